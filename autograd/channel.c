@@ -1,0 +1,230 @@
+#include "autograd/channel.h"
+
+#include <string.h>
+
+enum {
+    CHUNKS_MAX = 64,         /* partial sums kept: enough work for that many threads */
+    PARALLEL_MIN = 16 * 1024 /* elements below which threads cost more than they bring */
+};
+
+typedef struct Chunks {
+    int64_t count, rows; /* of chunks; of rows in each but the last */
+} Chunks;
+
+static Chunks chunks_of(int64_t rows) {
+    int64_t blocks = (rows + CHANNEL_ROWS - 1) / CHANNEL_ROWS;
+    int64_t per_chunk = (blocks + CHUNKS_MAX - 1) / CHUNKS_MAX * CHANNEL_ROWS;
+    if (per_chunk == 0) per_chunk = CHANNEL_ROWS;
+    return (Chunks){(rows + per_chunk - 1) / per_chunk, per_chunk};
+}
+
+static int64_t min64(int64_t a, int64_t b) {
+    return a < b ? a : b;
+}
+
+void channel_reduce(int64_t rows, int64_t width, ChannelBlock *block, const void *self,
+                    double *sums, Arena *scratch) {
+    Chunks chunks = chunks_of(rows);
+    ArenaMark mark = arena_mark(scratch);
+    double *partial = arena_new_array(scratch, double, chunks.count *width);
+#pragma omp parallel for schedule(static) if (rows * width > PARALLEL_MIN)
+    for (int64_t i = 0; i < chunks.count; i++) {
+        int64_t end = min64(rows, (i + 1) * chunks.rows);
+        for (int64_t first = i * chunks.rows; first < end; first += CHANNEL_ROWS)
+            block(self, first, min64(CHANNEL_ROWS, end - first), partial + i * width);
+    }
+    memset(sums, 0, sizeof *sums * (size_t)width);
+    for (int64_t i = 0; i < chunks.count; i++)
+        for (int64_t c = 0; c < width; c++) sums[c] += partial[i * width + c];
+    arena_rewind(scratch, mark);
+}
+
+void channel_add(float *grad, float beta, const float *factor, const double *sums,
+                 int64_t channels) {
+    if (!grad) return;
+    for (int64_t c = 0; c < channels; c++) {
+        double term = factor ? (double)factor[c] * sums[c] : sums[c];
+        grad[c] = (float)(beta != 0 ? (double)beta * (double)grad[c] + term : term);
+    }
+}
+
+/* Sums of dy, and of dy (x - mean) where x is given. */
+typedef struct Products {
+    const float *dy, *x, *mean;
+    int64_t channels;
+} Products;
+
+static void sum_rows(const float *restrict x, int64_t stride, int64_t rows, int64_t count,
+                     float *restrict sum) {
+    for (int64_t c = 0; c < count; c++) sum[c] = 0;
+    for (int64_t r = 0; r < rows; r++, x += stride)
+        for (int64_t c = 0; c < count; c++) sum[c] += x[c];
+}
+
+static void sum_block(const void *self, int64_t first, int64_t count, double *sums) {
+    const Products *p = self;
+    float sum[CHANNEL_PANEL];
+    for (int64_t c = 0; c < p->channels; c += CHANNEL_PANEL) {
+        int64_t width = min64(CHANNEL_PANEL, p->channels - c);
+        sum_rows(p->dy + first * p->channels + c, p->channels, count, width, sum);
+        for (int64_t j = 0; j < width; j++) sums[c + j] += (double)sum[j];
+    }
+}
+
+void channel_sum(const float *x, int64_t rows, int64_t channels, float beta, float *out,
+                 Arena *scratch) {
+    ArenaMark mark = arena_mark(scratch);
+    double *sums = arena_new_array(scratch, double, channels);
+    channel_reduce(rows, channels, sum_block, &(Products){.dy = x, .channels = channels}, sums,
+                   scratch);
+    channel_add(out, beta, NULL, sums, channels);
+    arena_rewind(scratch, mark);
+}
+
+static void product_rows(const float *restrict dy, const float *restrict x,
+                         const float *restrict mean, int64_t stride, int64_t rows, int64_t count,
+                         float *restrict sum, float *restrict product) {
+    for (int64_t c = 0; c < count; c++) sum[c] = product[c] = 0;
+    for (int64_t r = 0; r < rows; r++, dy += stride, x += stride)
+        for (int64_t c = 0; c < count; c++) {
+            sum[c] += dy[c];
+            product[c] += dy[c] * (x[c] - mean[c]);
+        }
+}
+
+static void product_block(const void *self, int64_t first, int64_t count, double *sums) {
+    const Products *p = self;
+    float sum[CHANNEL_PANEL], product[CHANNEL_PANEL];
+    for (int64_t c = 0; c < p->channels; c += CHANNEL_PANEL) {
+        int64_t width = min64(CHANNEL_PANEL, p->channels - c), at = first * p->channels + c;
+        product_rows(p->dy + at, p->x + at, p->mean + c, p->channels, count, width, sum, product);
+        for (int64_t j = 0; j < width; j++) {
+            sums[c + j] += (double)sum[j];
+            sums[p->channels + c + j] += (double)product[j];
+        }
+    }
+}
+
+void channel_products(const float *dy, const float *x, const float *mean, int64_t rows,
+                      int64_t channels, double *sums, Arena *scratch) {
+    Products products = {dy, x, mean, channels};
+    channel_reduce(rows, 2 * channels, product_block, &products, sums, scratch);
+}
+
+/* Merges `count` values of mean `mean` and squared deviations `squares` into (n, m[0], q[0]). */
+static void merge_moments(double n, double *m, double *q, double count, double mean,
+                          double squares) {
+    double delta = mean - *m, total = n + count;
+    *m += delta * (count / total);
+    *q += squares + delta * delta * (n * count / total);
+}
+
+/* Sums of d = x - mean and of d^2. */
+static void deviation_rows(const float *restrict x, const float *restrict mean, int64_t stride,
+                           int64_t rows, int64_t count, float *restrict sum,
+                           float *restrict square) {
+    for (int64_t c = 0; c < count; c++) sum[c] = square[c] = 0;
+    for (int64_t r = 0; r < rows; r++, x += stride)
+        for (int64_t c = 0; c < count; c++) {
+            float d = x[c] - mean[c];
+            sum[c] += d;
+            square[c] += d * d;
+        }
+}
+
+/* Moments of `rows` rows (at most CHANNEL_ROWS), merged into the n rows in m and q. The float mean
+ * is only where deviations are measured from; their sum says how far off it is. */
+static void moments_block(const float *x, int64_t stride, int64_t rows, int64_t count, double n,
+                          double *m, double *q) {
+    float mean[CHANNEL_PANEL], sum[CHANNEL_PANEL], square[CHANNEL_PANEL];
+    sum_rows(x, stride, rows, count, mean);
+    for (int64_t c = 0; c < count; c++) mean[c] /= (float)rows;
+    deviation_rows(x, mean, stride, rows, count, sum, square);
+    for (int64_t c = 0; c < count; c++) {
+        double off = (double)sum[c] / (double)rows;
+        merge_moments(n, m + c, q + c, (double)rows, (double)mean[c] + off,
+                      (double)square[c] - off * (double)sum[c]);
+    }
+}
+
+/* Moments of rows first .. end - 1 into m[channels], q[channels]. */
+static void moments_chunk(const float *x, int64_t first, int64_t end, int64_t channels, double *m,
+                          double *q) {
+    double n = 0;
+    for (int64_t row = first; row < end; row += CHANNEL_ROWS) {
+        int64_t rows = min64(CHANNEL_ROWS, end - row);
+        for (int64_t c = 0; c < channels; c += CHANNEL_PANEL)
+            moments_block(x + row * channels + c, channels, rows,
+                          min64(CHANNEL_PANEL, channels - c), n, m + c, q + c);
+        n += (double)rows;
+    }
+}
+
+void channel_moments(const float *x, int64_t rows, int64_t channels, float *mean, float *variance,
+                     Arena *scratch) {
+    Chunks chunks = chunks_of(rows);
+    ArenaMark mark = arena_mark(scratch);
+    double *m = arena_new_array(scratch, double, chunks.count *channels);
+    double *q = arena_new_array(scratch, double, chunks.count *channels);
+#pragma omp parallel for schedule(static) if (rows * channels > PARALLEL_MIN)
+    for (int64_t i = 0; i < chunks.count; i++)
+        moments_chunk(x, i * chunks.rows, min64(rows, (i + 1) * chunks.rows), channels,
+                      m + i * channels, q + i * channels);
+    for (int64_t i = 1; i < chunks.count; i++) {
+        double n = (double)(i * chunks.rows);
+        double count = (double)(min64(rows, (i + 1) * chunks.rows) - i * chunks.rows);
+        for (int64_t c = 0; c < channels; c++)
+            merge_moments(n, m + c, q + c, count, m[i * channels + c], q[i * channels + c]);
+    }
+    for (int64_t c = 0; c < channels; c++) {
+        mean[c] = (float)m[c];
+        variance[c] = q[c] < 0 ? 0 : (float)(q[c] / (double)rows);
+    }
+    arena_rewind(scratch, mark);
+}
+
+static void affine_row(const float *restrict x, const float *restrict mean,
+                       const float *restrict scale, const float *restrict shift, int64_t channels,
+                       float *restrict y) {
+    for (int64_t c = 0; c < channels; c++) y[c] = (x[c] - mean[c]) * scale[c] + shift[c];
+}
+
+void channel_affine(const float *x, const float *mean, const float *scale, const float *shift,
+                    int64_t rows, int64_t channels, float *y) {
+#pragma omp parallel for schedule(static) if (rows * channels > PARALLEL_MIN)
+    for (int64_t r = 0; r < rows; r++)
+        affine_row(x + r * channels, mean, scale, shift, channels, y + r * channels);
+}
+
+static void shift_row(const float *restrict x, const float *restrict shift, int64_t channels,
+                      float *restrict y) {
+    for (int64_t c = 0; c < channels; c++) y[c] = x[c] + shift[c];
+}
+
+void channel_shift(const float *x, const float *shift, int64_t rows, int64_t channels, float *y) {
+#pragma omp parallel for schedule(static) if (rows * channels > PARALLEL_MIN)
+    for (int64_t r = 0; r < rows; r++)
+        shift_row(x + r * channels, shift, channels, y + r * channels);
+}
+
+static void affine_backward_row(const float *restrict dy, const float *restrict x,
+                                const float *restrict mean, const float *restrict a,
+                                const float *restrict b, const float *restrict k, int64_t channels,
+                                float beta, float *restrict dx) {
+    if (beta == 0) {
+        for (int64_t c = 0; c < channels; c++)
+            dx[c] = a[c] * dy[c] + b[c] * (x[c] - mean[c]) + k[c];
+    } else {
+        for (int64_t c = 0; c < channels; c++)
+            dx[c] += a[c] * dy[c] + b[c] * (x[c] - mean[c]) + k[c];
+    }
+}
+
+void channel_affine_backward(const float *dy, const float *x, const float *mean, const float *a,
+                             const float *b, const float *k, int64_t rows, int64_t channels,
+                             float beta, float *dx) {
+#pragma omp parallel for schedule(static) if (rows * channels > PARALLEL_MIN)
+    for (int64_t r = 0; r < rows; r++)
+        affine_backward_row(dy + r * channels, x + r * channels, mean, a, b, k, channels, beta,
+                            dx + r * channels);
+}

@@ -1,0 +1,53 @@
+/* Passes over a [rows, channels] matrix, channels last: what biases and norms share.
+ *
+ * Sums take rows in chunks that depend on the shape only: floats within CHANNEL_ROWS rows, doubles
+ * beyond, chunks added in order. So the bits are the same for any number of threads. */
+#ifndef NIBBLE_AUTOGRAD_CHANNEL_H
+#define NIBBLE_AUTOGRAD_CHANNEL_H
+
+#include <stdint.h>
+
+#include "core/arena.h"
+
+enum {
+    CHANNEL_ROWS = 64,  /* rows summed in float before a double takes over */
+    CHANNEL_PANEL = 256 /* channels that a block sums at a time */
+};
+
+/* Adds to sums[width] what rows first .. first + count - 1 (at most CHANNEL_ROWS) contribute. */
+typedef void ChannelBlock(const void *self, int64_t first, int64_t count, double *sums);
+
+/* sums[width] over all rows, block by block. `scratch` is left as it was found. */
+void channel_reduce(int64_t rows, int64_t width, ChannelBlock *block, const void *self,
+                    double *sums, Arena *scratch);
+
+/* out[c] = beta out[c] + sum over rows of x: the gradient of a bias. beta 0 overwrites. */
+void channel_sum(const float *x, int64_t rows, int64_t channels, float beta, float *out,
+                 Arena *scratch);
+
+/* mean[c] and variance[c] (divided by rows), each block in two passes, blocks merged pairwise
+ * (Chan, Golub, LeVeque 1979), so that a large mean costs no precision. */
+void channel_moments(const float *x, int64_t rows, int64_t channels, float *mean, float *variance,
+                     Arena *scratch);
+
+/* sums[c] = sum of dy, sums[channels + c] = sum of dy (x - mean[c]). */
+void channel_products(const float *dy, const float *x, const float *mean, int64_t rows,
+                      int64_t channels, double *sums, Arena *scratch);
+
+/* y = (x - mean[c]) scale[c] + shift[c]. */
+void channel_affine(const float *x, const float *mean, const float *scale, const float *shift,
+                    int64_t rows, int64_t channels, float *y);
+
+/* y = x + shift[c]. */
+void channel_shift(const float *x, const float *shift, int64_t rows, int64_t channels, float *y);
+
+/* dx = beta dx + a[c] dy + b[c] (x - mean[c]) + k[c]. beta 0 overwrites. */
+void channel_affine_backward(const float *dy, const float *x, const float *mean, const float *a,
+                             const float *b, const float *k, int64_t rows, int64_t channels,
+                             float beta, float *dx);
+
+/* grad[c] = beta grad[c] + factor[c] sums[c]; factor NULL: 1; grad NULL: nothing. */
+void channel_add(float *grad, float beta, const float *factor, const double *sums,
+                 int64_t channels);
+
+#endif

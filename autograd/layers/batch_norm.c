@@ -1,0 +1,123 @@
+/* Batch normalisation over the last dimension (Ioffe and Szegedy 2015), and its folding into the
+ * product that it alone reads (autograd/ops.h has the formulas). */
+#include <assert.h>
+
+#include "autograd/layers.h"
+#include "autograd/ops.h"
+
+static const Field fields[] = {
+    LAYER_FIELDS(NormConfig),
+    FIELD_FLOAT(NormConfig, epsilon, "1e-5", 1e-12, 1, "added to the variance"),
+    FIELD_FLOAT(NormConfig, momentum, "0.1", 0, 1, "share of the batch in the running statistics"),
+    FIELD_END,
+};
+
+typedef struct State {
+    Param *gamma, *beta, *mean, *variance;
+    bool is_frozen;
+    Module *product; /* joined convolution or linear layer, or NULL */
+    Param *product_bias;
+    View inner;
+    Tensor deployed; /* bias [channels] of a packed product; data NULL: not deployed */
+} State;
+
+static bool build(Module *self, Var *const *in, Error *err) {
+    (void)err;
+    Shape channels = SHAPE(shape_last(in[0]->value.shape));
+    State *s = self->state = arena_new_array(self->model->arena, State, 1);
+    Init zero = {INIT_ZERO, 0}, one = {INIT_ONE, 0};
+    s->gamma = module_param(self, "gamma", channels, PARAM_NORM, one);
+    s->beta = module_param(self, "beta", channels, PARAM_NORM, zero);
+    s->mean = module_param(self, "running_mean", channels, PARAM_BUFFER, zero);
+    s->variance = module_param(self, "running_variance", channels, PARAM_BUFFER, one);
+    return true;
+}
+
+static BatchNormAttr attributes(const Module *self, const Tape *t) {
+    const NormConfig *c = self->config;
+    const State *s = self->state;
+    return (BatchNormAttr){
+        .epsilon = (float)c->epsilon,
+        .momentum = (float)c->momentum,
+        .uses_batch = t->is_training && !s->is_frozen,
+        .running_mean = tensor_f32(&s->mean->value),
+        .running_variance = tensor_f32(&s->variance->value),
+    };
+}
+
+static Var *forward(Module *self, Tape *t, Var *const *in) {
+    State *s = self->state;
+    if (s->deployed.data) return op_add(t, in[0], tape_constant(t, s->deployed));
+    BatchNormAttr attr = attributes(self, t);
+    Var *gamma = param_read(s->gamma, t);
+    Var *beta = param_read(s->beta, t);
+    if (!s->product || t->is_float) return op_batch_norm(t, in[0], gamma, beta, attr);
+    Var *bias = s->product_bias ? param_leaf(s->product_bias, t) : NULL;
+    return op_batch_norm_folded(t, in[0], gamma, beta, bias, attr);
+}
+
+/* View of the joined product's weight. */
+static Var *fold_weight(void *context, Tape *t, Var *w) {
+    Module *norm = context;
+    State *s = norm->state;
+    if (t->is_float) return w;
+    Var *gamma = param_read(s->gamma, t);
+    Var *folded = op_batch_norm_fold(t, w, gamma, attributes(norm, t));
+    return s->inner.apply ? s->inner.apply(s->inner.self, t, folded) : folded;
+}
+
+/* View of the joined product's bias: the norm adds it. */
+static Var *move_bias(void *context, Tape *t, Var *bias) {
+    (void)context;
+    return t->is_float ? bias : NULL;
+}
+
+void batch_norm_join(Module *norm, Module *product, View inner) {
+    State *s = norm->state;
+    Param *weight = module_find_param(product, "weight");
+    assert(norm->layer == &layer_batch_norm && weight);
+    s->product = product;
+    s->inner = inner;
+    s->product_bias = module_find_param(product, "bias");
+    weight->view = (View){fold_weight, norm};
+    if (s->product_bias) s->product_bias->view = (View){move_bias, norm};
+}
+
+bool batch_norm_is_joined(const Module *norm) {
+    return ((const State *)norm->state)->product != NULL;
+}
+
+void batch_norm_deployed_bias(const Module *norm, float *bias) {
+    const State *s = norm->state;
+    const float *gamma = tensor_f32(&s->gamma->value), *beta = tensor_f32(&s->beta->value);
+    const float *mean = tensor_f32(&s->mean->value), *variance = tensor_f32(&s->variance->value);
+    const float *own = s->product_bias ? tensor_f32(&s->product_bias->value) : NULL;
+    float epsilon = (float)((const NormConfig *)norm->config)->epsilon;
+    int64_t channels = tensor_count(&s->gamma->value);
+    for (int64_t c = 0; c < channels; c++)
+        bias[c] = batch_norm_bias(gamma[c], beta[c], own ? own[c] : 0, mean[c], variance[c], epsilon);
+}
+
+void batch_norm_folded_weight(const Module *norm, float *weight) {
+    const State *s = norm->state;
+    const Tensor *w = &module_find_param(s->product, "weight")->value;
+    const float *gamma = tensor_f32(&s->gamma->value);
+    const float *variance = tensor_f32(&s->variance->value);
+    float epsilon = (float)((const NormConfig *)norm->config)->epsilon;
+    int64_t row = tensor_count(w) / w->shape.dim[0];
+    for (int64_t r = 0; r < w->shape.dim[0]; r++) {
+        float factor = batch_norm_factor(gamma[r], variance[r], epsilon);
+        for (int64_t i = 0; i < row; i++) weight[r * row + i] = tensor_f32(w)[r * row + i] * factor;
+    }
+}
+
+void batch_norm_deploy(Module *norm, Tensor bias) { ((State *)norm->state)->deployed = bias; }
+
+void batch_norm_freeze(Module *norm, bool is_frozen) { ((State *)norm->state)->is_frozen = is_frozen; }
+
+const Layer layer_batch_norm = {
+    .kind = {"batch_norm", "normalises each channel over the batch", sizeof(NormConfig), fields},
+    .input_count = 1,
+    .build = build,
+    .forward = forward,
+};

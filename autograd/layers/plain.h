@@ -1,0 +1,20 @@
+/* A layer without settings or parameters: one op, one input. */
+#ifndef NIBBLE_AUTOGRAD_LAYERS_PLAIN_H
+#define NIBBLE_AUTOGRAD_LAYERS_PLAIN_H
+
+#include "autograd/layers.h"
+#include "autograd/ops.h"
+
+#define PLAIN_LAYER(name, op, help)                                                                \
+    static const Field fields[] = {LAYER_FIELDS(PlainConfig), FIELD_END};                          \
+    static Var *forward(Module *self, Tape *t, Var *const *in) {                                   \
+        (void)self;                                                                                \
+        return op(t, in[0]);                                                                       \
+    }                                                                                              \
+    const Layer layer_##name = {                                                                   \
+        .kind = {#name, help, sizeof(PlainConfig), fields},                                        \
+        .input_count = 1,                                                                          \
+        .forward = forward,                                                                        \
+    }
+
+#endif

@@ -1,0 +1,3 @@
+#include "autograd/layers/plain.h"
+
+PLAIN_LAYER(relu6, op_relu6, "min(max(x, 0), 6)");

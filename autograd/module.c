@@ -1,0 +1,236 @@
+#include "autograd/module.h"
+
+#include <assert.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "autograd/layers.h"
+
+static const Kind *const kinds[] = {
+#define LAYER(name) &layer_##name.kind,
+#include "autograd/layers.def"
+#undef LAYER
+};
+const KindTable layer_kinds = {"layer", kinds, sizeof kinds / sizeof *kinds};
+
+static const char *join_names(Arena *arena, const char *parent, const char *name) {
+    return *parent ? arena_format(arena, "%s.%s", parent, name) : arena_strdup(arena, name);
+}
+
+/* Room for one more pointer in a growing array of the model's arena. */
+static void *grown(Arena *arena, void *items, int count, int *capacity) {
+    if (count < *capacity) return items;
+    *capacity = *capacity ? 2 * *capacity : 8;
+    void **wider = arena_new_array(arena, void *, *capacity);
+    if (count) memcpy(wider, items, sizeof *wider * (size_t)count);
+    return wider;
+}
+
+static void init_values(const Model *model, int index, Init init, Tensor value) {
+    int64_t count = tensor_count(&value);
+    float *x = tensor_f32(&value);
+    RandomKey key = {.seed = model->seed, .stream = RANDOM_INIT, .step = (uint64_t)index};
+    switch (init.kind) {
+    case INIT_ZERO: memset(x, 0, sizeof *x * (size_t)count); break;
+    case INIT_ONE:
+        for (int64_t i = 0; i < count; i++) x[i] = 1;
+        break;
+    case INIT_NORMAL: random_fill_normal(key, init.spread, count, x); break;
+    case INIT_UNIFORM: random_fill_uniform(key, -init.spread, init.spread, count, x); break;
+    }
+}
+
+Param *model_param(Model *model, const char *full_name, Shape shape, ParamRole role, Init init) {
+    assert(!model_find_param(model, full_name) && "parameter names are unique");
+    Arena *arena = model->arena;
+    Param *p = arena_new_array(arena, Param, 1);
+    p->name = arena_strdup(arena, full_name);
+    p->role = role;
+    p->value = tensor_new(arena, DTYPE_F32, shape);
+    if (role != PARAM_BUFFER) p->grad = tensor_zeros(arena, DTYPE_F32, shape).data;
+    init_values(model, model->param_count, init, p->value);
+    model->params = grown(arena, model->params, model->param_count, &model->param_capacity);
+    model->params[model->param_count++] = p;
+    return p;
+}
+
+Param *module_param(Module *self, const char *name, Shape shape, ParamRole role, Init init) {
+    Model *model = self->model;
+    Param *p = model_param(model, join_names(model->arena, self->name, name), shape, role, init);
+    p->owner = self;
+    self->params = grown(model->arena, self->params, self->param_count, &self->param_capacity);
+    self->params[self->param_count++] = p;
+    return p;
+}
+
+Param *module_find_param(const Module *self, const char *name) {
+    size_t skip = *self->name ? strlen(self->name) + 1 : 0;
+    for (int i = 0; i < self->param_count; i++)
+        if (!strcmp(self->params[i]->name + skip, name)) return self->params[i];
+    return NULL;
+}
+
+Module *module_child(Module *self, const Layer *layer, const void *config, const char *name) {
+    Model *model = self->model;
+    Module *child = arena_new_array(model->arena, Module, 1);
+    *child = (Module){.layer = layer, .config = config, .model = model, .parent = self};
+    child->name = join_names(model->arena, self->name, name);
+    self->children = grown(model->arena, self->children, self->child_count, &self->child_capacity);
+    self->children[self->child_count++] = child;
+    return child;
+}
+
+void module_children(Module *self, const List *layers) {
+    const Variant *items = layers->items;
+    for (int i = 0; i < layers->count; i++) {
+        const LayerConfig *config = items[i].config;
+        const char *name = config ? config->name : NULL;
+        if (!name) {
+            int number = 1;
+            for (int j = 0; j < i; j++) number += items[j].kind == items[i].kind;
+            name = arena_format(self->model->arena, "%s%d", items[i].kind->name, number);
+        }
+        module_child(self, (const Layer *)items[i].kind, config, name);
+    }
+}
+
+static bool module_build(Module *self, Tape *t, Var *const *in) {
+    if (self->is_built) return true;
+    self->is_built = true;
+    self->order = self->model->module_count++;
+    if (!self->layer->build || t->error.code != ERROR_NONE) return t->error.code == ERROR_NONE;
+    if (self->layer->build(self, in, &t->error)) return true;
+    error_prefix(&t->error, "%s", self->name);
+    return false;
+}
+
+Var *module_apply(Module *self, Tape *t, Var *const *in) {
+    const char *outer = t->scope;
+    t->scope = self->name;
+    Var *seen[MODULE_INPUTS_MAX] = {0};
+    for (int i = 0; i < self->layer->input_count; i++) {
+        self->last_in[i] = seen[i] = in[i];
+        const View *view = &self->inputs[i];
+        if (view->apply) seen[i] = view->apply(view->self, t, in[i]);
+    }
+    Var *out = seen[0];
+    if (module_build(self, t, seen)) out = self->layer->forward(self, t, seen);
+    self->last_out = out;
+    t->scope = outer;
+    return out;
+}
+
+Var *module_apply_one(Module *self, Tape *t, Var *x) { return module_apply(self, t, &x); }
+
+Var *param_leaf(Param *param, Tape *t) {
+    if (param->generation != t->generation || !param->leaf) {
+        float *grad = param->is_frozen ? NULL : param->grad;
+        param->leaf = tape_leaf(t, param->value, grad, &param->has_grad);
+        param->read = NULL;
+        param->generation = t->generation;
+    }
+    return param->leaf;
+}
+
+Var *param_read(Param *param, Tape *t) {
+    if (!param) return NULL;
+    Var *leaf = param_leaf(param, t);
+    if (!param->view.apply) return leaf;
+    if (!param->read) param->read = param->view.apply(param->view.self, t, leaf);
+    return param->read;
+}
+
+Var *model_forward(Model *model, Tape *t, Var *x) {
+    return module_apply_one(model->root, t, x);
+}
+
+/* One shape-only run over a batch of one builds everything. */
+static bool build_by_dry_run(Model *model, Error *err) {
+    Tape *t = tape_new(model->arena);
+    t->is_dry = true;
+    t->needs_grad = false;
+    tape_begin(t, false);
+    Shape batch = {.rank = model->input.rank + 1, .dim = {1}};
+    memcpy(batch.dim + 1, model->input.dim, sizeof(int64_t) * (size_t)model->input.rank);
+    Var *x = tape_constant(t, (Tensor){.dtype = DTYPE_F32, .shape = batch});
+    model->output = model_forward(model, t, x)->value.shape;
+    bool ok = t->error.code == ERROR_NONE;
+    if (!ok) *err = t->error;
+    tape_free(t);
+    return ok;
+}
+
+/* Two siblings of one name would share parameters' names. */
+static bool check_names(const Module *module, Error *err) {
+    for (int i = 0; i < module->child_count; i++) {
+        for (int j = 0; j < i; j++)
+            if (!strcmp(module->children[i]->name, module->children[j]->name))
+                return FAIL(err, ERROR_INPUT, "model: two layers are named '%s'; rename one",
+                            module->children[i]->name);
+        TRY(check_names(module->children[i], err));
+    }
+    return true;
+}
+
+bool model_new(const List *layers, Shape input, uint64_t seed, Arena *arena, Model **out,
+               Error *err) {
+    assert(input.rank < SHAPE_RANK_MAX);
+    Model *model = arena_new_array(arena, Model, 1);
+    *model = (Model){.arena = arena, .input = input, .seed = seed};
+    SequentialConfig *config = arena_new_array(arena, SequentialConfig, 1);
+    config->layers = *layers;
+    Module *root = arena_new_array(arena, Module, 1);
+    *root = (Module){.layer = &layer_sequential, .name = "", .config = config, .model = model};
+    model->root = root;
+    TRY(build_by_dry_run(model, err));
+    TRY(check_names(root, err));
+    *out = model;
+    return true;
+}
+
+void model_clear_grads(Model *model) {
+    for (int i = 0; i < model->param_count; i++) model->params[i]->has_grad = false;
+}
+
+Param *model_find_param(const Model *model, const char *name) {
+    for (int i = 0; i < model->param_count; i++)
+        if (!strcmp(model->params[i]->name, name)) return model->params[i];
+    return NULL;
+}
+
+static bool visit_tree(Module *module, bool (*visit)(void *, Module *), void *context) {
+    if (!visit(context, module)) return false;
+    for (int i = 0; i < module->child_count; i++)
+        if (!visit_tree(module->children[i], visit, context)) return false;
+    return true;
+}
+
+void model_visit(Model *model, bool (*visit)(void *context, Module *module), void *context) {
+    visit_tree(model->root, visit, context);
+}
+
+typedef struct Search {
+    const char *name;
+    Module *found;
+} Search;
+
+static bool match_name(void *context, Module *module) {
+    Search *search = context;
+    if (!strcmp(module->name, search->name)) search->found = module;
+    return !search->found;
+}
+
+Module *model_find_module(const Model *model, const char *name) {
+    Search search = {.name = name};
+    visit_tree(model->root, match_name, &search);
+    return search.found;
+}
+
+int64_t model_trainable_count(const Model *model) {
+    int64_t count = 0;
+    for (int i = 0; i < model->param_count; i++) {
+        const Param *p = model->params[i];
+        if (p->grad && p->role != PARAM_SCALE) count += tensor_count(&p->value);
+    }
+    return count;
+}

@@ -1,0 +1,150 @@
+/* Parameters, views and the tree of modules that a model is.
+ *
+ * A model is a list of layers (rows of layers.def with their settings); built-in models generate such
+ * a list too (experiments/models), so that a model written out by hand is the same model.
+ * Layers say nothing about quantization: what they read goes through Views, which qat/ installs.
+ *
+ * Building happens on the first, shape-only run: a module sees the shapes of its inputs, makes its
+ * parameters and children, and runs. Parameters are numbered in the order of their making, and the
+ * number keys their random initialisation. All memory belongs to the model's arena. */
+#ifndef NIBBLE_AUTOGRAD_MODULE_H
+#define NIBBLE_AUTOGRAD_MODULE_H
+
+#include "autograd/tape.h"
+#include "core/field.h"
+
+typedef struct Module Module;
+typedef struct Model Model;
+
+/* Something between what is stored and what is read. apply may return NULL only where a reader
+ * accepts an absent value (a bias). An empty View passes x on. */
+typedef struct View {
+    Var *(*apply)(void *self, Tape *t, Var *x);
+    void *self;
+} View;
+
+typedef enum ParamRole {
+    PARAM_WEIGHT, /* the second operand of a product; quantizers apply, decay applies */
+    PARAM_BIAS,
+    PARAM_NORM,   /* gamma and beta */
+    PARAM_SCALE,  /* a quantizer's learned scale or offset */
+    PARAM_BUFFER, /* state that is saved but has no gradient: running statistics, observers */
+} ParamRole;
+
+typedef struct Param {
+    const char *name; /* dotted and unique in the model: "stage1.block1.conv1.weight" */
+    ParamRole role;
+    Tensor value;     /* f32 master */
+    float *grad;      /* same shape; NULL for buffers */
+    bool has_grad;    /* grad holds a sum; cleared by model_clear_grads */
+    bool is_frozen;   /* gets no gradient and no update */
+    View view;
+    Module *owner;
+    Var *leaf, *read; /* of the record `generation`: the master itself, and what the view made of it */
+    uint64_t generation;
+} Param;
+
+typedef enum InitKind { INIT_ZERO, INIT_ONE, INIT_NORMAL, INIT_UNIFORM } InitKind;
+typedef struct Init {
+    InitKind kind;
+    float spread; /* deviation of normal, half width of uniform */
+} Init;
+
+/* A row of layers.def. The config struct of every layer begins with LayerConfig. */
+typedef struct Layer {
+    Kind kind;
+    int input_count; /* how many Vars forward takes; sequences and most layers: 1 */
+    /* Makes parameters and children; `in` carries shapes only. NULL: nothing to make. */
+    bool (*build)(Module *self, Var *const *in, Error *err);
+    Var *(*forward)(Module *self, Tape *t, Var *const *in);
+} Layer;
+
+typedef struct LayerConfig {
+    const char *name; /* NULL: the kind with its number among its siblings: conv1, conv2 */
+} LayerConfig;
+#define LAYER_FIELDS(Struct)                                                                       \
+    {.name = "name", .type = FIELD_TYPE_STRING, .offset = offsetof(Struct, layer.name),            \
+     .fallback = "", .help = "name in reports and rules (default: kind and number)"}
+
+enum { MODULE_INPUTS_MAX = 2 };
+
+struct Module {
+    const Layer *layer;
+    const char *name; /* dotted, from the root; the root's is "" */
+    const void *config;
+    Model *model;
+    Module *parent;
+    Module **children;
+    int child_count, child_capacity;
+    Param **params;
+    int param_count, param_capacity;
+    View inputs[MODULE_INPUTS_MAX]; /* applied to what forward is given */
+    void *state;                    /* the layer's own */
+    bool is_built;
+    int order;                      /* among all modules, in the order of building */
+    /* Of the latest record, for qat's search of edges and for reports: what was handed in (before
+     * the views) and what came out. */
+    Var *last_in[MODULE_INPUTS_MAX];
+    Var *last_out;
+};
+
+struct Model {
+    Arena *arena;
+    Module *root;
+    Shape input;    /* of one sample: [h, w, c] */
+    Shape output;   /* for a batch of one: [1, classes] */
+    uint64_t seed;
+    Param **params; /* every parameter and buffer, in the order of making */
+    int param_count, param_capacity;
+    int module_count;
+};
+
+/* A model from its list of layers (Variants over layer_kinds), built for samples of shape `input`,
+ * with parameters initialised from `seed`. A wrong shape is an error that names the layer. */
+bool model_new(const List *layers, Shape input, uint64_t seed, Arena *arena, Model **out, Error *err);
+
+/* Logits for a batch [n, ...input]. */
+Var *model_forward(Model *model, Tape *t, Var *x);
+
+void model_clear_grads(Model *model);
+Param *model_find_param(const Model *model, const char *name);
+Module *model_find_module(const Model *model, const char *name);
+/* Every module in the order of building; return false to stop. */
+void model_visit(Model *model, bool (*visit)(void *context, Module *module), void *context);
+int64_t model_trainable_count(const Model *model); /* elements with a gradient, scales excluded */
+
+/* For layers and quantizers. */
+Param *module_param(Module *self, const char *name, Shape shape, ParamRole role, Init init);
+Param *module_find_param(const Module *self, const char *name); /* own, by last name; or NULL */
+/* Parameters that belong to the model as a whole (quantizers of edges), by full name. */
+Param *model_param(Model *model, const char *full_name, Shape shape, ParamRole role, Init init);
+Module *module_child(Module *self, const Layer *layer, const void *config, const char *name);
+void module_children(Module *self, const List *layers); /* appends one child per Variant */
+Var *module_apply(Module *self, Tape *t, Var *const *in); /* views, build if needed, forward */
+Var *module_apply_one(Module *self, Tape *t, Var *x);
+
+/* What a layer reads: the parameter through its view, once per record. NULL param: NULL. */
+Var *param_read(Param *param, Tape *t);
+Var *param_leaf(Param *param, Tape *t); /* the master itself, views or not */
+
+#define LAYER(name) extern const Layer layer_##name;
+#include "autograd/layers.def"
+#undef LAYER
+
+extern const KindTable layer_kinds;
+
+/* Folded batch norm (autograd/ops.h): joins a conv or linear module and the batch_norm that alone
+ * reads it. The weight's view becomes: fold, then `inner` (a quantizer's view, may be empty); the
+ * norm then runs in its folded form. In the float shadow (Tape.is_float) nothing is folded. */
+void batch_norm_join(Module *norm, Module *product, View inner);
+bool batch_norm_is_joined(const Module *norm);
+/* The bias that the joined product has when deployed, [channels]; and the folded weight. */
+void batch_norm_deployed_bias(const Module *norm, float *bias);
+void batch_norm_folded_weight(const Module *norm, float *weight);
+/* From now on the joined norm adds this bias [channels] and does nothing else: for a network that
+ * runs from packed weights. The bias must outlive the model. */
+void batch_norm_deploy(Module *norm, Tensor bias);
+/* Running statistics only, or batch statistics again. */
+void batch_norm_freeze(Module *norm, bool is_frozen);
+
+#endif

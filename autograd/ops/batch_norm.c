@@ -1,0 +1,129 @@
+/* Batch normalisation (Ioffe and Szegedy 2015) over the last dimension's channels, all leading
+ * dimensions being the batch: y = gamma (x - mean) / sqrt(variance + epsilon) + beta, with the
+ * batch's moments (variance divided by n) or the running ones. */
+#include <math.h>
+
+#include "autograd/channel.h"
+#include "autograd/ops.h"
+
+typedef struct Saved {
+    float *mean, *rstd; /* [C], what x was normalised with */
+} Saved;
+
+static bool infer(Var *v, Error *err) {
+    const BatchNormAttr *attr = v->attr;
+    char a[SHAPE_TEXT_BYTES], b[SHAPE_TEXT_BYTES];
+    Shape x = v->in[0]->value.shape;
+    for (int i = 1; i < 3; i++)
+        if (x.rank < 1 || var_count(v->in[i]) != shape_last(x))
+            return FAIL(err, ERROR_INPUT, "%s %s does not fit input %s: one value per channel",
+                        i == 1 ? "gamma" : "beta", shape_text(v->in[i]->value.shape, a),
+                        shape_text(x, b));
+    if (attr->uses_batch && shape_rows(x) < 2)
+        return FAIL(err, ERROR_INPUT,
+                    "input %s has one value per channel, which has no variance: use a larger batch",
+                    shape_text(x, a));
+    return true;
+}
+
+/* PyTorch's rule: running statistics keep the unbiased variance. */
+static void update_running(const BatchNormAttr *attr, const float *mean, const float *variance,
+                           int64_t rows, int64_t channels) {
+    float keep = 1 - attr->momentum, unbias = (float)((double)rows / (double)(rows - 1));
+    for (int64_t c = 0; c < channels; c++) {
+        attr->running_mean[c] = keep * attr->running_mean[c] + attr->momentum * mean[c];
+        attr->running_variance[c] =
+            keep * attr->running_variance[c] + attr->momentum * (variance[c] * unbias);
+    }
+}
+
+static void find_statistics(Tape *t, Var *v, Saved *saved) {
+    const BatchNormAttr *attr = v->attr;
+    int64_t rows = shape_rows(v->value.shape), channels = shape_last(v->value.shape);
+    if (attr->uses_batch) {
+        channel_moments(var_f32(v->in[0]), rows, channels, saved->mean, saved->rstd, t->arena);
+        if (t->is_training && !t->is_replay)
+            update_running(attr, saved->mean, saved->rstd, rows, channels);
+    }
+    for (int64_t c = 0; c < channels; c++) {
+        if (!attr->uses_batch) saved->mean[c] = attr->running_mean[c];
+        float variance = attr->uses_batch ? saved->rstd[c] : attr->running_variance[c];
+        saved->rstd[c] = (float)(1 / sqrt((double)variance + (double)attr->epsilon));
+    }
+}
+
+static void forward(Tape *t, Var *v) {
+    int64_t channels = shape_last(v->value.shape);
+    if (!v->saved) {
+        Saved *fresh = v->saved = tape_alloc(t, sizeof *fresh);
+        fresh->mean = tape_alloc(t, sizeof(float) * (size_t)channels);
+        fresh->rstd = tape_alloc(t, sizeof(float) * (size_t)channels);
+    }
+    Saved *saved = v->saved;
+    find_statistics(t, v, saved);
+    ArenaMark mark = arena_mark(t->arena);
+    float *scale = arena_new_array(t->arena, float, channels);
+    const float *gamma = var_f32(v->in[1]);
+    for (int64_t c = 0; c < channels; c++) scale[c] = gamma[c] * saved->rstd[c];
+    channel_affine(var_f32(v->in[0]), saved->mean, scale, var_f32(v->in[2]),
+                   shape_rows(v->value.shape), channels, var_f32(v));
+    arena_rewind(t->arena, mark);
+}
+
+/* With s1 = sum dy, s2 = sum dy (x - mean), n rows:
+ * dx = gamma rstd (dy - s1 / n - (x - mean) rstd^2 s2 / n); running statistics are constants. */
+static void backward_input(Tape *t, Var *v, const double *sums, float beta, float *dx) {
+    const BatchNormAttr *attr = v->attr;
+    const Saved *saved = v->saved;
+    int64_t rows = shape_rows(v->value.shape), channels = shape_last(v->value.shape);
+    ArenaMark mark = arena_mark(t->arena);
+    float *a = arena_new_array(t->arena, float, channels); /* zeros: what running statistics need */
+    float *b = arena_new_array(t->arena, float, channels);
+    float *k = arena_new_array(t->arena, float, channels);
+    for (int64_t c = 0; c < channels; c++) {
+        double rstd = (double)saved->rstd[c], scale = (double)var_f32(v->in[1])[c] * rstd;
+        a[c] = (float)scale;
+        if (!attr->uses_batch) continue;
+        b[c] = (float)(-scale * rstd * rstd * sums[channels + c] / (double)rows);
+        k[c] = (float)(-scale * sums[c] / (double)rows);
+    }
+    channel_affine_backward(v->grad, var_f32(v->in[0]), saved->mean, a, b, k, rows, channels, beta,
+                            dx);
+    arena_rewind(t->arena, mark);
+}
+
+static void backward(Tape *t, Var *v) {
+    const Saved *saved = v->saved;
+    int64_t rows = shape_rows(v->value.shape), channels = shape_last(v->value.shape);
+    float beta[3], *grad[3];
+    for (int i = 0; i < 3; i++) grad[i] = tape_grad(t, v->in[i], &beta[i]);
+    ArenaMark mark = arena_mark(t->arena);
+    double *sums = arena_new_array(t->arena, double, 2 * channels);
+    channel_products(v->grad, var_f32(v->in[0]), saved->mean, rows, channels, sums, t->arena);
+    if (grad[0]) backward_input(t, v, sums, beta[0], grad[0]);
+    channel_add(grad[1], beta[1], saved->rstd, sums + channels, channels);
+    channel_add(grad[2], beta[2], NULL, sums, channels);
+    arena_rewind(t->arena, mark);
+}
+
+static Var *sample(Tape *t, int which) {
+    if (which >= 3) return NULL;
+    BatchNormAttr attr = {.epsilon = 1e-3f, .momentum = 0.1f, .uses_batch = which < 2};
+    attr.running_mean = arena_new_array(t->arena, float, 5);
+    attr.running_variance = arena_new_array(t->arena, float, 5);
+    for (int c = 0; c < 5; c++) {
+        attr.running_mean[c] = 0.1f * (float)c;
+        attr.running_variance[c] = 0.5f + 0.25f * (float)c;
+    }
+    Var *x = tape_sample_leaf(t, which == 0 ? SHAPE(2, 2, 3, 5) : SHAPE(8, 5), -1, 1);
+    Var *gamma = tape_sample_leaf(t, SHAPE(5), 0.5f, 1.5f);
+    Var *beta = tape_sample_leaf(t, SHAPE(5), -1, 1);
+    return op_batch_norm(t, x, gamma, beta, attr);
+}
+
+Var *op_batch_norm(Tape *t, Var *x, Var *gamma, Var *beta, BatchNormAttr attr) {
+    Var *in[] = {x, gamma, beta};
+    return tape_record(t, &op_row_batch_norm, 3, in, &attr, sizeof attr);
+}
+
+const Op op_row_batch_norm = {"batch_norm", 0, infer, forward, backward, sample};

@@ -1,0 +1,112 @@
+/* 2-D convolution (cross-correlation) on NHWC images with weights [out, kernel_h, kernel_w,
+ * in / groups]: y[n, i, j, o] = bias[o] + sum x[n, i stride + a dilation - pad, ..., c] w[o, a, b,
+ * c]. Operands that hold levels are multiplied as integers (core/conv.h); gradients read their
+ * values. */
+#include "autograd/channel.h"
+#include "autograd/ops.h"
+#include "core/conv.h"
+
+static int64_t out_size(int64_t in, int64_t kernel, int64_t padding, const Conv2dAttr *attr) {
+    int64_t span = attr->dilation * (kernel - 1) + 1;
+    return in + padding < span ? 0 : (in + padding - span) / attr->stride + 1;
+}
+
+static bool check_attr(const Conv2dAttr *attr, Error *err) {
+    if (attr->stride < 1 || attr->dilation < 1 || attr->groups < 1)
+        return FAIL(err, ERROR_INPUT, "stride, dilation and groups must be at least 1");
+    if (attr->pad_top < 0 || attr->pad_bottom < 0 || attr->pad_left < 0 || attr->pad_right < 0)
+        return FAIL(err, ERROR_INPUT, "padding must not be negative");
+    return true;
+}
+
+static bool infer(Var *v, Error *err) {
+    const Conv2dAttr *attr = v->attr;
+    Shape x = v->in[0]->value.shape, w = v->in[1]->value.shape;
+    char a[SHAPE_TEXT_BYTES], b[SHAPE_TEXT_BYTES];
+    TRY(check_attr(attr, err));
+    if (x.rank != 4 || w.rank != 4 || x.dim[3] != w.dim[3] * attr->groups)
+        return FAIL(err, ERROR_INPUT,
+                    "input %s does not fit weight %s with %lld group(s): expected images "
+                    "[n, h, w, channels] and weights [out, kernel_h, kernel_w, channels / groups]",
+                    shape_text(x, a), shape_text(w, b), (long long)attr->groups);
+    if (w.dim[0] % attr->groups)
+        return FAIL(err, ERROR_INPUT, "%lld output channels cannot be split into %lld groups",
+                    (long long)w.dim[0], (long long)attr->groups);
+    if (v->in[2] && var_count(v->in[2]) != w.dim[0])
+        return FAIL(err, ERROR_INPUT, "bias %s does not fit weight %s: one value per output",
+                    shape_text(v->in[2]->value.shape, a), shape_text(w, b));
+    int64_t out_h = out_size(x.dim[1], w.dim[1], attr->pad_top + attr->pad_bottom, attr);
+    int64_t out_w = out_size(x.dim[2], w.dim[2], attr->pad_left + attr->pad_right, attr);
+    if (out_h < 1 || out_w < 1)
+        return FAIL(err, ERROR_INPUT, "image %s is smaller than the kernel of weight %s",
+                    shape_text(x, a), shape_text(w, b));
+    v->value.shape = SHAPE(x.dim[0], out_h, out_w, w.dim[0]);
+    return true;
+}
+
+static ConvGeometry geometry_of(const Var *v) {
+    const Conv2dAttr *attr = v->attr;
+    Shape x = v->in[0]->value.shape, w = v->in[1]->value.shape, y = v->value.shape;
+    return (ConvGeometry){
+        .batch = x.dim[0],
+        .in_h = x.dim[1],
+        .in_w = x.dim[2],
+        .in_c = x.dim[3],
+        .out_h = y.dim[1],
+        .out_w = y.dim[2],
+        .out_c = y.dim[3],
+        .kernel_h = w.dim[1],
+        .kernel_w = w.dim[2],
+        .stride_h = attr->stride,
+        .stride_w = attr->stride,
+        .dilation_h = attr->dilation,
+        .dilation_w = attr->dilation,
+        .pad_top = attr->pad_top,
+        .pad_left = attr->pad_left,
+        .groups = attr->groups,
+    };
+}
+
+static void forward(Tape *t, Var *v) {
+    ConvGeometry geometry = geometry_of(v);
+    const float *bias = v->in[2] ? var_f32(v->in[2]) : NULL;
+    conv_forward(&geometry, &v->in[0]->value, &v->in[1]->value, bias, var_f32(v), t->arena);
+}
+
+static void backward(Tape *t, Var *v) {
+    ConvGeometry geometry = geometry_of(v);
+    float beta, *grad;
+    if ((grad = tape_grad(t, v->in[0], &beta)))
+        conv_backward_input(&geometry, v->grad, &v->in[1]->value, beta, grad, t->arena);
+    if ((grad = tape_grad(t, v->in[1], &beta)))
+        conv_backward_weight(&geometry, &v->in[0]->value, v->grad, beta, grad, t->arena);
+    if ((grad = tape_grad(t, v->in[2], &beta)))
+        channel_sum(v->grad, shape_rows(v->value.shape), geometry.out_c, beta, grad, t->arena);
+}
+
+static Var *sample(Tape *t, int which) {
+    static const struct {
+        Shape x, w;
+        Conv2dAttr attr;
+        bool has_bias;
+    } samples[] = {
+        {{4, {2, 5, 4, 3}}, {4, {4, 3, 3, 3}}, {1, 1, 1, 1, 1, 1, 1}, true},
+        {{4, {1, 7, 8, 2}}, {4, {3, 3, 2, 2}}, {2, 2, 1, 2, 1, 0, 1}, true},
+        {{4, {2, 4, 4, 4}}, {4, {6, 3, 3, 2}}, {1, 1, 2, 1, 1, 1, 1}, false},
+        {{4, {2, 6, 5, 3}}, {4, {3, 3, 3, 1}}, {2, 1, 3, 1, 1, 1, 1}, true}, /* depthwise */
+        {{4, {2, 3, 3, 4}}, {4, {5, 1, 1, 4}}, {1, 1, 1, 0, 0, 0, 0}, false},
+    };
+    if (which >= (int)(sizeof samples / sizeof *samples)) return NULL;
+    Var *x = tape_sample_leaf(t, samples[which].x, -1, 1);
+    Var *w = tape_sample_leaf(t, samples[which].w, -1, 1);
+    Var *bias = NULL;
+    if (samples[which].has_bias) bias = tape_sample_leaf(t, SHAPE(samples[which].w.dim[0]), -1, 1);
+    return op_conv2d(t, x, w, bias, samples[which].attr);
+}
+
+Var *op_conv2d(Tape *t, Var *x, Var *w, Var *bias, Conv2dAttr attr) {
+    Var *in[] = {x, w, bias};
+    return tape_record(t, &op_row_conv2d, 3, in, &attr, sizeof attr);
+}
+
+const Op op_row_conv2d = {"conv2d", OP_READS_LEVELS, infer, forward, backward, sample};

@@ -1,0 +1,116 @@
+/* The mean over rows of -sum_c q_c log p_c, with p = softmax(logits) and q = 1 - s at the label
+ * plus s / C everywhere (label smoothing, Szegedy et al. 2016; PyTorch's form): loss_r = (1 - s)
+ * (lse - z_label) + s (lse - mean z)        lse = log sum exp z dz = dy (p - q) / N Exponentials in
+ * f32 below the row's maximum; sums in double, in order. Labels are the caller's, one per row, and
+ * must live as long as the record. */
+#include <assert.h>
+#include <math.h>
+
+#include "autograd/ops.h"
+#include "autograd/ops/elementwise.h"
+
+typedef struct CrossEntropyAttr {
+    const int32_t *labels;
+    float smoothing;
+} CrossEntropyAttr;
+
+typedef struct CrossEntropySaved {
+    double *row_loss;   /* [rows] */
+    float *probability; /* [rows, C] */
+} CrossEntropySaved;
+
+static bool cross_entropy_infer(Var *v, Error *err) {
+    const CrossEntropyAttr *attr = v->attr;
+    if (v->in[0]->value.shape.rank == 0)
+        return FAIL(err, ERROR_INPUT, "logits must be [rows, classes], not a scalar");
+    if (!(attr->smoothing >= 0 && attr->smoothing <= 1))
+        return FAIL(err, ERROR_INPUT, "label smoothing must be from 0 to 1, not %g",
+                    (double)attr->smoothing);
+    v->value.shape = SHAPE_SCALAR;
+    return true;
+}
+
+/* The row's loss; leaves the softmax in `p`. */
+static double row_loss(const float *z, int64_t classes, int32_t label, double smoothing, float *p) {
+    assert(label >= 0 && label < classes);
+    float max = z[0];
+    for (int64_t i = 1; i < classes; i++) max = z[i] > max ? z[i] : max;
+    double sum = 0, shifted = 0;
+    for (int64_t i = 0; i < classes; i++) {
+        float d = z[i] - max;
+        p[i] = expf(d);
+        sum += p[i];
+        shifted += d;
+    }
+    float inverse = (float)(1 / sum);
+    for (int64_t i = 0; i < classes; i++) p[i] *= inverse;
+    double loss = log(sum) - (double)(z[label] - max);
+    if (smoothing == 0) return loss; /* a class at -infinity is no fault then */
+    return (1 - smoothing) * loss + smoothing * (log(sum) - shifted / (double)classes);
+}
+
+static CrossEntropySaved *saved_new(Tape *t, int64_t rows, int64_t classes) {
+    CrossEntropySaved *saved = tape_alloc(t, sizeof *saved);
+    saved->row_loss = tape_alloc(t, sizeof(double) * (size_t)rows);
+    saved->probability = tape_alloc(t, sizeof(float) * (size_t)(rows * classes));
+    return saved;
+}
+
+static void cross_entropy_forward(Tape *t, Var *v) {
+    const CrossEntropyAttr *attr = v->attr;
+    Shape shape = v->in[0]->value.shape;
+    int64_t rows = shape_rows(shape), classes = shape_last(shape);
+    if (!v->saved) v->saved = saved_new(t, rows, classes);
+    CrossEntropySaved *saved = v->saved;
+    const float *z = var_f32(v->in[0]);
+    double smoothing = (double)attr->smoothing;
+#pragma omp parallel for schedule(static) if (rows * classes >= ELEMENTWISE_PARALLEL)
+    for (int64_t r = 0; r < rows; r++)
+        saved->row_loss[r] = row_loss(z + r * classes, classes, attr->labels[r], smoothing,
+                                      saved->probability + r * classes);
+    double sum = 0;
+    for (int64_t r = 0; r < rows; r++) sum += saved->row_loss[r];
+    *var_f32(v) = (float)(sum / (double)rows);
+}
+
+static void cross_entropy_backward(Tape *t, Var *v) {
+    const CrossEntropyAttr *attr = v->attr;
+    const CrossEntropySaved *saved = v->saved;
+    float beta;
+    float *dz = tape_grad(t, v->in[0], &beta);
+    if (!dz) return;
+    Shape shape = v->in[0]->value.shape;
+    int64_t rows = shape_rows(shape), classes = shape_last(shape);
+    float dy = (float)((double)*v->grad / (double)rows);
+    float elsewhere = attr->smoothing / (float)classes;
+#pragma omp parallel for schedule(static) if (rows * classes >= ELEMENTWISE_PARALLEL)
+    for (int64_t r = 0; r < rows; r++) {
+        const float *p = saved->probability + r * classes;
+        float *to = dz + r * classes;
+        int32_t label = attr->labels[r];
+        for (int64_t i = 0; i < classes; i++) {
+            float q = i == label ? elsewhere + (1 - attr->smoothing) : elsewhere;
+            to[i] = gradient_join(beta, to[i], dy * (p[i] - q));
+        }
+    }
+}
+
+static Var *cross_entropy_sample(Tape *t, int which) {
+    static const int32_t labels[] = {2, 0, 3, 3, 1, 2};
+    if (which > 2) return NULL;
+    Var *logits = tape_sample_leaf(t, which == 2 ? SHAPE(2, 3, 4) : SHAPE(6, 4), -2, 2);
+    return op_cross_entropy(t, logits, labels, which ? 0.1f : 0);
+}
+
+Var *op_cross_entropy(Tape *t, Var *logits, const int32_t *labels, float smoothing) {
+    CrossEntropyAttr attr = {.labels = labels, .smoothing = smoothing};
+    return tape_record(t, &op_row_cross_entropy, 1, &logits, &attr, sizeof attr);
+}
+
+const Op op_row_cross_entropy = {
+    .name = "cross_entropy",
+    .infer = cross_entropy_infer,
+    .forward = cross_entropy_forward,
+    .backward = cross_entropy_backward,
+    .sample = cross_entropy_sample,
+};

@@ -1,0 +1,395 @@
+/* Fake quantization with a straight-through gradient. With v = x / s and the level n = round(v)
+ * clamped to low .. high: x^ = s n, and
+ *     dx       = dy where round(v) is in range, else 0
+ *     d scale  = sum dy d, d = n - v (LSQ: Esser et al. 2020) or 0 (PACT: Choi et al. 2018) in
+ * range, n - offset / s outside: low and high move with -zero = round(offset / s) d offset = sum of
+ * dy outside the range (LSQ+: Bhalgat et al. 2020); 0 where the zero point had to be clamped so
+ * that zero stays a level The rounding of s to its storage format and of the zero point pass
+ * gradients straight through.
+ *
+ * For tape_replay, forward leaves the residuals of all roundings and on which side of the range
+ * each element was; replay holds them, which makes x^ a smooth function with just these
+ * derivatives, and yields values instead of levels. */
+#include <assert.h>
+#include <float.h>
+#include <math.h>
+
+#include "autograd/channel.h"
+#include "autograd/ops.h"
+
+enum {
+    PIECE = 16 * 1024, /* elements that one thread takes at a time */
+    BLOCK = 512,       /* elements summed in float before a double takes over */
+    LANES = 8
+};
+
+typedef struct Residuals {
+    float *element; /* LSQ, fixed: round(v) - v; PACT: x^ - x, in range */
+    int8_t *side;   /* -1 below the range, 0 in it, 1 above */
+    float *scale;   /* stored - given */
+    float *zero;    /* -zero - offset / s */
+} Residuals;
+
+typedef struct Saved {
+    Scales scales;
+    float *scale, *zero; /* what `scales` points to; zero NULL without an offset */
+    bool *passes;        /* whether the zero point follows the offset, [count of scales] */
+    Residuals residuals;
+} Saved;
+
+float fake_quant_stored_scale(Dtype dtype, float scale) {
+    const float smallest = dtype == DTYPE_F16 ? 0x1p-14f : FLT_MIN;
+    float stored = dtype == DTYPE_F32 ? scale : dtype_round(dtype, scale);
+    return stored < smallest ? smallest : stored;
+}
+
+static bool infer(Var *v, Error *err) {
+    const FakeQuantAttr *attr = v->attr;
+    Shape x = v->in[0]->value.shape;
+    int64_t count = shape_count(x);
+    char a[SHAPE_TEXT_BYTES];
+    if (attr->row_length < 1 || attr->run_length < 1 || attr->run_length > attr->row_length ||
+        count % attr->row_length)
+        return FAIL(err, ERROR_INPUT,
+                    "input %s does not divide into rows of %lld with a scale per %lld",
+                    shape_text(x, a), (long long)attr->row_length, (long long)attr->run_length);
+    int64_t scales = scales_count(count, attr->row_length, attr->run_length);
+    for (int i = 1; i < 3; i++)
+        if (v->in[i] && var_count(v->in[i]) != scales)
+            return FAIL(err, ERROR_INPUT,
+                        "input %s needs %lld %s (rows of %lld, one per %lld), not %lld",
+                        shape_text(x, a), (long long)scales, i == 1 ? "scale(s)" : "offset(s)",
+                        (long long)attr->row_length, (long long)attr->run_length,
+                        (long long)var_count(v->in[i]));
+    return true;
+}
+
+/* The zero point for an offset: zero itself stays a level. *passes: the offset still moves it. */
+static float zero_point(Grid grid, float offset, float scale, bool *passes) {
+    float low = (float)grid_low(grid), high = (float)grid_high(grid);
+    float zero = -rintf(offset / scale) + 0.0f;
+    *passes = !(zero < low || zero > high);
+    return zero < low ? low : zero > high ? high : zero;
+}
+
+float fake_quant_zero(Grid grid, float offset, float stored_scale) {
+    bool passes;
+    return zero_point(grid, offset, stored_scale, &passes);
+}
+
+static Saved *saved_new(Tape *t, const Var *v) {
+    const FakeQuantAttr *attr = v->attr;
+    int64_t count = scales_count(var_count(v), attr->row_length, attr->run_length);
+    Saved *saved = tape_alloc(t, sizeof *saved);
+    *saved = (Saved){.scale = tape_alloc(t, sizeof(float) * (size_t)count)};
+    if (v->in[2]) {
+        saved->zero = tape_alloc(t, sizeof(float) * (size_t)count);
+        saved->passes = tape_alloc(t, sizeof(bool) * (size_t)count);
+    }
+    saved->scales = (Scales){attr->row_length, attr->run_length, count,      attr->scale_dtype,
+                             attr->grid,       saved->scale,     saved->zero};
+    return saved;
+}
+
+static void set_scales(const Var *v, Saved *saved) {
+    const FakeQuantAttr *attr = v->attr;
+    assert(!v->in[2] || attr->grid.step == 1);
+    for (int64_t i = 0; i < saved->scales.count; i++) {
+        saved->scale[i] = fake_quant_stored_scale(attr->scale_dtype, var_f32(v->in[1])[i]);
+        if (v->in[2])
+            saved->zero[i] =
+                zero_point(attr->grid, var_f32(v->in[2])[i], saved->scale[i], saved->passes + i);
+    }
+}
+
+/* What the elements under one scale have in common. Rounding happens in code units,
+ * code = (v - shift) / step, as in quantize_levels; for step 1 these are levels. */
+typedef struct Range {
+    float scale, inverse;
+    float shift, step, low, high;   /* level = code step + shift; codes low .. high are in range */
+    float slope_below, slope_above; /* d x^ / d scale outside the range */
+} Range;
+
+static Range range_of(const Var *v, const Saved *saved, int64_t i) {
+    Grid grid = saved->scales.grid;
+    float zero = saved->zero ? saved->zero[i] : 0;
+    float low = (float)grid_low(grid) - zero, high = (float)grid_high(grid) - zero;
+    Range range = {
+        .scale = saved->scale[i],
+        .inverse = 1.0f / saved->scale[i],
+        .step = (float)grid.step,
+    };
+    float follows = saved->zero && saved->passes[i] ? var_f32(v->in[2])[i] / saved->scale[i] : 0;
+    range.slope_below = low - follows;
+    range.slope_above = high - follows;
+    range.shift = grid.step == 1 ? 0 : low;
+    range.low = (low - range.shift) / range.step;
+    range.high = (high - range.shift) / range.step;
+    return range;
+}
+
+/* The code before clamping, at most one outside the range; half to even by the addition of
+ * 1.5 x 2^23, which leaves no fraction bits. */
+static inline float code_of(const Range *range, float x) {
+    const float magic = 12582912.0f;
+    float code = (x * range->inverse - range->shift) / range->step;
+    code = code < range->low - 1 ? range->low - 1 : code;
+    code = code > range->high + 1 ? range->high + 1 : code;
+    return (code + magic) - magic;
+}
+
+/* Without a branch, so that loops vectorise. */
+static inline int is_inside(const Range *range, float code) {
+    return (code >= range->low) & (code <= range->high);
+}
+
+/* Elements [first, first + count) under scale `scale`: one piece of a run. */
+typedef struct Piece {
+    int64_t first, count, scale;
+} Piece;
+
+static int64_t pieces_per_run(const Scales *scales) {
+    return (scales->run_length + PIECE - 1) / PIECE;
+}
+
+static Piece piece_of(const Scales *scales, int64_t index) {
+    int64_t per_run = pieces_per_run(scales), scale = index / per_run;
+    int64_t runs = (scales->row_length + scales->run_length - 1) / scales->run_length;
+    int64_t column = scale % runs * scales->run_length;
+    int64_t end = column + scales->run_length;
+    if (end > scales->row_length) end = scales->row_length;
+    int64_t begin = column + index % per_run * PIECE;
+    int64_t count = end - begin < PIECE ? end - begin : PIECE;
+    return (Piece){scale / runs * scales->row_length + begin, count < 0 ? 0 : count, scale};
+}
+
+static void save_residuals(Tape *t, const Var *v, Saved *saved) {
+    const FakeQuantAttr *attr = v->attr;
+    const float *x = var_f32(v->in[0]);
+    int64_t count = var_count(v), scales = saved->scales.count;
+    Residuals *kept = &saved->residuals;
+    kept->element = tape_alloc(t, sizeof(float) * (size_t)count);
+    kept->side = tape_alloc(t, (size_t)count);
+    kept->scale = tape_alloc(t, sizeof(float) * (size_t)scales);
+    kept->zero = tape_alloc(t, sizeof(float) * (size_t)scales);
+    for (int64_t i = 0; i < scales; i++) {
+        kept->scale[i] = saved->scale[i] - var_f32(v->in[1])[i];
+        kept->zero[i] = saved->zero ? -saved->zero[i] : 0;
+        if (saved->zero && saved->passes[i])
+            kept->zero[i] -= var_f32(v->in[2])[i] / saved->scale[i];
+    }
+    for (int64_t p = 0; p < scales * pieces_per_run(&saved->scales); p++) {
+        Piece piece = piece_of(&saved->scales, p);
+        Range range = range_of(v, saved, piece.scale);
+        for (int64_t i = piece.first; i < piece.first + piece.count; i++) {
+            float code = code_of(&range, x[i]), level = code * range.step + range.shift;
+            kept->side[i] = (int8_t)((code > range.high) - (code < range.low));
+            kept->element[i] = attr->range_gradient == RANGE_PACT ? level * range.scale - x[i]
+                                                                  : level - x[i] / range.scale;
+        }
+    }
+}
+
+/* The surrogate: everything rounding did is held. */
+static void replay(Var *v) {
+    const FakeQuantAttr *attr = v->attr;
+    const Saved *saved = v->saved;
+    const Residuals *kept = &saved->residuals;
+    const float *x = var_f32(v->in[0]);
+    float *y = var_f32(v);
+    for (int64_t p = 0; p < saved->scales.count * pieces_per_run(&saved->scales); p++) {
+        Piece piece = piece_of(&saved->scales, p);
+        float scale = var_f32(v->in[1])[piece.scale] + kept->scale[piece.scale];
+        float shift = kept->zero[piece.scale]; /* -zero */
+        if (saved->zero && saved->passes[piece.scale])
+            shift += var_f32(v->in[2])[piece.scale] / scale;
+        float low = (float)grid_low(attr->grid) + shift,
+              high = (float)grid_high(attr->grid) + shift;
+        for (int64_t i = piece.first; i < piece.first + piece.count; i++) {
+            float unit = attr->range_gradient == RANGE_PACT ? 1 : scale;
+            y[i] = kept->side[i] ? scale * (kept->side[i] < 0 ? low : high)
+                                 : x[i] + unit * kept->element[i];
+        }
+    }
+    v->value.scales = NULL;
+}
+
+static void forward(Tape *t, Var *v) {
+    if (t->is_replay) {
+        replay(v);
+        return;
+    }
+    Saved *saved = v->saved = saved_new(t, v);
+    set_scales(v, saved);
+    const float *x = var_f32(v->in[0]);
+    float *levels = var_f32(v);
+    int64_t count = var_count(v);
+#pragma omp parallel for schedule(static) if (count > PIECE)
+    for (int64_t first = 0; first < count; first += PIECE)
+        quantize_levels(x + first, &saved->scales, first,
+                        count - first < PIECE ? count - first : PIECE, levels + first);
+    v->value.scales = &saved->scales;
+    if (t->keeps_residuals) save_residuals(t, v, saved);
+}
+
+/* dx = mask dy (+ dx). */
+static void backward_input(const Range *range, const float *restrict x, const float *restrict dy,
+                           int64_t count, float beta, float *restrict dx) {
+    if (beta == 0) {
+        for (int64_t i = 0; i < count; i++) {
+            float code = code_of(range, x[i]);
+            dx[i] = is_inside(range, code) ? dy[i] : 0.0f;
+        }
+    } else {
+        for (int64_t i = 0; i < count; i++) {
+            float code = code_of(range, x[i]);
+            dx[i] += is_inside(range, code) ? dy[i] : 0.0f;
+        }
+    }
+}
+
+/* What each element adds to the gradients of the scale and the offset. */
+static void range_terms(const Range *range, const float *restrict x, const float *restrict dy,
+                        int64_t count, float rounding, float *restrict to_scale,
+                        float *restrict to_offset) {
+    for (int64_t i = 0; i < count; i++) {
+        float code = code_of(range, x[i]), value = x[i] * range->inverse;
+        float inside = rounding * (code * range->step + range->shift - value);
+        float slope = code < range->low ? range->slope_below : inside;
+        slope = code > range->high ? range->slope_above : slope;
+        to_scale[i] = dy[i] * slope;
+        to_offset[i] = is_inside(range, code) ? 0.0f : dy[i];
+    }
+}
+
+static double sum_terms(const float *x, int64_t count) {
+    float lane[LANES] = {0};
+    int64_t i = 0;
+    for (; i + LANES <= count; i += LANES)
+        for (int j = 0; j < LANES; j++) lane[j] += x[i + j];
+    double sum = 0;
+    for (; i < count; i++) sum += (double)x[i];
+    for (int j = 0; j < LANES; j++) sum += (double)lane[j];
+    return sum;
+}
+
+typedef struct Gradients {
+    float *dx, beta;
+    bool needs_range; /* the scale's or the offset's */
+    double *sums;     /* [pieces][2]: scale, offset */
+} Gradients;
+
+static void backward_piece(const Var *v, Piece piece, const Gradients *out, double sums[2]) {
+    const FakeQuantAttr *attr = v->attr;
+    Range range = range_of(v, v->saved, piece.scale);
+    float rounding = attr->range_gradient == RANGE_LSQ ? 1.0f : 0.0f;
+    float to_scale[BLOCK], to_offset[BLOCK];
+    sums[0] = sums[1] = 0;
+    for (int64_t done = 0; done < piece.count; done += BLOCK) {
+        int64_t at = piece.first + done, left = piece.count - done;
+        int64_t count = left < BLOCK ? left : BLOCK;
+        const float *x = var_f32(v->in[0]) + at, *dy = v->grad + at;
+        if (out->dx) backward_input(&range, x, dy, count, out->beta, out->dx + at);
+        if (!out->needs_range) continue;
+        range_terms(&range, x, dy, count, rounding, to_scale, to_offset);
+        sums[0] += sum_terms(to_scale, count);
+        sums[1] += sum_terms(to_offset, count);
+    }
+}
+
+/* grad[i] = beta grad[i] + grad_scale x the sum over the pieces of run i, in order. */
+static void add_range_gradient(const Var *v, const double *sums, int which, float beta,
+                               float *grad) {
+    const FakeQuantAttr *attr = v->attr;
+    const Saved *saved = v->saved;
+    int64_t per_run = pieces_per_run(&saved->scales);
+    if (!grad) return;
+    for (int64_t i = 0; i < saved->scales.count; i++) {
+        double sum = 0;
+        for (int64_t p = i * per_run; p < (i + 1) * per_run; p++) sum += sums[2 * p + which];
+        bool passes = which == 0 || saved->passes[i];
+        sum = passes ? sum * (double)attr->grad_scale : 0;
+        channel_add(grad + i, beta, NULL, &sum, 1);
+    }
+}
+
+static void backward(Tape *t, Var *v) {
+    const FakeQuantAttr *attr = v->attr;
+    const Saved *saved = v->saved;
+    float beta[3], *grad[3];
+    for (int i = 0; i < 3; i++)
+        grad[i] =
+            i > 0 && attr->range_gradient == RANGE_FIXED ? NULL : tape_grad(t, v->in[i], &beta[i]);
+    int64_t pieces = saved->scales.count * pieces_per_run(&saved->scales);
+    ArenaMark mark = arena_mark(t->arena);
+    Gradients out = {grad[0], beta[0], grad[1] || grad[2],
+                     arena_new_array(t->arena, double, 2 * pieces)};
+#pragma omp parallel for schedule(static) if (var_count(v) > PIECE)
+    for (int64_t p = 0; p < pieces; p++)
+        backward_piece(v, piece_of(&saved->scales, p), &out, out.sums + 2 * p);
+    add_range_gradient(v, out.sums, 0, beta[1], grad[1]);
+    add_range_gradient(v, out.sums, 1, beta[2], grad[2]);
+    arena_rewind(t->arena, mark);
+}
+
+/* Draws x so that codes reach past both ends but keep clear of them and of the rounding ties. */
+static Var *sample_input(Tape *t, Shape shape, const FakeQuantAttr *attr, float low, float high) {
+    Var *x = tape_sample_leaf(t, shape, low, high);
+    float step = (float)attr->grid.step, edge_low = (float)grid_low(attr->grid);
+    for (int64_t i = 0; i < var_count(x); i++) {
+        float code = (var_f32(x)[i] - edge_low) / step, below = floorf(code);
+        float fraction = fabsf(code - below - 0.5f) < 0.1f ? 0.3f : code - below;
+        var_f32(x)[i] = (below + fraction) * step + edge_low;
+    }
+    return x;
+}
+
+/* Per tensor, row and group; signed, unsigned and odd; each kind of range; with an offset. */
+static Var *sample(Tape *t, int which) {
+    static const struct {
+        Grid grid;
+        RangeGradient range_gradient;
+        int64_t row_length, run_length;
+        Dtype scale_dtype;
+        bool has_offset;
+    } samples[] = {
+        {{3, -4, 1}, RANGE_LSQ, 24, 24, DTYPE_F32, false},
+        {{2, 0, 1}, RANGE_LSQ, 24, 24, DTYPE_F16, false},
+        {{3, -4, 1}, RANGE_LSQ, 8, 8, DTYPE_BF16, false},
+        {{3, -4, 1}, RANGE_LSQ, 8, 3, DTYPE_F32, false},
+        {{2, 0, 1}, RANGE_PACT, 24, 24, DTYPE_F32, false},
+        {{3, -4, 1}, RANGE_FIXED, 8, 8, DTYPE_F32, false},
+        {{2, -3, 2}, RANGE_LSQ, 24, 24, DTYPE_F32, false},
+        {{3, 0, 1}, RANGE_LSQ, 24, 24, DTYPE_F16, true},
+        {{3, 0, 1}, RANGE_LSQ, 8, 4, DTYPE_F32, true},
+    };
+    if (which >= (int)(sizeof samples / sizeof *samples)) return NULL;
+    FakeQuantAttr attr = {.grid = samples[which].grid,
+                          .row_length = samples[which].row_length,
+                          .run_length = samples[which].run_length,
+                          .scale_dtype = samples[which].scale_dtype,
+                          .range_gradient = samples[which].range_gradient,
+                          .grad_scale = 1};
+    float low = (float)grid_low(attr.grid) - 1.4f, high = (float)grid_high(attr.grid) + 1.4f;
+    Var *x = sample_input(t, SHAPE(3, 8), &attr, low, high);
+    int64_t scales = scales_count(24, attr.row_length, attr.run_length);
+    Var *scale = tape_sample_leaf(t, SHAPE(scales), 0.5f, 1.0f), *offset = NULL;
+    if (samples[which].has_offset) offset = tape_sample_leaf(t, SHAPE(scales), -3, -1);
+    if (attr.range_gradient == RANGE_FIXED) scale->needs_grad = false;
+    /* x was drawn in units of the scale, from the offset. */
+    Scales runs = {.row_length = attr.row_length, .run_length = attr.run_length, .count = scales};
+    for (int64_t i = 0, s; i < 24; i++) {
+        scales_run(&runs, i, &s);
+        float unit = fake_quant_stored_scale(attr.scale_dtype, var_f32(scale)[s]);
+        float shift = offset ? rintf(var_f32(offset)[s] / unit) : 0;
+        var_f32(x)[i] = (var_f32(x)[i] + shift) * unit;
+    }
+    return op_fake_quant(t, x, scale, offset, attr);
+}
+
+Var *op_fake_quant(Tape *t, Var *x, Var *scale, Var *offset, FakeQuantAttr attr) {
+    Var *in[] = {x, scale, offset};
+    return tape_record(t, &op_row_fake_quant, 3, in, &attr, sizeof attr);
+}
+
+const Op op_row_fake_quant = {"fake_quant", 0, infer, forward, backward, sample};

@@ -1,0 +1,55 @@
+/* y = x w^T + bias, over the last dimension of x: x [..., in], w [out, in], bias [out] or NULL.
+ * Operands that hold levels are multiplied as integers (core/gemm.h); gradients read their values.
+ */
+#include "autograd/channel.h"
+#include "autograd/ops.h"
+#include "core/gemm.h"
+
+static bool infer(Var *v, Error *err) {
+    Shape x = v->in[0]->value.shape, w = v->in[1]->value.shape;
+    char a[SHAPE_TEXT_BYTES], b[SHAPE_TEXT_BYTES];
+    if (w.rank != 2 || x.rank < 1 || shape_last(x) != w.dim[1])
+        return FAIL(err, ERROR_INPUT,
+                    "input %s does not fit weight %s: the input's last dimension must equal the "
+                    "weight's",
+                    shape_text(x, a), shape_text(w, b));
+    if (v->in[2] && var_count(v->in[2]) != w.dim[0])
+        return FAIL(err, ERROR_INPUT, "bias %s does not fit weight %s: one value per output",
+                    shape_text(v->in[2]->value.shape, a), shape_text(w, b));
+    v->value.shape = x;
+    v->value.shape.dim[x.rank - 1] = w.dim[0];
+    return true;
+}
+
+static void forward(Tape *t, Var *v) {
+    Matrix x = matrix_of(v->in[0]->value), w = matrix_of(v->in[1]->value);
+    Epilogue epilogue = {.bias = v->in[2] ? var_f32(v->in[2]) : NULL};
+    gemm(x, matrix_transposed(w), 0, var_f32(v), w.rows, &epilogue, t->arena);
+}
+
+static void backward(Tape *t, Var *v) {
+    Matrix x = matrix_of(v->in[0]->value), w = matrix_of(v->in[1]->value);
+    Matrix dy = matrix_of((Tensor){.dtype = DTYPE_F32, .shape = v->value.shape, .data = v->grad});
+    float beta, *grad;
+    if ((grad = tape_grad(t, v->in[0], &beta))) gemm(dy, w, beta, grad, w.cols, NULL, t->arena);
+    if ((grad = tape_grad(t, v->in[1], &beta)))
+        gemm(matrix_transposed(dy), x, beta, grad, w.cols, NULL, t->arena);
+    if ((grad = tape_grad(t, v->in[2], &beta)))
+        channel_sum(v->grad, dy.rows, dy.cols, beta, grad, t->arena);
+}
+
+static Var *sample(Tape *t, int which) {
+    static const bool has_bias[] = {true, false};
+    if (which >= 2) return NULL;
+    Var *x = tape_sample_leaf(t, which ? SHAPE(2, 3, 5) : SHAPE(4, 6), -1, 1);
+    Var *w = tape_sample_leaf(t, SHAPE(3, shape_last(x->value.shape)), -1, 1);
+    Var *bias = has_bias[which] ? tape_sample_leaf(t, SHAPE(3), -1, 1) : NULL;
+    return op_linear(t, x, w, bias);
+}
+
+Var *op_linear(Tape *t, Var *x, Var *w, Var *bias) {
+    Var *in[] = {x, w, bias};
+    return tape_record(t, &op_row_linear, 3, in, NULL, 0);
+}
+
+const Op op_row_linear = {"linear", OP_READS_LEVELS, infer, forward, backward, sample};

@@ -1,0 +1,177 @@
+/* The largest of each window, NHWC; padding never wins. On a tie the first pixel in row-major order
+ * has it, and a NaN spreads (as PyTorch's max_pool2d). Levels under one scale are compared as they
+ * are and keep their scale. */
+#include <string.h>
+
+#include "autograd/ops.h"
+
+enum { PANEL = 64, KERNEL_MAX = 256 };
+
+typedef struct Saved {
+    uint16_t *winner; /* one per output: which pixel of the window, row-major */
+    Scales scales;    /* the output's, where the input holds levels */
+} Saved;
+
+static int64_t out_size(int64_t in, const Pool2dAttr *attr) {
+    int64_t padded = in + 2 * attr->padding;
+    return padded < attr->kernel ? 0 : (padded - attr->kernel) / attr->stride + 1;
+}
+
+static bool infer(Var *v, Error *err) {
+    const Pool2dAttr *attr = v->attr;
+    Shape x = v->in[0]->value.shape;
+    char a[SHAPE_TEXT_BYTES];
+    if (attr->kernel < 1 || attr->kernel > KERNEL_MAX || attr->stride < 1)
+        return FAIL(err, ERROR_INPUT, "kernel must be 1 to %d and stride at least 1", KERNEL_MAX);
+    if (attr->padding < 0 || attr->padding > attr->kernel / 2)
+        return FAIL(err, ERROR_INPUT, "padding must be from 0 to half the kernel (%lld)",
+                    (long long)(attr->kernel / 2));
+    if (x.rank != 4)
+        return FAIL(err, ERROR_INPUT, "input %s is not a batch of images [n, h, w, channels]",
+                    shape_text(x, a));
+    int64_t out_h = out_size(x.dim[1], attr), out_w = out_size(x.dim[2], attr);
+    if (out_h < 1 || out_w < 1)
+        return FAIL(err, ERROR_INPUT, "image %s is smaller than the %lldx%lld window",
+                    shape_text(x, a), (long long)attr->kernel, (long long)attr->kernel);
+    v->value.shape = SHAPE(x.dim[0], out_h, out_w, x.dim[3]);
+    return true;
+}
+
+/* The pixels of a window that lie inside the image, on one axis. */
+typedef struct Window {
+    int64_t first, begin, end; /* image index of the window's pixel 0; of those inside */
+} Window;
+
+static Window window_of(int64_t out, int64_t in_size, const Pool2dAttr *attr) {
+    int64_t first = out * attr->stride - attr->padding, end = first + attr->kernel;
+    return (Window){first, first < 0 ? 0 : first, end > in_size ? in_size : end};
+}
+
+static void compare(const float *restrict x, int32_t pixel, int64_t count, float *restrict best,
+                    int32_t *restrict winner) {
+    for (int64_t c = 0; c < count; c++) {
+        int wins = (x[c] > best[c]) | (x[c] != x[c]);
+        best[c] = wins ? x[c] : best[c];
+        winner[c] = wins ? pixel : winner[c];
+    }
+}
+
+/* One output pixel, `count` channels (at most PANEL) from `x` and `y` on. */
+static void pool_panel(const float *x, Window rows, Window columns, int64_t width, int64_t channels,
+                       int64_t kernel, int64_t count, float *y, uint16_t *winner) {
+    float best[PANEL];
+    int32_t at[PANEL];
+    memcpy(best, x + (rows.begin * width + columns.begin) * channels, sizeof *best * (size_t)count);
+    int32_t first = (int32_t)((rows.begin - rows.first) * kernel + columns.begin - columns.first);
+    for (int64_t c = 0; c < count; c++) at[c] = first;
+    for (int64_t h = rows.begin; h < rows.end; h++)
+        for (int64_t w = columns.begin; w < columns.end; w++) {
+            int64_t pixel = (h - rows.first) * kernel + w - columns.first;
+            compare(x + (h * width + w) * channels, (int32_t)pixel, count, best, at);
+        }
+    memcpy(y, best, sizeof *best * (size_t)count);
+    for (int64_t c = 0; c < count; c++) winner[c] = (uint16_t)at[c];
+}
+
+static void pool_row(const float *x, int64_t row, Shape in, Shape out, const Pool2dAttr *attr,
+                     float *y, uint16_t *winner) {
+    int64_t channels = in.dim[3];
+    Window rows = window_of(row, in.dim[1], attr);
+    for (int64_t w = 0; w < out.dim[2]; w++, y += channels, winner += channels) {
+        Window columns = window_of(w, in.dim[2], attr);
+        for (int64_t c = 0; c < channels; c += PANEL)
+            pool_panel(x + c, rows, columns, in.dim[2], channels, attr->kernel,
+                       channels - c < PANEL ? channels - c : PANEL, y + c, winner + c);
+    }
+}
+
+/* Levels under one scale stay levels; others become values in step memory. */
+static const float *read_input(Tape *t, Var *v) {
+    Saved *saved = v->saved;
+    const Tensor *x = &v->in[0]->value;
+    v->value.scales = NULL;
+    if (!x->scales) return tensor_f32(x);
+    if (x->scales->count == 1) {
+        saved->scales = *x->scales;
+        saved->scales.row_length = saved->scales.run_length = var_count(v);
+        v->value.scales = &saved->scales;
+        return x->data;
+    }
+    float *values = tape_alloc(t, sizeof(float) * (size_t)tensor_count(x));
+    tensor_decode(x, values);
+    return values;
+}
+
+static void forward(Tape *t, Var *v) {
+    const Pool2dAttr *attr = v->attr;
+    Shape in = v->in[0]->value.shape, out = v->value.shape;
+    if (!v->saved) {
+        Saved *fresh = v->saved = tape_alloc(t, sizeof *fresh);
+        fresh->winner = tape_alloc(t, sizeof *fresh->winner * (size_t)var_count(v));
+    }
+    const Saved *saved = v->saved;
+    ArenaMark mark = arena_mark(t->arena);
+    const float *x = read_input(t, v);
+    float *y = var_f32(v);
+    int64_t image = in.dim[1] * in.dim[2] * in.dim[3], out_row = out.dim[2] * out.dim[3];
+#pragma omp parallel for schedule(static)
+    for (int64_t r = 0; r < out.dim[0] * out.dim[1]; r++)
+        pool_row(x + r / out.dim[1] * image, r % out.dim[1], in, out, attr, y + r * out_row,
+                 saved->winner + r * out_row);
+    arena_rewind(t->arena, mark);
+}
+
+static void add_winners(const float *restrict dy, const uint16_t *restrict winner, int64_t pixel,
+                        int64_t count, float *restrict dx) {
+    for (int64_t c = 0; c < count; c++) dx[c] += winner[c] == pixel ? dy[c] : 0.0f;
+}
+
+static void backward_image(const float *dy, const uint16_t *winner, Shape in, Shape out,
+                           const Pool2dAttr *attr, float *dx) {
+    int64_t channels = in.dim[3];
+    for (int64_t i = 0; i < out.dim[1] * out.dim[2]; i++, dy += channels, winner += channels) {
+        Window rows = window_of(i / out.dim[2], in.dim[1], attr);
+        Window columns = window_of(i % out.dim[2], in.dim[2], attr);
+        for (int64_t h = rows.begin; h < rows.end; h++)
+            for (int64_t w = columns.begin; w < columns.end; w++)
+                add_winners(dy, winner, (h - rows.first) * attr->kernel + w - columns.first,
+                            channels, dx + (h * in.dim[2] + w) * channels);
+    }
+}
+
+static void backward(Tape *t, Var *v) {
+    const Saved *saved = v->saved;
+    Shape in = v->in[0]->value.shape, out = v->value.shape;
+    int64_t image = in.dim[1] * in.dim[2] * in.dim[3], pooled = out.dim[1] * out.dim[2] * in.dim[3];
+    float beta, *dx = tape_grad(t, v->in[0], &beta);
+    if (!dx) return;
+#pragma omp parallel for schedule(static)
+    for (int64_t n = 0; n < in.dim[0]; n++) {
+        if (beta == 0) memset(dx + n * image, 0, sizeof *dx * (size_t)image);
+        backward_image(v->grad + n * pooled, saved->winner + n * pooled, in, out, v->attr,
+                       dx + n * image);
+    }
+}
+
+/* A permutation of multiples of 0.05: no two pixels tie. */
+static Var *distinct_leaf(Tape *t, Shape shape) {
+    Var *x = tape_sample_leaf(t, shape, -1, 1);
+    int64_t count = var_count(x);
+    for (int64_t i = 0; i < count; i++)
+        var_f32(x)[i] = 0.05f * (float)(i * 37 % count) - 0.025f * (float)count;
+    return x;
+}
+
+static Var *sample(Tape *t, int which) {
+    static const Pool2dAttr attrs[] = {{2, 2, 0}, {3, 2, 1}, {3, 1, 0}};
+    if (which >= 3) return NULL;
+    Var *x = distinct_leaf(t, which ? SHAPE(1, 5, 4, 2) : SHAPE(2, 4, 6, 2));
+    return op_max_pool2d(t, x, attrs[which]);
+}
+
+Var *op_max_pool2d(Tape *t, Var *x, Pool2dAttr attr) {
+    return tape_record(t, &op_row_max_pool2d, 1, &x, &attr, sizeof attr);
+}
+
+const Op op_row_max_pool2d = {
+    "max_pool2d", OP_READS_LEVELS | OP_KEEPS_SIGN, infer, forward, backward, sample};

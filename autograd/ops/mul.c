@@ -1,0 +1,60 @@
+/* y = a b        da = dy b, db = dy a summed over the leading dimensions that b lacks */
+#include "autograd/ops.h"
+#include "autograd/ops/binary.h"
+#include "autograd/ops/elementwise.h"
+
+/* out = x * b + beta out, with b repeated every `columns` elements. */
+static void multiply(const float *x, const float *b, int64_t columns, float beta, float *out,
+                     int64_t count) {
+    if (columns == count) {
+#pragma omp parallel for schedule(static) if (count >= ELEMENTWISE_PARALLEL)
+        for (int64_t i = 0; i < count; i++) out[i] = gradient_join(beta, out[i], x[i] * b[i]);
+        return;
+    }
+#pragma omp parallel for schedule(static) if (count >= ELEMENTWISE_PARALLEL)
+    for (int64_t first = 0; first < count; first += columns)
+        for (int64_t j = 0; j < columns; j++)
+            out[first + j] = gradient_join(beta, out[first + j], x[first + j] * b[j]);
+}
+
+static void mul_forward(Tape *t, Var *v) {
+    (void)t;
+    multiply(var_f32(v->in[0]), var_f32(v->in[1]), var_count(v->in[1]), 0, var_f32(v),
+             var_count(v));
+}
+
+static void mul_backward(Tape *t, Var *v) {
+    int64_t columns = var_count(v->in[1]), count = var_count(v);
+    const float *a = var_f32(v->in[0]), *b = var_f32(v->in[1]);
+    float beta;
+    float *da = tape_grad(t, v->in[0], &beta);
+    if (da) multiply(v->grad, b, columns, beta, da, count);
+    float *db = tape_grad(t, v->in[1], &beta);
+    if (!db) return;
+    if (columns == count)
+        multiply(v->grad, a, columns, beta, db, count);
+    else
+        binary_backward_b(v->grad, a, count / columns, columns, beta, db);
+}
+
+static Var *mul_sample(Tape *t, int which) {
+    if (which > 3) return NULL;
+    Var *a = tape_sample_leaf(t, SHAPE(3, 2, 4), -1, 1);
+    if (which == 3) return op_mul(t, a, a);
+    Shape shapes[] = {SHAPE(3, 2, 4), SHAPE(2, 4), SHAPE_SCALAR};
+    Var *b = tape_sample_leaf(t, shapes[which], -1, 1);
+    return op_mul(t, a, b);
+}
+
+Var *op_mul(Tape *t, Var *a, Var *b) {
+    return tape_record(t, &op_row_mul, 2, (Var *[]){a, b}, NULL, 0);
+}
+
+const Op op_row_mul = {
+    .name = "mul",
+    .flags = OP_KEEPS_SIGN,
+    .infer = binary_infer,
+    .forward = mul_forward,
+    .backward = mul_backward,
+    .sample = mul_sample,
+};

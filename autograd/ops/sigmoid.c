@@ -1,0 +1,43 @@
+/* y = 1 / (1 + exp(-x))        dx = dy y (1 - y) */
+#include <math.h>
+
+#include "autograd/ops.h"
+#include "autograd/ops/elementwise.h"
+
+static void sigmoid_kernel(const float *x, float *y, int64_t count) {
+    for (int64_t i = 0; i < count; i++) y[i] = 1 / (1 + expf(-x[i]));
+}
+
+static void sigmoid_gradient(const float *x, const float *y, const float *dy, float *dx,
+                             int64_t count) {
+    (void)x;
+    for (int64_t i = 0; i < count; i++) dx[i] = dy[i] * (y[i] * (1 - y[i]));
+}
+
+static void sigmoid_forward(Tape *t, Var *v) {
+    (void)t;
+    elementwise_forward(v, sigmoid_kernel);
+}
+
+static void sigmoid_backward(Tape *t, Var *v) {
+    elementwise_backward(t, v, sigmoid_gradient);
+}
+
+static Var *sigmoid_sample(Tape *t, int which) {
+    if (which > 0) return NULL;
+    Var *x = tape_sample_leaf(t, SHAPE(4, 5), -4, 4);
+    return op_sigmoid(t, x);
+}
+
+Var *op_sigmoid(Tape *t, Var *x) {
+    return tape_record(t, &op_row_sigmoid, 1, &x, NULL, 0);
+}
+
+const Op op_row_sigmoid = {
+    .name = "sigmoid",
+    .flags = OP_IS_NONNEGATIVE,
+    .infer = elementwise_infer,
+    .forward = sigmoid_forward,
+    .backward = sigmoid_backward,
+    .sample = sigmoid_sample,
+};

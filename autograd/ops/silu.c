@@ -1,0 +1,50 @@
+/* y = x s        dx = dy s (1 + x (1 - s))        with s = 1 / (1 + exp(-x)) */
+#include <math.h>
+
+#include "autograd/ops.h"
+#include "autograd/ops/elementwise.h"
+
+/* exp(-x) may overflow to infinity, which gives the right 0. */
+static inline float logistic(float x) {
+    return 1 / (1 + expf(-x));
+}
+
+static void silu_kernel(const float *x, float *y, int64_t count) {
+    for (int64_t i = 0; i < count; i++) y[i] = x[i] * logistic(x[i]);
+}
+
+static void silu_gradient(const float *x, const float *y, const float *dy, float *dx,
+                          int64_t count) {
+    (void)y;
+    for (int64_t i = 0; i < count; i++) {
+        float s = logistic(x[i]);
+        dx[i] = dy[i] * (s * (1 + x[i] * (1 - s)));
+    }
+}
+
+static void silu_forward(Tape *t, Var *v) {
+    (void)t;
+    elementwise_forward(v, silu_kernel);
+}
+
+static void silu_backward(Tape *t, Var *v) {
+    elementwise_backward(t, v, silu_gradient);
+}
+
+static Var *silu_sample(Tape *t, int which) {
+    if (which > 0) return NULL;
+    Var *x = tape_sample_leaf(t, SHAPE(4, 5), -4, 4);
+    return op_silu(t, x);
+}
+
+Var *op_silu(Tape *t, Var *x) {
+    return tape_record(t, &op_row_silu, 1, &x, NULL, 0);
+}
+
+const Op op_row_silu = {
+    .name = "silu",
+    .infer = elementwise_infer,
+    .forward = silu_forward,
+    .backward = silu_backward,
+    .sample = silu_sample,
+};

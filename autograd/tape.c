@@ -1,0 +1,176 @@
+#include "autograd/tape.h"
+
+#include <assert.h>
+#include <math.h>
+#include <string.h>
+
+#include "autograd/ops.h"
+
+Tape *tape_new(Arena *owner) {
+    Tape *t = arena_new_array(owner, Tape, 1);
+    t->arena = arena_new("step");
+    t->scope = "";
+    t->needs_grad = true;
+    return t;
+}
+
+void tape_free(Tape *t) {
+    if (!t) return;
+    arena_free(t->arena);
+    t->arena = NULL;
+}
+
+/* Unique over all tapes, so that what is cached for one record is never taken for another's. */
+static _Atomic uint64_t generations;
+
+void tape_begin(Tape *t, bool is_training) {
+    arena_reset(t->arena);
+    t->vars = NULL;
+    t->count = t->capacity = 0;
+    t->error = (Error){0};
+    t->is_training = is_training;
+    t->scope = "";
+    t->generation = ++generations;
+}
+
+static Var *var_new(Tape *t) {
+    if (t->count == t->capacity) {
+        int capacity = t->capacity ? 2 * t->capacity : 256;
+        Var **grown = arena_new_array(t->arena, Var *, capacity);
+        if (t->count) memcpy(grown, t->vars, sizeof *grown * (size_t)t->count);
+        t->vars = grown;
+        t->capacity = capacity;
+    }
+    Var *v = arena_new_array(t->arena, Var, 1);
+    v->scope = t->scope;
+    v->has_grad = &v->own_flag;
+    v->index = t->count;
+    t->vars[t->count++] = v;
+    return v;
+}
+
+Var *tape_leaf(Tape *t, Tensor value, float *grad, bool *has_grad) {
+    Var *v = var_new(t);
+    v->value = value;
+    v->grad = grad;
+    v->needs_grad = grad && t->needs_grad;
+    if (has_grad) v->has_grad = has_grad;
+    return v;
+}
+
+Var *tape_constant(Tape *t, Tensor value) { return tape_leaf(t, value, NULL, NULL); }
+
+/* What an op that reads values only sees of a Var that holds levels. */
+static Var *decoded(Tape *t, Var *v) {
+    if (!v->decoded) v->decoded = op_dequantize(t, v);
+    return v->decoded;
+}
+
+static void run_forward(Tape *t, Var *v) {
+    if (v->op->flags & OP_ALIASES) {
+        v->value.data = v->in[0]->value.data;
+        v->value.scales = v->in[0]->value.scales;
+    }
+    v->op->forward(t, v);
+}
+
+Var *tape_record(Tape *t, const Op *op, int in_count, Var *const *in, const void *attr,
+                 size_t attr_bytes) {
+    assert(in_count > 0 && in_count <= OP_INPUTS_MAX && in[0]);
+    Var *inputs[OP_INPUTS_MAX];
+    bool needs_grad = false;
+    for (int i = 0; i < in_count; i++) {
+        inputs[i] = in[i];
+        if (in[i] && in[i]->value.scales && !(op->flags & OP_READS_LEVELS))
+            inputs[i] = decoded(t, in[i]);
+        needs_grad = needs_grad || (in[i] && in[i]->needs_grad);
+    }
+    Var *v = var_new(t);
+    v->op = op;
+    v->in_count = in_count;
+    memcpy(v->in, inputs, sizeof *inputs * (size_t)in_count);
+    v->needs_grad = needs_grad && t->needs_grad;
+    v->value.shape = inputs[0]->value.shape;
+    if (attr_bytes) v->attr = memcpy(tape_alloc(t, attr_bytes), attr, attr_bytes);
+    if (t->error.code != ERROR_NONE) return v;
+    if (!op->infer(v, &t->error)) {
+        error_prefix(&t->error, "%s%s%s", t->scope, *t->scope ? ": " : "", op->name);
+        return v;
+    }
+    if (t->is_dry) return v;
+    if (!(op->flags & OP_ALIASES))
+        v->value.data = tape_alloc(t, checked_mul(sizeof(float), (size_t)var_count(v)));
+    run_forward(t, v);
+    return v;
+}
+
+void *tape_alloc(Tape *t, size_t bytes) { return arena_alloc(t->arena, bytes); }
+
+float *tape_grad(Tape *t, Var *in, float *beta) {
+    *beta = 0;
+    if (!in || !in->needs_grad) return NULL;
+    if (!in->grad) in->grad = tape_alloc(t, checked_mul(sizeof(float), (size_t)var_count(in)));
+    *beta = *in->has_grad ? 1.0f : 0.0f;
+    *in->has_grad = true;
+    return in->grad;
+}
+
+void tape_backward(Tape *t, Var *loss, float seed_grad) {
+    assert(var_count(loss) == 1 && !t->is_dry);
+    if (t->error.code != ERROR_NONE || !loss->needs_grad) return;
+    float beta;
+    *tape_grad(t, loss, &beta) = seed_grad;
+    for (int i = loss->index; i >= 0; i--) {
+        Var *v = t->vars[i];
+        if (v->op && v->needs_grad && *v->has_grad) v->op->backward(t, v);
+    }
+}
+
+void tape_replay(Tape *t) {
+    assert(t->keeps_residuals && t->error.code == ERROR_NONE);
+    t->is_replay = true;
+    for (int i = 0; i < t->count; i++)
+        if (t->vars[i]->op) run_forward(t, t->vars[i]);
+    t->is_replay = false;
+}
+
+Var *tape_sample_leaf(Tape *t, Shape shape, float low, float high) {
+    Tensor value = tensor_new(t->arena, DTYPE_F32, shape);
+    int64_t count = shape_count(shape);
+    RandomKey key = {.seed = 1, .stream = RANDOM_TEST, .step = (uint64_t)t->count};
+    random_fill_uniform(key, low, high, count, value.data);
+    return tape_leaf(t, value, tape_alloc(t, sizeof(float) * (size_t)count), NULL);
+}
+
+static bool all_finite(const float *x, int64_t count) {
+    /* A NaN or infinity times 0 is NaN and stays in the sum. */
+    float poison = 0;
+    for (int64_t i = 0; i < count; i++) poison += x[i] * 0.0f;
+    return poison == 0.0f;
+}
+
+const Var *tape_find_nonfinite(const Tape *t) {
+    for (int i = 0; i < t->count; i++) {
+        const Var *v = t->vars[i];
+        if (v->value.data && v->value.dtype == DTYPE_F32 && !all_finite(v->value.data, var_count(v)))
+            return v;
+    }
+    return NULL;
+}
+
+const Var *tape_find_nonfinite_grad(const Tape *t) {
+    for (int i = t->count - 1; i >= 0; i--) {
+        const Var *v = t->vars[i];
+        if (v->grad && *v->has_grad && !all_finite(v->grad, var_count(v))) return v;
+    }
+    return NULL;
+}
+
+bool var_is_nonnegative(const Var *v) {
+    if (!v->op) return false;
+    if (v->op->flags & OP_IS_NONNEGATIVE) return true;
+    if (!(v->op->flags & OP_KEEPS_SIGN)) return false;
+    for (int i = 0; i < v->in_count; i++)
+        if (v->in[i] && !var_is_nonnegative(v->in[i])) return false;
+    return true;
+}

@@ -1,0 +1,122 @@
+/* A tape: operations run when they are called and are recorded; tape_backward walks them in reverse.
+ *
+ * Errors are sticky: after the first, every operation returns a placeholder, so that a model reads as
+ * plain expressions and the training loop asks `tape->error` once.
+ * C evaluates arguments in any order: never write two op calls in one expression.
+ *
+ * All memory of a step (values, gradients, what forward saves for backward) belongs to the tape's
+ * arena and goes with tape_begin; once the arena has seen its largest step, a step allocates nothing
+ * from the system. */
+#ifndef NIBBLE_AUTOGRAD_TAPE_H
+#define NIBBLE_AUTOGRAD_TAPE_H
+
+#include "core/arena.h"
+#include "core/error.h"
+#include "core/random.h"
+#include "core/tensor.h"
+
+typedef struct Tape Tape;
+typedef struct Var Var;
+typedef struct Op Op;
+
+enum { OP_INPUTS_MAX = 16 };
+
+struct Var {
+    Tensor value;     /* f32; with scales it holds levels (core/tensor.h), as fake-quant leaves them */
+    float *grad;      /* gradient to the values, f32, same shape; NULL until a reader writes it */
+    bool *has_grad;   /* whether `grad` holds something to add to; own flag or the Param's */
+    bool own_flag;
+    bool needs_grad;
+    const Op *op;     /* NULL: a leaf */
+    Var *in[OP_INPUTS_MAX]; /* optional inputs may be NULL */
+    int in_count;
+    const void *attr; /* the op's own attributes, copied at recording */
+    void *saved;      /* what forward leaves for backward */
+    const char *scope; /* dotted name of the module that recorded it; "" outside */
+    Var *decoded;     /* the dequantized twin, once an op asked for it */
+    int index;        /* on the tape */
+};
+
+typedef enum OpFlags {
+    OP_READS_LEVELS = 1,  /* forward handles inputs that hold levels; others get them dequantized */
+    OP_IS_NONNEGATIVE = 2, /* the output is never below 0, so it quantizes unsigned */
+    OP_KEEPS_SIGN = 4,    /* the output is below 0 only if an input is */
+    OP_ALIASES = 8,       /* the output shares the data (and scales) of input 0: reshape */
+} OpFlags;
+
+struct Op {
+    const char *name;
+    unsigned flags;
+    /* Sets v->value.shape from the inputs and attributes, or fails naming the shapes. */
+    bool (*infer)(Var *v, Error *err);
+    /* Computes v->value from the inputs. The tape has allocated v->value.data (f32) except for
+     * OP_ALIASES. May set v->saved and v->value.scales (tape_alloc). */
+    void (*forward)(Tape *t, Var *v);
+    /* Adds to the gradients of the inputs that need one, through tape_grad. */
+    void (*backward)(Tape *t, Var *v);
+    /* Small instances on fresh leaves (tape_sample_leaf), which tests check against finite
+     * differences; NULL when `which` is past the last. Values keep clear of kinks and ties. */
+    Var *(*sample)(Tape *t, int which);
+};
+
+struct Tape {
+    Arena *arena;      /* lives for a step */
+    Error error;       /* the first failure since tape_begin */
+    bool is_dry;       /* shapes only: nothing is computed, no data is allocated */
+    bool is_training;  /* dropout drops, batch norm uses batch statistics and updates running ones,
+                          observers observe */
+    bool is_float;     /* the FP32 shadow: quantizing views let values pass */
+    bool needs_grad;   /* record what backward needs; off in evaluation */
+    bool is_replay;    /* inside tape_replay: no side effects, rounding residuals stay frozen */
+    bool keeps_residuals; /* fake-quant saves its rounding residuals (for tape_replay) */
+    uint64_t seed, step;  /* key of dropout */
+    uint64_t generation;  /* of this record, unlike that of any other record of any tape, so that
+                             others can cache what belongs to one record */
+    const char *scope;
+    Var **vars;
+    int count, capacity;
+};
+
+Tape *tape_new(Arena *owner); /* the tape struct lives in `owner`, its step arena is its own */
+void tape_free(Tape *t);      /* frees the step arena */
+
+/* Starts a new record: forgets all Vars, resets the arena. Flags other than those given stay. */
+void tape_begin(Tape *t, bool is_training);
+
+/* A leaf. `grad` is where its gradient goes (NULL: it needs none) and `has_grad` says whether that
+ * holds something already (set by backward; cleared by whoever starts a new sum). */
+Var *tape_leaf(Tape *t, Tensor value, float *grad, bool *has_grad);
+Var *tape_constant(Tape *t, Tensor value);
+
+/* What op constructors call: copies the attributes, infers the shape, allocates, runs forward. */
+Var *tape_record(Tape *t, const Op *op, int in_count, Var *const *in, const void *attr,
+                 size_t attr_bytes);
+
+/* Gradients of everything that needs one, from the scalar `loss`, whose own gradient is `seed_grad`
+ * (1, a loss scale, 1 / micro-batches). */
+void tape_backward(Tape *t, Var *loss, float seed_grad);
+
+/* For backward functions: the gradient buffer of `in` (NULL if it needs none). *beta is 0 when the
+ * buffer holds nothing yet (overwrite it all), else 1 (add). Call once per backward and input. */
+float *tape_grad(Tape *t, Var *in, float *beta);
+
+void *tape_alloc(Tape *t, size_t bytes); /* step memory, 64-byte aligned, undefined contents */
+
+/* Runs every forward of the record again with the leaves' current values. Rounding residuals are
+ * frozen, so that the function is smooth and is the straight-through surrogate. Needs
+ * keeps_residuals during the record. */
+void tape_replay(Tape *t);
+
+/* A leaf for samples: values drawn from [low, high) by element, with a gradient buffer. */
+Var *tape_sample_leaf(Tape *t, Shape shape, float low, float high);
+
+/* First Var whose values (or gradient) are not all finite, or NULL: to name the layer. */
+const Var *tape_find_nonfinite(const Tape *t);
+const Var *tape_find_nonfinite_grad(const Tape *t);
+
+/* Whether shape inference alone shows that v's values are never below 0. */
+bool var_is_nonnegative(const Var *v);
+static inline float *var_f32(const Var *v) { return tensor_f32(&v->value); }
+static inline int64_t var_count(const Var *v) { return shape_count(v->value.shape); }
+
+#endif

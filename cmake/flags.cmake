@@ -1,0 +1,29 @@
+# Compiler flags of every layer. No fast-math and no contraction: the same source gives the same
+# bits on every build, so results may be compared with memcmp.
+set(CMAKE_C_STANDARD 11)
+set(CMAKE_C_STANDARD_REQUIRED ON)
+set(CMAKE_C_EXTENSIONS ON)
+set(CMAKE_EXPORT_COMPILE_COMMANDS ON)
+set(CMAKE_POSITION_INDEPENDENT_CODE ON)
+if(NOT CMAKE_BUILD_TYPE)
+    set(CMAKE_BUILD_TYPE Release)
+endif()
+
+add_library(nibble_flags INTERFACE)
+target_compile_features(nibble_flags INTERFACE c_std_11)
+target_compile_definitions(nibble_flags INTERFACE _GNU_SOURCE NIBBLE_VERSION="${PROJECT_VERSION}")
+target_compile_options(nibble_flags INTERFACE
+    -fno-fast-math -ffp-contract=off -fno-math-errno -fvisibility=hidden
+    -Wall -Wextra -Wshadow -Wmissing-prototypes -Wstrict-prototypes -Wpointer-arith -Wvla
+    -Wwrite-strings -Wno-missing-field-initializers
+    $<$<BOOL:${NIBBLE_WERROR}>:-Werror>)
+string(REPLACE "-O2" "-O3" CMAKE_C_FLAGS_RELWITHDEBINFO "${CMAKE_C_FLAGS_RELWITHDEBINFO}")
+string(REPLACE "-DNDEBUG" "" CMAKE_C_FLAGS_RELWITHDEBINFO "${CMAKE_C_FLAGS_RELWITHDEBINFO}")
+
+if(NIBBLE_SANITIZE)
+    target_compile_options(nibble_flags INTERFACE -fsanitize=${NIBBLE_SANITIZE} -fno-omit-frame-pointer)
+    target_link_options(nibble_flags INTERFACE -fsanitize=${NIBBLE_SANITIZE})
+    if(NIBBLE_SANITIZE MATCHES "undefined")
+        target_compile_options(nibble_flags INTERFACE -fno-sanitize-recover=undefined)
+    endif()
+endif()

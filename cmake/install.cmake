@@ -1,0 +1,1 @@
+# The installed tree: headers, static library, CMake package, pkg-config file.

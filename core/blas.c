@@ -1,0 +1,42 @@
+#include "core/blas.h"
+
+#include <cblas.h>
+#include <stdio.h>
+
+/* What openblas_get_parallel() answers. */
+enum { BUILD_SERIAL = 0, BUILD_PTHREAD = 1, BUILD_OPENMP = 2 };
+
+bool blas_init(Error *err) {
+    switch (openblas_get_parallel()) {
+    case BUILD_SERIAL:
+        return FAIL(err, ERROR_SYSTEM,
+                    "the OpenBLAS that was loaded is the serial build, which several threads must "
+                    "not call: sudo apt install libopenblas0-openmp, and choose it with "
+                    "sudo update-alternatives --config libopenblas.so.0-x86_64-linux-gnu");
+    case BUILD_PTHREAD:
+        openblas_set_num_threads(1);
+        return true;
+    default: /* BUILD_OPENMP is on one thread inside our regions; the call would shrink them too */
+        return true;
+    }
+}
+
+const char *blas_description(void) {
+    static char text[96];
+    static const char *const builds[] = {
+        [BUILD_SERIAL] = "serial", [BUILD_PTHREAD] = "pthread", [BUILD_OPENMP] = "openmp"};
+    int build = openblas_get_parallel();
+    char version[32] = "?";
+    sscanf(openblas_get_config(), "OpenBLAS %31s", version);
+    snprintf(text, sizeof text, "OpenBLAS %s %s %s", version, openblas_get_corename(),
+             build >= BUILD_SERIAL && build <= BUILD_OPENMP ? builds[build] : "unknown");
+    return text;
+}
+
+void blas_sgemm(bool a_transposed, bool b_transposed, int64_t m, int64_t n, int64_t k, float alpha,
+                const float *a, int64_t lda, const float *b, int64_t ldb, float beta, float *c,
+                int64_t ldc) {
+    cblas_sgemm(CblasRowMajor, a_transposed ? CblasTrans : CblasNoTrans,
+                b_transposed ? CblasTrans : CblasNoTrans, (blasint)m, (blasint)n, (blasint)k, alpha,
+                a, (blasint)lda, b, (blasint)ldb, beta, c, (blasint)ldc);
+}

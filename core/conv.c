@@ -1,0 +1,135 @@
+#include "core/conv.h"
+
+#include <assert.h>
+
+#include "core/conv_plan.h"
+#include "core/gemm.h"
+#include "core/kernels/isa.h"
+#include "core/kernels/operand.h"
+
+enum { UNITS_WANTED = 16 /* pieces of work, so that few images keep several threads busy too */ };
+
+static void geometry_check(const ConvGeometry *g) {
+    assert(g->groups > 0 && g->in_c % g->groups == 0 && g->out_c % g->groups == 0);
+    assert(g->pad_top >= 0 && g->pad_left >= 0 && g->out_h > 0 && g->out_w > 0);
+    (void)g;
+}
+
+/* Pixels first .. first + count - 1 of a phase, all output channels. */
+static void phase_run(const Plan *plan, const Phase *phase, const float *plane, Finish finish,
+                      bool is_chunked, int64_t first, int64_t count, float *out) {
+    int64_t per_group = lanes_up(plan->group_out) / LANES;
+    int64_t depth = phase->tap_count * plan->group_in;
+    for (int64_t block = 0; block < plan_blocks(plan); block++) {
+        int64_t group = block / per_group, in_group = block % per_group * LANES;
+        int64_t channel = group * plan->group_out + in_group, left = plan->group_out - in_group;
+        DirectJob job = {
+            .plane = plane + group * plan->group_in,
+            .pixel_in = phase->pixel_in + first,
+            .pixel_out = phase->pixel_out + first,
+            .pixel_count = count,
+            .runs = phase->runs,
+            .run_count = phase->run_count,
+            .is_chunked = is_chunked,
+            .weights = phase->weights + block * depth * LANES,
+            .channels = left < LANES ? left : LANES,
+            .finish = {finish.scale ? finish.scale + channel : NULL,
+                       finish.bias ? finish.bias + channel : NULL, finish.beta},
+            .out = out + channel,
+        };
+        isa_active()->direct(&job);
+    }
+}
+
+static void phase_run_depthwise(const Plan *plan, const Phase *phase, const float *plane,
+                                Finish finish, int64_t first, int64_t count, float *out) {
+    DepthwiseJob job = {
+        .plane = plane,
+        .pixel_in = phase->pixel_in + first,
+        .pixel_out = phase->pixel_out + first,
+        .pixel_count = count,
+        .tap_offset = phase->tap_offset,
+        .tap_count = phase->tap_count,
+        .weights = phase->weights,
+        .channels = plan->out_c,
+        .finish = finish,
+        .out = out,
+    };
+    isa_active()->depthwise(&job);
+}
+
+static void plan_run(const Plan *plan, int64_t batch, const float *images, Finish finish,
+                     bool is_chunked, bool is_depthwise, float *out) {
+    int64_t parts = batch < UNITS_WANTED ? (UNITS_WANTED + batch - 1) / batch : 1;
+    isa_active(); /* chosen before threads ask */
+#pragma omp parallel for schedule(dynamic)
+    for (int64_t unit = 0; unit < batch * parts; unit++) {
+        int64_t image = unit / parts, part = unit % parts;
+        const float *plane = plane_fill(&plan->plane, images, image);
+        float *image_out = out + image * plan->image_out;
+        for (int64_t i = 0; i < plan->phase_count; i++) {
+            const Phase *phase = plan->phases + i;
+            int64_t first = part * phase->pixel_count / parts;
+            int64_t count = (part + 1) * phase->pixel_count / parts - first;
+            if (is_depthwise)
+                phase_run_depthwise(plan, phase, plane, finish, first, count, image_out);
+            else
+                phase_run(plan, phase, plane, finish, is_chunked, first, count, image_out);
+        }
+    }
+}
+
+/* Whether w's scales are one for all, or one per output channel. */
+static bool scales_fit(const ConvGeometry *g, const Tensor *w) {
+    int64_t filter = tensor_count(w) / g->out_c;
+    const Scales *s = w->scales;
+    return s && (s->count == 1 || (s->row_length == filter && s->run_length == filter));
+}
+
+/* One factor per output channel: scale_x * scale_w. */
+static const float *output_scales(const ConvGeometry *g, const Scales *x, const Scales *w,
+                                  Arena *scratch) {
+    float *scale = arena_alloc(scratch, (size_t)g->out_c * sizeof *scale);
+    for (int64_t c = 0; c < g->out_c; c++)
+        scale[c] = w ? x->scale[0] * w->scale[w->count > 1 ? c : 0] : x->scale[0];
+    return scale;
+}
+
+void conv_forward(const ConvGeometry *geometry, const Tensor *x, const Tensor *w, const float *bias,
+                  float *y, Arena *scratch) {
+    geometry_check(geometry);
+    bool x_levels = x->scales && x->scales->count == 1, on_levels = x_levels && scales_fit(geometry, w);
+    if (on_levels && kernels_reference()) {
+        conv_forward_integer_reference(geometry, x, w, bias, y);
+        return;
+    }
+    ArenaMark mark = arena_mark(scratch);
+    int64_t depth = tensor_count(w) / geometry->out_c;
+    int64_t exact_k = on_levels ? exact_products(x->scales, w->scales) : depth;
+    bool is_chunked = exact_k < depth;
+    bool is_depthwise = conv_is_depthwise(geometry) && !is_chunked;
+    /* One scale of x is a factor of the whole sum, whatever w is. */
+    const float *images = x_levels ? operand_levels(x, scratch) : operand_values(x, scratch);
+    const float *weights = on_levels ? operand_levels(w, scratch) : operand_values(w, scratch);
+    Finish finish = {.bias = bias};
+    if (x_levels)
+        finish.scale = output_scales(geometry, x->scales, on_levels ? w->scales : NULL, scratch);
+    Plan plan;
+    plan_forward(&plan, geometry, is_chunked ? exact_k : 0, scratch);
+    plan_pack(&plan, weights, is_depthwise, scratch);
+    plan_run(&plan, geometry->batch, images, finish, is_chunked, is_depthwise, y);
+    arena_rewind(scratch, mark);
+}
+
+void conv_backward_input(const ConvGeometry *geometry, const float *dy, const Tensor *w, float beta,
+                         float *dx, Arena *scratch) {
+    geometry_check(geometry);
+    ArenaMark mark = arena_mark(scratch);
+    bool is_depthwise = conv_is_depthwise(geometry);
+    const float *weights = operand_values(w, scratch);
+    Plan plan;
+    plan_backward(&plan, geometry, scratch);
+    plan_pack(&plan, weights, is_depthwise, scratch);
+    plan_run(&plan, geometry->batch, dy, (Finish){.beta = beta}, false, is_depthwise, dx);
+    arena_rewind(scratch, mark);
+}

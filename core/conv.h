@@ -1,0 +1,45 @@
+/* 2-D convolution on NHWC images, with weights [out, kernel_h, kernel_w, in / groups].
+ *
+ * Same bits for any number of threads. Direct (no im2col): rows of input pixels are walked by
+ * pointers, a row of zeros stands for padding. */
+#ifndef NIBBLE_CORE_CONV_H
+#define NIBBLE_CORE_CONV_H
+
+#include "core/tensor.h"
+
+typedef struct ConvGeometry {
+    int64_t batch, in_h, in_w, in_c;
+    int64_t out_h, out_w, out_c;
+    int64_t kernel_h, kernel_w;
+    int64_t stride_h, stride_w, dilation_h, dilation_w;
+    int64_t pad_top, pad_left; /* the bottom and right follow from out_h and out_w */
+    int64_t groups;            /* in_c and out_c are multiples; groups == in_c is depthwise */
+} ConvGeometry;
+
+/* y [batch, out_h, out_w, out_c] = x * w + bias (NULL: none), overwriting y. When x holds levels under
+ * one scale and w levels under one scale per tensor or per output channel, the sum runs on the
+ * levels and is exact, as in gemm.h: y = float(sum) * (scale_x * scale_w) + bias. Operands of any
+ * other kind are decoded first. `scratch` is left as it was found. */
+void conv_forward(const ConvGeometry *geometry, const Tensor *x, const Tensor *w, const float *bias,
+                  float *y, Arena *scratch);
+
+/* dx = beta dx + the gradient to x; `w` may hold levels (its values are used). */
+void conv_backward_input(const ConvGeometry *geometry, const float *dy, const Tensor *w, float beta,
+                         float *dx, Arena *scratch);
+
+/* dw = beta dw + the gradient to w; `x` may hold levels (its values are used). Summed over pixels in
+ * a fixed number of chunks, then in a fixed order. */
+void conv_backward_weight(const ConvGeometry *geometry, const Tensor *x, const float *dy, float beta,
+                          float *dw, Arena *scratch);
+
+/* Plain references, in double; the integer one in int32_t, with the epilogue above. */
+void conv_forward_reference(const ConvGeometry *geometry, const Tensor *x, const Tensor *w,
+                            const float *bias, float *y);
+void conv_forward_integer_reference(const ConvGeometry *geometry, const Tensor *x, const Tensor *w,
+                                    const float *bias, float *y);
+void conv_backward_input_reference(const ConvGeometry *geometry, const float *dy, const Tensor *w,
+                                   float beta, float *dx);
+void conv_backward_weight_reference(const ConvGeometry *geometry, const Tensor *x, const float *dy,
+                                    float beta, float *dw);
+
+#endif

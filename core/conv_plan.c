@@ -1,0 +1,214 @@
+#include "core/conv_plan.h"
+
+#include <assert.h>
+#include <string.h>
+
+#include "core/parallel.h"
+
+static int64_t least(int64_t a, int64_t b) { return a < b ? a : b; }
+
+static int64_t *offsets_new(Arena *scratch, int64_t count) {
+    return arena_alloc(scratch, checked_mul(sizeof(int64_t), (size_t)count));
+}
+
+void plane_init(Plane *plane, bool needs_whole_vectors, Arena *scratch) {
+    bool is_padded = plane->top > 0 || plane->left > 0 || plane->h > plane->image_h ||
+                     plane->w > plane->image_w;
+    plane->is_in_place = !is_padded && !(needs_whole_vectors && plane->c % LANES);
+    if (plane->is_in_place) {
+        plane->h = plane->image_h;
+        plane->w = plane->image_w;
+        return;
+    }
+    plane->buffer_size = lanes_up(plane->h * plane->w * plane->c) + LANES;
+    size_t count = checked_mul((size_t)plane->buffer_size, (size_t)parallel_threads());
+    plane->buffers = arena_zalloc(scratch, checked_mul(sizeof(float), count));
+}
+
+const float *plane_fill(const Plane *plane, const float *images, int64_t image) {
+    const float *from = images + image * plane->image_h * plane->image_w * plane->c;
+    if (plane->is_in_place) return from;
+    float *to = plane->buffers + parallel_self() * plane->buffer_size;
+    int64_t columns = least(plane->image_w, plane->w - plane->left);
+    int64_t rows = least(plane->image_h, plane->h - plane->top);
+    if (columns <= 0) return to;
+    for (int64_t y = 0; y < rows; y++)
+        memcpy(to + ((plane->top + y) * plane->w + plane->left) * plane->c,
+               from + y * plane->image_w * plane->c,
+               (size_t)(columns * plane->c) * sizeof *to);
+    return to;
+}
+
+bool conv_is_depthwise(const ConvGeometry *g) {
+    return g->groups > 1 && g->groups == g->in_c && g->groups == g->out_c;
+}
+
+/* Taps become runs of adjoining inputs, cut where an f32 sum is full. */
+static void phase_runs(Phase *phase, int64_t channels, bool may_merge, int64_t exact_k,
+                       Arena *scratch) {
+    int64_t total = phase->tap_count * channels;
+    int64_t cuts = exact_k ? total / exact_k + 1 : 0;
+    phase->runs = arena_alloc(scratch, (size_t)(phase->tap_count + cuts + 1) * sizeof(Run));
+    phase->run_count = 0;
+    int64_t room = exact_k ? exact_k : INT64_MAX;
+    for (int64_t t = 0; t < phase->tap_count; t++) {
+        int64_t at = phase->tap_offset[t], left = channels;
+        while (left > 0) {
+            Run *last = phase->run_count ? phase->runs + phase->run_count - 1 : NULL;
+            int64_t some = least(left, room);
+            if (may_merge && last && !last->ends_chunk && last->offset + last->length == at)
+                last->length += some;
+            else
+                phase->runs[phase->run_count++] = (Run){at, some, false};
+            at += some, left -= some, room -= some;
+            if (room == 0) {
+                phase->runs[phase->run_count - 1].ends_chunk = true;
+                room = exact_k;
+            }
+        }
+    }
+    if (exact_k && phase->run_count) phase->runs[phase->run_count - 1].ends_chunk = true;
+}
+
+void plan_forward(Plan *plan, const ConvGeometry *g, int64_t exact_k, Arena *scratch) {
+    int64_t taps = g->kernel_h * g->kernel_w, group_in = g->in_c / g->groups;
+    int64_t group_out = g->out_c / g->groups;
+    *plan = (Plan){
+        .plane = {.h = (g->out_h - 1) * g->stride_h + (g->kernel_h - 1) * g->dilation_h + 1,
+                  .w = (g->out_w - 1) * g->stride_w + (g->kernel_w - 1) * g->dilation_w + 1,
+                  .c = g->in_c, .top = g->pad_top, .left = g->pad_left,
+                  .image_h = g->in_h, .image_w = g->in_w},
+        .phases = arena_zalloc(scratch, sizeof(Phase)), .phase_count = 1,
+        .image_out = g->out_h * g->out_w * g->out_c, .out_c = g->out_c,
+        .groups = g->groups, .group_in = group_in, .group_out = group_out,
+        .weight_group = group_out * taps * group_in, .weight_out = taps * group_in,
+        .weight_tap = group_in, .weight_in = 1};
+    plane_init(&plan->plane, conv_is_depthwise(g), scratch);
+    Phase *phase = plan->phases;
+    phase->pixel_count = g->out_h * g->out_w;
+    phase->pixel_in = offsets_new(scratch, phase->pixel_count);
+    phase->pixel_out = offsets_new(scratch, phase->pixel_count);
+    for (int64_t i = 0; i < phase->pixel_count; i++) {
+        int64_t y = i / g->out_w * g->stride_h, x = i % g->out_w * g->stride_w;
+        phase->pixel_in[i] = (y * plan->plane.w + x) * g->in_c;
+        phase->pixel_out[i] = i * g->out_c;
+    }
+    phase->tap_count = taps;
+    phase->tap_offset = offsets_new(scratch, taps);
+    phase->tap_index = offsets_new(scratch, taps);
+    for (int64_t t = 0; t < taps; t++) {
+        int64_t y = t / g->kernel_w * g->dilation_h, x = t % g->kernel_w * g->dilation_w;
+        phase->tap_offset[t] = (y * plan->plane.w + x) * g->in_c;
+        phase->tap_index[t] = t;
+    }
+    phase_runs(phase, group_in, g->groups == 1, exact_k, scratch);
+}
+
+/* Input row i is met by output row o through tap k where i + pad = o stride + k dilation. With
+ * i + pad = q stride + phase, the taps of the phase have k dilation = e stride + phase, and o = q - e:
+ * row q of the plane (dy under `reach` rows of padding, the largest e) minus e. */
+typedef struct Axis {
+    int64_t in, out, kernel, stride, dilation, pad, reach;
+} Axis;
+
+static Axis axis_of(int64_t in, int64_t out, int64_t kernel, int64_t stride, int64_t dilation,
+                    int64_t pad) {
+    return (Axis){in, out, kernel, stride, dilation, pad, (kernel - 1) * dilation / stride};
+}
+
+static int64_t axis_plane(const Axis *a) {
+    return (a->in - 1 + a->pad) / a->stride + a->reach + 1;
+}
+
+static bool axis_tap(const Axis *a, int64_t k, int64_t phase, int64_t *back) {
+    if (k * a->dilation % a->stride != phase) return false;
+    *back = a->reach - (k * a->dilation - phase) / a->stride;
+    return true;
+}
+
+static void phase_backward(Phase *phase, const Plan *plan, Axis ay, Axis ax, int64_t py,
+                           int64_t px, int64_t out_c, Arena *scratch) {
+    int64_t in_c = plan->out_c, taps = ay.kernel * ax.kernel; /* the result is the input */
+    phase->pixel_in = offsets_new(scratch, ay.in * ax.in);
+    phase->pixel_out = offsets_new(scratch, ay.in * ax.in);
+    for (int64_t i = 0; i < ay.in * ax.in; i++) {
+        int64_t y = i / ax.in + ay.pad, x = i % ax.in + ax.pad;
+        if (y % ay.stride != py || x % ax.stride != px) continue;
+        int64_t at = y / ay.stride * plan->plane.w + x / ax.stride;
+        phase->pixel_in[phase->pixel_count] = at * out_c;
+        phase->pixel_out[phase->pixel_count++] = i * in_c;
+    }
+    phase->tap_offset = offsets_new(scratch, taps);
+    phase->tap_index = offsets_new(scratch, taps);
+    for (int64_t t = taps - 1; t >= 0; t--) { /* descending taps are ascending offsets */
+        int64_t y, x;
+        if (!axis_tap(&ay, t / ax.kernel, py, &y) || !axis_tap(&ax, t % ax.kernel, px, &x))
+            continue;
+        phase->tap_offset[phase->tap_count] = (y * plan->plane.w + x) * out_c;
+        phase->tap_index[phase->tap_count++] = t;
+    }
+    phase_runs(phase, out_c / plan->groups, plan->groups == 1, 0, scratch);
+}
+
+void plan_backward(Plan *plan, const ConvGeometry *g, Arena *scratch) {
+    int64_t taps = g->kernel_h * g->kernel_w, group_in = g->in_c / g->groups;
+    int64_t group_out = g->out_c / g->groups;
+    Axis ay = axis_of(g->in_h, g->out_h, g->kernel_h, g->stride_h, g->dilation_h, g->pad_top);
+    Axis ax = axis_of(g->in_w, g->out_w, g->kernel_w, g->stride_w, g->dilation_w, g->pad_left);
+    *plan = (Plan){
+        .plane = {.h = axis_plane(&ay), .w = axis_plane(&ax), .c = g->out_c, .top = ay.reach,
+                  .left = ax.reach, .image_h = g->out_h, .image_w = g->out_w},
+        .phase_count = g->stride_h * g->stride_w,
+        .image_out = g->in_h * g->in_w * g->in_c, .out_c = g->in_c,
+        .groups = g->groups, .group_in = group_out, .group_out = group_in,
+        .weight_group = group_out * taps * group_in, .weight_out = 1,
+        .weight_tap = group_in, .weight_in = taps * group_in};
+    plane_init(&plan->plane, conv_is_depthwise(g), scratch);
+    plan->phases = arena_new_array(scratch, Phase, plan->phase_count);
+    for (int64_t i = 0; i < plan->phase_count; i++)
+        phase_backward(plan->phases + i, plan, ay, ax, i / g->stride_w, i % g->stride_w, g->out_c,
+                       scratch);
+}
+
+int64_t plan_blocks(const Plan *plan) {
+    return plan->groups * (lanes_up(plan->group_out) / LANES);
+}
+
+static void block_pack(const Plan *plan, const Phase *phase, const float *w, int64_t block) {
+    int64_t per_group = lanes_up(plan->group_out) / LANES, depth = phase->tap_count * plan->group_in;
+    int64_t first = block % per_group * LANES, lanes = least(LANES, plan->group_out - first);
+    float *to = phase->weights + block * depth * LANES;
+    if (lanes < LANES) memset(to, 0, (size_t)(depth * LANES) * sizeof *to);
+    const float *group = w + block / per_group * plan->weight_group + first * plan->weight_out;
+    for (int64_t t = 0; t < phase->tap_count; t++) {
+        const float *tap = group + phase->tap_index[t] * plan->weight_tap;
+        for (int64_t i = 0; i < plan->group_in; i++, to += LANES)
+            for (int64_t lane = 0; lane < lanes; lane++)
+                to[lane] = tap[i * plan->weight_in + lane * plan->weight_out];
+    }
+}
+
+static void phase_pack_depthwise(const Phase *phase, const float *w, int64_t channels,
+                                 int64_t taps) {
+    int64_t row = lanes_up(channels);
+    memset(phase->weights, 0, (size_t)(phase->tap_count * row) * sizeof(float));
+    for (int64_t t = 0; t < phase->tap_count; t++)
+        for (int64_t c = 0; c < channels; c++)
+            phase->weights[t * row + c] = w[c * taps + phase->tap_index[t]];
+}
+
+void plan_pack(Plan *plan, const float *w, bool is_depthwise, Arena *scratch) {
+    int64_t blocks = plan_blocks(plan);
+    for (int64_t i = 0; i < plan->phase_count; i++) {
+        Phase *phase = plan->phases + i;
+        int64_t depth = phase->tap_count * plan->group_in;
+        int64_t row = is_depthwise ? lanes_up(plan->out_c) : blocks * LANES;
+        phase->weights = arena_alloc(scratch, (size_t)(depth * row) * sizeof(float));
+        if (is_depthwise) {
+            phase_pack_depthwise(phase, w, plan->out_c, plan->weight_group);
+            continue;
+        }
+#pragma omp parallel for schedule(static)
+        for (int64_t block = 0; block < blocks; block++) block_pack(plan, phase, w, block);
+    }
+}

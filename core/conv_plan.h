@@ -1,0 +1,64 @@
+/* How a convolution, or its gradient, is laid out for the inner loops (core/kernels/isa.h).
+ *
+ * An image is copied into a plane with its padding around it (or used where it lies, when there is
+ * none), so that every output pixel is a base offset and every tap a constant distance from it. The
+ * gradient to the input is the same loop over dy: where strides are above 1, input pixels fall into
+ * stride_h x stride_w phases, each reached by its own taps. */
+#ifndef NIBBLE_CORE_CONV_PLAN_H
+#define NIBBLE_CORE_CONV_PLAN_H
+
+#include "core/arena.h"
+#include "core/conv.h"
+#include "core/kernels/isa.h"
+
+typedef struct Plane {
+    int64_t h, w, c;
+    int64_t top, left;             /* where the image begins */
+    int64_t image_h, image_w;
+    bool is_in_place;
+    float *buffers;                /* one per thread */
+    int64_t buffer_size;
+} Plane;
+
+/* `needs_whole_vectors`: readers load past the last channel, so that an image whose channels are no
+ * multiple of LANES cannot be used where it lies. */
+void plane_init(Plane *plane, bool needs_whole_vectors, Arena *scratch);
+/* The plane of one image, valid until the calling thread asks for another. */
+const float *plane_fill(const Plane *plane, const float *images, int64_t image);
+
+typedef struct Phase {
+    int64_t pixel_count;
+    int64_t *pixel_in, *pixel_out; /* offsets into the plane and into the result's image */
+    int64_t tap_count;
+    int64_t *tap_offset;           /* into the plane */
+    int64_t *tap_index;            /* ky * kernel_w + kx */
+    Run *runs;                     /* taps times channels of a group, merged where they adjoin */
+    int64_t run_count;
+    float *weights;                /* packed by phase_pack */
+} Phase;
+
+typedef struct Plan {
+    Plane plane;
+    Phase *phases;
+    int64_t phase_count;
+    int64_t image_out;                 /* elements of one image of the result */
+    int64_t out_c;                     /* its channels */
+    int64_t groups, group_in, group_out; /* channels read and written per group */
+    /* strides of the weight element for (group, output channel, tap, input channel) */
+    int64_t weight_group, weight_out, weight_tap, weight_in;
+} Plan;
+
+bool conv_is_depthwise(const ConvGeometry *geometry);
+
+/* Forward reads x; exact_k (0: none) bounds how many products one f32 sum may hold. */
+void plan_forward(Plan *plan, const ConvGeometry *geometry, int64_t exact_k, Arena *scratch);
+/* The gradient to the input reads dy. */
+void plan_backward(Plan *plan, const ConvGeometry *geometry, Arena *scratch);
+
+/* Fills the weights of every phase: blocks of LANES output channels, [block][tap, channel][LANES],
+ * or [tap][channels rounded up to LANES] for depthwise. */
+void plan_pack(Plan *plan, const float *w, bool is_depthwise, Arena *scratch);
+
+int64_t plan_blocks(const Plan *plan); /* of output channels, all groups together */
+
+#endif

@@ -1,0 +1,213 @@
+#include "core/dtype.h"
+
+#include <assert.h>
+#include <string.h>
+
+#define DTYPE(NAME, codec) extern const Codec codec_##codec;
+#include "core/dtype.def"
+#undef DTYPE
+
+static const Codec *const codecs[] = {
+#define DTYPE(NAME, codec) &codec_##codec,
+#include "core/dtype.def"
+#undef DTYPE
+};
+
+enum { CODE_BITS_MIN = 2, CODE_BITS_MAX = 8, BLOCK = 512 /* elements staged on the stack */ };
+
+Grid grid_signed(int bits) { return (Grid){bits, -(1 << (bits - 1)), 1}; }
+
+Grid grid_unsigned(int bits) { return (Grid){bits, 0, 1}; }
+
+Grid grid_odd(int bits) { return (Grid){bits, -((1 << bits) - 1), 2}; }
+
+int grid_low(Grid grid) { return grid.base; }
+
+int grid_high(Grid grid) { return grid.base + grid.step * ((1 << grid.bits) - 1); }
+
+int64_t scales_count(int64_t element_count, int64_t row_length, int64_t run_length) {
+    assert(row_length > 0 && run_length > 0);
+    int64_t rows = (element_count + row_length - 1) / row_length;
+    return rows * ((row_length + run_length - 1) / run_length);
+}
+
+int64_t scales_run(const Scales *scales, int64_t element, int64_t *scale) {
+    int64_t row = element / scales->row_length, column = element % scales->row_length;
+    int64_t per_row = (scales->row_length + scales->run_length - 1) / scales->run_length;
+    int64_t run = column / scales->run_length;
+    *scale = row * per_row + run;
+    assert(*scale < scales->count);
+    int64_t end = (run + 1) * scales->run_length;
+    return (end < scales->row_length ? end : scales->row_length) - column;
+}
+
+const Codec *dtype_codec(Dtype dtype) {
+    assert((unsigned)dtype < DTYPE_COUNT);
+    return codecs[dtype];
+}
+
+const char *dtype_name(Dtype dtype) { return dtype_codec(dtype)->name; }
+
+int dtype_find(const char *name) {
+    for (int i = 0; i < DTYPE_COUNT; i++)
+        if (strcmp(codecs[i]->name, name) == 0) return i;
+    return -1;
+}
+
+Dtype dtype_integer(int bits) {
+    assert(bits >= CODE_BITS_MIN && bits <= CODE_BITS_MAX);
+    return (Dtype)((int)DTYPE_INT2 + bits - CODE_BITS_MIN);
+}
+
+size_t dtype_bytes(Dtype dtype, int64_t count) {
+    assert(count >= 0);
+    return ((size_t)count * (size_t)dtype_codec(dtype)->code_bits + 7) / 8;
+}
+
+float dtype_round(Dtype dtype, float x) {
+    const Codec *codec = dtype_codec(dtype);
+    assert(!codec->needs_scales);
+    float rounded;
+    unsigned char code[sizeof(float)];
+    codec->encode(&x, 1, NULL, code);
+    codec->decode(code, NULL, 0, 1, &rounded);
+    return rounded;
+}
+
+/* Adding 1.5 x 2^23 leaves no fraction bits, so the hardware's round-half-even makes the integer;
+ * right for |x| <= 2^22, and never -0. Clamping to integers first changes nothing and keeps us in
+ * that range; a NaN stays one. */
+static float round_even(float x) {
+    const float magic = 12582912.0f;
+    return (x + magic) - magic;
+}
+
+static float clamp(float x, float low, float high) {
+    x = x < low ? low : x;
+    return x > high ? high : x;
+}
+
+/* Step 1: the levels are all integers from low to high. */
+static void quantize_run(const float *x, int64_t count, float inverse, float low, float high,
+                         float *levels) {
+    for (int64_t i = 0; i < count; i++)
+        levels[i] = round_even(clamp(x[i] * inverse, low, high));
+}
+
+/* Other steps: the code is what gets rounded. */
+static void quantize_run_stepped(const float *x, int64_t count, float inverse, float low,
+                                 float step, float last_code, float *levels) {
+    for (int64_t i = 0; i < count; i++) {
+        float code = round_even(clamp((x[i] * inverse - low) / step, 0.0f, last_code));
+        levels[i] = code * step + low;
+    }
+}
+
+void quantize_levels(const float *x, const Scales *scales, int64_t first, int64_t count,
+                     float *levels) {
+    Grid grid = scales->grid;
+    for (int64_t done = 0; done < count;) {
+        int64_t scale, run = scales_run(scales, first + done, &scale);
+        if (run > count - done) run = count - done;
+        float inverse = 1.0f / scales->scale[scale];
+        float zero = scales->zero ? scales->zero[scale] : 0.0f;
+        float low = (float)grid_low(grid) - zero, high = (float)grid_high(grid) - zero;
+        if (grid.step == 1)
+            quantize_run(x + done, run, inverse, low, high, levels + done);
+        else
+            quantize_run_stepped(x + done, run, inverse, low, (float)grid.step,
+                                 (float)((1 << grid.bits) - 1), levels + done);
+        done += run;
+    }
+}
+
+void levels_decode(const float *levels, const Scales *scales, int64_t first, int64_t count,
+                   float *values) {
+    for (int64_t done = 0; done < count;) {
+        int64_t scale, run = scales_run(scales, first + done, &scale);
+        if (run > count - done) run = count - done;
+        float s = scales->scale[scale];
+        for (int64_t i = done; i < done + run; i++) values[i] = s * levels[i];
+        done += run;
+    }
+}
+
+/* Levels to codes, a byte each. A NaN becomes code 0: it never gets this far in a run, since
+ * non-finite values stop a run first. */
+static void codes_from_levels(const float *levels, const Scales *scales, int64_t first,
+                              int64_t count, uint8_t *codes) {
+    float last_code = (float)((1 << scales->grid.bits) - 1), step = (float)scales->grid.step;
+    for (int64_t done = 0; done < count;) {
+        int64_t scale, run = scales_run(scales, first + done, &scale);
+        if (run > count - done) run = count - done;
+        float zero = scales->zero ? scales->zero[scale] : 0.0f;
+        float low = (float)scales->grid.base - zero;
+        for (int64_t i = done; i < done + run; i++) {
+            float code = (levels[i] - low) / step;
+            code = code >= 0.0f ? code : 0.0f;
+            codes[i] = (uint8_t)(code <= last_code ? code : last_code);
+        }
+        done += run;
+    }
+}
+
+static void levels_from_codes(const uint8_t *codes, const Scales *scales, int64_t first,
+                              int64_t count, float *levels) {
+    float step = (float)scales->grid.step;
+    for (int64_t done = 0; done < count;) {
+        int64_t scale, run = scales_run(scales, first + done, &scale);
+        if (run > count - done) run = count - done;
+        float zero = scales->zero ? scales->zero[scale] : 0.0f;
+        float low = (float)scales->grid.base - zero;
+        for (int64_t i = done; i < done + run; i++) levels[i] = step * (float)codes[i] + low;
+        done += run;
+    }
+}
+
+/* Eight codes of b bits are b bytes: gathered in a word, least significant code first. */
+static void bits_pack(const uint8_t *codes, int64_t count, int bits, uint8_t *bytes) {
+    for (int64_t i = 0; i < count; i += 8, bytes += bits) {
+        int64_t eight = count - i < 8 ? count - i : 8;
+        uint64_t word = 0;
+        for (int64_t j = 0; j < eight; j++) word |= (uint64_t)codes[i + j] << (j * bits);
+        int64_t byte_count = (eight * bits + 7) / 8;
+        for (int64_t j = 0; j < byte_count; j++) bytes[j] = (uint8_t)(word >> (8 * j));
+    }
+}
+
+static void bits_unpack(const uint8_t *bytes, int64_t count, int bits, uint8_t *codes) {
+    uint64_t mask = (1u << bits) - 1;
+    for (int64_t i = 0; i < count; i += 8, bytes += bits) {
+        int64_t eight = count - i < 8 ? count - i : 8;
+        int64_t byte_count = (eight * bits + 7) / 8;
+        uint64_t word = 0;
+        for (int64_t j = 0; j < byte_count; j++) word |= (uint64_t)bytes[j] << (8 * j);
+        for (int64_t j = 0; j < eight; j++) codes[i + j] = (uint8_t)(word >> (j * bits) & mask);
+    }
+}
+
+void levels_pack(const float *levels, const Scales *scales, int64_t first, int64_t count,
+                 void *codes) {
+    assert(first % 8 == 0);
+    int bits = scales->grid.bits;
+    uint8_t *bytes = (uint8_t *)codes + first / 8 * bits;
+    for (int64_t done = 0; done < count; done += BLOCK) {
+        uint8_t staged[BLOCK];
+        int64_t block = count - done < BLOCK ? count - done : BLOCK;
+        codes_from_levels(levels + done, scales, first + done, block, staged);
+        bits_pack(staged, block, bits, bytes + done / 8 * bits);
+    }
+}
+
+void levels_unpack(const void *codes, const Scales *scales, int64_t first, int64_t count,
+                   float *levels) {
+    assert(first % 8 == 0);
+    int bits = scales->grid.bits;
+    const uint8_t *bytes = (const uint8_t *)codes + first / 8 * bits;
+    for (int64_t done = 0; done < count; done += BLOCK) {
+        uint8_t staged[BLOCK];
+        int64_t block = count - done < BLOCK ? count - done : BLOCK;
+        bits_unpack(bytes + done / 8 * bits, block, bits, staged);
+        levels_from_codes(staged, scales, first + done, block, levels + done);
+    }
+}

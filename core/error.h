@@ -1,0 +1,40 @@
+/* Failures that are not our fault: the user's input or the world is wrong.
+ *
+ * A function that can fail returns bool and takes an Error *, filled once by the first failure and
+ * carried up unchanged. The message says what is wrong, where in the user's input, and what to do.
+ * Our own mistakes are asserts; lack of memory is handled by the arena (core/arena.h). */
+#ifndef NIBBLE_CORE_ERROR_H
+#define NIBBLE_CORE_ERROR_H
+
+#include <stdbool.h>
+
+typedef enum ErrorCode {
+    ERROR_NONE,
+    ERROR_INPUT,     /* configuration, arguments or files are wrong: the program exits with 2 */
+    ERROR_SYSTEM,    /* the machine failed: full disk, unreadable device; exits with 1 */
+    ERROR_NUMERIC,   /* a non-finite value, named by step and layer; exits with 1 */
+    ERROR_MISMATCH,  /* verify found a difference; exits with 1 */
+    ERROR_STOPPED,   /* a signal asked us to stop; exits with 130 or 143 */
+} ErrorCode;
+
+typedef struct Error {
+    ErrorCode code;
+    const char *file; /* where in nibble's source it was noticed */
+    int line;
+    char message[480];
+} Error;
+
+/* Fills `err` unless it already holds an earlier failure. */
+void error_set(Error *err, ErrorCode code, const char *file, int line, const char *format, ...)
+    __attribute__((format(printf, 5, 6)));
+
+/* Puts "prefix: " before the message; for callers that know the place (a file's name, a layer). */
+void error_prefix(Error *err, const char *format, ...) __attribute__((format(printf, 2, 3)));
+
+#define FAIL(err, code, ...) (error_set((err), (code), __FILE__, __LINE__, __VA_ARGS__), false)
+#define TRY(call)                                                                                  \
+    do {                                                                                           \
+        if (!(call)) return false;                                                                 \
+    } while (0)
+
+#endif

@@ -1,0 +1,55 @@
+/* Matrix products over any dtype, by tiles.
+ *
+ * Same bits for any number of threads: tiles depend on shapes only, each is a single-thread product,
+ * and the reduction dimension is cut at fixed places and summed in order by one thread. */
+#ifndef NIBBLE_CORE_GEMM_H
+#define NIBBLE_CORE_GEMM_H
+
+#include "core/tensor.h"
+
+/* A matrix as stored, `rows` by `cols`, consecutive rows `row_stride` elements apart, and whether the
+ * product reads it transposed. Matrices that are not plain f32 values have row_stride == cols. */
+typedef struct Matrix {
+    Tensor tensor;
+    int64_t rows, cols, row_stride;
+    bool is_transposed;
+} Matrix;
+
+Matrix matrix_of(Tensor tensor);        /* rows: all dimensions but the last */
+Matrix matrix_transposed(Matrix matrix);
+
+typedef struct Epilogue {
+    const float *bias; /* [n] or NULL, added after scaling */
+} Epilogue;
+
+/* c [m, n] = op(a) [m, k] op(b) [k, n] + beta c, then the epilogue (NULL: none; needs beta 0).
+ *
+ * When `a` holds levels under one scale per tensor or per row of op(a) and `b` holds levels under one
+ * scale per tensor or per column of op(b), the product runs on the levels: an exact integer sum (in
+ * f32 while it must stay below 2^24, chunked into int32 beyond), converted to f32 once, then
+ *     c = float(sum) * (scale_a * scale_b) + bias
+ * in just this order. Otherwise operands are decoded a tile at a time.
+ * `scratch` is left as it was found. */
+void gemm(Matrix a, Matrix b, float beta, float *c, int64_t c_row_stride, const Epilogue *epilogue,
+          Arena *scratch);
+
+/* The plain references that tests compare with. gemm_reference sums in double;
+ * gemm_integer_reference needs levels on both sides and sums in int32_t (asserts no overflow in
+ * int64_t), with the epilogue above. */
+void gemm_reference(Matrix a, Matrix b, float beta, float *c, int64_t c_row_stride,
+                    const Epilogue *epilogue);
+void gemm_integer_reference(Matrix a, Matrix b, float *c, int64_t c_row_stride,
+                            const Epilogue *epilogue);
+
+/* Chooses the inner loops: the best that this processor can run, or what the environment variable
+ * NIBBLE_ISA names (baseline, avx2, avx512). Fails if that is unknown or the processor lacks it.
+ * Called by parallel_init. */
+bool kernels_init(Error *err);
+const char *kernels_description(void); /* the name of the chosen row, for env.json */
+
+/* true: gemm() and conv_forward() take the integer reference wherever both operands are levels. For
+ * `verify --reference`, which proves that the network is integer arithmetic. */
+void kernels_use_reference(bool use);
+bool kernels_reference(void);
+
+#endif

@@ -1,0 +1,27 @@
+/* x86-64 with AVX2 and FMA: 6 x 16 sums in 12 of 16 registers. */
+#if defined(__x86_64__)
+#include <immintrin.h>
+
+#include "core/kernels/isa.h"
+
+#define WIDTH                 8
+#define ROWS                  6
+#define BROADCAST(x)          ((Vector)_mm256_set1_ps(x))
+#define MULTIPLY_ADD(a, b, c) ((Vector)_mm256_fmadd_ps((__m256)(a), (__m256)(b), (__m256)(c)))
+#define TILE_CASES(tile, job)                                                                      \
+    TILE_CASE(1, tile, job)                                                                        \
+    TILE_CASE(2, tile, job)                                                                        \
+    TILE_CASE(3, tile, job)                                                                        \
+    TILE_CASE(4, tile, job)                                                                        \
+    TILE_CASE(5, tile, job)                                                                        \
+    TILE_CASE(6, tile, job)
+#define ISA           isa_avx2
+#define ISA_NAME      "avx2"
+#define ISA_SUPPORTED (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma"))
+
+extern const Isa ISA;
+
+#include "core/kernels/body.inc"
+#else
+typedef int Empty; /* a translation unit may not be empty */
+#endif

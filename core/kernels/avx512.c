@@ -1,0 +1,33 @@
+/* x86-64 with AVX-512F: 12 x 16 sums in 12 of 32 registers. */
+#if defined(__x86_64__)
+#include <immintrin.h>
+
+#include "core/kernels/isa.h"
+
+#define WIDTH                 16
+#define ROWS                  12
+#define BROADCAST(x)          ((Vector)_mm512_set1_ps(x))
+#define MULTIPLY_ADD(a, b, c) ((Vector)_mm512_fmadd_ps((__m512)(a), (__m512)(b), (__m512)(c)))
+#define TILE_CASES(tile, job)                                                                      \
+    TILE_CASE(1, tile, job)                                                                        \
+    TILE_CASE(2, tile, job)                                                                        \
+    TILE_CASE(3, tile, job)                                                                        \
+    TILE_CASE(4, tile, job)                                                                        \
+    TILE_CASE(5, tile, job)                                                                        \
+    TILE_CASE(6, tile, job)                                                                        \
+    TILE_CASE(7, tile, job)                                                                        \
+    TILE_CASE(8, tile, job)                                                                        \
+    TILE_CASE(9, tile, job)                                                                        \
+    TILE_CASE(10, tile, job)                                                                       \
+    TILE_CASE(11, tile, job)                                                                       \
+    TILE_CASE(12, tile, job)
+#define ISA           isa_avx512
+#define ISA_NAME      "avx512"
+#define ISA_SUPPORTED __builtin_cpu_supports("avx512f")
+
+extern const Isa ISA;
+
+#include "core/kernels/body.inc"
+#else
+typedef int Empty; /* a translation unit may not be empty */
+#endif

@@ -1,0 +1,95 @@
+/* The inner loops of convolution, compiled once per instruction set and chosen at run time: the
+ * first row that the processor can run wins, and the last one always can.
+ *
+ * Every output is one chain of multiply-adds in an order that the shapes fix, so tiles, threads and
+ * vector lengths do not change its bits; with and without fused multiply-add they differ. */
+#ifndef NIBBLE_CORE_KERNELS_ISA_H
+#define NIBBLE_CORE_KERNELS_ISA_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+enum { LANES = 16 /* output channels of a block of packed weights, whatever the vector length */ };
+
+/* What happens to a finished sum, in this order; pointers are to the block's first channel. */
+typedef struct Finish {
+    const float *scale; /* sum * scale, or NULL */
+    const float *bias;  /* + bias, or NULL */
+    float beta;         /* + beta * what was there */
+} Finish;
+
+/* `length` inputs that lie side by side, `offset` elements from a pixel's own. */
+typedef struct Run {
+    int64_t offset, length;
+    bool ends_chunk; /* the f32 sum is moved to a double one here; see DirectJob.is_chunked */
+} Run;
+
+/* out[pixel][channel] = sum over runs of in[pixel + run][k] * weights[k][channel], for a block of at
+ * most LANES output channels. */
+typedef struct DirectJob {
+    const float *plane;
+    const int64_t *pixel_in, *pixel_out; /* offsets into plane and out */
+    int64_t pixel_count;
+    const Run *runs;
+    int64_t run_count;
+    bool is_chunked;      /* sums of levels that may leave the exact range of f32 */
+    const float *weights; /* [sum of lengths][LANES], zeros past `channels` */
+    int64_t channels;
+    Finish finish;
+    float *out;
+} DirectJob;
+
+/* sum[row][channel] (+)= sum over pixels of plane[pixel + row] * dy[pixel][channel] */
+typedef struct OuterJob {
+    const float *plane;
+    const int64_t *pixel_in;
+    int64_t pixel_count;
+    const int64_t *row_offset;
+    int64_t row_count;
+    const float *dy; /* [pixel_count][LANES] */
+    bool is_first;   /* overwrite `sum` */
+    float *sum;      /* [row_count][LANES] */
+} OuterJob;
+
+/* Depthwise: out[pixel][c] = sum over taps of plane[pixel + tap][c] * weights[tap][c]. The plane may
+ * be read, and weights must be padded, up to a multiple of LANES channels. */
+typedef struct DepthwiseJob {
+    const float *plane;
+    const int64_t *pixel_in, *pixel_out;
+    int64_t pixel_count;
+    const int64_t *tap_offset;
+    int64_t tap_count;
+    const float *weights; /* [tap_count][channels rounded up to LANES] */
+    int64_t channels;
+    Finish finish;
+    float *out;
+} DepthwiseJob;
+
+/* sum[tap][c] (+)= sum over pixels of plane[pixel + tap][c] * dy[pixel][c]; dy and sum have rows of
+ * `channels` rounded up to LANES. */
+typedef struct DepthwiseOuterJob {
+    const float *plane;
+    const int64_t *pixel_in;
+    int64_t pixel_count;
+    const int64_t *tap_offset;
+    int64_t tap_count;
+    const float *dy;
+    int64_t channels;
+    bool is_first;
+    float *sum;
+} DepthwiseOuterJob;
+
+typedef struct Isa {
+    const char *name;
+    bool (*is_supported)(void);
+    void (*direct)(const DirectJob *job);
+    void (*outer)(const OuterJob *job);
+    void (*depthwise)(const DepthwiseJob *job);
+    void (*depthwise_outer)(const DepthwiseOuterJob *job);
+} Isa;
+
+const Isa *isa_active(void); /* what kernels_init chose, else the best there is */
+
+static inline int64_t lanes_up(int64_t channels) { return (channels + LANES - 1) / LANES * LANES; }
+
+#endif

@@ -1,0 +1,24 @@
+/* Operands of products: from any tensor to plain f32, as values or as levels. */
+#ifndef NIBBLE_CORE_KERNELS_OPERAND_H
+#define NIBBLE_CORE_KERNELS_OPERAND_H
+
+#include "core/arena.h"
+#include "core/tensor.h"
+
+/* Sums of products of integers below this are exact in f32, in any order. */
+#define EXACT_SUM_LIMIT 16777216.0 /* 2^24 */
+
+bool operand_is_levels(const Tensor *tensor); /* integers under scales, packed or as f32 */
+bool operand_is_plain(const Tensor *tensor);  /* f32 values, usable where they lie */
+
+/* The whole tensor in f32: where it lies if it can be used so, else in scratch. */
+const float *operand_values(const Tensor *tensor, Arena *scratch);
+const float *operand_levels(const Tensor *tensor, Arena *scratch);
+
+/* Largest magnitude that a level can have. */
+double scales_level_max(const Scales *scales);
+
+/* How many products of a level of `a` and one of `b` can be summed exactly in f32. */
+int64_t exact_products(const Scales *a, const Scales *b);
+
+#endif

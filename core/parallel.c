@@ -1,0 +1,21 @@
+#include "core/parallel.h"
+
+#include <omp.h>
+#include <stdlib.h>
+
+#include "core/blas.h"
+#include "core/gemm.h"
+
+bool parallel_init(int threads, Error *err) {
+    if (threads < 0 || threads > PARALLEL_THREADS_MAX)
+        return FAIL(err, ERROR_INPUT, "threads must be from 1 to %d (0: all), not %d",
+                    PARALLEL_THREADS_MAX, threads);
+    omp_set_dynamic(0);
+    if (threads > 0) omp_set_num_threads(threads);
+    TRY(kernels_init(err));
+    return blas_init(err);
+}
+
+int parallel_threads(void) { return omp_get_max_threads(); }
+
+int parallel_self(void) { return omp_get_thread_num(); }

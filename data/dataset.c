@@ -1,0 +1,139 @@
+#include "data/dataset.h"
+
+#include <assert.h>
+#include <math.h>
+#include <string.h>
+#include <unistd.h>
+
+static const Kind *const kinds[] = {
+#define DATASET(name) &dataset_##name.kind,
+#include "data/datasets.def"
+#undef DATASET
+};
+
+const KindTable dataset_kinds = {"data set", kinds, sizeof kinds / sizeof *kinds};
+
+enum { LABELS_MAX = 1 << 16 }; /* classes; a larger label is taken for damage */
+
+/* ---- Checks ---- */
+
+bool dataset_bytes(const char *name, const int64_t *dims, int rank, int64_t element_bytes,
+                   int64_t *bytes, Error *err) {
+    bool is_overflow = false;
+    *bytes = element_bytes;
+    for (int i = 0; i < rank; i++) {
+        if (dims[i] < 1)
+            return FAIL(err, ERROR_INPUT, "%s: dimension %d is %lld, expected at least 1", name, i,
+                        (long long)dims[i]);
+        is_overflow |= __builtin_mul_overflow(*bytes, dims[i], bytes);
+    }
+    int64_t memory = (int64_t)sysconf(_SC_PHYS_PAGES) * sysconf(_SC_PAGESIZE);
+    if (is_overflow || *bytes > memory)
+        return FAIL(err, ERROR_INPUT, "%s: its dimensions ask for %s bytes, this machine has %lld",
+                    name, is_overflow ? "more than 2^63" : "more", (long long)memory);
+    return true;
+}
+
+bool dataset_check_labels(const char *name, const DatasetPart *part, int64_t class_count,
+                          Error *err) {
+    for (int64_t i = 0; i < part->count; i++)
+        if (part->labels[i] < 0 || part->labels[i] >= class_count)
+            return FAIL(err, ERROR_INPUT, "%s: row %lld has label %d, expected 0 to %lld", name,
+                        (long long)i, part->labels[i], (long long)class_count - 1);
+    return true;
+}
+
+static int64_t row_with(const DatasetPart *part, int64_t label) {
+    int64_t row = 0;
+    while (part->labels[row] != label) row++;
+    return row;
+}
+
+static bool classes_check(const char *name, const DatasetPart *train, const int64_t *images,
+                          int64_t class_count, Error *err) {
+    int64_t used = 0;
+    for (int64_t k = 0; k < class_count; k++) used += images[k] > 0;
+    if (class_count > 2 * used + 1)
+        return FAIL(err, ERROR_INPUT,
+                    "%s: row %lld has label %lld, but only %lld labels are in use: mislabelled? "
+                    "(if not, set `classes`)",
+                    name, (long long)row_with(train, class_count - 1), (long long)class_count - 1,
+                    (long long)used);
+    for (int64_t k = 0; k < class_count; k++)
+        if (images[k] > 0 && images[k] * used * 100 < train->count)
+            return FAIL(err, ERROR_INPUT,
+                        "%s: row %lld has label %lld, which only %lld of %lld rows have: "
+                        "mislabelled? (if not, set `classes`)",
+                        name, (long long)row_with(train, k), (long long)k, (long long)images[k],
+                        (long long)train->count);
+    return true;
+}
+
+bool dataset_classes(const char *name, const DatasetPart *train, int64_t declared,
+                     int64_t *class_count, Error *err) {
+    *class_count = declared;
+    if (declared > 0) return dataset_check_labels(name, train, declared, err);
+    TRY(dataset_check_labels(name, train, LABELS_MAX, err));
+    for (int64_t i = 0; i < train->count; i++)
+        if (train->labels[i] >= *class_count) *class_count = train->labels[i] + 1;
+    Arena *arena = arena_new("label counts");
+    int64_t *images = arena_new_array(arena, int64_t, *class_count + 1);
+    for (int64_t i = 0; i < train->count; i++) images[train->labels[i]]++;
+    bool is_plausible = classes_check(name, train, images, *class_count, err);
+    arena_free(arena);
+    return is_plausible;
+}
+
+static bool floats_check(const Dataset *dataset, const DatasetPart *part, const char *which,
+                         Error *err) {
+    const float *pixels = part->pixels;
+    int64_t row = dataset_pixels(dataset);
+    for (int64_t i = 0; i < part->count * row; i++)
+        if (!isfinite(pixels[i]))
+            return FAIL(err, ERROR_INPUT, "%s images: row %lld holds a value that is not finite",
+                        which, (long long)(i / row));
+    return true;
+}
+
+static bool part_check(const Dataset *dataset, const DatasetPart *part, const char *which,
+                       Error *err) {
+    if (part->count < 1) return FAIL(err, ERROR_INPUT, "the %s part has no rows", which);
+    TRY(dataset_check_labels(which, part, dataset->class_count, err));
+    return dataset->pixel_type != PIXEL_F32 || floats_check(dataset, part, which, err);
+}
+
+/* ---- Use ---- */
+
+bool dataset_open(Variant source, Arena *arena, Dataset *out, Error *err) {
+    const DatasetKind *kind = (const DatasetKind *)source.kind;
+    *out = (Dataset){0};
+    TRY(kind->open(source.config, arena, out, err));
+    if (out->class_count < 2)
+        return FAIL(err, ERROR_INPUT, "the data have %lld classes, expected at least 2",
+                    (long long)out->class_count);
+    return part_check(out, &out->train, "training", err) &&
+           part_check(out, &out->test, "test", err);
+}
+
+int64_t dataset_pixels(const Dataset *dataset) {
+    return dataset->height * dataset->width * dataset->channels;
+}
+
+int64_t dataset_row_bytes(const Dataset *dataset) {
+    return dataset_pixels(dataset) * (dataset->pixel_type == PIXEL_U8 ? 1 : 4);
+}
+
+void dataset_rows(const Dataset *dataset, const DatasetPart *part, const int64_t *rows,
+                  int64_t count, float *images, int32_t *labels) {
+    int64_t pixels = dataset_pixels(dataset), bytes = dataset_row_bytes(dataset);
+    for (int64_t i = 0; i < count; i++) {
+        assert(rows[i] >= 0 && rows[i] < part->count);
+        const unsigned char *stored = (const unsigned char *)part->pixels + rows[i] * bytes;
+        float *image = images + i * pixels;
+        if (dataset->pixel_type == PIXEL_F32)
+            memcpy(image, stored, (size_t)bytes);
+        else
+            for (int64_t p = 0; p < pixels; p++) image[p] = stored[p];
+        labels[i] = part->labels[rows[i]];
+    }
+}

@@ -1,0 +1,70 @@
+/* Data sets: labelled images, whole in memory as they are stored, bytes or floats, NHWC.
+ *
+ * A kind of data set is one file in data/datasets and one row of datasets.def; it answers `open`.
+ * Splitting off validation rows, shuffling, batching, normalising and augmenting are the loader's.
+ */
+#ifndef NIBBLE_DATA_DATASET_H
+#define NIBBLE_DATA_DATASET_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "core/arena.h"
+#include "core/error.h"
+#include "core/field.h"
+
+typedef enum PixelType { PIXEL_U8, PIXEL_F32 } PixelType;
+
+typedef struct DatasetPart {
+    int64_t count;
+    const void *pixels;    /* [count, height, width, channels] */
+    const int32_t *labels; /* [count], below class_count */
+} DatasetPart;
+
+typedef struct Dataset {
+    int64_t class_count, height, width, channels;
+    PixelType pixel_type;
+    DatasetPart train, test;
+} Dataset;
+
+typedef struct DatasetKind {
+    Kind kind; /* its config struct begins with a LoaderConfig (data/loader.h) */
+    /* Reads everything into `arena`. What is missing, cut short, mislabelled or of the wrong size
+     * is ERROR_INPUT and named with what was found and expected. */
+    bool (*open)(const void *config, Arena *arena, Dataset *out, Error *err);
+} DatasetKind;
+
+#define DATASET(name) extern const DatasetKind dataset_##name;
+#include "data/datasets.def"
+#undef DATASET
+
+extern const KindTable dataset_kinds;
+
+/* Opens and checks: no part is empty, floats are finite, labels below class_count. */
+bool dataset_open(Variant source, Arena *arena, Dataset *out, Error *err);
+
+int64_t dataset_pixels(const Dataset *dataset);    /* height * width * channels */
+int64_t dataset_row_bytes(const Dataset *dataset); /* of the pixels as stored */
+
+/* The rows numbered `rows` as floats, unscaled: images [count, height, width, channels]. */
+void dataset_rows(const Dataset *dataset, const DatasetPart *part, const int64_t *rows,
+                  int64_t count, float *images, int32_t *labels);
+
+/* ---- For the kinds. ---- */
+
+/* bytes = count * height * width * channels * element_bytes, refused on overflow or beyond the
+ * machine's memory; to be called before anything of that size is allocated. */
+bool dataset_bytes(const char *name, const int64_t *dims, int rank, int64_t element_bytes,
+                   int64_t *bytes, Error *err);
+
+/* How many classes the training labels name: the largest label + 1, or `declared` where above 0.
+ * Without a declaration, labels that look like damage are refused: most numbers below the largest
+ * unused, or a class with under a hundredth of an equal share of the images. */
+bool dataset_classes(const char *name, const DatasetPart *train, int64_t declared,
+                     int64_t *class_count, Error *err);
+
+/* Labels of a part read from `name` against `class_count`. */
+bool dataset_check_labels(const char *name, const DatasetPart *part, int64_t class_count,
+                          Error *err);
+
+#endif

@@ -1,0 +1,109 @@
+/* CIFAR-10 and CIFAR-100, "binary version" (https://www.cs.toronto.edu/~kriz/cifar.html).
+ *
+ * A record is one label byte (CIFAR-100: the coarse label, then the fine one, which is used) and
+ * 3072 pixels: the red plane, the green, the blue, each 32 rows of 32. */
+#include "data/bytes.h"
+#include "data/dataset.h"
+#include "data/loader.h"
+
+typedef struct CifarConfig {
+    LoaderConfig loader;
+    const char *path;
+    int variant;
+    int64_t images_per_file;
+} CifarConfig;
+
+enum { SIDE = 32, PLANE = SIDE * SIDE, CHANNELS = 3, IMAGE = PLANE * CHANNELS, FILES_MAX = 5 };
+
+/* One row per variant, in the order of the choices. */
+typedef struct CifarLayout {
+    const char *train[FILES_MAX + 1], *test;
+    int64_t train_images, test_images; /* per file */
+    int label_bytes, class_count;
+} CifarLayout;
+
+static const CifarLayout layouts[] = {
+    {{"data_batch_1.bin", "data_batch_2.bin", "data_batch_3.bin", "data_batch_4.bin",
+      "data_batch_5.bin"},
+     "test_batch.bin",
+     10000,
+     10000,
+     1,
+     10},
+    {{"train.bin"}, "test.bin", 50000, 10000, 2, 100},
+};
+
+static const char *const cifar_variants[] = {"10", "100", NULL};
+
+static const Field cifar_fields[] = {
+    LOADER_FIELDS(CifarConfig),
+    FIELD_STRING(CifarConfig, path, REQUIRED,
+                 "directory of data_batch_1.bin to data_batch_5.bin and test_batch.bin, or of "
+                 "train.bin and test.bin"),
+    FIELD_CHOICE(CifarConfig, variant, "10", cifar_variants, "CIFAR-10 or CIFAR-100"),
+    FIELD_INT(CifarConfig, images_per_file, "0", 0, 1e7,
+              "images in every file, for excerpts; 0: as published"),
+    FIELD_END,
+};
+
+static void record_unpack(const unsigned char *record, int label_bytes, unsigned char *image,
+                          int32_t *label) {
+    *label = record[label_bytes - 1];
+    const unsigned char *planes = record + label_bytes;
+    for (int p = 0; p < PLANE; p++)
+        for (int c = 0; c < CHANNELS; c++) image[p * CHANNELS + c] = planes[c * PLANE + p];
+}
+
+static bool file_unpack(const char *path, const CifarLayout *layout, int64_t images,
+                        unsigned char *pixels, int32_t *labels, Error *err) {
+    Arena *arena = arena_new("data file");
+    Bytes file;
+    int64_t record = layout->label_bytes + IMAGE;
+    bool is_read = bytes_read(path, arena, &file, err);
+    if (is_read && file.count != (size_t)(images * record))
+        is_read = FAIL(
+            err, ERROR_INPUT, "%s: has %zu bytes, expected %lld (%lld images of %lld bytes)", path,
+            file.count, (long long)(images * record), (long long)images, (long long)record);
+    for (int64_t i = 0; is_read && i < images; i++)
+        record_unpack(file.data + i * record, layout->label_bytes, pixels + i * IMAGE, labels + i);
+    const DatasetPart part = {images, pixels, labels};
+    is_read = is_read && dataset_check_labels(path, &part, layout->class_count, err);
+    arena_free(arena);
+    return is_read;
+}
+
+static bool part_read(const char *folder, const CifarLayout *layout, const char *const *names,
+                      int file_count, int64_t images, Arena *arena, DatasetPart *out, Error *err) {
+    int64_t count = images * file_count, bytes;
+    TRY(dataset_bytes(folder, (int64_t[]){count, IMAGE}, 2, 1, &bytes, err));
+    unsigned char *pixels = arena_alloc(arena, (size_t)bytes);
+    int32_t *labels = arena_new_array(arena, int32_t, count);
+    for (int f = 0; f < file_count; f++)
+        TRY(file_unpack(arena_format(arena, "%s/%s", folder, names[f]), layout, images,
+                        pixels + f * images * IMAGE, labels + f * images, err));
+    *out = (DatasetPart){count, pixels, labels};
+    return true;
+}
+
+static bool cifar_open(const void *settings, Arena *arena, Dataset *out, Error *err) {
+    const CifarConfig *config = settings;
+    const CifarLayout *layout = &layouts[config->variant];
+    int64_t given = config->images_per_file;
+    if (!config->path) return FAIL(err, ERROR_INPUT, "data.path is empty");
+    *out = (Dataset){.class_count = layout->class_count,
+                     .height = SIDE,
+                     .width = SIDE,
+                     .channels = CHANNELS,
+                     .pixel_type = PIXEL_U8};
+    int file_count = 0;
+    while (file_count < FILES_MAX && layout->train[file_count]) file_count++;
+    return part_read(config->path, layout, layout->train, file_count,
+                     given ? given : layout->train_images, arena, &out->train, err) &&
+           part_read(config->path, layout, &layout->test, 1, given ? given : layout->test_images,
+                     arena, &out->test, err);
+}
+
+const DatasetKind dataset_cifar = {
+    .kind = {"cifar", "CIFAR-10 or CIFAR-100, binary version", sizeof(CifarConfig), cifar_fields},
+    .open = cifar_open,
+};

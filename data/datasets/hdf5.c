@@ -1,0 +1,204 @@
+/* Arrays of a user's HDF5 file: images u8 or f32, [n, height, width, channels], [n, height, width]
+ * (one channel) or [n, features] (1x1 images of so many channels), and integer labels [n].
+ *
+ * libhdf5 1.10.8 is not safe on files that nobody checked, so a child process reads the file and
+ * streams its rows back (data/sandbox.h). What it says about shapes is checked here again. */
+#include <limits.h>
+#include <string.h>
+
+#include "data/dataset.h"
+#include "data/h5.h"
+#include "data/loader.h"
+#include "data/sandbox.h"
+
+typedef struct Hdf5Config {
+    LoaderConfig loader;
+    const char *path;
+    const char *train_images, *train_labels, *test_images, *test_labels;
+    int64_t classes;
+} Hdf5Config;
+
+static const Field hdf5_fields[] = {
+    LOADER_FIELDS(Hdf5Config),
+    FIELD_STRING(Hdf5Config, path, REQUIRED, "HDF5 file"),
+    FIELD_STRING(Hdf5Config, train_images, "train_images",
+                 "array of u8 or f32, [n, h, w, c] or less"),
+    FIELD_STRING(Hdf5Config, train_labels, "train_labels", "array of integers, [n]"),
+    FIELD_STRING(Hdf5Config, test_images, "test_images", "as train_images"),
+    FIELD_STRING(Hdf5Config, test_labels, "test_labels", "as train_labels"),
+    FIELD_INT(Hdf5Config, classes, "0", 0, 65536, "number of classes; 0: as the labels say"),
+    FIELD_END,
+};
+
+static const SandboxLimits limits = {
+    .memory_bytes = (int64_t)2 << 30, .processor_seconds = 600, .stall_seconds = 120};
+
+/* ---- The child: for each array in turn, a header and its elements ---- */
+
+typedef struct Header {
+    int32_t element, rank;
+    int64_t dim[SHAPE_RANK_MAX];
+} Header;
+
+enum { PIECE_BYTES = 1 << 20 };
+
+static bool array_send(const H5Reader *reader, const char *path, const char *name, Arena *arena,
+                       int output, Error *err) {
+    H5Info info;
+    TRY(h5_read_info(reader, name, &info, err));
+    if (info.what != H5_TENSOR || info.shape.rank == 0)
+        return FAIL(err, ERROR_INPUT, "%s: \"%s\" is not an array", path, name);
+    Header header = {.element = (int32_t)info.element, .rank = info.shape.rank};
+    for (int i = 0; i < header.rank; i++) header.dim[i] = info.shape.dim[i];
+    TRY(sandbox_write(output, &header, sizeof header, err));
+    int64_t rows = info.shape.dim[0];
+    if (info.bytes == 0) return true;
+    int64_t row_bytes = info.bytes / rows;
+    if (row_bytes > INT_MAX)
+        return FAIL(err, ERROR_INPUT, "%s: \"%s\": a row has %lld bytes", path, name,
+                    (long long)row_bytes);
+    int64_t step = row_bytes < PIECE_BYTES ? PIECE_BYTES / row_bytes : 1;
+    unsigned char *piece = arena_alloc(arena, (size_t)(step * row_bytes));
+    for (int64_t first = 0; first < rows; first += step) {
+        int64_t count = rows - first < step ? rows - first : step;
+        TRY(h5_read_rows(reader, name, first, count, piece, err));
+        TRY(sandbox_write(output, piece, (size_t)(count * row_bytes), err));
+    }
+    return true;
+}
+
+static bool file_send(const void *context, int output, Error *err) {
+    const Hdf5Config *config = context;
+    const char *const names[] = {config->train_images, config->train_labels, config->test_images,
+                                 config->test_labels};
+    Arena *arena = arena_new("HDF5 reader");
+    H5Reader *reader = h5_read_foreign(config->path, arena, err);
+    if (!reader) return false;
+    for (int i = 0; i < 4; i++) TRY(array_send(reader, config->path, names[i], arena, output, err));
+    h5_read_close(reader);
+    arena_free(arena);
+    return true;
+}
+
+/* ---- The parent ---- */
+
+typedef struct Array {
+    const char *name; /* "FILE, train_images" */
+    H5Element element;
+    int rank;
+    int64_t dim[SHAPE_RANK_MAX];
+    void *values;
+} Array;
+
+static bool array_receive(Sandbox *sandbox, const char *name, Arena *arena, Array *out,
+                          Error *err) {
+    Header header;
+    int64_t bytes;
+    TRY(sandbox_read(sandbox, &limits, &header, sizeof header, err));
+    *out = (Array){.name = arena_format(arena, "%s, %s", sandbox->name, name),
+                   .element = (H5Element)header.element,
+                   .rank = header.rank};
+    if (header.element < 0 || header.element >= H5_ELEMENT_COUNT || header.rank < 1 ||
+        header.rank > SHAPE_RANK_MAX)
+        return FAIL(err, ERROR_INPUT, "%s: damaged", out->name);
+    memcpy(out->dim, header.dim, sizeof header.dim);
+    TRY(dataset_bytes(out->name, out->dim, out->rank, (int64_t)h5_element_bytes(out->element),
+                      &bytes, err));
+    out->values = arena_alloc(arena, (size_t)bytes);
+    return sandbox_read(sandbox, &limits, out->values, (size_t)bytes, err);
+}
+
+static bool images_check(const Array *images, Error *err) {
+    if (images->element != H5_U8 && images->element != H5_F32)
+        return FAIL(err, ERROR_INPUT, "%s: elements are %s, expected u8 or f32", images->name,
+                    h5_element_name(images->element));
+    if (images->rank < 2)
+        return FAIL(err, ERROR_INPUT, "%s: has %d dimension, expected 2 to 4", images->name,
+                    images->rank);
+    return true;
+}
+
+static int64_t label_get(const Array *labels, int64_t i) {
+    switch (labels->element) {
+    case H5_U8:
+        return ((const uint8_t *)labels->values)[i];
+    case H5_I8:
+        return ((const int8_t *)labels->values)[i];
+    case H5_U16:
+        return ((const uint16_t *)labels->values)[i];
+    case H5_I32:
+        return ((const int32_t *)labels->values)[i];
+    case H5_U32:
+        return ((const uint32_t *)labels->values)[i];
+    default:
+        return ((const int64_t *)labels->values)[i]; /* u64 beyond 2^63 become negative: refused */
+    }
+}
+
+static bool labels_convert(const Array *labels, int64_t count, Arena *arena, const int32_t **out,
+                           Error *err) {
+    bool is_column = labels->rank == 1 || (labels->rank == 2 && labels->dim[1] == 1);
+    if (labels->element == H5_F32 || labels->element == H5_F64 || !is_column)
+        return FAIL(err, ERROR_INPUT, "%s: expected integers [n]", labels->name);
+    if (labels->dim[0] != count)
+        return FAIL(err, ERROR_INPUT, "%s: %lld labels, expected %lld as there are images",
+                    labels->name, (long long)labels->dim[0], (long long)count);
+    int32_t *converted = arena_new_array(arena, int32_t, count);
+    for (int64_t i = 0; i < count; i++) {
+        int64_t label = label_get(labels, i);
+        if (label < 0 || label > INT32_MAX)
+            return FAIL(err, ERROR_INPUT, "%s: row %lld has label %lld", labels->name, (long long)i,
+                        (long long)label);
+        converted[i] = (int32_t)label;
+    }
+    *out = converted;
+    return true;
+}
+
+static bool parts_build(const Array arrays[4], const Hdf5Config *config, Arena *arena, Dataset *out,
+                        Error *err) {
+    const Array *train = &arrays[0], *test = &arrays[2];
+    TRY(images_check(train, err));
+    TRY(images_check(test, err));
+    bool is_same = train->element == test->element && train->rank == test->rank;
+    for (int i = 1; is_same && i < train->rank; i++) is_same = train->dim[i] == test->dim[i];
+    if (!is_same)
+        return FAIL(err, ERROR_INPUT, "%s: element type or image size is not that of %s",
+                    test->name, train->name);
+    *out = (Dataset){.height = train->rank > 2 ? train->dim[1] : 1,
+                     .width = train->rank > 2 ? train->dim[2] : 1,
+                     .channels = train->rank == 4   ? train->dim[3]
+                                 : train->rank == 3 ? 1
+                                                    : train->dim[1],
+                     .pixel_type = train->element == H5_U8 ? PIXEL_U8 : PIXEL_F32,
+                     .train = {.count = train->dim[0], .pixels = train->values},
+                     .test = {.count = test->dim[0], .pixels = test->values}};
+    TRY(labels_convert(&arrays[1], out->train.count, arena, &out->train.labels, err));
+    TRY(labels_convert(&arrays[3], out->test.count, arena, &out->test.labels, err));
+    TRY(dataset_classes(arrays[1].name, &out->train, config->classes, &out->class_count, err));
+    return dataset_check_labels(arrays[3].name, &out->test, out->class_count, err);
+}
+
+static bool hdf5_open(const void *settings, Arena *arena, Dataset *out, Error *err) {
+    const Hdf5Config *config = settings;
+    const char *const names[] = {config->train_images, config->train_labels, config->test_images,
+                                 config->test_labels};
+    Array arrays[4];
+    Sandbox sandbox;
+    for (int i = 0; i < 4; i++)
+        if (!config->path || !names[i])
+            return FAIL(err, ERROR_INPUT,
+                        "data.path and the names of the arrays must not be empty");
+    TRY(sandbox_start(file_send, config, limits, config->path, &sandbox, err));
+    bool is_read = true;
+    for (int i = 0; is_read && i < 4; i++)
+        is_read = array_receive(&sandbox, names[i], arena, &arrays[i], err);
+    sandbox_stop(&sandbox);
+    return is_read && parts_build(arrays, config, arena, out, err);
+}
+
+const DatasetKind dataset_hdf5 = {
+    .kind = {"hdf5", "arrays of an HDF5 file: images u8 or f32, integer labels", sizeof(Hdf5Config),
+             hdf5_fields},
+    .open = hdf5_open,
+};

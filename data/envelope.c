@@ -1,0 +1,275 @@
+#include "data/envelope.h"
+
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <sys/statvfs.h>
+#include <unistd.h>
+
+#include <xxhash.h>
+
+static const char magic[8] = "NIBBLEH5";
+
+enum { VERSION = 1, PIECE_BYTES = 1 << 16 };
+
+/* ---- Names ---- */
+
+static const char *directory_of(const char *path, Arena *arena) {
+    const char *slash = strrchr(path, '/');
+    if (!slash) return ".";
+    if (slash == path) return "/";
+    return arena_format(arena, "%.*s", (int)(slash - path), path);
+}
+
+static const char *file_of(const char *path) {
+    const char *slash = strrchr(path, '/');
+    return slash ? slash + 1 : path;
+}
+
+/* The process that a leftover belongs to, if `name` is one of `file`; else 0. */
+static long leftover_owner(const char *name, const char *file) {
+    size_t length = strlen(file);
+    if (strncmp(name, file, length) != 0 || strncmp(name + length, ".tmp.", 5) != 0) return 0;
+    const char *digits = name + length + 5;
+    char *end;
+    long owner = strtol(digits, &end, 10);
+    return *digits >= '1' && *digits <= '9' && *end == '\0' ? owner : 0;
+}
+
+static void remove_leftovers(const char *path, Arena *arena) {
+    const char *directory = directory_of(path, arena);
+    DIR *listing = opendir(directory);
+    if (!listing) return;
+    for (struct dirent *entry; (entry = readdir(listing));) {
+        long owner = leftover_owner(entry->d_name, file_of(path));
+        bool is_dead =
+            owner > 0 && (owner == getpid() || (kill((pid_t)owner, 0) && errno == ESRCH));
+        if (is_dead) unlink(arena_format(arena, "%s/%s", directory, entry->d_name));
+    }
+    closedir(listing);
+}
+
+const char *envelope_begin(const char *path, Arena *arena) {
+    ArenaMark mark = arena_mark(arena);
+    remove_leftovers(path, arena);
+    arena_rewind(arena, mark);
+    return arena_format(arena, "%s.tmp.%ld", path, (long)getpid());
+}
+
+bool envelope_check_room(const char *path, uint64_t bytes, Error *err) {
+    char directory[4096] = ".";
+    size_t length = (size_t)(file_of(path) - path);
+    if (length >= sizeof directory)
+        return FAIL(err, ERROR_INPUT, "%.200s...: the path is too long", path);
+    if (length > 0) {
+        memcpy(directory, path, length);
+        directory[length] = '\0';
+    }
+    struct statvfs room;
+    if (statvfs(directory, &room))
+        return FAIL(err, ERROR_SYSTEM, "%s: cannot write here: %s", directory, strerror(errno));
+    uint64_t available;
+    if (__builtin_mul_overflow((uint64_t)room.f_bavail, (uint64_t)room.f_frsize, &available))
+        available = UINT64_MAX;
+    if (bytes > available)
+        return FAIL(
+            err, ERROR_SYSTEM,
+            "%s: saving takes %llu bytes, the disk has %llu free; make room or save elsewhere",
+            path, (unsigned long long)bytes, (unsigned long long)available);
+    return true;
+}
+
+/* ---- Bytes ---- */
+
+static void put_little(unsigned char *to, uint64_t value, int bytes) {
+    for (int i = 0; i < bytes; i++) to[i] = (unsigned char)(value >> 8 * i);
+}
+
+static uint64_t get_little(const unsigned char *from, int bytes) {
+    uint64_t value = 0;
+    for (int i = bytes - 1; i >= 0; i--) value = value << 8 | from[i];
+    return value;
+}
+
+static void trailer_fill(unsigned char trailer[ENVELOPE_TRAILER_BYTES], uint64_t body_bytes,
+                         XXH128_hash_t hash) {
+    memcpy(trailer, magic, sizeof magic);
+    put_little(trailer + 8, VERSION, 4);
+    put_little(trailer + 12, 0, 4);
+    put_little(trailer + 16, body_bytes, 8);
+    XXH128_canonical_t canonical;
+    XXH128_canonicalFromHash(&canonical, hash);
+    memcpy(trailer + 24, canonical.digest, ENVELOPE_DIGEST_BYTES);
+}
+
+/* False with errno set; a file that ends early gives errno 0. */
+static bool read_all(int fd, void *buffer, size_t bytes) {
+    for (size_t done = 0; done < bytes;) {
+        ssize_t got = read(fd, (char *)buffer + done, bytes - done);
+        if (got < 0 && errno == EINTR) continue;
+        if (got <= 0) {
+            if (got == 0) errno = 0;
+            return false;
+        }
+        done += (size_t)got;
+    }
+    return true;
+}
+
+static bool write_all(int fd, const void *buffer, size_t bytes) {
+    for (size_t done = 0; done < bytes;) {
+        ssize_t put = write(fd, (const char *)buffer + done, bytes - done);
+        if (put < 0 && errno == EINTR) continue;
+        if (put < 0) return false;
+        done += (size_t)put;
+    }
+    return true;
+}
+
+/* Digest of the file from its current position to its end, and how many bytes that were. */
+static bool digest_file(int fd, XXH128_hash_t *hash, uint64_t *bytes) {
+    unsigned char piece[PIECE_BYTES];
+    XXH3_state_t *state = XXH3_createState();
+    if (!state) return false;
+    XXH3_128bits_reset(state);
+    ssize_t got;
+    *bytes = 0;
+    while ((got = read(fd, piece, sizeof piece)) > 0 || (got < 0 && errno == EINTR)) {
+        if (got < 0) continue;
+        XXH3_128bits_update(state, piece, (size_t)got);
+        *bytes += (uint64_t)got;
+    }
+    *hash = XXH3_128bits_digest(state);
+    XXH3_freeState(state);
+    return got == 0;
+}
+
+/* ---- Writing ---- */
+
+static bool seal_fd(int fd) {
+    XXH128_hash_t hash;
+    uint64_t bytes;
+    if (!digest_file(fd, &hash, &bytes)) return false;
+    unsigned char trailer[ENVELOPE_TRAILER_BYTES];
+    trailer_fill(trailer, bytes, hash);
+    if (!write_all(fd, trailer, sizeof trailer)) return false;
+    return ftruncate(fd, (off_t)(bytes + sizeof trailer)) ==
+           0; /* gives back room reserved beyond */
+}
+
+bool envelope_seal(const char *temporary, Error *err) {
+    int fd = open(temporary, O_RDWR | O_CLOEXEC);
+    if (fd < 0) return FAIL(err, ERROR_SYSTEM, "%s: %s", temporary, strerror(errno));
+    bool is_sealed = seal_fd(fd);
+    int cause = errno;
+    if (close(fd) && is_sealed) {
+        is_sealed = false;
+        cause = errno;
+    }
+    if (!is_sealed)
+        return FAIL(err, ERROR_SYSTEM, "%s: cannot finish the file: %s", temporary,
+                    strerror(cause));
+    return true;
+}
+
+static bool sync_path(const char *path, int flags, Error *err) {
+    int fd = open(path, flags | O_CLOEXEC);
+    if (fd < 0) return FAIL(err, ERROR_SYSTEM, "%s: %s", path, strerror(errno));
+    int status = fsync(fd), cause = errno;
+    close(fd);
+    /* Some file systems cannot sync a directory; they say so with EINVAL. */
+    if (status && !(flags & O_DIRECTORY && cause == EINVAL))
+        return FAIL(err, ERROR_SYSTEM, "%s: cannot sync: %s", path, strerror(cause));
+    return true;
+}
+
+/* `path` gets a second name, so that it never lacks one; a plain rename where links do not exist.
+ */
+static bool keep_previous(const char *path, const char *previous, Arena *arena, Error *err) {
+    if (access(path, F_OK) && errno == ENOENT) return true;
+    const char *link_name = envelope_begin(previous, arena);
+    bool is_kept =
+        link(path, link_name) == 0 ? rename(link_name, previous) == 0 : rename(path, previous) == 0;
+    int cause = errno;
+    unlink(link_name); /* renaming one name of a file to another name of it leaves both */
+    if (!is_kept)
+        return FAIL(err, ERROR_SYSTEM, "%s: cannot keep the old file as %s: %s", path, previous,
+                    strerror(cause));
+    return true;
+}
+
+bool envelope_publish(const char *temporary, const char *path, const char *previous, Error *err) {
+    TRY(sync_path(temporary, O_RDONLY, err));
+    Arena *arena = arena_new("file names");
+    bool is_done = !previous || keep_previous(path, previous, arena, err);
+    if (is_done && rename(temporary, path))
+        is_done = FAIL(err, ERROR_SYSTEM, "%s: cannot replace the file: %s", path, strerror(errno));
+    if (is_done) is_done = sync_path(directory_of(path, arena), O_RDONLY | O_DIRECTORY, err);
+    arena_free(arena);
+    return is_done;
+}
+
+/* ---- Reading ---- */
+
+static bool trailer_check(const unsigned char *trailer, uint64_t body_bytes, const char *path,
+                          Error *err) {
+    if (memcmp(trailer, magic, sizeof magic) != 0)
+        return FAIL(err, ERROR_INPUT,
+                    "%s: has no digest at its end: cut short, or not a file of ours", path);
+    uint64_t version = get_little(trailer + 8, 4), bytes = get_little(trailer + 16, 8);
+    if (version != VERSION || get_little(trailer + 12, 4) != 0)
+        return FAIL(err, ERROR_INPUT,
+                    "%s: damaged, or of a later version: trailer version %llu, "
+                    "this program reads %d",
+                    path, (unsigned long long)version, VERSION);
+    if (bytes != body_bytes)
+        return FAIL(err, ERROR_INPUT,
+                    "%s: damaged: %llu bytes before the trailer, written were %llu", path,
+                    (unsigned long long)body_bytes, (unsigned long long)bytes);
+    return true;
+}
+
+static bool open_fd(int fd, const char *path, Arena *arena, Envelope *out, Error *err) {
+    struct stat status;
+    if (fstat(fd, &status)) return FAIL(err, ERROR_SYSTEM, "%s: %s", path, strerror(errno));
+    if (!S_ISREG(status.st_mode)) return FAIL(err, ERROR_INPUT, "%s: not a regular file", path);
+    uint64_t size = (uint64_t)status.st_size;
+    if (size < ENVELOPE_TRAILER_BYTES)
+        return FAIL(err, ERROR_INPUT, "%s: cut short: %llu bytes, at least %d expected", path,
+                    (unsigned long long)size, ENVELOPE_TRAILER_BYTES);
+    size_t body_bytes = (size_t)size - ENVELOPE_TRAILER_BYTES;
+    unsigned char trailer[ENVELOPE_TRAILER_BYTES];
+    if (lseek(fd, (off_t)body_bytes, SEEK_SET) < 0 || !read_all(fd, trailer, sizeof trailer))
+        return FAIL(err, ERROR_SYSTEM, "%s: cannot read: %s", path, strerror(errno));
+    TRY(trailer_check(trailer, body_bytes, path, err));
+    unsigned char *body = arena_alloc(arena, body_bytes);
+    if (lseek(fd, 0, SEEK_SET) < 0 || !read_all(fd, body, body_bytes))
+        return FAIL(err, ERROR_SYSTEM, "%s: cannot read: %s", path,
+                    errno ? strerror(errno) : "it became shorter");
+    unsigned char expected[ENVELOPE_TRAILER_BYTES];
+    trailer_fill(expected, body_bytes, XXH3_128bits(body, body_bytes));
+    if (memcmp(trailer, expected, sizeof trailer) != 0)
+        return FAIL(err, ERROR_INPUT, "%s: damaged: its digest does not match its contents", path);
+    *out = (Envelope){.body = body, .bytes = body_bytes};
+    memcpy(out->digest, trailer + 24, ENVELOPE_DIGEST_BYTES);
+    return true;
+}
+
+bool envelope_open(const char *path, Arena *arena, Envelope *out, Error *err) {
+    int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK); /* a pipe must not stall us */
+    if (fd < 0)
+        return FAIL(err,
+                    errno == ENOENT || errno == ENOTDIR || errno == EACCES ? ERROR_INPUT
+                                                                           : ERROR_SYSTEM,
+                    "%s: %s", path, strerror(errno));
+    ArenaMark mark = arena_mark(arena);
+    bool is_open = open_fd(fd, path, arena, out, err);
+    close(fd);
+    if (!is_open) arena_rewind(arena, mark);
+    return is_open;
+}

@@ -1,0 +1,134 @@
+/* HDF5 files: the only door to libhdf5 (1.10.8); hdf5.h itself is included by data/h5_door.h alone.
+ *
+ * Written files appear whole or not at all (data/envelope.h): HDF5 writes NAME.tmp.<pid> beside
+ * NAME, its bytes are read back and digested, the digest is appended as a trailer after HDF5's end
+ * of file, the file is synced and renamed. A writer killed at any moment leaves the old file as it
+ * was; its leftover is removed by the next writer of that name. The same content gives the same
+ * bytes: no object holds a time.
+ *
+ * Read files are checked before libhdf5 sees a byte: a file without a digest, or whose digest does
+ * not match, is refused. The digest finds accidents, not malice; another program's files go through
+ * h5_read_foreign, and only in a process that may die (data/sandbox.h).
+ *
+ * Names are paths like "params/stage1.0.conv.weight": components between slashes are groups, made
+ * when first used; dots mean nothing. "" names the root group.
+ *
+ * libhdf5 is not thread-safe: call from one thread at a time. A program that writes must ignore
+ * SIGXFSZ (signal(SIGXFSZ, SIG_IGN)), so that a file-size limit is an error like a full disk. */
+#ifndef NIBBLE_DATA_H5_H
+#define NIBBLE_DATA_H5_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "core/arena.h"
+#include "core/error.h"
+#include "core/tensor.h"
+
+/* Elements as stored: little-endian two's complement or IEEE 754. */
+typedef enum H5Element {
+    H5_U8,
+    H5_I8,
+    H5_U16,
+    H5_I32,
+    H5_U32,
+    H5_I64,
+    H5_U64,
+    H5_F32,
+    H5_F64,
+    H5_ELEMENT_COUNT
+} H5Element;
+
+size_t h5_element_bytes(H5Element element);
+const char *h5_element_name(H5Element element); /* "u8", "f32", ... */
+
+/* ---- Writing. The first failure is kept; the calls after it do nothing; commit reports it. ----
+ */
+
+typedef struct H5Writer H5Writer;
+
+/* Starts NAME.tmp.<pid>. `expected_bytes` (0: unknown) is what the data will take: a disk with less
+ * room is an error now, and the room is reserved. The writer lives in `arena` and ends with commit,
+ * export or abandon, each of which must be called exactly once. NULL: failed, nothing left behind.
+ * Only one writer of a path at a time. */
+H5Writer *h5_write_begin(const char *path, uint64_t expected_bytes, Arena *arena, Error *err);
+
+/* `data` is dense and row-major, in the machine's own representation; it is written before the call
+ * returns. Writing a name twice is a failure. */
+void h5_write_tensor(H5Writer *writer, const char *name, H5Element element, Shape shape,
+                     const void *data);
+void h5_write_text(H5Writer *writer, const char *name, const char *text);
+/* Numbers are attributes of a group (made if absent) or of a tensor already written. */
+void h5_write_int(H5Writer *writer, const char *object, const char *attribute, int64_t value);
+void h5_write_float(H5Writer *writer, const char *object, const char *attribute, double value);
+void h5_write_group(H5Writer *writer, const char *name); /* an empty group, if absent */
+
+/* Ends the file and gives it its name. With `previous_path` the file that had the name is kept
+ * under that one; at every moment the name is a whole file. On failure the temporary file is
+ * removed, the old files are untouched, and the error tells the cause (ERROR_SYSTEM for a full
+ * disk). */
+bool h5_write_commit(H5Writer *writer, const char *previous_path, Error *err);
+/* The same without the digest: a plain HDF5 file for other programs; h5_read_open refuses it. */
+bool h5_write_export(H5Writer *writer, Error *err);
+void h5_write_abandon(H5Writer *writer); /* removes the temporary file; also right after failures */
+
+/* ---- Reading. ---- */
+
+typedef struct H5Reader H5Reader;
+
+/* Reads the whole file into `arena`, checks its digest, opens these bytes without a copy. NULL:
+ * does not exist, unreadable, damaged, or not ours: the message says which. Close before the arena
+ * is rewound. */
+H5Reader *h5_read_open(const char *path, Arena *arena, Error *err);
+/* Another program's file, opened by libhdf5 itself and unchecked. Such a file can crash or stall
+ * the process. Chunks and the filters deflate, shuffle, fletcher32 are accepted; external storage,
+ * virtual data sets, soft and external links, and plugins are not. */
+H5Reader *h5_read_foreign(const char *path, Arena *arena, Error *err);
+void h5_read_close(H5Reader *reader); /* accepts NULL */
+
+void h5_read_digest(const H5Reader *reader, char text[33]); /* hexadecimal; "" for foreign files */
+
+typedef enum H5What { H5_GROUP, H5_TENSOR, H5_TEXT } H5What;
+
+typedef struct H5Info {
+    H5What what;
+    H5Element element; /* of a tensor */
+    Shape shape;       /* of a tensor; rank at most 4, dimensions multiply without overflow */
+    int64_t bytes;     /* of a tensor's elements, or of a text without its end */
+} H5Info;
+
+bool h5_read_exists(const H5Reader *reader, const char *name);
+/* An element type, rank or storage outside of what we write is an error that names the object. */
+bool h5_read_info(const H5Reader *reader, const char *name, H5Info *info, Error *err);
+/* The names in a group, sorted by bytes, allocated in `arena`. */
+bool h5_read_names(const H5Reader *reader, const char *group, Arena *arena, const char ***names,
+                   int *count, Error *err);
+
+/* Fills `data`, whose element type and shape must be those of the file; else an error says what was
+ * found and expected. */
+bool h5_read_tensor(const H5Reader *reader, const char *name, H5Element element, Shape shape,
+                    void *data, Error *err);
+/* Rows first .. first + count - 1 along the first dimension of a tensor of rank at least 1. */
+bool h5_read_rows(const H5Reader *reader, const char *name, int64_t first, int64_t count,
+                  void *data, Error *err);
+/* NULL: failed. */
+const char *h5_read_text(const H5Reader *reader, const char *name, Arena *arena, Error *err);
+bool h5_read_int(const H5Reader *reader, const char *object, const char *attribute, int64_t *value,
+                 Error *err);
+bool h5_read_float(const H5Reader *reader, const char *object, const char *attribute, double *value,
+                   Error *err);
+bool h5_read_has_number(const H5Reader *reader, const char *object, const char *attribute);
+
+typedef struct H5Number {
+    const char *name;
+    bool is_float;
+    int64_t integer; /* where not is_float */
+    double real;
+} H5Number;
+
+/* The numbers of an object, sorted by name, allocated in `arena`; for programs that show files. */
+bool h5_read_numbers(const H5Reader *reader, const char *object, Arena *arena, H5Number **numbers,
+                     int *count, Error *err);
+
+#endif

@@ -1,0 +1,370 @@
+#include "data/loader.h"
+
+#include <assert.h>
+#include <math.h>
+#include <pthread.h>
+#include <signal.h>
+#include <string.h>
+
+#include "core/random.h"
+
+const char *const loader_normalize_choices[] = {"none", "unit", "standard", NULL};
+
+const Field loader_augment_fields[] = {
+    FIELD_INT(AugmentConfig, crop_padding, "0", 0, 64,
+              "pixels added around an image before a random crop to its size; 0: no crop"),
+    FIELD_BOOL(AugmentConfig, flip, "false", "mirror left and right, every second image"),
+    FIELD_END,
+};
+
+typedef struct Request {
+    LoaderSplit split;
+    int64_t epoch, index;
+} Request;
+
+typedef struct Buffer {
+    Request request; /* what it holds; index -1: nothing */
+    float *images;
+    int32_t *labels;
+    int64_t count;
+} Buffer;
+
+/* Who owns what: buffer `shown` is the caller's from one loader_batch to the next. The other
+ * buffer, with `order` and `scratch`, is the thread's while `is_busy`, else the caller's.
+ * `is_busy`, `is_closing` and the handing over are guarded by `mutex`. All else never changes after
+ * open. */
+struct Loader {
+    Dataset dataset;
+    const LoaderConfig *config;
+    uint64_t seed;
+    int64_t rows[LOADER_SPLIT_COUNT];
+    const int64_t *row_of[LOADER_SPLIT_COUNT]; /* row in the part of the data set */
+    float *mean, *deviation;                   /* [channels] */
+    float *table;                              /* [256, channels]: a byte's normalised value */
+
+    Buffer buffers[2];
+    int shown;
+    uint32_t *order; /* of the training rows in `order_epoch` */
+    int64_t order_epoch;
+
+    bool has_thread, is_busy, is_closing;
+    Request wanted;
+    pthread_t thread;
+    pthread_mutex_t mutex;
+    pthread_cond_t changed;
+};
+
+/* ---- Splits and statistics ---- */
+
+static const DatasetPart *part_of(const Loader *loader, LoaderSplit split) {
+    return split == LOADER_TEST ? &loader->dataset.test : &loader->dataset.train;
+}
+
+static int64_t *rows_new(Arena *arena, int64_t count, const bool *is_wanted) {
+    int64_t *rows = arena_new_array(arena, int64_t, count), used = 0;
+    for (int64_t i = 0; i < count; i++)
+        if (!is_wanted || is_wanted[i]) rows[used++] = i;
+    return rows;
+}
+
+static bool split_rows(Loader *loader, Arena *arena, Error *err) {
+    int64_t count = loader->dataset.train.count, kept = loader->config->validation;
+    int64_t batch = loader->config->batch;
+    if (count > UINT32_MAX) return FAIL(err, ERROR_INPUT, "over 2^32 training rows");
+    if (count - kept < batch)
+        return FAIL(err, ERROR_INPUT,
+                    "%lld training images less %lld for validation do not fill one batch of %lld: "
+                    "lower `validation` or `batch`",
+                    (long long)count, (long long)kept, (long long)batch);
+    uint32_t *order = arena_new_array(arena, uint32_t, count);
+    random_permutation((RandomKey){loader->seed, RANDOM_SPLIT, 0}, count, order);
+    bool *is_train = arena_new_array(arena, bool, count);
+    bool *is_validation = arena_new_array(arena, bool, count);
+    for (int64_t i = 0; i < count; i++)
+        *(i < kept ? &is_validation[order[i]] : &is_train[order[i]]) = true;
+    loader->rows[LOADER_TRAIN] = count - kept;
+    loader->rows[LOADER_VALIDATION] = kept;
+    loader->rows[LOADER_TEST] = loader->dataset.test.count;
+    loader->row_of[LOADER_TRAIN] = rows_new(arena, count, is_train);
+    loader->row_of[LOADER_VALIDATION] = rows_new(arena, count, is_validation);
+    loader->row_of[LOADER_TEST] = rows_new(arena, loader->dataset.test.count, NULL);
+    loader->order = order; /* as long as any epoch's */
+    loader->order_epoch = -1;
+    return true;
+}
+
+static void moments_set(Loader *loader, int64_t channel, double mean, double square) {
+    double variance = square - mean * mean;
+    loader->mean[channel] = (float)mean;
+    /* A channel that never changes is centred, not scaled. */
+    loader->deviation[channel] = variance > 1e-12 * square ? (float)sqrt(variance) : 1.0f;
+}
+
+/* Of bytes: exact, from counts of each value. */
+static void measure_bytes(Loader *loader, Arena *arena) {
+    int64_t channels = loader->dataset.channels, pixels = dataset_pixels(&loader->dataset);
+    int64_t *seen = arena_new_array(arena, int64_t, channels * 256);
+    for (int64_t i = 0; i < loader->rows[LOADER_TRAIN]; i++) {
+        const unsigned char *row = (const unsigned char *)loader->dataset.train.pixels +
+                                   loader->row_of[LOADER_TRAIN][i] * pixels;
+        for (int64_t p = 0, c = 0; p < pixels; p++) {
+            seen[c * 256 + row[p]]++;
+            if (++c == channels) c = 0;
+        }
+    }
+    double count = (double)(loader->rows[LOADER_TRAIN] * (pixels / channels));
+    for (int64_t c = 0; c < channels; c++) {
+        double sum = 0, squares = 0;
+        for (int v = 0; v < 256; v++) {
+            sum += (double)seen[c * 256 + v] * v;
+            squares += (double)seen[c * 256 + v] * v * v;
+        }
+        moments_set(loader, c, sum / count, squares / count);
+    }
+}
+
+static void measure_floats(Loader *loader, Arena *arena) {
+    int64_t channels = loader->dataset.channels, pixels = dataset_pixels(&loader->dataset);
+    double *sum = arena_new_array(arena, double, channels);
+    double *squares = arena_new_array(arena, double, channels);
+    for (int64_t i = 0; i < loader->rows[LOADER_TRAIN]; i++) {
+        const float *row =
+            (const float *)loader->dataset.train.pixels + loader->row_of[LOADER_TRAIN][i] * pixels;
+        for (int64_t p = 0; p < pixels; p++) {
+            sum[p % channels] += (double)row[p];
+            squares[p % channels] += (double)row[p] * (double)row[p];
+        }
+    }
+    double count = (double)(loader->rows[LOADER_TRAIN] * (pixels / channels));
+    for (int64_t c = 0; c < channels; c++)
+        moments_set(loader, c, sum[c] / count, squares[c] / count);
+}
+
+static void normalization_set(Loader *loader, Arena *arena) {
+    int64_t channels = loader->dataset.channels;
+    bool is_bytes = loader->dataset.pixel_type == PIXEL_U8;
+    loader->mean = arena_new_array(arena, float, channels);
+    loader->deviation = arena_new_array(arena, float, channels);
+    bool is_unit = loader->config->normalize == NORMALIZE_UNIT && is_bytes;
+    for (int64_t c = 0; c < channels; c++) loader->deviation[c] = is_unit ? 255.0f : 1.0f;
+    if (loader->config->normalize == NORMALIZE_STANDARD) {
+        ArenaMark mark = arena_mark(arena);
+        (is_bytes ? measure_bytes : measure_floats)(loader, arena);
+        arena_rewind(arena, mark);
+    }
+    if (!is_bytes) return;
+    loader->table = arena_new_array(arena, float, channels * 256);
+    for (int64_t v = 0; v < 256; v++)
+        for (int64_t c = 0; c < channels; c++)
+            loader->table[v * channels + c] = ((float)v - loader->mean[c]) / loader->deviation[c];
+}
+
+/* ---- One image ---- */
+
+/* Where the crop starts, from -padding to padding, and whether it is mirrored. */
+typedef struct Change {
+    int64_t y, x;
+    bool is_flipped;
+} Change;
+
+static Change change_of(const Loader *loader, int64_t epoch, int64_t row) {
+    RandomKey key = {loader->seed, RANDOM_AUGMENT, (uint64_t)epoch};
+    Random4 random = random_words(key, (uint64_t)row);
+    int64_t padding = loader->config->augment.crop_padding, places = 2 * padding + 1;
+    return (Change){
+        .y = (int64_t)((uint64_t)random.word[0] * (uint64_t)places >> 32) - padding,
+        .x = (int64_t)((uint64_t)random.word[1] * (uint64_t)places >> 32) - padding,
+        .is_flipped = loader->config->augment.flip && random.word[2] >> 31,
+    };
+}
+
+/* `pixel` NULL: a stored zero, which pads. */
+static void pixel_write(const Loader *loader, const void *pixel, float *out) {
+    int64_t channels = loader->dataset.channels;
+    if (loader->table) {
+        const unsigned char *bytes = pixel;
+        for (int64_t c = 0; c < channels; c++)
+            out[c] = loader->table[(bytes ? bytes[c] : 0) * channels + c];
+    } else {
+        const float *values = pixel;
+        for (int64_t c = 0; c < channels; c++)
+            out[c] = ((values ? values[c] : 0.0f) - loader->mean[c]) / loader->deviation[c];
+    }
+}
+
+static void image_write(const Loader *loader, const unsigned char *stored, Change change,
+                        float *out) {
+    int64_t height = loader->dataset.height, width = loader->dataset.width;
+    int64_t channels = loader->dataset.channels;
+    int64_t pixel_bytes = channels * (loader->table ? 1 : (int64_t)sizeof(float));
+    for (int64_t y = 0; y < height; y++)
+        for (int64_t x = 0; x < width; x++, out += channels) {
+            int64_t from_y = y + change.y;
+            int64_t from_x = (change.is_flipped ? width - 1 - x : x) + change.x;
+            bool is_inside = from_y >= 0 && from_y < height && from_x >= 0 && from_x < width;
+            pixel_write(loader, is_inside ? stored + (from_y * width + from_x) * pixel_bytes : NULL,
+                        out);
+        }
+}
+
+/* ---- One batch ---- */
+
+static int64_t batch_size(const Loader *loader, LoaderSplit split) {
+    return split == LOADER_TRAIN ? loader->config->batch : loader->config->eval_batch;
+}
+
+static void order_epoch(Loader *loader, int64_t epoch) {
+    if (loader->order_epoch == epoch) return;
+    random_permutation((RandomKey){loader->seed, RANDOM_SHUFFLE, (uint64_t)epoch},
+                       loader->rows[LOADER_TRAIN], loader->order);
+    loader->order_epoch = epoch;
+}
+
+static void buffer_fill(Loader *loader, Request request, Buffer *buffer) {
+    bool is_training = request.split == LOADER_TRAIN;
+    if (is_training) order_epoch(loader, request.epoch);
+    const DatasetPart *part = part_of(loader, request.split);
+    int64_t first = request.index * batch_size(loader, request.split);
+    int64_t left = loader->rows[request.split] - first;
+    int64_t pixels = dataset_pixels(&loader->dataset), bytes = dataset_row_bytes(&loader->dataset);
+    buffer->count =
+        left < batch_size(loader, request.split) ? left : batch_size(loader, request.split);
+    for (int64_t i = 0; i < buffer->count; i++) {
+        int64_t place = is_training ? (int64_t)loader->order[first + i] : first + i;
+        int64_t row = loader->row_of[request.split][place];
+        Change change = is_training ? change_of(loader, request.epoch, row) : (Change){0};
+        image_write(loader, (const unsigned char *)part->pixels + row * bytes, change,
+                    buffer->images + i * pixels);
+        buffer->labels[i] = part->labels[row];
+    }
+    buffer->request = request;
+}
+
+static bool request_equal(Request a, Request b) {
+    return a.split == b.split && a.index == b.index &&
+           (a.epoch == b.epoch || a.split != LOADER_TRAIN);
+}
+
+static Request request_next(const Loader *loader, Request request) {
+    if (++request.index < loader_batches(loader, request.split)) return request;
+    request.index = 0;
+    request.epoch++;
+    return request;
+}
+
+/* ---- The thread ---- */
+
+static void *prefetch_run(void *argument) {
+    Loader *loader = argument;
+    pthread_mutex_lock(&loader->mutex);
+    while (!loader->is_closing) {
+        if (!loader->is_busy) {
+            pthread_cond_wait(&loader->changed, &loader->mutex);
+            continue;
+        }
+        Buffer *buffer = &loader->buffers[!loader->shown];
+        pthread_mutex_unlock(&loader->mutex);
+        buffer_fill(loader, loader->wanted, buffer);
+        pthread_mutex_lock(&loader->mutex);
+        loader->is_busy = false;
+        pthread_cond_broadcast(&loader->changed);
+    }
+    pthread_mutex_unlock(&loader->mutex);
+    return NULL;
+}
+
+/* Signals stay with the thread that handles them. */
+static bool prefetch_start(Loader *loader, Error *err) {
+    sigset_t all, before;
+    sigfillset(&all);
+    pthread_mutex_init(&loader->mutex, NULL);
+    pthread_cond_init(&loader->changed, NULL);
+    pthread_sigmask(SIG_SETMASK, &all, &before);
+    int failure = pthread_create(&loader->thread, NULL, prefetch_run, loader);
+    pthread_sigmask(SIG_SETMASK, &before, NULL);
+    if (failure) return FAIL(err, ERROR_SYSTEM, "cannot start a thread: %s", strerror(failure));
+    loader->has_thread = true;
+    return true;
+}
+
+static void prefetch_wait(Loader *loader) {
+    if (!loader->has_thread) return;
+    pthread_mutex_lock(&loader->mutex);
+    while (loader->is_busy) pthread_cond_wait(&loader->changed, &loader->mutex);
+    pthread_mutex_unlock(&loader->mutex);
+}
+
+static void prefetch_ask(Loader *loader, Request request) {
+    if (!loader->has_thread) return;
+    pthread_mutex_lock(&loader->mutex);
+    loader->wanted = request;
+    loader->is_busy = true;
+    pthread_cond_broadcast(&loader->changed);
+    pthread_mutex_unlock(&loader->mutex);
+}
+
+/* ---- Use ---- */
+
+bool loader_open(Variant data, uint64_t seed, Arena *arena, Loader **out, Error *err) {
+    Loader *loader = arena_zalloc(arena, sizeof *loader);
+    loader->config = data.config; /* the first member of every data set's config */
+    loader->seed = seed;
+    TRY(dataset_open(data, arena, &loader->dataset, err));
+    TRY(split_rows(loader, arena, err));
+    normalization_set(loader, arena);
+    int64_t train = loader->config->batch, eval = loader->config->eval_batch;
+    size_t most = (size_t)(train > eval ? train : eval);
+    size_t pixels = (size_t)dataset_pixels(&loader->dataset);
+    for (int i = 0; i < 2; i++) {
+        loader->buffers[i].request.index = -1;
+        loader->buffers[i].images = arena_new_array(arena, float, checked_mul(most, pixels));
+        loader->buffers[i].labels = arena_new_array(arena, int32_t, most);
+    }
+    if (loader->config->prefetch) TRY(prefetch_start(loader, err));
+    *out = loader;
+    return true;
+}
+
+void loader_close(Loader *loader) {
+    if (!loader || !loader->has_thread) return;
+    pthread_mutex_lock(&loader->mutex);
+    loader->is_closing = true;
+    pthread_cond_broadcast(&loader->changed);
+    pthread_mutex_unlock(&loader->mutex);
+    pthread_join(loader->thread, NULL);
+    pthread_cond_destroy(&loader->changed);
+    pthread_mutex_destroy(&loader->mutex);
+    loader->has_thread = false;
+}
+
+const Dataset *loader_dataset(const Loader *loader) {
+    return &loader->dataset;
+}
+const LoaderConfig *loader_config(const Loader *loader) {
+    return loader->config;
+}
+int64_t loader_rows(const Loader *loader, LoaderSplit split) {
+    return loader->rows[split];
+}
+const float *loader_mean(const Loader *loader) {
+    return loader->mean;
+}
+const float *loader_deviation(const Loader *loader) {
+    return loader->deviation;
+}
+
+int64_t loader_batches(const Loader *loader, LoaderSplit split) {
+    int64_t size = batch_size(loader, split), rows = loader->rows[split];
+    return split == LOADER_TRAIN ? rows / size : (rows + size - 1) / size;
+}
+
+Batch loader_batch(Loader *loader, LoaderSplit split, int64_t epoch, int64_t index) {
+    assert(index >= 0 && index < loader_batches(loader, split));
+    Request request = {split, epoch, index};
+    prefetch_wait(loader);
+    Buffer *buffer = &loader->buffers[!loader->shown];
+    if (!request_equal(buffer->request, request)) buffer_fill(loader, request, buffer);
+    loader->shown = !loader->shown;
+    prefetch_ask(loader, request_next(loader, request));
+    return (Batch){buffer->images, buffer->labels, buffer->count};
+}

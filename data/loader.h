@@ -1,0 +1,102 @@
+/* Batches: a data set's rows split, shuffled, normalised, augmented, as f32 NHWC images with
+ * labels.
+ *
+ * A batch is a pure function of (settings, seed, split, epoch, index): neither the history of
+ * calls, nor prefetching, nor the number of threads changes a bit, so a run resumes at any batch.
+ *   Validation rows: the first `validation` of a permutation keyed by RANDOM_SPLIT.
+ *   Training order:  a permutation keyed by RANDOM_SHUFFLE and the epoch; the rows that do not fill
+ *                    a last batch are left out of that epoch.
+ *   Augmentation:    keyed by RANDOM_AUGMENT, the epoch and the row in the data set.
+ *   Validation and test: every row, in the data set's order; the last batch may be smaller. */
+#ifndef NIBBLE_DATA_LOADER_H
+#define NIBBLE_DATA_LOADER_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "core/arena.h"
+#include "core/error.h"
+#include "core/field.h"
+#include "data/dataset.h"
+
+typedef enum Normalize { NORMALIZE_NONE, NORMALIZE_UNIT, NORMALIZE_STANDARD } Normalize;
+
+typedef struct AugmentConfig {
+    int64_t crop_padding;
+    bool flip;
+} AugmentConfig;
+
+/* Every data set's config struct begins with this one, as `loader`. */
+typedef struct LoaderConfig {
+    int64_t batch, eval_batch, validation;
+    int normalize; /* Normalize */
+    AugmentConfig augment;
+    bool prefetch;
+} LoaderConfig;
+
+extern const char *const loader_normalize_choices[];
+extern const Field loader_augment_fields[];
+
+/* The rows of a LoaderConfig that is member `loader` of `Type`; the first in a data set's table. */
+#define LOADER_INT_(Type, name_, fallback_, min_, max_, help_)                                     \
+    {                                                                                              \
+        .name = #name_, .type = FIELD_TYPE_INT, .offset = offsetof(Type, loader.name_),            \
+        .fallback = fallback_, .min = min_, .max = max_, .help = help_                             \
+    }
+#define LOADER_FIELDS(Type)                                                                        \
+    LOADER_INT_(Type, batch, "128", 1, 65536, "images per training step"),                         \
+        LOADER_INT_(Type, eval_batch, "500", 1, 65536, "images per step of an evaluation"),        \
+        LOADER_INT_(Type, validation, "5000", 0, 1e9,                                              \
+                    "training images kept aside for choosing the best checkpoint"),                \
+        {.name = "normalize",                                                                      \
+         .type = FIELD_TYPE_CHOICE,                                                                \
+         .offset = offsetof(Type, loader.normalize),                                               \
+         .fallback = "standard",                                                                   \
+         .choices = loader_normalize_choices,                                                      \
+         .help = "none: as stored; unit: bytes / 255; standard: mean 0, deviation 1 per channel"}, \
+        {.name = "augment",                                                                        \
+         .type = FIELD_TYPE_STRUCT,                                                                \
+         .offset = offsetof(Type, loader.augment),                                                 \
+         .fallback = "{}",                                                                         \
+         .fields = loader_augment_fields,                                                          \
+         .help = "random changes of the training images"},                                         \
+    {                                                                                              \
+        .name = "prefetch", .type = FIELD_TYPE_BOOL, .offset = offsetof(Type, loader.prefetch),    \
+        .fallback = "true", .help = "a thread prepares the next batch"                             \
+    }
+
+typedef enum LoaderSplit {
+    LOADER_TRAIN,
+    LOADER_VALIDATION,
+    LOADER_TEST,
+    LOADER_SPLIT_COUNT
+} LoaderSplit;
+
+typedef struct Batch {
+    const float *images;   /* [count, height, width, channels] */
+    const int32_t *labels; /* [count] */
+    int64_t count;
+} Batch;
+
+typedef struct Loader Loader;
+
+/* Reads the data set that `data` names (a row of dataset_kinds and its config) and starts the
+ * prefetch thread if it is wanted. Everything lives in `arena`; loader_close before it goes.
+ * Data sets of untrusted files start a child process here: call before parallel_init. */
+bool loader_open(Variant data, uint64_t seed, Arena *arena, Loader **out, Error *err);
+void loader_close(Loader *loader); /* accepts NULL */
+
+const Dataset *loader_dataset(const Loader *loader);
+const LoaderConfig *loader_config(const Loader *loader);
+int64_t loader_rows(const Loader *loader, LoaderSplit split);
+int64_t loader_batches(const Loader *loader, LoaderSplit split); /* per epoch */
+
+/* An image is (stored - mean[c]) / deviation[c]; [channels] each. */
+const float *loader_mean(const Loader *loader);
+const float *loader_deviation(const Loader *loader);
+
+/* Batch `index`, from 0 to loader_batches - 1; `epoch` matters for training only. The batch is
+ * valid until the next call. Allocates nothing. One thread at a time may call. */
+Batch loader_batch(Loader *loader, LoaderSplit split, int64_t epoch, int64_t index);
+
+#endif

@@ -1,0 +1,151 @@
+#include "data/sandbox.h"
+
+#include <errno.h>
+#include <poll.h>
+#include <signal.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/prctl.h>
+#include <sys/resource.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
+#define HAS_SHADOW_MEMORY true
+#elif defined(__has_feature)
+#if __has_feature(address_sanitizer) || __has_feature(thread_sanitizer)
+#define HAS_SHADOW_MEMORY true
+#endif
+#endif
+#ifndef HAS_SHADOW_MEMORY
+#define HAS_SHADOW_MEMORY false
+#endif
+
+/* ---- The child ---- */
+
+static int64_t address_space_now(void) {
+    long long pages = 0;
+    FILE *statm = fopen("/proc/self/statm", "re");
+    if (!statm) return 0;
+    if (fscanf(statm, "%lld", &pages) != 1) pages = 0;
+    fclose(statm);
+    return pages * sysconf(_SC_PAGESIZE);
+}
+
+/* The hard limit lies one above: at the hard limit of processor time the signal would be SIGKILL.
+ */
+static void limit(int resource, int64_t value) {
+    struct rlimit bound = {(rlim_t)value, (rlim_t)value + 1};
+    setrlimit((__rlimit_resource_t)resource, &bound);
+}
+
+static void child_confine(SandboxLimits limits, int output, int errors) {
+    static const int ours[] = {SIGINT, SIGTERM, SIGHUP, SIGSEGV, SIGBUS, SIGFPE, SIGABRT, SIGXCPU};
+    for (size_t i = 0; i < sizeof ours / sizeof *ours; i++) signal(ours[i], SIG_DFL);
+    signal(SIGPIPE, SIG_IGN);
+    prctl(PR_SET_PDEATHSIG, SIGKILL);
+    int low = output < errors ? output : errors, high = output < errors ? errors : output;
+    if (low > 3) close_range(3, (unsigned)low - 1, 0);
+    if (high > low + 1) close_range((unsigned)low + 1, (unsigned)high - 1, 0);
+    close_range((unsigned)high + 1, ~0U, 0);
+    limit(RLIMIT_CORE, 0);
+    limit(RLIMIT_FSIZE, 0);
+    limit(RLIMIT_CPU, limits.processor_seconds);
+    if (!HAS_SHADOW_MEMORY) limit(RLIMIT_AS, address_space_now() + limits.memory_bytes);
+}
+
+static _Noreturn void child_run(SandboxWork work, const void *context, SandboxLimits limits,
+                                int output, int errors) {
+    Error err = {0};
+    child_confine(limits, output, errors);
+    if (work(context, output, &err)) _exit(0);
+    (void)!write(errors, err.message, strlen(err.message));
+    _exit(err.code == ERROR_INPUT ? 2 : 1);
+}
+
+bool sandbox_write(int output, const void *bytes, size_t count, Error *err) {
+    for (size_t done = 0; done < count;) {
+        ssize_t put = write(output, (const char *)bytes + done, count - done);
+        if (put < 0 && errno == EINTR) continue;
+        if (put < 0) return FAIL(err, ERROR_SYSTEM, "cannot pass data on: %s", strerror(errno));
+        done += (size_t)put;
+    }
+    return true;
+}
+
+/* ---- The parent ---- */
+
+bool sandbox_start(SandboxWork work, const void *context, SandboxLimits limits, const char *name,
+                   Sandbox *out, Error *err) {
+    int output[2], errors[2];
+    if (pipe2(output, 0)) return FAIL(err, ERROR_SYSTEM, "%s: no pipe: %s", name, strerror(errno));
+    if (pipe2(errors, 0)) {
+        close(output[0]);
+        close(output[1]);
+        return FAIL(err, ERROR_SYSTEM, "%s: no pipe: %s", name, strerror(errno));
+    }
+    fflush(NULL); /* what is buffered is ours to print, once */
+    pid_t child = fork();
+    if (child == 0) child_run(work, context, limits, output[1], errors[1]);
+    int cause = errno;
+    close(output[1]);
+    close(errors[1]);
+    *out = (Sandbox){child, output[0], errors[0], name};
+    if (child > 0) return true;
+    close(output[0]);
+    close(errors[0]);
+    return FAIL(err, ERROR_SYSTEM, "%s: no process: %s", name, strerror(cause));
+}
+
+static int child_wait(Sandbox *sandbox) {
+    int status = 0;
+    while (sandbox->child > 0 && waitpid(sandbox->child, &status, 0) < 0 && errno == EINTR) {
+    }
+    sandbox->child = 0;
+    return status;
+}
+
+/* Why the child's output ended early. */
+static bool child_failed(Sandbox *sandbox, Error *err) {
+    char message[400];
+    ssize_t length = read(sandbox->errors, message, sizeof message - 1);
+    int status = child_wait(sandbox);
+    message[length > 0 ? length : 0] = '\0';
+    for (char *c = message; *c; c++)
+        if ((unsigned char)*c < ' ') *c = ' ';
+    if (length > 0 && WIFEXITED(status))
+        return FAIL(err, WEXITSTATUS(status) == 2 ? ERROR_INPUT : ERROR_SYSTEM, "%s", message);
+    if (WIFSIGNALED(status) && WTERMSIG(status) == SIGXCPU)
+        return FAIL(err, ERROR_INPUT, "%s: reading it takes too long", sandbox->name);
+    if (WIFSIGNALED(status) && (WTERMSIG(status) == SIGINT || WTERMSIG(status) == SIGTERM))
+        return FAIL(err, ERROR_STOPPED, "%s: stopped while it was read", sandbox->name);
+    if (WIFSIGNALED(status) && WTERMSIG(status) != SIGKILL)
+        return FAIL(err, ERROR_INPUT, "%s: damaged: its reader crashed (%s)", sandbox->name,
+                    strsignal(WTERMSIG(status)));
+    return FAIL(err, ERROR_INPUT, "%s: damaged: its reader ended early (wait status %d)",
+                sandbox->name, status);
+}
+
+bool sandbox_read(Sandbox *sandbox, const SandboxLimits *limits, void *bytes, size_t count,
+                  Error *err) {
+    for (size_t done = 0; done < count;) {
+        struct pollfd wait = {sandbox->output, POLLIN, 0};
+        int ready = poll(&wait, 1, limits->stall_seconds * 1000);
+        if (ready < 0 && errno == EINTR) continue;
+        if (ready == 0)
+            return FAIL(err, ERROR_INPUT, "%s: reading it came to a halt for %d seconds",
+                        sandbox->name, limits->stall_seconds);
+        ssize_t got = ready < 0 ? -1 : read(sandbox->output, (char *)bytes + done, count - done);
+        if (got < 0 && errno == EINTR) continue;
+        if (got <= 0) return child_failed(sandbox, err);
+        done += (size_t)got;
+    }
+    return true;
+}
+
+void sandbox_stop(Sandbox *sandbox) {
+    if (sandbox->child > 0) kill(sandbox->child, SIGKILL);
+    child_wait(sandbox);
+    close(sandbox->output);
+    close(sandbox->errors);
+}

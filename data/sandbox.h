@@ -1,0 +1,42 @@
+/* Work on bytes that nobody checked, in a child process that may crash, stall or swell.
+ *
+ * The child has none of our open files, cannot write any, leaves no core dump, and dies at limits of
+ * memory and processor time; it streams its result through a pipe. Best started before OpenMP and
+ * BLAS have threads; the work itself must use neither. What comes out of the pipe is as untrusted as
+ * the file. */
+#ifndef NIBBLE_DATA_SANDBOX_H
+#define NIBBLE_DATA_SANDBOX_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <sys/types.h>
+
+#include "core/error.h"
+
+typedef struct Sandbox {
+    pid_t child;
+    int output, errors; /* ends of pipes */
+    const char *name;
+} Sandbox;
+
+typedef struct SandboxLimits {
+    int64_t memory_bytes; /* beyond what this process has now; not under AddressSanitizer */
+    int processor_seconds;
+    int stall_seconds; /* longest wait for the next byte */
+} SandboxLimits;
+
+/* Runs in the child; writes its result with sandbox_write. */
+typedef bool (*SandboxWork)(const void *context, int output, Error *err);
+bool sandbox_write(int output, const void *bytes, size_t count, Error *err);
+
+/* `name` is for messages and must outlive the sandbox. */
+bool sandbox_start(SandboxWork work, const void *context, SandboxLimits limits, const char *name,
+                   Sandbox *out, Error *err);
+/* Exactly `count` bytes of the result, or the child's own error, or how it died. */
+bool sandbox_read(Sandbox *sandbox, const SandboxLimits *limits, void *bytes, size_t count,
+                  Error *err);
+/* Ends the child, whether it was done or not. */
+void sandbox_stop(Sandbox *sandbox);
+
+#endif

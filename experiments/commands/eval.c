@@ -1,0 +1,54 @@
+/* nibble eval DIR [--json] */
+#include <stdio.h>
+
+#include "experiments/commands.h"
+#include "experiments/experiment.h"
+#include "experiments/summary.h"
+
+enum { JSON };
+
+static void print_text(const Json *json) {
+    double fp32 = 0, quantized = 0;
+    json_get_number(json, "fp32.accuracy", &fp32);
+    json_get_number(json, "quantized.accuracy", &quantized);
+    printf("FP32 accuracy      %.4f\nquantized accuracy %.4f\n\n", fp32, quantized);
+    printf("%-36s %12s %12s %10s\n", "layer", "weight bits", "input bits", "SQNR dB");
+    for (int i = 0; i < json_count(json, "layers"); i++) {
+        const Json *layer = json_element(json, "layers", i);
+        int64_t bits = 0, activation_bits = 0;
+        double sqnr = 0;
+        json_get_int(layer, "bits", &bits);
+        json_get_int(layer, "activation_bits", &activation_bits);
+        bool has_noise = json_get_number(layer, "sqnr_db", &sqnr);
+        printf("%-36s %12ld %12ld ", json_get_text(layer, "name"), (long)bits, (long)activation_bits);
+        if (has_noise)
+            printf("%10.1f\n", sqnr);
+        else
+            printf("%10s\n", "exact");
+    }
+}
+
+static bool run(const Arguments *a, Error *err) {
+    Arena *arena = arena_new("configuration");
+    Experiment e;
+    Json *json = NULL;
+    bool ok = experiment_open_run(a->items[0], arena, &e, err) && summary_evaluate(&e, &json, err);
+    if (ok && a->values[JSON])
+        printf("%s\n", json_line(json, arena));
+    else if (ok)
+        print_text(json);
+    json_free(json);
+    experiment_close(&e);
+    arena_free(arena);
+    return ok;
+}
+
+const Command command_eval = {
+    .name = "eval",
+    .synopsis = "eval DIR [--json]",
+    .help = "accuracy of the FP32 shadow and of the quantized network on the test set, layer by layer",
+    .min_items = 1,
+    .max_items = 1,
+    .options = {[JSON] = {"--json", NULL, "one JSON object"}},
+    .run = run,
+};

@@ -1,0 +1,108 @@
+/* nibble help [topic]: walked from the rows. */
+#include <stdio.h>
+#include <string.h>
+
+#include "autograd/ops.h"
+#include "data/dataset.h"
+#include "experiments/commands.h"
+#include "experiments/config.h"
+#include "experiments/models.h"
+#include "optim/optimizer.h"
+#include "optim/schedule.h"
+
+/* A topic that is a table of kinds. */
+typedef struct Topic {
+    const char *name, *help;
+    const KindTable *kinds;
+} Topic;
+
+static const Topic topics[] = {
+    {"models", "model.kind", &model_kinds},
+    {"layers", "what a sequential model is written with", &layer_kinds},
+    {"datasets", "data.kind", &dataset_kinds},
+    {"quantizers", "quant.weights.quantizer, quant.activations.quantizer", &quantizer_kinds},
+    {"optimizers", "optimizer.kind", &optimizer_kinds},
+    {"schedules", "schedule.kind", &schedule_kinds},
+};
+enum { TOPIC_COUNT = sizeof topics / sizeof *topics };
+
+static void print_line(void *context, const char *text) {
+    (void)context;
+    puts(text);
+}
+
+static void print_overview(void) {
+    puts("nibble trains neural networks that fit in a few bits.\n");
+    puts("Commands");
+    for (int i = 0; i < command_count; i++) {
+        printf("  nibble %s\n", command_rows[i]->synopsis);
+        printf("      %s\n", command_rows[i]->help);
+    }
+    puts("\nTopics (nibble help TOPIC, or the name of anything listed there)");
+    puts("  config       every setting of a configuration, with its default");
+    for (int i = 0; i < TOPIC_COUNT; i++) printf("  %-12s %s\n", topics[i].name, topics[i].help);
+    puts("  ops          differentiable operations");
+    puts("\nExit codes: 0 done, 1 failed, 2 the input is wrong, 130 and 143 stopped by a signal.");
+}
+
+static void print_command(const Command *command) {
+    printf("nibble %s\n\n%s\n", command->synopsis, command->help);
+    for (int i = 0; i < COMMAND_OPTIONS_MAX && command->options[i].name; i++) {
+        const CommandOption *option = &command->options[i];
+        char usage[64];
+        snprintf(usage, sizeof usage, "%s %s", option->name, option->value ? option->value : "");
+        printf("  %-16s %s\n", usage, option->help);
+    }
+}
+
+static bool print_kind(const char *name) {
+    bool found = false;
+    for (int i = 0; i < TOPIC_COUNT; i++) {
+        const Kind *kind = kind_find(topics[i].kinds, name);
+        if (!kind) continue;
+        printf("%s# %s '%s': %s\n", found ? "\n" : "", topics[i].kinds->noun, name, kind->help);
+        kind_help(kind, 0, print_line, NULL);
+        found = true;
+    }
+    return found;
+}
+
+static bool print_topic(const char *name) {
+    if (!strcmp(name, "config")) {
+        fields_help(experiment_fields, 0, print_line, NULL);
+        return true;
+    }
+    if (!strcmp(name, "ops")) {
+        for (int i = 0; i < op_row_count; i++) puts(op_rows[i]->name);
+        return true;
+    }
+    for (int i = 0; i < TOPIC_COUNT; i++) {
+        if (strcmp(name, topics[i].name)) continue;
+        kinds_help(topics[i].kinds, 0, print_line, NULL);
+        return true;
+    }
+    for (int i = 0; i < command_count; i++) {
+        if (strcmp(name, command_rows[i]->name)) continue;
+        print_command(command_rows[i]);
+        return true;
+    }
+    return print_kind(name);
+}
+
+static bool run(const Arguments *a, Error *err) {
+    if (!a->count) {
+        print_overview();
+        return true;
+    }
+    if (print_topic(a->items[0])) return true;
+    return FAIL(err, ERROR_INPUT, "no help on '%s'; 'nibble help' lists the topics", a->items[0]);
+}
+
+const Command command_help = {
+    .name = "help",
+    .synopsis = "help [TOPIC]",
+    .help = "commands, settings, and everything that can be named in a configuration",
+    .min_items = 0,
+    .max_items = 1,
+    .run = run,
+};

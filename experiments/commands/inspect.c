@@ -1,0 +1,89 @@
+/* nibble inspect FILE: what is in a checkpoint or a packed model. */
+#include <stdio.h>
+#include <string.h>
+
+#include "data/h5.h"
+#include "experiments/commands.h"
+
+static void print_numbers(const H5Reader *r, const char *name, int depth, Arena *arena) {
+    H5Number *numbers;
+    int count;
+    Error ignored = {0};
+    if (!h5_read_numbers(r, name, arena, &numbers, &count, &ignored)) return;
+    for (int i = 0; i < count; i++) {
+        printf("%*s@%s = ", 2 * depth, "", numbers[i].name);
+        if (numbers[i].is_float)
+            printf("%.9g\n", numbers[i].real);
+        else
+            printf("%ld\n", (long)numbers[i].integer);
+    }
+}
+
+/* The range of an f32 tensor, which tells at a glance whether it trained. */
+static void print_range(const H5Reader *r, const char *name, const H5Info *info, Arena *arena) {
+    int64_t count = shape_count(info->shape);
+    Error ignored = {0};
+    ArenaMark mark = arena_mark(arena);
+    float *x = arena_new_array(arena, float, count ? count : 1);
+    if (count && h5_read_tensor(r, name, H5_F32, info->shape, x, &ignored)) {
+        float low = x[0], high = x[0];
+        for (int64_t i = 1; i < count; i++) {
+            if (x[i] < low) low = x[i];
+            if (x[i] > high) high = x[i];
+        }
+        printf("  %.4g .. %.4g", (double)low, (double)high);
+    }
+    arena_rewind(arena, mark);
+}
+
+static bool print_tree(const H5Reader *r, const char *name, int depth, Arena *arena, Error *err) {
+    H5Info info;
+    TRY(h5_read_info(r, name, &info, err));
+    const char *slash = strrchr(name, '/');
+    if (*name) printf("%*s%s", 2 * (depth - 1), "", slash ? slash + 1 : name);
+    char text[SHAPE_TEXT_BYTES];
+    switch (info.what) {
+    case H5_TEXT: printf("  text, %ld bytes\n", (long)info.bytes); return true;
+    case H5_TENSOR:
+        printf("  %s %s", h5_element_name(info.element), shape_text(info.shape, text));
+        if (info.element == H5_F32) print_range(r, name, &info, arena);
+        putchar('\n');
+        print_numbers(r, name, depth, arena);
+        return true;
+    case H5_GROUP: break;
+    }
+    if (*name) printf("/\n");
+    print_numbers(r, name, depth, arena);
+    const char **names;
+    int count;
+    TRY(h5_read_names(r, name, arena, &names, &count, err));
+    for (int i = 0; i < count; i++) {
+        const char *child = *name ? arena_format(arena, "%s/%s", name, names[i]) : names[i];
+        TRY(print_tree(r, child, depth + 1, arena, err));
+    }
+    return true;
+}
+
+static bool run(const Arguments *a, Error *err) {
+    Arena *arena = arena_new("inspected file");
+    H5Reader *r = h5_read_open(a->items[0], arena, err);
+    bool ok = r != NULL;
+    if (ok) {
+        char digest[33];
+        h5_read_digest(r, digest);
+        printf("%s\ndigest %s (XXH3-128), verified\n", a->items[0], digest);
+        ok = print_tree(r, "", 0, arena, err);
+    }
+    h5_read_close(r);
+    arena_free(arena);
+    return ok;
+}
+
+const Command command_inspect = {
+    .name = "inspect",
+    .synopsis = "inspect FILE",
+    .help = "list what a checkpoint or packed model holds, after checking its digest",
+    .min_items = 1,
+    .max_items = 1,
+    .run = run,
+};

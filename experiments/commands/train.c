@@ -1,0 +1,101 @@
+/* nibble train CONFIG --out DIR [key=value ...]   and   nibble train --resume DIR */
+#include <stdio.h>
+#include <string.h>
+
+#include "core/log.h"
+#include "experiments/checkpoint.h"
+#include "experiments/commands.h"
+#include "experiments/experiment.h"
+#include "experiments/json.h"
+#include "experiments/run.h"
+#include "experiments/stop.h"
+#include "experiments/trainer.h"
+
+enum { OUT, RESUME, FORCE };
+
+/* Settings that may change when a run goes on; all others would make it another run. */
+static bool may_change(const char *override) {
+    static const char *const free_settings[] = {"train.steps=", "train.checkpoint_every=",
+                                                "train.threads=", "data.path=", "data.prefetch="};
+    for (size_t i = 0; i < sizeof free_settings / sizeof *free_settings; i++)
+        if (!strncmp(override, free_settings[i], strlen(free_settings[i]))) return true;
+    return false;
+}
+
+static bool read_resumed(const char *directory, const Arguments *a, Arena *arena,
+                         ExperimentConfig *config, Error *err) {
+    TRY(run_exists(directory, err));
+    for (int i = 0; i < a->count; i++)
+        if (!may_change(a->items[i]))
+            return FAIL(err, ERROR_INPUT,
+                        "'%s' cannot change in a run that goes on (train.steps, train.checkpoint_every, "
+                        "train.threads, data.path and data.prefetch can)", a->items[i]);
+    return config_read(run_path(arena, directory, RUN_CONFIG), a->count, a->items, arena, config, err);
+}
+
+static void print_table(const char *directory, Arena *arena) {
+    Error ignored = {0};
+    Json *json = json_read_file(run_path(arena, directory, RUN_SUMMARY), &ignored);
+    if (!json) return;
+    double fp32 = 0, quantized = 0, speed = 0;
+    int64_t model_bytes = 0, quantized_bytes = 0, steps = 0;
+    json_get_number(json, "fp32.accuracy", &fp32);
+    json_get_number(json, "quantized.accuracy", &quantized);
+    json_get_number(json, "samples_per_second", &speed);
+    json_get_int(json, "model_bytes", &model_bytes);
+    json_get_int(json, "quantized_bytes", &quantized_bytes);
+    json_get_int(json, "steps", &steps);
+    printf("%-22s %12s %12s\n", "", "FP32", "quantized");
+    printf("%-22s %11.2f%% %11.2f%%\n", "test accuracy", 100 * fp32, 100 * quantized);
+    printf("%-22s %12ld %12ld\n", "model bytes", (long)model_bytes, (long)quantized_bytes);
+    printf("%-22s %12.0f\n", "training images/s", speed);
+    printf("%-22s %12ld\n", "steps", (long)steps);
+    printf("%-22s %s\n", "run directory", directory);
+    printf("%-22s %s/" RUN_REPORT "\n", "report", directory);
+    json_free(json);
+}
+
+static bool train(const ExperimentConfig *config, const char *directory, bool resumes, bool force,
+                  Arena *arena, Error *err) {
+    Experiment e;
+    bool ok = experiment_open(config, arena, &e, err);
+    /* Nothing of an earlier run is touched before everything else is known to be right. */
+    if (ok && !resumes) ok = run_create(directory, force, err);
+    if (ok) ok = run_write_text(run_path(arena, directory, RUN_CONFIG), e.config_text, err);
+    stop_install();
+    ok = ok && trainer_run(&e, directory, resumes, err);
+    if (ok) print_table(directory, arena);
+    experiment_close(&e);
+    return ok;
+}
+
+static bool run(const Arguments *a, Error *err) {
+    const char *directory = a->values[RESUME] ? a->values[RESUME] : a->values[OUT];
+    if (a->values[OUT] && a->values[RESUME])
+        return FAIL(err, ERROR_INPUT, "--out starts a run and --resume goes on with one; give one of them");
+    if (!directory)
+        return FAIL(err, ERROR_INPUT, "give --out DIR, where the run is kept, or --resume DIR");
+    if (!a->values[RESUME] && !a->count)
+        return FAIL(err, ERROR_INPUT, "usage: nibble %s", command_train.synopsis);
+    Arena *arena = arena_new("configuration");
+    ExperimentConfig config;
+    bool ok = a->values[RESUME]
+                  ? read_resumed(directory, a, arena, &config, err)
+                  : config_read(a->items[0], a->count - 1, a->items + 1, arena, &config, err);
+    if (ok && !a->values[RESUME] && !a->values[FORCE]) ok = run_is_free(directory, err);
+    ok = ok && train(&config, directory, a->values[RESUME], a->values[FORCE], arena, err);
+    arena_free(arena);
+    return ok;
+}
+
+const Command command_train = {
+    .name = "train",
+    .synopsis = "train CONFIG --out DIR [key=value ...] | train --resume DIR [key=value ...]",
+    .help = "train a network; ends with its FP32 and its quantized accuracy",
+    .min_items = 0,
+    .max_items = -1,
+    .options = {[OUT] = {"--out", "DIR", "directory of the new run"},
+                [RESUME] = {"--resume", "DIR", "go on with the run in DIR"},
+                [FORCE] = {"--force", NULL, "replace a run that is already in --out"}},
+    .run = run,
+};

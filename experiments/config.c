@@ -1,0 +1,94 @@
+#include "experiments/config.h"
+
+#include <string.h>
+
+#include "core/log.h"
+#include "data/dataset.h"
+#include "experiments/models.h"
+#include "experiments/override.h"
+#include "experiments/yaml.h"
+#include "optim/optimizer.h"
+#include "optim/schedule.h"
+
+static const char *const precisions[] = {"f32", NULL};
+
+static const Field train_fields[] = {
+    FIELD_FLOAT(TrainConfig, epochs, "10", 0, 1e6, "passes over the training images"),
+    FIELD_INT(TrainConfig, steps, "0", 0, INT32_MAX,
+              "stop after this step, with schedules as for all epochs; 0: do not"),
+    FIELD_INT(TrainConfig, accumulate, "1", 1, 65536, "batches whose gradients make one step"),
+    FIELD_INT(TrainConfig, checkpoint_every, "0", 0, INT32_MAX,
+              "steps between saves; 0: at the end of each epoch"),
+    FIELD_INT(TrainConfig, log_every, "50", 1, INT32_MAX, "steps between lines of metrics.jsonl"),
+    FIELD_FLOAT(TrainConfig, label_smoothing, "0", 0, 0.9,
+                "share of the target given to all classes"),
+    FIELD_STRING(TrainConfig, init, "", "run directory or checkpoint to take the weights from"),
+    FIELD_INT(TrainConfig, threads, "0", 0, 256, "threads; 0: all; results do not depend on it"),
+    FIELD_END,
+};
+
+const Field experiment_fields[] = {
+    FIELD_INT(ExperimentConfig, seed, "1", 0, 9007199254740991, "key of everything random"),
+    FIELD_VARIANT(ExperimentConfig, model, REQUIRED, &model_kinds, "the network"),
+    FIELD_VARIANT(ExperimentConfig, data, REQUIRED, &dataset_kinds,
+                  "the images, and how they are fed"),
+    FIELD_CHOICE(ExperimentConfig, precision, "f32", precisions, "of activations and gradients"),
+    FIELD_STRUCT(ExperimentConfig, quant, qat_fields, "quantization"),
+    FIELD_VARIANT(ExperimentConfig, optimizer, "sgd", &optimizer_kinds, "how weights are updated"),
+    FIELD_VARIANT(ExperimentConfig, schedule, "cosine", &schedule_kinds,
+                  "the learning rate's course"),
+    FIELD_STRUCT(ExperimentConfig, train, train_fields, "how long, how often"),
+    FIELD_END,
+};
+
+static void print_line(void *context, const char *text) {
+    (void)context;
+    log_write(LOG_ERROR, "%s", text);
+}
+
+static bool report_faults(const Faults *faults, const char *name, Error *err) {
+    if (!faults->count) return true;
+    faults_print(faults, faults->arena, print_line, NULL);
+    return FAIL(err, ERROR_INPUT,
+                "%s: %d mistake%s in the configuration; 'nibble help config' lists "
+                "every setting",
+                name, faults->count, faults->count == 1 ? "" : "s");
+}
+
+static bool resolve(Node *root, const char *name, int override_count, char *const *overrides,
+                    Arena *arena, Faults *faults, ExperimentConfig *config, Error *err) {
+    for (int i = 0; i < override_count; i++)
+        override_apply(experiment_fields, root, overrides[i], i + 1, arena, faults);
+    *config = (ExperimentConfig){0};
+    fields_read(experiment_fields, root, root->mark, config, arena, faults);
+    TRY(report_faults(faults, name, err));
+    if (!optimizer_check(&config->optimizer, err)) {
+        error_prefix(err, "%s: optimizer", name);
+        return false;
+    }
+    return true;
+}
+
+bool config_read(const char *path, int override_count, char *const *overrides, Arena *arena,
+                 ExperimentConfig *config, Error *err) {
+    Faults faults = {.arena = arena};
+    Node *root = NULL;
+    if (!yaml_read_file(path, arena, &root, &faults, err)) {
+        Error ignored = {0};
+        report_faults(&faults, path, &ignored);
+        return false;
+    }
+    return resolve(root, path, override_count, overrides, arena, &faults, config, err);
+}
+
+bool config_read_text(const char *text, const char *name, int override_count,
+                      char *const *overrides, Arena *arena, ExperimentConfig *config, Error *err) {
+    Faults faults = {.arena = arena};
+    Node *root = NULL;
+    TRY(yaml_read_text(text, strlen(text), name, arena, &root, &faults, err));
+    return resolve(root, name, override_count, overrides, arena, &faults, config, err);
+}
+
+const char *config_write(const ExperimentConfig *config, Arena *arena) {
+    return node_to_yaml(fields_write(experiment_fields, config, arena), arena);
+}

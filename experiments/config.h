@@ -1,0 +1,42 @@
+/* The whole configuration of an experiment: what a YAML file and overrides are read into. */
+#ifndef NIBBLE_EXPERIMENTS_CONFIG_H
+#define NIBBLE_EXPERIMENTS_CONFIG_H
+
+#include "core/field.h"
+#include "qat/prepare.h"
+
+typedef struct TrainConfig {
+    double epochs;
+    int64_t steps;            /* 0: all of them */
+    int64_t accumulate;       /* micro-batches per step */
+    int64_t checkpoint_every; /* steps; 0: once per epoch */
+    int64_t log_every;        /* steps */
+    double label_smoothing;
+    const char *init; /* a run directory or checkpoint file; NULL: from scratch */
+    int64_t threads;  /* 0: all */
+} TrainConfig;
+
+typedef struct ExperimentConfig {
+    int64_t seed;
+    Variant model, data; /* rows of model_kinds, dataset_kinds */
+    int precision;
+    QatConfig quant;
+    Variant optimizer, schedule;
+    TrainConfig train;
+} ExperimentConfig;
+
+extern const Field experiment_fields[];
+
+/* Reads `path`, applies the overrides, checks everything. Every fault is logged as
+ * "file:line:column: what", and the error then only tells how many there were. */
+bool config_read(const char *path, int override_count, char *const *overrides, Arena *arena,
+                 ExperimentConfig *config, Error *err);
+
+/* The same from text that was saved with a checkpoint. */
+bool config_read_text(const char *text, const char *name, int override_count,
+                      char *const *overrides, Arena *arena, ExperimentConfig *config, Error *err);
+
+/* The resolved configuration as YAML text, every setting written out. */
+const char *config_write(const ExperimentConfig *config, Arena *arena);
+
+#endif

@@ -1,0 +1,128 @@
+#include "experiments/evaluate.h"
+
+#include <math.h>
+#include <string.h>
+
+#include "autograd/ops.h"
+
+static int64_t argmax(const float *x, int64_t count) {
+    int64_t best = 0;
+    for (int64_t i = 1; i < count; i++)
+        if (x[i] > x[best]) best = i;
+    return best;
+}
+
+/* Logits of one batch on a tape of its own record. */
+static Var *forward(Experiment *e, Tape *t, const Batch *batch, bool is_float) {
+    Shape input = e->model->input;
+    t->needs_grad = false;
+    t->is_float = is_float;
+    tape_begin(t, false);
+    Tensor images = {.dtype = DTYPE_F32,
+                     .shape = SHAPE(batch->count, input.dim[0], input.dim[1], input.dim[2]),
+                     .data = (void *)batch->images};
+    Var *x = tape_constant(t, images);
+    return model_forward(e->model, t, x);
+}
+
+static bool check_finite(const Tape *t, Error *err) {
+    if (t->error.code != ERROR_NONE) {
+        *err = t->error;
+        return false;
+    }
+    const Var *bad = tape_find_nonfinite(t);
+    if (!bad) return true;
+    return FAIL(err, ERROR_NUMERIC, "evaluation: %s (%s) gives values that are not finite",
+                *bad->scope ? bad->scope : "input", bad->op ? bad->op->name : "data");
+}
+
+static void count_batch(const float *logits, const Batch *batch, int64_t classes, int64_t first,
+                        Evaluation *out, int64_t *correct) {
+    for (int64_t i = 0; i < batch->count; i++) {
+        int64_t guess = argmax(logits + i * classes, classes);
+        *correct += guess == batch->labels[i];
+        if (out->confusion) out->confusion[batch->labels[i] * classes + guess]++;
+    }
+    if (out->logits)
+        memcpy(out->logits + first * classes, logits,
+               sizeof(float) * (size_t)(batch->count * classes));
+}
+
+bool evaluate(Experiment *e, LoaderSplit split, bool is_float, Evaluation *out, Error *err) {
+    Tape *t = e->tape;
+    int64_t classes = loader_dataset(e->loader)->class_count;
+    int64_t batches = loader_batches(e->loader, split), correct = 0;
+    double loss_sum = 0;
+    bool ok = true;
+    out->rows = 0;
+    for (int64_t i = 0; ok && i < batches; i++) {
+        Batch batch = loader_batch(e->loader, split, 0, i);
+        Var *logits = forward(e, t, &batch, is_float);
+        Var *loss = op_cross_entropy(t, logits, batch.labels, 0);
+        ok = check_finite(t, err);
+        if (!ok) break;
+        count_batch(var_f32(logits), &batch, classes, out->rows, out, &correct);
+        loss_sum += (double)var_f32(loss)[0] * (double)batch.count;
+        out->rows += batch.count;
+    }
+    t->needs_grad = true;
+    t->is_float = false;
+    if (!ok) return false;
+    out->loss = out->rows ? loss_sum / (double)out->rows : 0;
+    out->accuracy = out->rows ? (double)correct / (double)out->rows : 0;
+    return true;
+}
+
+/* Where a site's result can be compared: after the batch norm that was folded into it. */
+static Var *site_output(const WeightSite *site) {
+    return site->norm ? site->norm->last_out : site->module->last_out;
+}
+
+typedef struct Noise {
+    double signal, noise;
+} Noise;
+
+static void add_noise(const Var *exact, const Var *quantized, Noise *sum) {
+    const float *a = var_f32(exact), *b = var_f32(quantized);
+    int64_t count = var_count(exact);
+    for (int64_t i = 0; i < count; i++) {
+        double difference = (double)a[i] - (double)b[i];
+        sum->signal += (double)a[i] * (double)a[i];
+        sum->noise += difference * difference;
+    }
+}
+
+static void report_site(const WeightSite *site, const Noise *sum, LayerReport *report) {
+    *report = (LayerReport){
+        .name = site->module->name,
+        .weight_bits = site->quant ? site->quant->spec.bits : BITS_FLOAT,
+        .activation_bits = site->input ? site->input->spec.bits : BITS_FLOAT,
+        .sqnr_db = sum->noise > 0 ? 10 * log10(sum->signal / sum->noise) : INFINITY,
+    };
+}
+
+bool evaluate_layers(Experiment *e, LoaderSplit split, int64_t batches, LayerReport *reports,
+                     Error *err) {
+    int sites = e->qat->site_count;
+    Arena *arena = arena_new("layer report");
+    Noise *sums = arena_new_array(arena, Noise, sites);
+    Var **quantized = arena_new_array(arena, Var *, sites);
+    Tape *shadow = tape_new(arena);
+    int64_t available = loader_batches(e->loader, split);
+    bool ok = true;
+    for (int64_t i = 0; ok && i < batches && i < available; i++) {
+        Batch batch = loader_batch(e->loader, split, 0, i);
+        forward(e, e->tape, &batch, false);
+        ok = check_finite(e->tape, err);
+        for (int j = 0; j < sites; j++) quantized[j] = site_output(&e->qat->sites[j]);
+        if (ok) forward(e, shadow, &batch, true);
+        ok = ok && check_finite(shadow, err);
+        for (int j = 0; ok && j < sites; j++)
+            add_noise(site_output(&e->qat->sites[j]), quantized[j], &sums[j]);
+    }
+    e->tape->needs_grad = true;
+    for (int j = 0; j < sites; j++) report_site(&e->qat->sites[j], &sums[j], &reports[j]);
+    tape_free(shadow);
+    arena_free(arena);
+    return ok;
+}

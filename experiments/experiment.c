@@ -1,0 +1,47 @@
+#include "experiments/experiment.h"
+
+#include "core/parallel.h"
+#include "experiments/checkpoint.h"
+#include "experiments/models.h"
+#include "experiments/run.h"
+
+bool experiment_open(const ExperimentConfig *config, Arena *config_arena, Experiment *e, Error *err) {
+    *e = (Experiment){.config = *config, .arena = arena_new("model and data")};
+    e->config_text = config_write(config, config_arena);
+    uint64_t seed = (uint64_t)config->seed;
+    TRY(loader_open(config->data, seed, e->arena, &e->loader, err));
+    TRY(parallel_init((int)config->train.threads, err));
+    const Dataset *data = loader_dataset(e->loader);
+    Shape input = SHAPE(data->height, data->width, data->channels);
+    TRY(models_build(&config->model, input, data->class_count, seed, e->arena, &e->model, err));
+    TRY(qat_prepare(e->model, &config->quant, e->arena, &e->qat, err));
+    TRY(optimizer_new(&config->optimizer, e->model, e->arena, &e->optimizer, err));
+    e->tape = tape_new(e->arena);
+    e->tape->seed = seed;
+    return true;
+}
+
+void experiment_close(Experiment *e) {
+    tape_free(e->tape);
+    loader_close(e->loader);
+    arena_free(e->arena);
+    *e = (Experiment){0};
+}
+
+bool experiment_open_run(const char *directory, Arena *config_arena, Experiment *e, Error *err) {
+    *e = (Experiment){0};
+    TRY(run_exists(directory, err));
+    const char *path = run_path(config_arena, directory, RUN_BEST);
+    if (!run_has(path)) path = run_path(config_arena, directory, RUN_CHECKPOINT);
+    if (!run_has(path))
+        return FAIL(err, ERROR_INPUT, "%s holds no checkpoint yet; train it first", directory);
+    const char *text = checkpoint_config(path, config_arena, err);
+    if (!text) return false;
+    ExperimentConfig config;
+    TRY(config_read_text(text, path, 0, NULL, config_arena, &config, err));
+    TRY(experiment_open(&config, config_arena, e, err));
+    TRY(checkpoint_load(path, e->model, e->optimizer, NULL, err));
+    optimizer_swap_ema(e->optimizer);
+    qat_set_evaluation(e->qat);
+    return true;
+}

@@ -1,0 +1,31 @@
+/* An experiment: data, model, quantizers and optimizer made from one configuration. */
+#ifndef NIBBLE_EXPERIMENTS_EXPERIMENT_H
+#define NIBBLE_EXPERIMENTS_EXPERIMENT_H
+
+#include "autograd/module.h"
+#include "data/loader.h"
+#include "experiments/config.h"
+#include "optim/optimizer.h"
+#include "qat/prepare.h"
+
+typedef struct Experiment {
+    ExperimentConfig config;
+    const char *config_text; /* resolved, as it goes into config.yaml and checkpoints */
+    Arena *arena;            /* the model's and the data's lifetime */
+    Loader *loader;
+    Model *model;
+    Qat *qat;
+    Optimizer *optimizer;
+    Tape *tape;
+} Experiment;
+
+/* Loads the data, starts the threads, builds and prepares the model. `config`'s memory is borrowed.
+ * experiment_close is due whatever the result. */
+bool experiment_open(const ExperimentConfig *config, Arena *config_arena, Experiment *e, Error *err);
+void experiment_close(Experiment *e);
+
+/* Opens the experiment of a run directory with the weights that it reports: best.h5, else
+ * checkpoint.h5, averaged where EMA is on. Phases are those of a finished training. */
+bool experiment_open_run(const char *directory, Arena *config_arena, Experiment *e, Error *err);
+
+#endif

@@ -1,0 +1,3 @@
+#include "experiments/commands.h"
+
+int main(int argc, char **argv) { return commands_main(argc - 1, argv + 1); }

@@ -1,0 +1,127 @@
+#include "experiments/run.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "data/envelope.h"
+
+const char *run_path(Arena *arena, const char *directory, const char *file) {
+    return arena_format(arena, "%s/%s", directory, file);
+}
+
+bool run_has(const char *path) {
+    struct stat info;
+    return !stat(path, &info) && S_ISREG(info.st_mode);
+}
+
+static bool make_directories(const char *directory, Arena *arena, Error *err) {
+    char *path = arena_strdup(arena, directory);
+    for (char *p = path + 1;; p++) {
+        if (*p != '/' && *p) continue;
+        char saved = *p;
+        *p = 0;
+        if (mkdir(path, 0777) && errno != EEXIST)
+            return FAIL(err, ERROR_INPUT, "cannot make the directory %s: %s", path, strerror(errno));
+        *p = saved;
+        if (!saved) return true;
+    }
+}
+
+static const char *const run_files[] = {RUN_CONFIG,   RUN_ENVIRONMENT, RUN_METRICS, RUN_SUMMARY,
+                                        RUN_CHECKPOINT, RUN_PREVIOUS,  RUN_BEST,    RUN_QUANTIZED,
+                                        RUN_LOGITS,   RUN_REPORT};
+
+bool run_is_free(const char *directory, Error *err) {
+    Arena *arena = arena_new("run directory");
+    bool is_used = run_has(run_path(arena, directory, RUN_CONFIG)) ||
+                   run_has(run_path(arena, directory, RUN_CHECKPOINT));
+    arena_free(arena);
+    if (!is_used) return true;
+    return FAIL(err, ERROR_INPUT,
+                "%s already holds a run; go on with 'nibble train --resume %s', or replace it with "
+                "--force",
+                directory, directory);
+}
+
+bool run_create(const char *directory, bool force, Error *err) {
+    if (!force) TRY(run_is_free(directory, err));
+    Arena *arena = arena_new("run directory");
+    bool ok = make_directories(directory, arena, err);
+    for (size_t i = 0; ok && i < sizeof run_files / sizeof *run_files; i++) {
+        const char *path = run_path(arena, directory, run_files[i]);
+        if (unlink(path) && errno != ENOENT)
+            ok = FAIL(err, ERROR_INPUT, "cannot remove %s: %s", path, strerror(errno));
+    }
+    arena_free(arena);
+    return ok;
+}
+
+bool run_exists(const char *directory, Error *err) {
+    struct stat info;
+    if (stat(directory, &info) || !S_ISDIR(info.st_mode))
+        return FAIL(err, ERROR_INPUT, "%s is not a run directory: there is no such directory", directory);
+    Arena *arena = arena_new("run directory");
+    bool has_run = run_has(run_path(arena, directory, RUN_CONFIG));
+    arena_free(arena);
+    if (has_run) return true;
+    return FAIL(err, ERROR_INPUT, "%s is not a run directory: it has no " RUN_CONFIG, directory);
+}
+
+bool run_write_text(const char *path, const char *text, Error *err) {
+    Arena *arena = arena_new("text file");
+    const char *temporary = envelope_begin(path, arena);
+    FILE *file = fopen(temporary, "wb");
+    bool ok = file && fputs(text, file) >= 0;
+    ok = file && !fclose(file) && ok;
+    if (ok) {
+        ok = envelope_publish(temporary, path, NULL, err);
+    } else {
+        ok = FAIL(err, ERROR_SYSTEM, "cannot write %s: %s", path, strerror(errno));
+        unlink(temporary);
+    }
+    arena_free(arena);
+    return ok;
+}
+
+bool metrics_open(Metrics *m, const char *path, int64_t keep_lines, Error *err) {
+    *m = (Metrics){.file = open(path, O_RDWR | O_CREAT | O_CLOEXEC, 0666)};
+    if (m->file < 0) return FAIL(err, ERROR_SYSTEM, "cannot open %s: %s", path, strerror(errno));
+    off_t keep = 0, at = 0;
+    char buffer[4096];
+    ssize_t got = 0;
+    while (m->lines < keep_lines && (got = read(m->file, buffer, sizeof buffer)) > 0) {
+        for (ssize_t i = 0; i < got && m->lines < keep_lines; i++) {
+            if (buffer[i] != '\n') continue;
+            m->lines++;
+            keep = at + i + 1;
+        }
+        at += got;
+    }
+    if (got < 0 || ftruncate(m->file, keep) || lseek(m->file, keep, SEEK_SET) < 0)
+        return FAIL(err, ERROR_SYSTEM, "cannot cut %s back: %s", path, strerror(errno));
+    if (m->lines < keep_lines)
+        return FAIL(err, ERROR_INPUT, "%s has %ld lines, but the checkpoint was saved after %ld; "
+                    "restore the file, or start over with --force", path, (long)m->lines,
+                    (long)keep_lines);
+    return true;
+}
+
+bool metrics_add(Metrics *m, const char *line, Error *err) {
+    char text[4096];
+    int length = snprintf(text, sizeof text, "%s\n", line);
+    if (length < 0 || length >= (int)sizeof text)
+        return FAIL(err, ERROR_SYSTEM, "a line of " RUN_METRICS " is too long");
+    if (write(m->file, text, (size_t)length) != length)
+        return FAIL(err, ERROR_SYSTEM, "cannot write " RUN_METRICS ": %s", strerror(errno));
+    m->lines++;
+    return true;
+}
+
+void metrics_close(Metrics *m) {
+    if (m->file >= 0) close(m->file);
+    m->file = -1;
+}

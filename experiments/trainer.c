@@ -1,0 +1,272 @@
+#include "experiments/trainer.h"
+
+#include <math.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "autograd/ops.h"
+#include "core/log.h"
+#include "experiments/checkpoint.h"
+#include "experiments/environment.h"
+#include "experiments/evaluate.h"
+#include "experiments/progress.h"
+#include "experiments/run.h"
+#include "experiments/stop.h"
+#include "experiments/summary.h"
+#include "optim/schedule.h"
+
+enum { LINE_BYTES = 512 };
+
+typedef struct Training {
+    Experiment *e;
+    const char *checkpoint, *previous, *best, *metrics_path;
+    const char *directory;
+    Metrics metrics;
+    Progress progress;
+    Cursor cursor;
+    int64_t epoch_steps, total, stop; /* `stop`: last step of this run */
+    double started;                   /* seconds */
+    int64_t first_step;
+    double accuracy;                  /* latest on the validation split */
+} Training;
+
+int64_t trainer_epoch_steps(const Experiment *e) {
+    return loader_batches(e->loader, LOADER_TRAIN) / e->config.train.accumulate;
+}
+
+int64_t trainer_total_steps(const Experiment *e) {
+    return (int64_t)ceil(e->config.train.epochs * (double)trainer_epoch_steps(e));
+}
+
+/* ---- One step ---- */
+
+static bool fail_nonfinite(const Tape *t, int64_t step, Error *err) {
+    const Var *bad = tape_find_nonfinite(t);
+    return FAIL(err, ERROR_NUMERIC,
+                "step %ld: the loss is not finite; the first value that is not is in %s (%s). Lower "
+                "optimizer.lr or set optimizer.clip_norm; the last checkpoint is intact",
+                (long)step, bad && *bad->scope ? bad->scope : "the input",
+                bad && bad->op ? bad->op->name : bad ? "a parameter or the data" : "the loss");
+}
+
+static bool micro_batch(Experiment *e, int64_t step, int64_t micro, double *loss, Error *err) {
+    const TrainConfig *c = &e->config.train;
+    int64_t epoch = step / trainer_epoch_steps(e);
+    int64_t index = (step % trainer_epoch_steps(e)) * c->accumulate + micro;
+    Batch batch = loader_batch(e->loader, LOADER_TRAIN, epoch, index);
+    Shape input = e->model->input;
+    Tape *t = e->tape;
+    tape_begin(t, true);
+    t->step = (uint64_t)(step * c->accumulate + micro);
+    Tensor images = {.dtype = DTYPE_F32,
+                     .shape = SHAPE(batch.count, input.dim[0], input.dim[1], input.dim[2]),
+                     .data = (void *)batch.images};
+    Var *x = tape_constant(t, images);
+    Var *logits = model_forward(e->model, t, x);
+    Var *mean = op_cross_entropy(t, logits, batch.labels, (float)c->label_smoothing);
+    if (t->error.code != ERROR_NONE) {
+        *err = t->error;
+        return false;
+    }
+    float value = var_f32(mean)[0];
+    if (!isfinite(value)) return fail_nonfinite(t, step, err);
+    *loss += (double)value / (double)c->accumulate;
+    tape_backward(t, mean, 1.0f / (float)c->accumulate);
+    return true;
+}
+
+bool trainer_step(Experiment *e, int64_t step, double *loss, Error *err) {
+    int64_t total = trainer_total_steps(e);
+    qat_set_step(e->qat, step, total);
+    model_clear_grads(e->model);
+    *loss = 0;
+    for (int64_t micro = 0; micro < e->config.train.accumulate; micro++)
+        TRY(micro_batch(e, step, micro, loss, err));
+    double factor = schedule_factor(&e->config.schedule, step, total);
+    if (optimizer_step(e->optimizer, factor, err)) return true;
+    const Var *bad = tape_find_nonfinite_grad(e->tape);
+    error_prefix(err, "step %ld%s%s", (long)step, bad ? ": gradients overflow in " : "",
+                 bad ? bad->scope : "");
+    return false;
+}
+
+/* ---- Metrics ---- */
+
+static double learning_rate(const Training *r, int64_t step) {
+    const OptimizerConfig *c = r->e->config.optimizer.config;
+    return c->lr * schedule_factor(&r->e->config.schedule, step, r->total);
+}
+
+static double rate(const Training *r) {
+    const Experiment *e = r->e;
+    double seconds = environment_seconds() - r->started;
+    int64_t per_step = loader_config(e->loader)->batch * e->config.train.accumulate;
+    return seconds > 0 ? (double)((r->cursor.step - r->first_step) * per_step) / seconds : 0;
+}
+
+static bool log_step(Training *r, double loss, Error *err) {
+    char line[LINE_BYTES];
+    snprintf(line, sizeof line,
+             "{\"step\":%ld,\"epoch\":%ld,\"loss\":%.9g,\"lr\":%.9g,\"grad_norm\":%.9g,"
+             "\"seconds\":%.3f,\"samples_per_second\":%.1f}",
+             (long)r->cursor.step, (long)((r->cursor.step - 1) / r->epoch_steps + 1), loss,
+             learning_rate(r, r->cursor.step - 1), optimizer_norm(r->e->optimizer),
+             environment_seconds() - r->started, rate(r));
+    return metrics_add(&r->metrics, line, err);
+}
+
+static void show(Training *r, bool is_milestone) {
+    int64_t per_step = loader_config(r->e->loader)->batch * r->e->config.train.accumulate;
+    ProgressState state = {
+        .step = r->cursor.step,
+        .epoch = (r->cursor.step + r->epoch_steps - 1) / r->epoch_steps,
+        .loss = r->cursor.loss_average,
+        .accuracy = r->accuracy,
+        .learning_rate = learning_rate(r, r->cursor.step ? r->cursor.step - 1 : 0),
+        .samples = (r->cursor.step - r->first_step) * per_step,
+    };
+    progress_update(&r->progress, &state, is_milestone);
+}
+
+/* ---- Saving and evaluating ---- */
+
+static bool save(Training *r, Error *err) {
+    Experiment *e = r->e;
+    r->cursor.metric_lines = r->metrics.lines;
+    return checkpoint_save(r->checkpoint, r->previous, e->config_text, &r->cursor, e->model,
+                           e->optimizer, err);
+}
+
+/* The validation split, as trained and in float; the better network becomes best.h5. */
+static bool validate(Training *r, Error *err) {
+    Experiment *e = r->e;
+    if (!loader_rows(e->loader, LOADER_VALIDATION)) return true;
+    Evaluation trained = {0}, shadow = {0};
+    optimizer_swap_ema(e->optimizer);
+    bool ok = evaluate(e, LOADER_VALIDATION, false, &trained, err);
+    shadow = trained;
+    if (ok && qat_is_active(e->qat)) ok = evaluate(e, LOADER_VALIDATION, true, &shadow, err);
+    optimizer_swap_ema(e->optimizer);
+    if (!ok) {
+        error_prefix(err, "step %ld", (long)r->cursor.step);
+        return false;
+    }
+    r->accuracy = trained.accuracy;
+    char line[LINE_BYTES];
+    snprintf(line, sizeof line,
+             "{\"step\":%ld,\"epoch\":%ld,\"validation\":{\"loss\":%.9g,\"accuracy\":%.9g},"
+             "\"fp32\":{\"accuracy\":%.9g}}",
+             (long)r->cursor.step, (long)((r->cursor.step - 1) / r->epoch_steps + 1), trained.loss,
+             trained.accuracy, shadow.accuracy);
+    TRY(metrics_add(&r->metrics, line, err));
+    show(r, true);
+    if (r->cursor.best_step && trained.accuracy <= r->cursor.best_accuracy) return true;
+    /* A network whose fake-quant has not started is not what will be shipped. */
+    if (qat_is_active(e->qat) && !e->qat->phase.is_faking) return true;
+    r->cursor.best_accuracy = trained.accuracy;
+    r->cursor.best_step = r->cursor.step;
+    r->cursor.metric_lines = r->metrics.lines;
+    return checkpoint_save(r->best, NULL, e->config_text, &r->cursor, e->model, e->optimizer, err);
+}
+
+static bool stopped(Training *r, Error *err) {
+    TRY(save(r, err));
+    return FAIL(err, ERROR_STOPPED, "stopped by %s after step %ld; go on with 'nibble train --resume %s'",
+                stop_signal() == 2 ? "SIGINT" : "SIGTERM", (long)r->cursor.step, r->directory);
+}
+
+static bool train(Training *r, Error *err) {
+    const TrainConfig *c = &r->e->config.train;
+    while (r->cursor.step < r->stop) {
+        double loss;
+        TRY(trainer_step(r->e, r->cursor.step, &loss, err));
+        int64_t done = ++r->cursor.step;
+        r->cursor.loss_average += (done == 1 ? 1 : 0.02) * (loss - r->cursor.loss_average);
+        bool ends_epoch = done % r->epoch_steps == 0, is_last = done == r->stop;
+        if (done % c->log_every == 0 || is_last) TRY(log_step(r, loss, err));
+        show(r, false);
+        if (ends_epoch || is_last) TRY(validate(r, err));
+        int64_t every = c->checkpoint_every ? c->checkpoint_every : r->epoch_steps;
+        if (done % every == 0 || is_last) TRY(save(r, err));
+        if (stop_signal() && !is_last) return stopped(r, err);
+    }
+    return true;
+}
+
+/* ---- A run ---- */
+
+static bool resume(Training *r, Error *err) {
+    if (!run_has(r->checkpoint)) return true; /* killed before the first save: from the start */
+    Experiment *e = r->e;
+    if (!checkpoint_load(r->checkpoint, e->model, e->optimizer, &r->cursor, err)) {
+        if (run_has(r->previous))
+            log_warning("%s is the checkpoint before; to go on from it, move it to %s", r->previous,
+                        r->checkpoint);
+        return false;
+    }
+    log_info("resuming after step %ld", (long)r->cursor.step);
+    return true;
+}
+
+static bool init_weights(Training *r, Error *err) {
+    const char *from = r->e->config.train.init;
+    if (!from || r->cursor.step) return true;
+    const char *path = from;
+    if (!run_has(path)) path = run_path(r->e->arena, from, RUN_BEST);
+    if (!run_has(path)) path = run_path(r->e->arena, from, RUN_CHECKPOINT);
+    return checkpoint_init(path, r->e->model, err);
+}
+
+static bool prepare(Training *r, bool resumes, Error *err) {
+    Experiment *e = r->e;
+    Arena *arena = e->arena;
+    r->checkpoint = run_path(arena, r->directory, RUN_CHECKPOINT);
+    r->previous = run_path(arena, r->directory, RUN_PREVIOUS);
+    r->best = run_path(arena, r->directory, RUN_BEST);
+    r->metrics_path = run_path(arena, r->directory, RUN_METRICS);
+    r->epoch_steps = trainer_epoch_steps(e);
+    r->total = trainer_total_steps(e);
+    if (r->total < 1)
+        return FAIL(err, ERROR_INPUT, "nothing to train: %ld training images make %ld steps per epoch "
+                    "of batch %ld; lower data.batch or raise train.epochs",
+                    (long)loader_rows(e->loader, LOADER_TRAIN), (long)r->epoch_steps,
+                    (long)loader_config(e->loader)->batch);
+    TRY(schedule_check(&e->config.schedule, r->total, err));
+    int64_t limit = e->config.train.steps;
+    r->stop = limit && limit < r->total ? limit : r->total;
+    r->accuracy = NAN;
+    if (resumes) TRY(resume(r, err));
+    TRY(init_weights(r, err));
+    TRY(metrics_open(&r->metrics, r->metrics_path, r->cursor.metric_lines, err));
+    return environment_write(run_path(arena, r->directory, RUN_ENVIRONMENT), err);
+}
+
+/* The test set, once, with the best network. */
+static bool finish(Training *r, double seconds, Error *err) {
+    Experiment *e = r->e;
+    if (run_has(r->best) && r->cursor.best_step)
+        TRY(checkpoint_load(r->best, e->model, e->optimizer, NULL, err));
+    SummaryTimes times = {
+        .steps = r->cursor.step, .seconds = seconds, .samples_per_second = rate(r),
+        .best_step = r->cursor.best_step, .best_accuracy = r->cursor.best_accuracy};
+    return summary_write(e, r->directory, &times, err);
+}
+
+bool trainer_run(Experiment *e, const char *directory, bool resumes, Error *err) {
+    Training r = {.e = e, .directory = directory, .metrics.file = -1};
+    bool ok = prepare(&r, resumes, err);
+    if (ok) {
+        qat_describe(e->qat);
+        r.first_step = r.cursor.step;
+        r.started = environment_seconds();
+        int64_t epochs = (r.total + r.epoch_steps - 1) / r.epoch_steps;
+        progress_begin(&r.progress, stderr, r.first_step, r.stop, epochs, "images");
+        LogTarget outer = log_set_sink(progress_message, &r.progress);
+        ok = train(&r, err);
+        progress_end(&r.progress);
+        log_set_sink(outer.sink, outer.context);
+        ok = ok && finish(&r, environment_seconds() - r.started, err);
+    }
+    metrics_close(&r.metrics);
+    return ok;
+}

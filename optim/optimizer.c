@@ -1,0 +1,300 @@
+#include "optim/optimizer.h"
+
+#include <assert.h>
+#include <math.h>
+#include <string.h>
+
+static const Kind *const kinds[] = {
+#define OPTIMIZER(name) &optimizer_##name.kind,
+#include "optim/optimizers.def"
+#undef OPTIMIZER
+};
+const KindTable optimizer_kinds = {"optimizer", kinds, sizeof kinds / sizeof *kinds};
+
+/* Counts are saved as f32, exact up to here. Nothing changes from there on: bias corrections became
+ * exactly 1 long before (0.99999^(2^24) is 1e-73). */
+#define STEPS_MAX 16777216.0f
+
+enum { CHUNK_ELEMENTS = 16384, LANES = 8 };
+
+/* A Param with its state. */
+typedef struct Slot {
+    Param *param;
+    float *state[OPTIMIZER_STATES_MAX];
+    const char *state_name[OPTIMIZER_STATES_MAX];
+    float *average; /* NULL: no EMA */
+    const char *average_name;
+    bool is_active; /* in this step */
+    UpdateTerms terms;
+} Slot;
+
+/* The unit of parallel work: a fixed range of one Param, and what was found in it. */
+typedef struct Chunk {
+    int slot;
+    int64_t first, count;
+    double square_sum;
+    const char *bad; /* what an update left non-finite: "value" or a state's name */
+} Chunk;
+
+struct Optimizer {
+    const UpdateRule *rule;
+    const void *config;
+    const OptimizerConfig *shared;
+    int state_count, slot_count, chunk_count;
+    Slot *slots;
+    Chunk *chunks;
+    float *steps; /* [slot_count] */
+    double norm;
+    bool is_swapped;
+};
+
+/* ---- Making ---- */
+
+bool optimizer_check(const Variant *settings, Error *err) {
+    const UpdateRule *rule = (const UpdateRule *)settings->kind;
+    return !rule->check || rule->check(settings->config, err);
+}
+
+static int count_states(const UpdateRule *rule, const void *config) {
+    if (rule->state_count) return rule->state_count(config);
+    int count = 0;
+    while (count < OPTIMIZER_STATES_MAX && rule->states[count]) count++;
+    return count;
+}
+
+static float *new_state(Arena *arena, const Param *param) {
+    return arena_new_array(arena, float, tensor_count(&param->value));
+}
+
+static void add_slot(Optimizer *o, Param *param, Arena *arena) {
+    Slot *slot = &o->slots[o->slot_count++];
+    slot->param = param;
+    for (int i = 0; i < o->state_count; i++) {
+        slot->state[i] = new_state(arena, param);
+        slot->state_name[i] = arena_format(arena, "%s/%s", o->rule->states[i], param->name);
+    }
+    if (o->shared->ema > 0) {
+        slot->average = new_state(arena, param);
+        slot->average_name = arena_format(arena, "ema/%s", param->name);
+    }
+}
+
+static int chunks_of(const Slot *slot) {
+    return (int)((tensor_count(&slot->param->value) + CHUNK_ELEMENTS - 1) / CHUNK_ELEMENTS);
+}
+
+static void add_chunks(Optimizer *o, int slot) {
+    int64_t total = tensor_count(&o->slots[slot].param->value);
+    for (int64_t first = 0; first < total; first += CHUNK_ELEMENTS) {
+        int64_t count = total - first < CHUNK_ELEMENTS ? total - first : CHUNK_ELEMENTS;
+        o->chunks[o->chunk_count++] = (Chunk){.slot = slot, .first = first, .count = count};
+    }
+}
+
+bool optimizer_new(const Variant *settings, Model *model, Arena *arena, Optimizer **out,
+                   Error *err) {
+    TRY(optimizer_check(settings, err));
+    Optimizer *o = arena_new_array(arena, Optimizer, 1);
+    o->rule = (const UpdateRule *)settings->kind;
+    o->config = o->shared = settings->config;
+    o->state_count = count_states(o->rule, o->config);
+    o->slots = arena_new_array(arena, Slot, model->param_count);
+    for (int i = 0; i < model->param_count; i++)
+        if (model->params[i]->grad) add_slot(o, model->params[i], arena);
+    o->steps = arena_new_array(arena, float, o->slot_count);
+    int chunk_count = 0;
+    for (int i = 0; i < o->slot_count; i++) chunk_count += chunks_of(&o->slots[i]);
+    o->chunks = arena_new_array(arena, Chunk, chunk_count);
+    for (int i = 0; i < o->slot_count; i++) add_chunks(o, i);
+    *out = o;
+    return true;
+}
+
+/* ---- The norm of all gradients ---- */
+
+/* Lane j adds the elements j, j + 8, ...; a fixed order that vector units can follow. */
+static double square_sum(const float *x, int64_t count) {
+    double lane[LANES] = {0};
+    int64_t i = 0;
+    for (; i + LANES <= count; i += LANES)
+        for (int j = 0; j < LANES; j++) lane[j] += (double)x[i + j] * x[i + j];
+    for (int j = 0; i < count; i++, j++) lane[j] += (double)x[i] * x[i];
+    double sum = 0;
+    for (int j = 0; j < LANES; j++) sum += lane[j];
+    return sum;
+}
+
+/* Squares of f32 cannot overflow a double: the sum is finite if and only if every element is. */
+static bool find_norm(Optimizer *o, Error *err) {
+#pragma omp parallel for schedule(static)
+    for (int i = 0; i < o->chunk_count; i++) {
+        Chunk *c = &o->chunks[i];
+        const Slot *slot = &o->slots[c->slot];
+        c->square_sum = slot->is_active ? square_sum(slot->param->grad + c->first, c->count) : 0;
+    }
+    double sum = 0;
+    for (int i = 0; i < o->chunk_count; i++) {
+        const Chunk *c = &o->chunks[i];
+        if (!isfinite(c->square_sum))
+            return FAIL(err, ERROR_NUMERIC,
+                        "the gradient of '%s' is not finite; try a lower optimizer.lr, or "
+                        "optimizer.clip_norm",
+                        o->slots[c->slot].param->name);
+        sum += c->square_sum;
+    }
+    o->norm = sqrt(sum);
+    return true;
+}
+
+static float clip_factor(const Optimizer *o) {
+    double limit = o->shared->clip_norm;
+    if (limit <= 0) return 1;
+    return (float)fmin(1, limit / (o->norm + 1e-6)); /* the constant is torch's */
+}
+
+/* ---- The update ---- */
+
+static double decay_of(const OptimizerConfig *config, ParamRole role) {
+    switch (role) {
+    case PARAM_WEIGHT:
+        return config->weight_decay;
+    case PARAM_NORM:
+        return config->decay_norms ? config->weight_decay : 0;
+    case PARAM_BIAS:
+        return config->decay_biases ? config->weight_decay : 0;
+    case PARAM_SCALE:
+    case PARAM_BUFFER:
+        break;
+    }
+    return 0;
+}
+
+static void set_terms(Optimizer *o, int i, double lr_factor) {
+    const OptimizerConfig *config = o->shared;
+    Slot *slot = &o->slots[i];
+    if (o->steps[i] < STEPS_MAX) o->steps[i]++;
+    double lr = config->lr * lr_factor;
+    ParamRole role = slot->param->role;
+    slot->terms = (UpdateTerms){.lr = role == PARAM_SCALE ? lr * config->scale_lr : lr,
+                                .weight_decay = decay_of(config, role),
+                                .step = o->steps[i]};
+}
+
+/* On the bits, because the compiler may vectorise integer sums in any order. */
+static bool is_finite_range(const float *x, int64_t count) {
+    uint32_t bad = 0;
+    for (int64_t i = 0; i < count; i++) {
+        uint32_t bits;
+        memcpy(&bits, x + i, sizeof bits);
+        bad |= (bits & 0x7f800000u) == 0x7f800000u;
+    }
+    return !bad;
+}
+
+static void update_chunk(const Optimizer *o, const Slot *slot, Chunk *c, float clip) {
+    float *value = tensor_f32(&slot->param->value) + c->first;
+    float *grad = slot->param->grad + c->first;
+    float *state[OPTIMIZER_STATES_MAX] = {0};
+    for (int i = 0; i < o->state_count; i++) state[i] = slot->state[i] + c->first;
+    if (clip < 1)
+        for (int64_t i = 0; i < c->count; i++) grad[i] *= clip;
+    o->rule->update(o->config, &slot->terms, c->count, value, grad, state);
+    for (int i = 0; i < o->state_count; i++)
+        if (!c->bad && !is_finite_range(state[i], c->count)) c->bad = o->rule->states[i];
+    if (!c->bad && !is_finite_range(value, c->count)) c->bad = "value";
+}
+
+/* A Param's average starts at its first update: a learned scale means nothing before that. */
+static void average_chunk(const Optimizer *o, const Slot *slot, const Chunk *c, bool is_first) {
+    const float *value = tensor_f32(&slot->param->value) + c->first;
+    float *average = slot->average + c->first;
+    float rest = (float)(1 - o->shared->ema);
+    if (is_first) {
+        memcpy(average, value, sizeof *value * (size_t)c->count);
+        return;
+    }
+    for (int64_t i = 0; i < c->count; i++) average[i] += rest * (value[i] - average[i]);
+}
+
+static void update_all(Optimizer *o, float clip) {
+#pragma omp parallel for schedule(static)
+    for (int i = 0; i < o->chunk_count; i++) {
+        Chunk *c = &o->chunks[i];
+        const Slot *slot = &o->slots[c->slot];
+        c->bad = NULL;
+        if (slot->is_active) update_chunk(o, slot, c, clip);
+        if (slot->average && o->steps[c->slot] > 0)
+            average_chunk(o, slot, c, slot->is_active && o->steps[c->slot] == 1);
+    }
+}
+
+static bool check_updated(const Optimizer *o, Error *err) {
+    for (int i = 0; i < o->chunk_count; i++) {
+        const Chunk *c = &o->chunks[i];
+        if (c->bad)
+            return FAIL(err, ERROR_NUMERIC,
+                        "the update of '%s' left its %s not finite; try a lower optimizer.lr, or "
+                        "optimizer.clip_norm",
+                        o->slots[c->slot].param->name, c->bad);
+    }
+    return true;
+}
+
+bool optimizer_step(Optimizer *o, double lr_factor, Error *err) {
+    assert(!o->is_swapped && "averages are swapped back before a step");
+    for (int i = 0; i < o->slot_count; i++) {
+        const Param *param = o->slots[i].param;
+        o->slots[i].is_active = param->has_grad && !param->is_frozen;
+    }
+    TRY(find_norm(o, err));
+    for (int i = 0; i < o->slot_count; i++)
+        if (o->slots[i].is_active) set_terms(o, i, lr_factor);
+    update_all(o, clip_factor(o));
+    return check_updated(o, err);
+}
+
+double optimizer_norm(const Optimizer *o) {
+    return o->norm;
+}
+
+/* ---- State ---- */
+
+static Tensor like_value(const Slot *slot, float *data) {
+    return (Tensor){.dtype = DTYPE_F32, .shape = slot->param->value.shape, .data = data};
+}
+
+bool optimizer_visit(Optimizer *o, bool (*visit)(void *context, const char *name, Tensor value),
+                     void *context) {
+    assert(!o->is_swapped && "averages are swapped back before state is saved or loaded");
+    Tensor steps = {.dtype = DTYPE_F32, .shape = SHAPE(o->slot_count), .data = o->steps};
+    TRY(visit(context, "steps", steps));
+    for (int i = 0; i < o->slot_count; i++) {
+        const Slot *slot = &o->slots[i];
+        for (int j = 0; j < o->state_count; j++)
+            TRY(visit(context, slot->state_name[j], like_value(slot, slot->state[j])));
+        if (slot->average) TRY(visit(context, slot->average_name, like_value(slot, slot->average)));
+    }
+    return true;
+}
+
+bool optimizer_has_ema(const Optimizer *o) {
+    return o->shared->ema > 0;
+}
+
+void optimizer_swap_ema(Optimizer *o) {
+    if (!optimizer_has_ema(o)) return;
+#pragma omp parallel for schedule(static)
+    for (int i = 0; i < o->chunk_count; i++) {
+        const Chunk *c = &o->chunks[i];
+        const Slot *slot = &o->slots[c->slot];
+        if (!(o->steps[c->slot] > 0)) continue;
+        float *value = tensor_f32(&slot->param->value) + c->first;
+        float *average = slot->average + c->first;
+        for (int64_t k = 0; k < c->count; k++) {
+            float kept = value[k];
+            value[k] = average[k];
+            average[k] = kept;
+        }
+    }
+    o->is_swapped = !o->is_swapped;
+}

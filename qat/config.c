@@ -1,0 +1,66 @@
+/* Settings of the `quant:` section. */
+#include "qat/prepare.h"
+
+static const char *const bits_choices[] = {"inherit", "2", "3", "4",  "5",
+                                           "6",       "7", "8", "32", NULL};
+static const char *const weight_granularities[] = {"tensor", "channel", "group", NULL};
+static const char *const activation_granularities[] = {"tensor", "channel", "group", "token", NULL};
+static const char *const scale_choices[] = {"f32", "f16", "bf16", NULL};
+
+int bits_value(int choice) {
+    if (choice == 0) return 0;
+    return choice == 8 ? BITS_FLOAT : choice + 1;
+}
+
+#define BITS_FIELD(Struct, member, fallback_, help_)                                               \
+    FIELD_CHOICE(Struct, member, fallback_, bits_choices, help_)
+
+static const Field weight_fields[] = {
+    BITS_FIELD(TensorQuantConfig, bits, "inherit", "bits of weights; inherit: quant.bits"),
+    FIELD_VARIANT(TensorQuantConfig, quantizer, "lsq", &quantizer_kinds, "how the range is found"),
+    FIELD_CHOICE(
+        TensorQuantConfig, granularity, "channel", weight_granularities,
+        "what shares a scale: the tensor, an output channel, a group of group_size weights"),
+    FIELD_INT(TensorQuantConfig, group_size, "32", 2, 65536, "weights that share a scale"),
+    FIELD_BOOL(TensorQuantConfig, affine, "false", "with a zero point"),
+    FIELD_CHOICE(TensorQuantConfig, scale, "f32", scale_choices,
+                 "precision that scales are stored in"),
+    FIELD_END,
+};
+
+static const Field activation_fields[] = {
+    BITS_FIELD(TensorQuantConfig, bits, "inherit", "bits of activations; inherit: quant.bits"),
+    FIELD_VARIANT(TensorQuantConfig, quantizer, "lsq", &quantizer_kinds, "how the range is found"),
+    FIELD_CHOICE(TensorQuantConfig, granularity, "tensor", activation_granularities,
+                 "what shares a scale: tensor, or token (a row, in linear layers)"),
+    FIELD_BOOL(TensorQuantConfig, affine, "false", "with a zero point"),
+    FIELD_CHOICE(TensorQuantConfig, scale, "f32", scale_choices,
+                 "precision that scales are stored in"),
+    FIELD_END,
+};
+
+static const Field rule_fields[] = {
+    FIELD_STRING(QuantRule, layers, REQUIRED,
+                 "which layers, comma-separated: dotted names with * and ?, or first, last, conv, "
+                 "depthwise, linear"),
+    BITS_FIELD(QuantRule, bits, "inherit", "bits of their weights and inputs; 32: float"),
+    BITS_FIELD(QuantRule, weight_bits, "inherit", "bits of their weights alone"),
+    BITS_FIELD(QuantRule, activation_bits, "inherit", "bits of their inputs alone"),
+    FIELD_END,
+};
+
+const Field qat_fields[] = {
+    BITS_FIELD(QatConfig, bits, "32", "bits of weights and activations; 32: no quantization"),
+    FIELD_STRUCT(QatConfig, weights, weight_fields, "how weights are quantized"),
+    FIELD_STRUCT(QatConfig, activations, activation_fields, "how activations are quantized"),
+    BITS_FIELD(QatConfig, residual_bits, "8", "bits of the inputs and outputs of residual adds"),
+    FIELD_STRUCTS(QatConfig, rules, "[]", QuantRule, rule_fields, "exceptions; later ones win"),
+    FIELD_FLOAT(QatConfig, start, "0", 0, 1e12,
+                "when fake-quant starts; below 1: a share of the training, else steps"),
+    FIELD_FLOAT(QatConfig, freeze_observers, "1", 0, 1e12,
+                "when observed ranges freeze; 1: never, below 1: a share, above 1: steps"),
+    FIELD_FLOAT(
+        QatConfig, freeze_batch_norm, "1", 0, 1e12,
+        "when batch norm takes running statistics; 1: never, below 1: a share, above: steps"),
+    FIELD_END,
+};

@@ -1,0 +1,45 @@
+/* A histogram of values whose range grows by doubling, so that it never needs values seen before
+ * and does not depend on the order in which they came within a batch.
+ *
+ * Bins are equal, half on either side of 0, and cover [-limit, limit] with limit a power of two:
+ *
+ *     -limit                 0                  limit
+ *        | 0 | 1 | 2 |  ...  | 2048 | ... | 4095 |
+ *
+ * When a value lies beyond, limit doubles and pairs of bins, counted outwards from 0, become one.
+ */
+#ifndef NIBBLE_QAT_HISTOGRAM_H
+#define NIBBLE_QAT_HISTOGRAM_H
+
+#include "qat/quantizer.h"
+
+enum { HISTOGRAM_BINS = 4096 };
+
+typedef struct Histogram {
+    float *counts; /* [HISTOGRAM_BINS]; not whole numbers once counts decay */
+    float *limit;  /* [1]; 0: nothing seen yet */
+} Histogram;
+
+/* Multiplies what was counted by `decay` (1: keeps all) and counts `count` values. False, and no
+ * change, when all are 0 or one is not finite (or beyond 2^125). */
+bool histogram_add(Histogram h, const float *x, int64_t count, float decay);
+
+/* Where a fraction `at` of the values lies below, linear within a bin; or of their magnitudes. */
+float histogram_quantile(Histogram h, double at);
+float histogram_magnitude_quantile(Histogram h, double at);
+
+/* The middle of each bin. */
+void histogram_centres(Histogram h, float centres[HISTOGRAM_BINS]);
+
+/* Of the counted values, what is between all but a millionth on either side: where a search for a
+ * range begins, however far one value lay. */
+Range histogram_range(Histogram h);
+
+/* The range with the least squared error over the counted values (qat/range.h). */
+Range histogram_search(Histogram h, Grid grid, bool is_affine, Dtype scale_dtype, int candidates);
+
+/* The buffers "<name>.histogram" [HISTOGRAM_BINS] and "<name>.limit" [1] become q->state. */
+void histogram_new(Quant *q);
+Histogram histogram_of(const Quant *q);
+
+#endif

@@ -1,0 +1,259 @@
+#include "qat/quantizer.h"
+
+#include <assert.h>
+#include <string.h>
+
+#include "qat/observer.h"
+
+static const Kind *const kinds[] = {
+#define QUANTIZER(name) &quantizer_##name.kind,
+#include "qat/quantizers.def"
+#undef QUANTIZER
+};
+const KindTable quantizer_kinds = {"quantizer", kinds, sizeof kinds / sizeof *kinds};
+
+enum { BITS_MIN = 2, BITS_MAX = 8 };
+
+void quant_geometry(const QuantSpec *spec, Shape shape, int64_t *row_length, int64_t *run_length) {
+    int64_t count = shape_count(shape), row = count;
+    if (spec->granularity == GRANULARITY_CHANNEL || spec->granularity == GRANULARITY_GROUP)
+        row = shape.rank > 0 ? count / shape.dim[0] : count;
+    else if (spec->granularity == GRANULARITY_TOKEN)
+        row = shape_last(shape);
+    *row_length = *run_length = row;
+    if (spec->granularity == GRANULARITY_GROUP && spec->group_size < row)
+        *run_length = spec->group_size;
+}
+
+/* ---- Making. ---- */
+
+static bool check_numbers(const Quant *q, Error *err) {
+    const QuantSpec *spec = &q->spec;
+    if (spec->bits < BITS_MIN || spec->bits > BITS_MAX)
+        return FAIL(err, ERROR_INPUT, "%s: %d bits; from %d to %d are supported", q->name,
+                    spec->bits, BITS_MIN, BITS_MAX);
+    if (spec->granularity == GRANULARITY_GROUP && spec->group_size < 1)
+        return FAIL(err, ERROR_INPUT, "%s: the group size must be at least 1", q->name);
+    if (spec->scale_dtype != DTYPE_F32 && spec->scale_dtype != DTYPE_F16 &&
+        spec->scale_dtype != DTYPE_BF16)
+        return FAIL(err, ERROR_INPUT, "%s: scales are stored as f32, f16 or bf16, not %s", q->name,
+                    dtype_name(spec->scale_dtype));
+    return true;
+}
+
+static bool check_use(const Quant *q, Error *err) {
+    const char *kind = q->row->kind.name;
+    Granularity granularity = q->spec.granularity;
+    if (q->is_weight && !(q->row->flags & QUANTIZER_FOR_WEIGHTS))
+        return FAIL(err, ERROR_INPUT, "quantizer '%s' is for activations, not for the weight %s",
+                    kind, q->name);
+    if (!q->is_weight && !(q->row->flags & QUANTIZER_FOR_ACTIVATIONS))
+        return FAIL(err, ERROR_INPUT, "quantizer '%s' is for weights, not for the activation %s",
+                    kind, q->name);
+    if (q->is_weight && granularity == GRANULARITY_TOKEN)
+        return FAIL(err, ERROR_INPUT, "%s is a weight: scales per token are for activations",
+                    q->name);
+    if (!q->is_weight && (granularity == GRANULARITY_CHANNEL || granularity == GRANULARITY_GROUP))
+        return FAIL(err, ERROR_INPUT,
+                    "%s is an activation: it has one scale per tensor, or per token", q->name);
+    if (granularity == GRANULARITY_TOKEN && !(q->row->flags & QUANTIZER_FOR_TOKENS))
+        return FAIL(err, ERROR_INPUT,
+                    "quantizer '%s' of %s: scales per token come from each row's own values, so "
+                    "the quantizer must be 'minmax'",
+                    kind, q->name);
+    if (granularity == GRANULARITY_TOKEN && q->shape.rank > 3)
+        return FAIL(err, ERROR_INPUT,
+                    "%s is an image: scales per token are for the inputs of linear layers",
+                    q->name);
+    return true;
+}
+
+static Grid grid_for(const Quant *q) {
+    bool is_signed = !q->spec.is_affine && (q->is_weight || q->spec.is_signed);
+    return is_signed ? grid_signed(q->spec.bits) : grid_unsigned(q->spec.bits);
+}
+
+static Param *quant_param(Quant *q, const char *part, Shape shape, ParamRole role, InitKind kind) {
+    const char *name = arena_format(q->model->arena, "%s.%s", q->name, part);
+    return model_param(q->model, name, shape, role, (Init){.kind = kind});
+}
+
+Param *quant_buffer(Quant *q, const char *part, Shape shape) {
+    return quant_param(q, part, shape, PARAM_BUFFER, INIT_ZERO);
+}
+
+static void make_params(Quant *q) {
+    if (q->spec.granularity == GRANULARITY_TOKEN) return;
+    int64_t row_length, run_length;
+    quant_geometry(&q->spec, q->shape, &row_length, &run_length);
+    q->scale_count = scales_count(shape_count(q->shape), row_length, run_length);
+    ParamRole role = q->row->learns ? PARAM_SCALE : PARAM_BUFFER;
+    Shape shape = SHAPE(q->scale_count);
+    q->scale = quant_param(q, "scale", shape, role, INIT_ONE);
+    if (q->spec.is_affine) q->offset = quant_param(q, "offset", shape, role, INIT_ZERO);
+    if (q->row->observe) q->count = quant_buffer(q, "count", SHAPE(1));
+}
+
+bool quant_new(Model *model, const char *name, bool is_weight, Shape shape, const QuantSpec *spec,
+               const QuantPhase *phase, Quant **out, Error *err) {
+    assert(spec->quantizer.kind && phase);
+    Quant *q = arena_new_array(model->arena, Quant, 1);
+    *q = (Quant){.row = (const Quantizer *)spec->quantizer.kind,
+                 .spec = *spec,
+                 .name = arena_strdup(model->arena, name),
+                 .is_weight = is_weight,
+                 .phase = phase,
+                 .model = model,
+                 .shape = shape,
+                 .grad_scale = 1};
+    Variant *variant = &q->spec.quantizer;
+    if (!variant->config) variant->config = kind_defaults(variant->kind, model->arena);
+    TRY(check_numbers(q, err));
+    TRY(check_use(q, err));
+    q->grid = grid_for(q);
+    make_params(q);
+    if (q->row->attach) TRY(q->row->attach(q, err));
+    *out = q;
+    return true;
+}
+
+/* ---- Observing. ---- */
+
+void quant_fit_each(Quant *q, const float *x, int64_t count, QuantFit fit) {
+    if (q->scale_count == 1) { /* no region of ours: `fit` may have one */
+        fit(q, 0, x, count);
+        return;
+    }
+    int64_t row_length, run_length;
+    quant_geometry(&q->spec, q->shape, &row_length, &run_length);
+    int64_t per_row = (row_length + run_length - 1) / run_length;
+#pragma omp parallel for
+    for (int64_t i = 0; i < q->scale_count; i++) {
+        int64_t column = i % per_row * run_length, left = row_length - column;
+        fit(q, i, x + i / per_row * row_length + column, left < run_length ? left : run_length);
+    }
+}
+
+void quant_set_range(Quant *q, int64_t scale, Range range) {
+    RangeFit fit = range_fit(range, q->grid, q->offset != NULL, q->spec.scale_dtype);
+    tensor_f32(&q->scale->value)[scale] = fit.scale;
+    if (q->offset) tensor_f32(&q->offset->value)[scale] = fit.offset;
+}
+
+static bool is_observing(const Quant *q, const Tape *t) {
+    if (!q->count || t->is_dry || t->error.code != ERROR_NONE) return false;
+    const QuantPhase *phase = q->phase;
+    bool is_new = *tensor_f32(&q->count->value) == 0;
+    if (is_new && (phase->is_faking || phase->is_calibrating)) return true;
+    if (q->row->learns) return false;
+    return phase->is_calibrating || (t->is_training && phase->is_observing);
+}
+
+static void observe(Quant *q, Tape *t, Var *x) {
+    if (!is_observing(q, t)) return;
+    if (q->row->observe(q, var_f32(x), var_count(x))) *tensor_f32(&q->count->value) += 1;
+}
+
+/* ---- Faking. ---- */
+
+static Var *range_var(Quant *q, Tape *t, Param *param) {
+    return q->row->learns && t->needs_grad ? param_leaf(param, t) : tape_constant(t, param->value);
+}
+
+/* Scales per token: as many as the batch has rows, and fit to each row. */
+static void token_vars(Quant *q, Tape *t, Var *x, Var **scale, Var **offset) {
+    int64_t length = shape_last(x->value.shape), rows = shape_rows(x->value.shape);
+    Tensor scales = {.dtype = DTYPE_F32, .shape = SHAPE(rows)}, offsets = scales;
+    if (!t->is_dry && t->error.code == ERROR_NONE) {
+        const float *values = var_f32(x);
+        float *s = scales.data = tape_alloc(t, sizeof(float) * (size_t)rows);
+        float *o = offsets.data = tape_alloc(t, sizeof(float) * (size_t)rows);
+#pragma omp parallel for
+        for (int64_t i = 0; i < rows; i++) {
+            Range range = observer_range(values + i * length, length);
+            RangeFit fit = range_fit(range, q->grid, q->spec.is_affine, q->spec.scale_dtype);
+            s[i] = fit.scale;
+            o[i] = fit.offset;
+        }
+    }
+    *scale = tape_constant(t, scales);
+    *offset = q->spec.is_affine ? tape_constant(t, offsets) : NULL;
+}
+
+Var *quant_fake(Quant *q, Tape *t, Var *x) {
+    FakeQuantAttr attr = {.grid = q->grid,
+                          .scale_dtype = q->spec.scale_dtype,
+                          .range_gradient = q->row->range_gradient,
+                          .grad_scale = q->grad_scale};
+    quant_geometry(&q->spec, x->value.shape, &attr.row_length, &attr.run_length);
+    Var *scale, *offset = NULL;
+    if (q->spec.granularity == GRANULARITY_TOKEN) {
+        token_vars(q, t, x, &scale, &offset);
+    } else {
+        scale = range_var(q, t, q->scale);
+        if (q->offset) offset = range_var(q, t, q->offset);
+    }
+    return op_fake_quant(t, x, scale, offset, attr);
+}
+
+static Var *fake(Quant *q, Tape *t, Var *x) {
+    return q->row->fake ? q->row->fake(q, t, x) : quant_fake(q, t, x);
+}
+
+/* Observers and scales per token look at values; x may come from another quantizer. */
+static Var *values_of(Tape *t, Var *x) {
+    if (!x->value.scales) return x;
+    if (!x->decoded) x->decoded = op_dequantize(t, x);
+    return x->decoded;
+}
+
+Var *quant_apply(Quant *q, Tape *t, Var *x) {
+    if (t->is_float) return x;
+    if (q->generation == t->generation && q->seen == x) return q->faked;
+    Var *values = values_of(t, x);
+    observe(q, t, values);
+    q->generation = t->generation;
+    q->seen = x;
+    q->faked = q->phase->is_faking ? fake(q, t, values) : x;
+    return q->faked;
+}
+
+Var *quant_view(void *self, Tape *t, Var *x) {
+    return quant_apply(self, t, x);
+}
+
+/* ---- Freezing. ---- */
+
+const Scales *quant_freeze(const Quant *q, Arena *arena) {
+    if (q->spec.granularity == GRANULARITY_TOKEN) return NULL;
+    Scales *scales = arena_new_array(arena, Scales, 1);
+    float *scale = arena_new_array(arena, float, q->scale_count);
+    float *zero = q->offset ? arena_new_array(arena, float, q->scale_count) : NULL;
+    for (int64_t i = 0; i < q->scale_count; i++) {
+        scale[i] = fake_quant_stored_scale(q->spec.scale_dtype, tensor_f32(&q->scale->value)[i]);
+        if (zero) zero[i] = fake_quant_zero(q->grid, tensor_f32(&q->offset->value)[i], scale[i]);
+    }
+    *scales = (Scales){.count = q->scale_count,
+                       .dtype = q->spec.scale_dtype,
+                       .grid = q->grid,
+                       .scale = scale,
+                       .zero = zero};
+    quant_geometry(&q->spec, q->shape, &scales->row_length, &scales->run_length);
+    return scales;
+}
+
+Tensor quant_levels(Quant *q, const float *values, Arena *arena) {
+    assert(q->is_weight);
+    Tensor x = {.dtype = DTYPE_F32, .shape = q->shape, .data = (void *)(uintptr_t)values};
+    Tensor levels = tensor_new(arena, DTYPE_F32, q->shape);
+    levels.scales = quant_freeze(q, arena);
+    Tape *t = tape_new(arena);
+    t->needs_grad = false;
+    tape_begin(t, false);
+    Var *leaf = tape_constant(t, x);
+    Var *faked = fake(q, t, leaf);
+    assert(t->error.code == ERROR_NONE && faked->value.scales);
+    memcpy(levels.data, faked->value.data, sizeof(float) * (size_t)var_count(faked));
+    tape_free(t);
+    return levels;
+}

@@ -1,0 +1,122 @@
+/* Quantizers: rows of quantizers.def. Each decides a scale (and an offset) for one tensor, from what
+ * it observes or by learning, and fakes the quantization in training through op_fake_quant.
+ *
+ * A quantizer's state lives in Params (learned: role PARAM_SCALE; observed: PARAM_BUFFER), so
+ * optimizers, checkpoints and reports need to know nothing about quantizers. */
+#ifndef NIBBLE_QAT_QUANTIZER_H
+#define NIBBLE_QAT_QUANTIZER_H
+
+#include "autograd/module.h"
+#include "autograd/ops.h"
+#include "qat/range.h"
+
+typedef enum Granularity {
+    GRANULARITY_TENSOR,
+    GRANULARITY_CHANNEL, /* weights: a scale per output channel (row) */
+    GRANULARITY_GROUP,   /* weights: a scale per group_size consecutive elements of a row */
+    GRANULARITY_TOKEN,   /* activations of linear layers: a scale per row, from the data each time */
+} Granularity;
+
+/* What is asked of a quantizer for one tensor; resolved from the config's rules. */
+typedef struct QuantSpec {
+    Variant quantizer;   /* a row of quantizer_kinds with its settings */
+    int bits;            /* 2 to 8 */
+    bool is_affine;      /* with a zero point */
+    bool is_signed;      /* activations: by the range of what produces them; weights: true */
+    Granularity granularity;
+    int64_t group_size;
+    Dtype scale_dtype;   /* f32, f16 or bf16 */
+} QuantSpec;
+
+/* When fake-quant starts and when observers stop, in steps; and the phase now. Owned by whoever runs
+ * the training; quantizers only read it. */
+typedef struct QuantPhase {
+    bool is_faking;    /* false: values pass (observers still observe) */
+    bool is_observing; /* false: observers are frozen */
+    bool is_calibrating; /* observe in evaluation too: calibration after training */
+} QuantPhase;
+
+typedef struct Quant Quant;
+typedef struct Quantizer Quantizer;
+
+struct Quant {
+    const Quantizer *row;
+    QuantSpec spec;
+    const char *name;    /* "conv1.weight" or "relu1.out4": prefix of its Params' names */
+    bool is_weight;
+    const QuantPhase *phase;
+    Model *model;
+    Shape shape;         /* of a weight; of an activation with a batch of 1 */
+    int64_t scale_count; /* 1, channels, or groups in all; GRANULARITY_TOKEN: 0, made per batch */
+    Grid grid;           /* weights signed, affine or unsigned activations unsigned; a row's attach
+                            may choose another */
+    float grad_scale;    /* on the gradients of scale and offset; 1 unless attach says otherwise */
+    Param *scale;        /* [scale_count]; NULL for GRANULARITY_TOKEN */
+    Param *offset;       /* [scale_count] in value units, or NULL: symmetric */
+    Param *count;        /* buffer [1]: batches observed; 0: scale is not initialised yet. NULL: the
+                            row observes nothing */
+    void *state;         /* the row's own */
+    /* Memo: readers of one edge share the fake-quant of a record. */
+    Var *seen, *faked;
+    uint64_t generation;
+};
+
+struct Quantizer {
+    Kind kind;
+    unsigned flags;      /* QUANTIZER_FOR_... */
+    /* Makes the row's Params (besides scale, offset, count, which quant_new makes with role
+     * PARAM_SCALE when `learns`, else PARAM_BUFFER) and refuses specs it does not support. May be
+     * NULL. */
+    bool (*attach)(Quant *q, Error *err);
+    /* Looks at values and updates scale, offset and state. Called in training while
+     * phase->is_observing, and in calibration; of a row that `learns`, only until it is initialised,
+     * once faking starts. False: nothing was to be seen (only zeros, or values that are not finite),
+     * and nothing was changed. Deterministic for any number of threads. NULL: needs no data. */
+    bool (*observe)(Quant *q, const float *x, int64_t count);
+    /* x through the fake quantizer. NULL: quant_fake. */
+    Var *(*fake)(Quant *q, Tape *t, Var *x);
+    bool learns;         /* scale (and offset) are trained */
+    RangeGradient range_gradient;
+};
+
+enum { QUANTIZER_FOR_WEIGHTS = 1, QUANTIZER_FOR_ACTIVATIONS = 2, QUANTIZER_FOR_TOKENS = 4 };
+
+/* `name` prefixes the Params; `shape` is the tensor's (activations: with a batch of 1). */
+bool quant_new(Model *model, const char *name, bool is_weight, Shape shape, const QuantSpec *spec,
+               const QuantPhase *phase, Quant **out, Error *err);
+
+/* Observes (in training, while observing), then fakes; once per record and x. This is the View that
+ * is installed: apply = quant_view, self = the Quant. In the float shadow x passes. A quantizer that
+ * saw no data yet is initialised from the first it sees, in evaluation too. */
+Var *quant_apply(Quant *q, Tape *t, Var *x);
+Var *quant_view(void *self, Tape *t, Var *x);
+
+/* What convert stores: the final scales, made in `arena`; identical to what op_fake_quant uses. Of an
+ * activation they are those of a batch of one. NULL for GRANULARITY_TOKEN, which has none. */
+const Scales *quant_freeze(const Quant *q, Arena *arena);
+/* What convert packs: a weight's values as levels under quant_freeze's scales (f32, with scales), made
+ * in `arena` by the calls that training makes, so whatever a row does to a weight first is in them. */
+Tensor quant_levels(Quant *q, const float *values, Arena *arena);
+
+/* The geometry of scales for a tensor of this shape. */
+void quant_geometry(const QuantSpec *spec, Shape shape, int64_t *row_length, int64_t *run_length);
+
+/* ---- For rows. ---- */
+
+/* op_fake_quant with the quantizer's scale and offset and the row's range_gradient. */
+Var *quant_fake(Quant *q, Tape *t, Var *x);
+/* Calls `fit` with the values of each scale in turn, in parallel where there are several. */
+typedef void (*QuantFit)(Quant *q, int64_t scale, const float *x, int64_t count);
+void quant_fit_each(Quant *q, const float *x, int64_t count, QuantFit fit);
+/* The scale (and offset) number `scale` that make `range` fit the grid (qat/range.h). */
+void quant_set_range(Quant *q, int64_t scale, Range range);
+/* A buffer of the row's own, "<name>.<part>", all zeros. */
+Param *quant_buffer(Quant *q, const char *part, Shape shape);
+
+#define QUANTIZER(name) extern const Quantizer quantizer_##name;
+#include "qat/quantizers.def"
+#undef QUANTIZER
+
+extern const KindTable quantizer_kinds;
+
+#endif

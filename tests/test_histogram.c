@@ -1,0 +1,168 @@
+/* Histograms against counting by hand, through doublings, decay and any number of threads. */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+
+#include <cmocka.h>
+#include <math.h>
+#include <string.h>
+
+#include "core/parallel.h"
+#include "qat/histogram.h"
+#include "qat/observer.h"
+
+enum { COUNT = 70001, HALF = HISTOGRAM_BINS / 2, THREADS_MAX = 4 };
+
+static float x[COUNT], counts[HISTOGRAM_BINS], limit;
+
+static Histogram fresh(void) {
+    memset(counts, 0, sizeof counts);
+    limit = 0;
+    return (Histogram){counts, &limit};
+}
+
+static void fill(uint64_t seed, float deviation) {
+    random_fill_normal((RandomKey){.seed = seed, .stream = RANDOM_TEST}, deviation, COUNT, x);
+}
+
+static void count_by_hand(float *expected) {
+    memset(expected, 0, sizeof counts);
+    double width = (double)limit / HALF;
+    for (int i = 0; i < COUNT; i++) {
+        /* Adding half the bins in f32 rounds a place; that is part of the definition. */
+        float place = (float)((double)x[i] / width) + HALF;
+        int bin = (int)floorf(place);
+        expected[bin < HISTOGRAM_BINS ? bin : HISTOGRAM_BINS - 1]++;
+    }
+}
+
+static void test_counts(void **state) {
+    (void)state;
+    static float expected[HISTOGRAM_BINS];
+    fill(1, 1);
+    Histogram h = fresh();
+    assert_true(histogram_add(h, x, COUNT, 1));
+    Range range = observer_range(x, COUNT);
+    float largest = fmaxf(-range.low, range.high);
+    assert_true(limit > largest && limit <= 2 * largest && log2f(limit) == rintf(log2f(limit)));
+    count_by_hand(expected);
+    assert_memory_equal(counts, expected, sizeof counts);
+}
+
+/* Doubling loses nothing: what small values left is where it would be, had the wide come first. */
+static void test_order_of_batches_does_not_matter(void **state) {
+    (void)state;
+    static float small_first[HISTOGRAM_BINS], expected[HISTOGRAM_BINS];
+    static float wide[COUNT];
+    fill(2, 30);
+    for (int i = 0; i < COUNT; i++) wide[i] = x[i];
+    fill(3, 1); /* five doublings */
+    for (int i = 0; i < COUNT; i++)
+        x[i] = rintf(x[i] * 64) / 64 + 1.0f / 128; /* exact in any bin */
+    Histogram h = fresh();
+    assert_true(histogram_add(h, x, COUNT, 1));
+    float limit_small = limit;
+    assert_true(histogram_add(h, wide, COUNT, 1));
+    assert_true(limit > 8 * limit_small);
+    memcpy(small_first, counts, sizeof counts);
+    h = fresh();
+    assert_true(histogram_add(h, wide, COUNT, 1));
+    assert_true(histogram_add(h, x, COUNT, 1));
+    memcpy(expected, counts, sizeof counts);
+    assert_memory_equal(small_first, expected, sizeof counts);
+}
+
+static void test_decay(void **state) {
+    (void)state;
+    static float once[HISTOGRAM_BINS];
+    fill(4, 1);
+    Histogram h = fresh();
+    assert_true(histogram_add(h, x, COUNT, 0.5f));
+    memcpy(once, counts, sizeof once);
+    assert_true(histogram_add(h, x, COUNT, 0.5f));
+    for (int i = 0; i < HISTOGRAM_BINS; i++) assert_true(counts[i] == once[i] * 1.5f);
+}
+
+static void test_nothing_to_count(void **state) {
+    (void)state;
+    float zeros[3] = {0}, infinite[3] = {1, INFINITY, 0}, huge[1] = {3e38f}, tiny[1] = {1e-40f};
+    Histogram h = fresh();
+    assert_false(histogram_add(h, zeros, 3, 1));
+    assert_false(histogram_add(h, infinite, 3, 1));
+    assert_false(histogram_add(h, huge, 1, 1));
+    assert_false(histogram_add(h, tiny, 1, 1));
+    assert_true(limit == 0);
+    for (int i = 0; i < HISTOGRAM_BINS; i++) assert_true(counts[i] == 0);
+}
+
+static void test_quantiles(void **state) {
+    (void)state;
+    fill(5, 3);
+    Histogram h = fresh();
+    assert_true(histogram_add(h, x, COUNT, 1));
+    float width = limit / HALF;
+    static const double places[] = {0.001, 0.01, 0.3, 0.5, 0.9, 0.999};
+    for (int i = 0; i < 6; i++) {
+        float exact = observer_quantile(x, COUNT, places[i], false);
+        assert_true(fabsf(histogram_quantile(h, places[i]) - exact) <= width);
+        exact = observer_quantile(x, COUNT, places[i], true);
+        assert_true(fabsf(histogram_magnitude_quantile(h, places[i]) - exact) <= width);
+    }
+    Range full = observer_range(x, COUNT), kept = histogram_range(h);
+    assert_true(fabsf(kept.low - full.low) <= width && fabsf(kept.high - full.high) <= width);
+}
+
+/* One value far out must not set where the search begins. */
+static void test_range_gives_up_a_millionth(void **state) {
+    (void)state;
+    Histogram h = fresh();
+    fill(6, 1);
+    for (int i = 0; i < 50; i++) assert_true(histogram_add(h, x, COUNT, 1));
+    float bound = limit, outlier = 1000;
+    assert_true(histogram_add(h, &outlier, 1, 1));
+    assert_true(limit >= 1000 && histogram_range(h).high <= bound + limit / HALF);
+}
+
+/* Within what the width of bins allows, the search sees what the values themselves say. */
+static void test_search(void **state) {
+    (void)state;
+    fill(7, 1);
+    Histogram h = fresh();
+    assert_true(histogram_add(h, x, COUNT, 1));
+    RangeData data = {.x = x, .count = COUNT};
+    for (int bits = 2; bits <= 6; bits++) {
+        Range binned = histogram_search(h, grid_signed(bits), false, DTYPE_F32, 41);
+        Range exact =
+            range_search(data, histogram_range(h), grid_signed(bits), false, DTYPE_F32, 41);
+        float candidate = 0.8f / 40 * histogram_range(h).high;
+        assert_true(fabsf(binned.high - exact.high) <= 1.01f * candidate);
+    }
+}
+
+static void test_threads(void **state) {
+    (void)state;
+    Error err = {0};
+    static float one[HISTOGRAM_BINS];
+    int before = parallel_threads();
+    fill(8, 1);
+    for (int threads = 1; threads <= THREADS_MAX; threads++) {
+        assert_true(parallel_init(threads, &err));
+        Histogram h = fresh();
+        assert_true(histogram_add(h, x, COUNT, 0.99f));
+        if (threads == 1) memcpy(one, counts, sizeof one);
+        assert_memory_equal(counts, one, sizeof one);
+    }
+    assert_true(parallel_init(before, &err));
+}
+
+int main(void) {
+    Error err = {0};
+    if (!parallel_init(0, &err)) return 1;
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_counts),    cmocka_unit_test(test_order_of_batches_does_not_matter),
+        cmocka_unit_test(test_decay),     cmocka_unit_test(test_nothing_to_count),
+        cmocka_unit_test(test_quantiles), cmocka_unit_test(test_range_gives_up_a_millionth),
+        cmocka_unit_test(test_search),    cmocka_unit_test(test_threads),
+    };
+    return cmocka_run_group_tests_name("histogram", tests, NULL, NULL);
+}

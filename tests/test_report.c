@@ -1,0 +1,316 @@
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+
+#include <cmocka.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "core/arena.h"
+#include "experiments/chart.h"
+#include "experiments/json.h"
+#include "experiments/page.h"
+#include "experiments/report.h"
+#include "experiments/run.h"
+
+static char folder[64];
+static Arena *arena;
+static Error err;
+
+static int setup(void **unused) {
+    (void)unused;
+    strcpy(folder, "/tmp/nibble-test-XXXXXX");
+    arena = arena_new("test");
+    err = (Error){0};
+    return mkdtemp(folder) ? 0 : 1;
+}
+
+static int teardown(void **unused) {
+    (void)unused;
+    static const char *const names[] = {RUN_CONFIG, RUN_ENVIRONMENT, RUN_METRICS, RUN_SUMMARY,
+                                        RUN_REPORT};
+    for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
+        unlink(arena_format(arena, "%s/%s", folder, names[i]));
+        rmdir(arena_format(arena, "%s/%s", folder, names[i]));
+    }
+    arena_free(arena);
+    return rmdir(folder);
+}
+
+static void put_bytes(const char *name, const char *text, size_t bytes) {
+    FILE *file = fopen(arena_format(arena, "%s/%s", folder, name), "wb");
+    assert_non_null(file);
+    assert_int_equal(fwrite(text, 1, bytes, file), bytes);
+    fclose(file);
+}
+
+static void put(const char *name, const char *text) {
+    put_bytes(name, text, strlen(text));
+}
+
+static const char *report(void) {
+    if (!report_write(folder, &err)) fail_msg("%s", err.message);
+    FILE *file = fopen(arena_format(arena, "%s/%s", folder, RUN_REPORT), "rb");
+    assert_non_null(file);
+    char *text = arena_alloc(arena, 8 << 20);
+    size_t bytes = fread(text, 1, (8 << 20) - 1, file);
+    fclose(file);
+    text[bytes] = '\0';
+    return text;
+}
+
+/* The page is written as XML, too: every element that is opened is closed, in order. */
+static void assert_balanced(const char *html) {
+    enum { DEPTH_MAX = 32 };
+    char open[DEPTH_MAX][16];
+    int depth = 0;
+    for (const char *at = strchr(html, '<'); at; at = strchr(at + 1, '<')) {
+        size_t length = strcspn(at, ">"), name = strcspn(at + 1, " />\n");
+        assert_true(at[length] == '>');
+        if (at[1] == '!' || at[length - 1] == '/') continue;
+        if (at[1] == '/') {
+            assert_true(depth-- > 0);
+            assert_int_equal(strlen(open[depth]), length - 2);
+            assert_memory_equal(open[depth], at + 2, length - 2);
+        } else {
+            assert_true(name > 0 && name < 16 && depth < DEPTH_MAX);
+            snprintf(open[depth++], 16, "%.*s", (int)name, at + 1);
+        }
+    }
+    assert_int_equal(depth, 0);
+}
+
+static int occurrences(const char *text, const char *part) {
+    int count = 0;
+    while ((text = strstr(text, part))) {
+        count++;
+        text += strlen(part);
+    }
+    return count;
+}
+
+static void put_sample(void) {
+    put(RUN_CONFIG, "seed: 7\ndata: {path: \"/data/<b>&\"}\n");
+    put(RUN_ENVIRONMENT, "{\"nibble\": {\"version\": \"9.8.7\"}, \"threads\": 2,"
+                         " \"machine\": {\"memory_bytes\": 8589934592}}");
+    put(RUN_SUMMARY,
+        "{\"steps\": 4690, \"samples_per_second\": 2312.4, \"train_seconds\": 259.2,"
+        " \"peak_rss_bytes\": 432013312, \"test\": {\"accuracy\": 0.9213, \"loss\": 0.2312},"
+        " \"fp32\": {\"accuracy\": 0.9241}, \"quantized\": {\"accuracy\": 0.9213},"
+        " \"model_bytes\": 1000000, \"quantized_bytes\": 125000,"
+        " \"classes\": [\"cat\", \"<dog>\"], \"confusion\": [[90, 10], [0, 50]],"
+        " \"layers\": [{\"name\": \"conv1\", \"bits\": 8, \"activation_bits\": 8,"
+        " \"sqnr_db\": 41.2, \"weight_scale\": {\"min\": 0.125, \"max\": 0.25},"
+        " \"activation_scale\": 0.5}, {\"name\": \"fc\", \"bits\": 4, \"sqnr_db\": null}]}");
+    put(RUN_METRICS, "{\"step\": 1, \"loss\": 2.5, \"lr\": 0.1, \"samples_per_second\": 2000}\n"
+                     "{\"step\": 2, \"loss\": null, \"lr\": 0.2, \"samples_per_second\": 2100}\n"
+                     "{\"step\": 2, \"validation\": {\"loss\": 2, \"accuracy\": 0.5},"
+                     " \"fp32\": {\"accuracy\": 0.75}}\n"
+                     "{\"step\": 3, \"lo"); /* torn */
+}
+
+static void test_page_shows_what_is_known(void **unused) {
+    (void)unused;
+    put_sample();
+    const char *html = report();
+    assert_balanced(html);
+    static const char *const expected[] = {
+        "92.41%",
+        "92.13%",
+        "-0.28",
+        "1 MB",
+        "125 kB",
+        "125,000 bytes, 8.0 times smaller",
+        "2,312",
+        "4,690",
+        "4.3 min",
+        "loss 0.2312",
+        "training, step 1: 2.5</title>",
+        "quantized, step 2: 50%</title>",
+        "FP32 shadow, step 2: 75%</title>",
+        "could not be read: 1<",
+        "<td>conv1</td><td class=\"n\">8</td><td class=\"n\">8</td><td class=\"n\">41.2</td>"
+        "<td class=\"n\">0.125</td><td class=\"n\">0.25</td><td class=\"n\">0.5</td>",
+        "10 of 100 (10.0%): cat taken for &lt;dog&gt;",
+        "path: &quot;/data/&lt;b&gt;&amp;&quot;",
+        "9.8.7",
+        "8,589,934,592",
+    };
+    for (size_t i = 0; i < sizeof expected / sizeof *expected; i++) {
+        if (!strstr(html, expected[i])) fail_msg("not on the page: %s", expected[i]);
+    }
+    assert_int_equal(occurrences(html, "<circle"),
+                     1 + 1 + 2 + 2 + 2); /* one a value; a null is none */
+    assert_null(strstr(html, "is missing"));
+    assert_null(strstr(html, "<script"));
+    assert_null(strstr(html, "http"));
+    assert_null(strstr(html, "nan"));
+}
+
+static void test_same_files_same_bytes(void **unused) {
+    (void)unused;
+    put_sample();
+    const char *first = report();
+    assert_string_equal(first, report());
+    char *slash = arena_format(arena, "%s/", folder);
+    assert_true(report_write(slash, &err)); /* and the path's spelling does not matter */
+    assert_string_equal(first, report());
+    assert_null(strstr(first, "/tmp/"));
+}
+
+static void test_missing_files_are_told(void **unused) {
+    (void)unused;
+    const char *html = report();
+    assert_balanced(html);
+    static const char *const names[] = {RUN_CONFIG, RUN_ENVIRONMENT, RUN_METRICS, RUN_SUMMARY};
+    for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
+        assert_non_null(strstr(html, arena_format(arena, "%s is missing.", names[i])));
+    }
+}
+
+static void test_damaged_files_are_told(void **unused) {
+    (void)unused;
+    put(RUN_SUMMARY, "{\"steps\": 3,,}");
+    put(RUN_ENVIRONMENT, "[]");
+    put(RUN_METRICS, "");
+    assert_int_equal(mkdir(arena_format(arena, "%s/%s", folder, RUN_CONFIG), 0700), 0);
+    const char *html = report();
+    assert_balanced(html);
+    assert_non_null(strstr(html, "summary.json:1:"));
+    assert_non_null(strstr(html, "env.json: expected a JSON object"));
+    assert_non_null(strstr(html, "config.yaml is not a file."));
+    assert_int_equal(occurrences(html, "No values."), 4);
+}
+
+/* Nothing that a file says may become an element, and no value may break a number's text. */
+static void test_hostile_files_are_harmless(void **unused) {
+    (void)unused;
+    put(RUN_SUMMARY,
+        "{\"steps\": 1e300, \"model_bytes\": -5, \"quantized_bytes\": 0,"
+        " \"fp32\": 3, \"quantized\": {\"accuracy\": \"<b>\"}, \"train_seconds\": 1e308,"
+        " \"classes\": [1, \"<script>\"], \"confusion\": [[1, 2], [3, -4]],"
+        " \"layers\": [7, {}, {\"name\": \"\\\"><script>\", \"bits\": -1e300,"
+        " \"sqnr_db\": 1e300, \"weight_scale\": []}]}");
+    static const char metrics[] = "{\"step\": 1e308, \"loss\": 1}\n"
+                                  "{\"step\": -3, \"loss\": 1e308}\n"
+                                  "{\"step\": \"x\"}\n\n"
+                                  "\0{\"step\": 5}\n";
+    put_bytes(RUN_METRICS, metrics, sizeof metrics - 1);
+    put(RUN_CONFIG, "</pre><script>alert('\x1b\x01')</script>\xff\xc0\x80\xed\xa0\x80\xc3\xa9");
+    const char *html = report();
+    assert_balanced(html);
+    assert_null(strstr(html, "<script"));
+    assert_non_null(strstr(html, "no square of counts"));
+    assert_non_null(strstr(html, "alert(&#39;\xef\xbf\xbd\xef\xbf\xbd&#39;)"));
+    /* one sign for each of the six bytes that are no UTF-8, and the e acute as it is */
+    assert_non_null(strstr(html, "&lt;/script&gt;"
+                                 "\xef\xbf\xbd\xef\xbf\xbd\xef\xbf\xbd\xef\xbf\xbd\xef\xbf\xbd"
+                                 "\xef\xbf\xbd\xc3\xa9"));
+}
+
+static void test_long_runs_stay_small(void **unused) {
+    (void)unused;
+    enum { LINES = 20000 };
+    FILE *file = fopen(arena_format(arena, "%s/%s", folder, RUN_METRICS), "wb");
+    assert_non_null(file);
+    for (int i = 1; i <= LINES; i++) {
+        fprintf(file, "{\"step\": %d, \"loss\": %d, \"lr\": 1e-5, \"samples_per_second\": 10}\n", i,
+                i % 2 ? 3 : 5);
+    }
+    fclose(file);
+    const char *html = report();
+    assert_balanced(html);
+    assert_true(strlen(html) < 100000);
+    assert_non_null(strstr(html, "<polygon class=\"band s0\"")); /* from 3 to 5 */
+    assert_non_null(strstr(html, ">20,000</text>"));
+}
+
+static void test_confusion_draws_every_count(void **unused) {
+    (void)unused;
+    enum { CLASSES = 30 };
+    Json *json = json_new();
+    for (int row = 0; row < CLASSES; row++) {
+        int64_t values[CLASSES] = {0};
+        values[row] = 9;
+        values[(row + 1) % CLASSES] = 1;
+        json_append_ints(json, "confusion", values, CLASSES);
+    }
+    put(RUN_SUMMARY, json_indented(json, arena));
+    json_free(json);
+    const char *html = report();
+    assert_balanced(html);
+    assert_int_equal(occurrences(html, "class=\"cell\""), 2 * CLASSES);
+    assert_int_equal(occurrences(html, "9 of 10 (90.0%)"), CLASSES);
+    assert_non_null(strstr(html, "29 taken for 0<")); /* classes without names are numbers */
+}
+
+static void test_directory_must_be_there(void **unused) {
+    (void)unused;
+    assert_false(report_write(arena_format(arena, "%s/none", folder), &err));
+    assert_int_equal(err.code, ERROR_INPUT);
+    assert_non_null(strstr(err.message, "no run directory"));
+    put(RUN_CONFIG, "seed: 1\n");
+    err = (Error){0};
+    assert_false(report_write(arena_format(arena, "%s/%s", folder, RUN_CONFIG), &err));
+    assert_non_null(strstr(err.message, "is not a run directory"));
+}
+
+static void test_counts_are_grouped(void **unused) {
+    (void)unused;
+    static const struct {
+        int64_t count;
+        const char *text;
+    } rows[] = {{0, "0"},        {999, "999"},
+                {1000, "1,000"}, {-123456, "-123,456"},
+                {-12, "-12"},    {1234567890, "1,234,567,890"}};
+    for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
+        Page page = {.arena = arena};
+        page_count(&page, rows[i].count);
+        assert_string_equal(page.text, rows[i].text);
+    }
+}
+
+/* Ticks lie on round values, inside the plot, whatever the range. */
+static void test_ticks_are_round(void **unused) {
+    (void)unused;
+    static const struct {
+        double low, high;
+        const char *ticks[3];
+    } rows[] = {{0, 0.003, {">0.000<", ">0.001<", ">0.003<"}},
+                {84.7, 92.6, {">84<", ">90<", ">94<"}},
+                {-1, 1, {">-1.0<", ">0.0<", ">1.0<"}},
+                {1e-7, 4e-7, {">1e-07<", ">2e-07<", ">4e-07<"}},
+                {5, 5, {">4.8<", ">5.0<", ">5.2<"}},
+                {0, 0, {">-1.0<", ">0.0<", ">1.0<"}},
+                {2e6, 9e6, {">2,000,000<", ">6,000,000<", ">10,000,000<"}}};
+    for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
+        double x[2] = {1, 2}, y[2] = {rows[i].low, rows[i].high};
+        LineChart chart = {"y", "", 1, {{"y", 2, x, y}}};
+        Page page = {.arena = arena};
+        chart_lines(&page, &chart);
+        assert_balanced(page.text);
+        for (int k = 0; k < 3; k++) {
+            if (!strstr(page.text, rows[i].ticks[k]))
+                fail_msg("row %zu has no tick %s:\n%s", i, rows[i].ticks[k], page.text);
+        }
+    }
+}
+
+int main(void) {
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test_setup_teardown(test_page_shows_what_is_known, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_same_files_same_bytes, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_missing_files_are_told, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_damaged_files_are_told, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_hostile_files_are_harmless, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_long_runs_stay_small, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_confusion_draws_every_count, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_directory_must_be_there, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_counts_are_grouped, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_ticks_are_round, setup, teardown),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
