@@ -12,6 +12,7 @@ function(package name module debian)
     add_library(nibble_${name} INTERFACE)
     target_link_libraries(nibble_${name} INTERFACE PkgConfig::${name})
     add_library(${name} ALIAS nibble_${name})
+    set_property(GLOBAL APPEND PROPERTY NIBBLE_MODULES ${module}) # for the installed package
 endfunction()
 
 package(openblas openblas libopenblas-dev)

@@ -98,7 +98,8 @@ static const float *output_scales(const ConvGeometry *g, const Scales *x, const 
 void conv_forward(const ConvGeometry *geometry, const Tensor *x, const Tensor *w, const float *bias,
                   float *y, Arena *scratch) {
     geometry_check(geometry);
-    bool x_levels = x->scales && x->scales->count == 1, on_levels = x_levels && scales_fit(geometry, w);
+    bool x_levels = x->scales && x->scales->count == 1,
+         on_levels = x_levels && scales_fit(geometry, w);
     if (on_levels && kernels_reference()) {
         conv_forward_integer_reference(geometry, x, w, bias, y);
         return;

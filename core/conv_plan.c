@@ -5,15 +5,17 @@
 
 #include "core/parallel.h"
 
-static int64_t least(int64_t a, int64_t b) { return a < b ? a : b; }
+static int64_t least(int64_t a, int64_t b) {
+    return a < b ? a : b;
+}
 
 static int64_t *offsets_new(Arena *scratch, int64_t count) {
     return arena_alloc(scratch, checked_mul(sizeof(int64_t), (size_t)count));
 }
 
 void plane_init(Plane *plane, bool needs_whole_vectors, Arena *scratch) {
-    bool is_padded = plane->top > 0 || plane->left > 0 || plane->h > plane->image_h ||
-                     plane->w > plane->image_w;
+    bool is_padded =
+        plane->top > 0 || plane->left > 0 || plane->h > plane->image_h || plane->w > plane->image_w;
     plane->is_in_place = !is_padded && !(needs_whole_vectors && plane->c % LANES);
     if (plane->is_in_place) {
         plane->h = plane->image_h;
@@ -34,8 +36,7 @@ const float *plane_fill(const Plane *plane, const float *images, int64_t image) 
     if (columns <= 0) return to;
     for (int64_t y = 0; y < rows; y++)
         memcpy(to + ((plane->top + y) * plane->w + plane->left) * plane->c,
-               from + y * plane->image_w * plane->c,
-               (size_t)(columns * plane->c) * sizeof *to);
+               from + y * plane->image_w * plane->c, (size_t)(columns * plane->c) * sizeof *to);
     return to;
 }
 
@@ -73,16 +74,25 @@ static void phase_runs(Phase *phase, int64_t channels, bool may_merge, int64_t e
 void plan_forward(Plan *plan, const ConvGeometry *g, int64_t exact_k, Arena *scratch) {
     int64_t taps = g->kernel_h * g->kernel_w, group_in = g->in_c / g->groups;
     int64_t group_out = g->out_c / g->groups;
-    *plan = (Plan){
-        .plane = {.h = (g->out_h - 1) * g->stride_h + (g->kernel_h - 1) * g->dilation_h + 1,
-                  .w = (g->out_w - 1) * g->stride_w + (g->kernel_w - 1) * g->dilation_w + 1,
-                  .c = g->in_c, .top = g->pad_top, .left = g->pad_left,
-                  .image_h = g->in_h, .image_w = g->in_w},
-        .phases = arena_zalloc(scratch, sizeof(Phase)), .phase_count = 1,
-        .image_out = g->out_h * g->out_w * g->out_c, .out_c = g->out_c,
-        .groups = g->groups, .group_in = group_in, .group_out = group_out,
-        .weight_group = group_out * taps * group_in, .weight_out = taps * group_in,
-        .weight_tap = group_in, .weight_in = 1};
+    *plan =
+        (Plan){.plane = {.h = (g->out_h - 1) * g->stride_h + (g->kernel_h - 1) * g->dilation_h + 1,
+                         .w = (g->out_w - 1) * g->stride_w + (g->kernel_w - 1) * g->dilation_w + 1,
+                         .c = g->in_c,
+                         .top = g->pad_top,
+                         .left = g->pad_left,
+                         .image_h = g->in_h,
+                         .image_w = g->in_w},
+               .phases = arena_zalloc(scratch, sizeof(Phase)),
+               .phase_count = 1,
+               .image_out = g->out_h * g->out_w * g->out_c,
+               .out_c = g->out_c,
+               .groups = g->groups,
+               .group_in = group_in,
+               .group_out = group_out,
+               .weight_group = group_out * taps * group_in,
+               .weight_out = taps * group_in,
+               .weight_tap = group_in,
+               .weight_in = 1};
     plane_init(&plan->plane, conv_is_depthwise(g), scratch);
     Phase *phase = plan->phases;
     phase->pixel_count = g->out_h * g->out_w;
@@ -105,8 +115,8 @@ void plan_forward(Plan *plan, const ConvGeometry *g, int64_t exact_k, Arena *scr
 }
 
 /* Input row i is met by output row o through tap k where i + pad = o stride + k dilation. With
- * i + pad = q stride + phase, the taps of the phase have k dilation = e stride + phase, and o = q - e:
- * row q of the plane (dy under `reach` rows of padding, the largest e) minus e. */
+ * i + pad = q stride + phase, the taps of the phase have k dilation = e stride + phase, and o = q -
+ * e: row q of the plane (dy under `reach` rows of padding, the largest e) minus e. */
 typedef struct Axis {
     int64_t in, out, kernel, stride, dilation, pad, reach;
 } Axis;
@@ -126,8 +136,8 @@ static bool axis_tap(const Axis *a, int64_t k, int64_t phase, int64_t *back) {
     return true;
 }
 
-static void phase_backward(Phase *phase, const Plan *plan, Axis ay, Axis ax, int64_t py,
-                           int64_t px, int64_t out_c, Arena *scratch) {
+static void phase_backward(Phase *phase, const Plan *plan, Axis ay, Axis ax, int64_t py, int64_t px,
+                           int64_t out_c, Arena *scratch) {
     int64_t in_c = plan->out_c, taps = ay.kernel * ax.kernel; /* the result is the input */
     phase->pixel_in = offsets_new(scratch, ay.in * ax.in);
     phase->pixel_out = offsets_new(scratch, ay.in * ax.in);
@@ -155,14 +165,23 @@ void plan_backward(Plan *plan, const ConvGeometry *g, Arena *scratch) {
     int64_t group_out = g->out_c / g->groups;
     Axis ay = axis_of(g->in_h, g->out_h, g->kernel_h, g->stride_h, g->dilation_h, g->pad_top);
     Axis ax = axis_of(g->in_w, g->out_w, g->kernel_w, g->stride_w, g->dilation_w, g->pad_left);
-    *plan = (Plan){
-        .plane = {.h = axis_plane(&ay), .w = axis_plane(&ax), .c = g->out_c, .top = ay.reach,
-                  .left = ax.reach, .image_h = g->out_h, .image_w = g->out_w},
-        .phase_count = g->stride_h * g->stride_w,
-        .image_out = g->in_h * g->in_w * g->in_c, .out_c = g->in_c,
-        .groups = g->groups, .group_in = group_out, .group_out = group_in,
-        .weight_group = group_out * taps * group_in, .weight_out = 1,
-        .weight_tap = group_in, .weight_in = taps * group_in};
+    *plan = (Plan){.plane = {.h = axis_plane(&ay),
+                             .w = axis_plane(&ax),
+                             .c = g->out_c,
+                             .top = ay.reach,
+                             .left = ax.reach,
+                             .image_h = g->out_h,
+                             .image_w = g->out_w},
+                   .phase_count = g->stride_h * g->stride_w,
+                   .image_out = g->in_h * g->in_w * g->in_c,
+                   .out_c = g->in_c,
+                   .groups = g->groups,
+                   .group_in = group_out,
+                   .group_out = group_in,
+                   .weight_group = group_out * taps * group_in,
+                   .weight_out = 1,
+                   .weight_tap = group_in,
+                   .weight_in = taps * group_in};
     plane_init(&plan->plane, conv_is_depthwise(g), scratch);
     plan->phases = arena_new_array(scratch, Phase, plan->phase_count);
     for (int64_t i = 0; i < plan->phase_count; i++)
@@ -175,7 +194,8 @@ int64_t plan_blocks(const Plan *plan) {
 }
 
 static void block_pack(const Plan *plan, const Phase *phase, const float *w, int64_t block) {
-    int64_t per_group = lanes_up(plan->group_out) / LANES, depth = phase->tap_count * plan->group_in;
+    int64_t per_group = lanes_up(plan->group_out) / LANES,
+            depth = phase->tap_count * plan->group_in;
     int64_t first = block % per_group * LANES, lanes = least(LANES, plan->group_out - first);
     float *to = phase->weights + block * depth * LANES;
     if (lanes < LANES) memset(to, 0, (size_t)(depth * LANES) * sizeof *to);

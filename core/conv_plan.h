@@ -13,10 +13,10 @@
 
 typedef struct Plane {
     int64_t h, w, c;
-    int64_t top, left;             /* where the image begins */
+    int64_t top, left; /* where the image begins */
     int64_t image_h, image_w;
     bool is_in_place;
-    float *buffers;                /* one per thread */
+    float *buffers; /* one per thread */
     int64_t buffer_size;
 } Plane;
 
@@ -30,19 +30,19 @@ typedef struct Phase {
     int64_t pixel_count;
     int64_t *pixel_in, *pixel_out; /* offsets into the plane and into the result's image */
     int64_t tap_count;
-    int64_t *tap_offset;           /* into the plane */
-    int64_t *tap_index;            /* ky * kernel_w + kx */
-    Run *runs;                     /* taps times channels of a group, merged where they adjoin */
+    int64_t *tap_offset; /* into the plane */
+    int64_t *tap_index;  /* ky * kernel_w + kx */
+    Run *runs;           /* taps times channels of a group, merged where they adjoin */
     int64_t run_count;
-    float *weights;                /* packed by phase_pack */
+    float *weights; /* packed by phase_pack */
 } Phase;
 
 typedef struct Plan {
     Plane plane;
     Phase *phases;
     int64_t phase_count;
-    int64_t image_out;                 /* elements of one image of the result */
-    int64_t out_c;                     /* its channels */
+    int64_t image_out;                   /* elements of one image of the result */
+    int64_t out_c;                       /* its channels */
     int64_t groups, group_in, group_out; /* channels read and written per group */
     /* strides of the weight element for (group, output channel, tap, input channel) */
     int64_t weight_group, weight_out, weight_tap, weight_in;

@@ -122,8 +122,8 @@ void conv_backward_weight_reference(const ConvGeometry *g, const Tensor *x, cons
         for (int64_t image = 0; image < g->batch; image++)
             for (int64_t oy = 0; oy < g->out_h; oy++)
                 for (int64_t ox = 0; ox < g->out_w; ox++) {
-                    Meeting at = meet(g, image, oy, ox, oc, tap / g->kernel_w, tap % g->kernel_w,
-                                      ic);
+                    Meeting at =
+                        meet(g, image, oy, ox, oc, tap / g->kernel_w, tap % g->kernel_w, ic);
                     if (at.x < 0) continue;
                     sum += (double)dy[y_offset(g, image, oy, ox, oc)] * value_at(x, at.x);
                 }

@@ -14,7 +14,7 @@ enum {
     CHUNKS = 16,
     CHUNKS_MIN = 4,
     SUM_FLOATS_MAX = 1 << 22, /* of all chunks; larger weights are summed in fewer */
-    CACHE_FLOATS = 5120,      /* inputs and gradients of a block of pixels: most of a 32 KiB cache */
+    CACHE_FLOATS = 5120, /* inputs and gradients of a block of pixels: most of a 32 KiB cache */
     PIXELS_MIN = 32,
 };
 
@@ -24,12 +24,12 @@ typedef struct WeightPass {
     const float *images, *dy;
     bool is_depthwise;
     int64_t chunks, pixel_block;
-    int64_t group_rows;       /* kernel_h * kernel_w * channels of a group */
+    int64_t group_rows;        /* kernel_h * kernel_w * channels of a group */
     const int64_t *row_offset; /* of each of them in the plane */
-    float *packed;            /* dy of a pixel block, one buffer per thread */
+    float *packed;             /* dy of a pixel block, one buffer per thread */
     int64_t packed_size;
-    float *sums;              /* [chunk][block][row][LANES]; depthwise: [chunk][tap][channels] */
-    int64_t sum_size;         /* per chunk */
+    float *sums;      /* [chunk][block][row][LANES]; depthwise: [chunk][tap][channels] */
+    int64_t sum_size; /* per chunk */
 } WeightPass;
 
 /* `channels` channels of `count` pixels, in rows of LANES. */
@@ -110,7 +110,8 @@ static void chunk_sum(const WeightPass *pass, int64_t chunk) {
         const float *plane = plane_fill(&plan->plane, pass->images, image);
         const float *dy = pass->dy + image * plan->image_out;
         for (int64_t first = 0; first < pixels; first += pass->pixel_block) {
-            int64_t left = pixels - first, count = left < pass->pixel_block ? left : pass->pixel_block;
+            int64_t left = pixels - first,
+                    count = left < pass->pixel_block ? left : pass->pixel_block;
             bool is_first = image == begin && first == 0;
             if (pass->is_depthwise)
                 pixels_sum_depthwise(pass, plane, dy, first, count, is_first, packed, sums);
@@ -155,21 +156,22 @@ static void pass_init(WeightPass *pass, Arena *scratch) {
         row_offset[i] = phase->tap_offset[i / plan->group_in] + i % plan->group_in;
     pass->row_offset = row_offset;
 
-    int64_t per_pixel = g->stride_h * g->stride_w * g->in_c + (pass->is_depthwise ? g->out_c : LANES);
+    int64_t per_pixel =
+        g->stride_h * g->stride_w * g->in_c + (pass->is_depthwise ? g->out_c : LANES);
     pass->pixel_block = CACHE_FLOATS / per_pixel;
     if (pass->pixel_block < PIXELS_MIN) pass->pixel_block = PIXELS_MIN;
     int64_t row = pass->is_depthwise ? lanes_up(g->out_c) : LANES, threads = parallel_threads();
     pass->packed_size = pass->pixel_block * row;
     pass->packed = arena_alloc(scratch, (size_t)(pass->packed_size * threads) * sizeof(float));
 
-    pass->sum_size = pass->is_depthwise ? phase->tap_count * row
-                                        : plan_blocks(plan) * pass->group_rows * LANES;
+    pass->sum_size =
+        pass->is_depthwise ? phase->tap_count * row : plan_blocks(plan) * pass->group_rows * LANES;
     pass->chunks = CHUNKS;
     while (pass->chunks > CHUNKS_MIN && pass->chunks * pass->sum_size > SUM_FLOATS_MAX)
         pass->chunks /= 2;
     if (pass->chunks > g->batch) pass->chunks = g->batch;
-    pass->sums = arena_alloc(
-        scratch, checked_mul((size_t)(pass->chunks * pass->sum_size), sizeof(float)));
+    pass->sums =
+        arena_alloc(scratch, checked_mul((size_t)(pass->chunks * pass->sum_size), sizeof(float)));
 }
 
 void conv_backward_weight(const ConvGeometry *geometry, const Tensor *x, const float *dy,

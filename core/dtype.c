@@ -15,15 +15,25 @@ static const Codec *const codecs[] = {
 
 enum { CODE_BITS_MIN = 2, CODE_BITS_MAX = 8, BLOCK = 512 /* elements staged on the stack */ };
 
-Grid grid_signed(int bits) { return (Grid){bits, -(1 << (bits - 1)), 1}; }
+Grid grid_signed(int bits) {
+    return (Grid){bits, -(1 << (bits - 1)), 1};
+}
 
-Grid grid_unsigned(int bits) { return (Grid){bits, 0, 1}; }
+Grid grid_unsigned(int bits) {
+    return (Grid){bits, 0, 1};
+}
 
-Grid grid_odd(int bits) { return (Grid){bits, -((1 << bits) - 1), 2}; }
+Grid grid_odd(int bits) {
+    return (Grid){bits, -((1 << bits) - 1), 2};
+}
 
-int grid_low(Grid grid) { return grid.base; }
+int grid_low(Grid grid) {
+    return grid.base;
+}
 
-int grid_high(Grid grid) { return grid.base + grid.step * ((1 << grid.bits) - 1); }
+int grid_high(Grid grid) {
+    return grid.base + grid.step * ((1 << grid.bits) - 1);
+}
 
 int64_t scales_count(int64_t element_count, int64_t row_length, int64_t run_length) {
     assert(row_length > 0 && run_length > 0);
@@ -46,7 +56,9 @@ const Codec *dtype_codec(Dtype dtype) {
     return codecs[dtype];
 }
 
-const char *dtype_name(Dtype dtype) { return dtype_codec(dtype)->name; }
+const char *dtype_name(Dtype dtype) {
+    return dtype_codec(dtype)->name;
+}
 
 int dtype_find(const char *name) {
     for (int i = 0; i < DTYPE_COUNT; i++)
@@ -90,8 +102,7 @@ static float clamp(float x, float low, float high) {
 /* Step 1: the levels are all integers from low to high. */
 static void quantize_run(const float *x, int64_t count, float inverse, float low, float high,
                          float *levels) {
-    for (int64_t i = 0; i < count; i++)
-        levels[i] = round_even(clamp(x[i] * inverse, low, high));
+    for (int64_t i = 0; i < count; i++) levels[i] = round_even(clamp(x[i] * inverse, low, high));
 }
 
 /* Other steps: the code is what gets rounded. */

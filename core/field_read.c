@@ -25,16 +25,24 @@ static bool read_value(Reader *r, const Field *field, const Node *node, const Pa
 static void read_fields(Reader *r, const Field *fields, const Node *map, Mark place,
                         const Path *path, bool is_variant, void *config);
 
-static const char *path_text(Arena *arena, const Path *path) {
-    const char *up = path->up ? path_text(arena, path->up) : "";
+/* Once messages are only counted, their text is not made: a file of 100,000 mistakes costs little.
+ */
+static bool is_full(const Reader *r) {
+    return r->faults->count >= FAULTS_KEPT;
+}
+
+static const char *path_text(Reader *r, const Path *path) {
+    if (is_full(r)) return "";
+    const char *up = path->up ? path_text(r, path->up) : "";
     const char *dot = *up ? "." : "";
-    if (path->name) return arena_format(arena, "%s%s%s", up, dot, path->name);
-    return arena_format(arena, "%s%s%d", up, dot, path->index);
+    if (path->name) return arena_format(r->arena, "%s%s%s", up, dot, path->name);
+    return arena_format(r->arena, "%s%s%d", up, dot, path->index);
 }
 
 /* In quotes, and short. */
 static const char *shown_text(Reader *r, const char *text) {
     enum { SHOWN = 60 };
+    if (is_full(r)) return "";
     size_t length = strlen(text);
     int shown = length <= SHOWN ? (int)length : SHOWN;
     while (shown < (int)length && shown > 0 && ((unsigned char)text[shown] & 0xc0) == 0x80) {
@@ -54,16 +62,11 @@ static const char *found_text(Reader *r, const Node *node) {
 }
 
 static bool expected(Reader *r, const char *what, const Node *node, const Path *path) {
-    faults_add(r->faults, node->mark, "'%s': expected %s, found %s", path_text(r->arena, path),
-               what, found_text(r, node));
+    faults_add(r->faults, node->mark, "'%s': expected %s, found %s", path_text(r, path), what,
+               found_text(r, node));
     return false;
 }
 
-static bool is_full(const Reader *r) {
-    return r->faults->count >= FAULTS_KEPT;
-}
-
-/* Nothing when the message will not be kept: spares a hostile file the work. */
 static const char *joined(Reader *r, const char *const *names, int count) {
     const char *text = "";
     if (is_full(r)) return text;
@@ -96,7 +99,7 @@ static bool check_range(Reader *r, const Field *field, double value, const Node 
     const char *range = field->max >= huge    ? arena_format(r->arena, "at least %s", low)
                         : field->min <= -huge ? arena_format(r->arena, "at most %s", high)
                                               : arena_format(r->arena, "from %s to %s", low, high);
-    faults_add(r->faults, node->mark, "'%s' must be %s, not %s", path_text(r->arena, path), range,
+    faults_add(r->faults, node->mark, "'%s' must be %s, not %s", path_text(r, path), range,
                node->text);
     return false;
 }
@@ -258,7 +261,7 @@ static bool read_named_variant(Reader *r, const Field *field, const Node *named,
     if (!kind || (named->type == NODE_SCALAR && !named->text)) return false;
     if (named->type == NODE_MAP && node_find(named, "kind")) {
         faults_add(r->faults, node_find(named, "kind")->key_mark,
-                   "'%s': the kind is given twice, here and as '%s'", path_text(r->arena, path),
+                   "'%s': the kind is given twice, here and as '%s'", path_text(r, path),
                    named->key);
         return false;
     }
@@ -306,7 +309,7 @@ static bool read_variant(Reader *r, const Field *field, const Node *node, const 
     if (!name) {
         if (r->may_miss) return true;
         faults_add(r->faults, node->mark, "missing setting '%s.kind': one of %s",
-                   path_text(r->arena, path), kind_names(r, table));
+                   path_text(r, path), kind_names(r, table));
         return false;
     }
     Path inner = {path, "kind", 0};
@@ -404,8 +407,7 @@ static void read_absent(Reader *r, const Field *field, Mark place, const Path *p
     if (field->fallback) {
         read_value(r, field, default_node(r, field, place, &scalar), path, member);
     } else if (!r->may_miss) {
-        faults_add(r->faults, place, "missing setting '%s' (%s)", path_text(r->arena, path),
-                   field->help);
+        faults_add(r->faults, place, "missing setting '%s' (%s)", path_text(r, path), field->help);
     }
 }
 

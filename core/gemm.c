@@ -25,8 +25,8 @@ typedef struct Side {
 typedef struct Product {
     Side a, b;
     int64_t m, n, k;
-    int64_t exact_k;               /* levels: products that one f32 sum may hold; 0: values */
-    const float *a_scale, *b_scale; /* levels: per row of op(a), per column of op(b) */
+    int64_t exact_k;                    /* levels: products that one f32 sum may hold; 0: values */
+    const float *a_scale, *b_scale;     /* levels: per row of op(a), per column of op(b) */
     int64_t a_scale_step, b_scale_step; /* 0: one scale for all, 1: one each */
     const float *bias;
     float beta;
@@ -77,8 +77,8 @@ static void blas_tile(const Product *p, Tile t, int64_t k_first, int64_t k, floa
         a.is_transposed ? k_first * a.row_stride + t.i : t.i * a.row_stride + k_first;
     int64_t b_offset =
         b.is_transposed ? t.j * b.row_stride + k_first : k_first * b.row_stride + t.j;
-    blas_sgemm(a.is_transposed, b.is_transposed, t.m, t.n, k, 1.0f, a.data + a_offset,
-               a.row_stride, b.data + b_offset, b.row_stride, beta, c, c_row_stride);
+    blas_sgemm(a.is_transposed, b.is_transposed, t.m, t.n, k, 1.0f, a.data + a_offset, a.row_stride,
+               b.data + b_offset, b.row_stride, beta, c, c_row_stride);
 }
 
 static void epilogue_apply(const Product *p, Tile t) {
@@ -108,7 +108,9 @@ static void tile_in_chunks(const Product *p, Tile t, float *part, double *sum) {
             p->c[(t.i + i) * p->c_row_stride + t.j + j] = (float)sum[i * t.n + j];
 }
 
-static int64_t pieces(int64_t size, int64_t piece) { return (size + piece - 1) / piece; }
+static int64_t pieces(int64_t size, int64_t piece) {
+    return (size + piece - 1) / piece;
+}
 
 /* From the shape alone, never from the number of threads. */
 static Tile tile_choose(int64_t m, int64_t n) {
@@ -142,8 +144,7 @@ static void product_run(const Product *p, Arena *scratch) {
         if (in_chunks)
             tile_in_chunks(p, t, parts + self * tile_size, sums + self * tile_size);
         else
-            blas_tile(p, t, 0, p->k, p->beta, p->c + t.i * p->c_row_stride + t.j,
-                      p->c_row_stride);
+            blas_tile(p, t, 0, p->k, p->beta, p->c + t.i * p->c_row_stride + t.j, p->c_row_stride);
         epilogue_apply(p, t);
     }
 }
@@ -154,16 +155,20 @@ void gemm(Matrix a, Matrix b, float beta, float *c, int64_t c_row_stride, const 
     assert(operand_is_plain(&a.tensor) || a.row_stride == a.cols);
     assert(operand_is_plain(&b.tensor) || b.row_stride == b.cols);
     assert(beta == 0.0f || !epilogue);
-    bool on_levels = beta == 0.0f && scales_fit(&a, !a.is_transposed) &&
-                     scales_fit(&b, b.is_transposed);
+    bool on_levels =
+        beta == 0.0f && scales_fit(&a, !a.is_transposed) && scales_fit(&b, b.is_transposed);
     if (on_levels && kernels_reference()) {
         gemm_integer_reference(a, b, c, c_row_stride, epilogue);
         return;
     }
     ArenaMark mark = arena_mark(scratch);
-    Product p = {.m = op_rows(&a), .n = op_cols(&b), .k = op_cols(&a),
+    Product p = {.m = op_rows(&a),
+                 .n = op_cols(&b),
+                 .k = op_cols(&a),
                  .bias = epilogue ? epilogue->bias : NULL,
-                 .beta = beta, .c = c, .c_row_stride = c_row_stride};
+                 .beta = beta,
+                 .c = c,
+                 .c_row_stride = c_row_stride};
     if (on_levels) {
         const Scales *as = a.tensor.scales, *bs = b.tensor.scales;
         p.exact_k = exact_products(as, bs);

@@ -6,9 +6,13 @@
 
 static bool use_reference;
 
-void kernels_use_reference(bool use) { use_reference = use; }
+void kernels_use_reference(bool use) {
+    use_reference = use;
+}
 
-bool kernels_reference(void) { return use_reference; }
+bool kernels_reference(void) {
+    return use_reference;
+}
 
 /* Offset in storage of element (row, column) of op(matrix). */
 static int64_t offset_of(const Matrix *matrix, int64_t row, int64_t column) {
@@ -67,8 +71,8 @@ void gemm_integer_reference(Matrix a, Matrix b, float *c, int64_t c_row_stride,
         for (int64_t j = 0; j < n; j++) {
             int32_t sum = 0;
             for (int64_t l = 0; l < k; l++) {
-                int64_t product = level_at(&a, offset_of(&a, i, l)) *
-                                  level_at(&b, offset_of(&b, l, j));
+                int64_t product =
+                    level_at(&a, offset_of(&a, i, l)) * level_at(&b, offset_of(&b, l, j));
                 int64_t wide = sum + product;
                 assert(wide >= INT32_MIN && wide <= INT32_MAX);
                 sum = (int32_t)wide;

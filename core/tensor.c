@@ -16,7 +16,9 @@ int64_t shape_rows(Shape shape) {
     return rows;
 }
 
-int64_t shape_last(Shape shape) { return shape.rank > 0 ? shape.dim[shape.rank - 1] : 1; }
+int64_t shape_last(Shape shape) {
+    return shape.rank > 0 ? shape.dim[shape.rank - 1] : 1;
+}
 
 bool shape_equal(Shape a, Shape b) {
     if (a.rank != b.rank) return false;
@@ -64,7 +66,9 @@ Tensor tensor_zeros(Arena *arena, Dtype dtype, Shape shape) {
     return tensor;
 }
 
-int64_t tensor_count(const Tensor *tensor) { return shape_count(tensor->shape); }
+int64_t tensor_count(const Tensor *tensor) {
+    return shape_count(tensor->shape);
+}
 
 size_t tensor_bytes(const Tensor *tensor) {
     size_t bytes = dtype_bytes(tensor->dtype, tensor_count(tensor));

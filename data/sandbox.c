@@ -21,6 +21,10 @@
 #define HAS_SHADOW_MEMORY false
 #endif
 
+bool sandbox_bounds_memory(void) {
+    return !HAS_SHADOW_MEMORY;
+}
+
 /* ---- The child ---- */
 
 static int64_t address_space_now(void) {
@@ -51,7 +55,7 @@ static void child_confine(SandboxLimits limits, int output, int errors) {
     limit(RLIMIT_CORE, 0);
     limit(RLIMIT_FSIZE, 0);
     limit(RLIMIT_CPU, limits.processor_seconds);
-    if (!HAS_SHADOW_MEMORY) limit(RLIMIT_AS, address_space_now() + limits.memory_bytes);
+    if (sandbox_bounds_memory()) limit(RLIMIT_AS, address_space_now() + limits.memory_bytes);
 }
 
 static _Noreturn void child_run(SandboxWork work, const void *context, SandboxLimits limits,

@@ -1,9 +1,9 @@
 /* Work on bytes that nobody checked, in a child process that may crash, stall or swell.
  *
- * The child has none of our open files, cannot write any, leaves no core dump, and dies at limits of
- * memory and processor time; it streams its result through a pipe. Best started before OpenMP and
- * BLAS have threads; the work itself must use neither. What comes out of the pipe is as untrusted as
- * the file. */
+ * The child has none of our open files, cannot write any, leaves no core dump, and dies at limits
+ * of memory and processor time; it streams its result through a pipe. Best started before OpenMP
+ * and BLAS have threads; the work itself must use neither. What comes out of the pipe is as
+ * untrusted as the file. */
 #ifndef NIBBLE_DATA_SANDBOX_H
 #define NIBBLE_DATA_SANDBOX_H
 
@@ -21,10 +21,13 @@ typedef struct Sandbox {
 } Sandbox;
 
 typedef struct SandboxLimits {
-    int64_t memory_bytes; /* beyond what this process has now; not under AddressSanitizer */
+    int64_t memory_bytes; /* beyond what this process has now */
     int processor_seconds;
     int stall_seconds; /* longest wait for the next byte */
 } SandboxLimits;
+
+/* False under the sanitizers whose shadow memory is larger than any bound. */
+bool sandbox_bounds_memory(void);
 
 /* Runs in the child; writes its result with sandbox_write. */
 typedef bool (*SandboxWork)(const void *context, int output, Error *err);

@@ -7,8 +7,6 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-#include "data/envelope.h"
-
 const char *run_path(Arena *arena, const char *directory, const char *file) {
     return arena_format(arena, "%s/%s", directory, file);
 }
@@ -69,22 +67,6 @@ bool run_exists(const char *directory, Error *err) {
     arena_free(arena);
     if (has_run) return true;
     return FAIL(err, ERROR_INPUT, "%s is not a run directory: it has no " RUN_CONFIG, directory);
-}
-
-bool run_write_text(const char *path, const char *text, Error *err) {
-    Arena *arena = arena_new("text file");
-    const char *temporary = envelope_begin(path, arena);
-    FILE *file = fopen(temporary, "wb");
-    bool ok = file && fputs(text, file) >= 0;
-    ok = file && !fclose(file) && ok;
-    if (ok) {
-        ok = envelope_publish(temporary, path, NULL, err);
-    } else {
-        ok = FAIL(err, ERROR_SYSTEM, "cannot write %s: %s", path, strerror(errno));
-        unlink(temporary);
-    }
-    arena_free(arena);
-    return ok;
 }
 
 bool metrics_open(Metrics *m, const char *path, int64_t keep_lines, Error *err) {

@@ -30,9 +30,6 @@ bool run_is_free(const char *directory, Error *err);
 /* The directory is there and holds a run. */
 bool run_exists(const char *directory, Error *err);
 
-/* Replaces a text file whole. */
-bool run_write_text(const char *path, const char *text, Error *err);
-
 /* metrics.jsonl, kept open for appending whole lines. */
 typedef struct Metrics {
     int file; /* descriptor, -1: closed */

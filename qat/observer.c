@@ -14,22 +14,36 @@ enum {
 
 /* ---- Extremes. ---- */
 
+/* Written out, because compilers do not vectorize a minimum without -ffast-math; in vectors that
+ * every processor has. A comparison with a NaN is false, which keeps what was there. */
+enum { WIDTH = 4, VECTORS = LANES / WIDTH };
+typedef float Lanes __attribute__((vector_size(WIDTH * sizeof(float))));
+typedef int32_t LaneMask __attribute__((vector_size(WIDTH * sizeof(float))));
+
+static inline Lanes lanes_select(LaneMask mask, Lanes yes, Lanes no) {
+    return (Lanes)(((LaneMask)yes & mask) | ((LaneMask)no & ~mask));
+}
+
 static Range range_of_span(const float *x, int64_t count) {
-    float low[LANES] = {0}, high[LANES] = {0};
+    Lanes low[VECTORS] = {{0}}, high[VECTORS] = {{0}};
     int64_t whole = count - count % LANES;
-    for (int64_t i = 0; i < whole; i += LANES)
-        for (int j = 0; j < LANES; j++) {
-            low[j] = x[i + j] < low[j] ? x[i + j] : low[j];
-            high[j] = x[i + j] > high[j] ? x[i + j] : high[j];
+    for (int64_t i = 0; i < whole; i += LANES) {
+        Lanes value[VECTORS];
+        memcpy(value, x + i, sizeof value);
+        for (int j = 0; j < VECTORS; j++) {
+            low[j] = lanes_select(value[j] < low[j], value[j], low[j]);
+            high[j] = lanes_select(value[j] > high[j], value[j], high[j]);
         }
+    }
     Range range = {0, 0};
     for (int64_t i = whole; i < count; i++) {
         range.low = x[i] < range.low ? x[i] : range.low;
         range.high = x[i] > range.high ? x[i] : range.high;
     }
     for (int j = 0; j < LANES; j++) {
-        range.low = low[j] < range.low ? low[j] : range.low;
-        range.high = high[j] > range.high ? high[j] : range.high;
+        float l = low[j / WIDTH][j % WIDTH], h = high[j / WIDTH][j % WIDTH];
+        range.low = l < range.low ? l : range.low;
+        range.high = h > range.high ? h : range.high;
     }
     return range;
 }

@@ -143,9 +143,8 @@ typedef struct Layout {
     int64_t count, row, run;
 } Layout;
 
-static const Layout layouts[] = {{1, 1, 1},        {77, 77, 77},     {600, 30, 30},
-                                 {1000, 100, 32},  {1537, 29, 7},    {4096, 64, 16},
-                                 {2000, 2000, 2000}};
+static const Layout layouts[] = {{1, 1, 1},     {77, 77, 77},   {600, 30, 30},     {1000, 100, 32},
+                                 {1537, 29, 7}, {4096, 64, 16}, {2000, 2000, 2000}};
 
 enum { LAYOUT_COUNT = sizeof layouts / sizeof layouts[0] };
 
@@ -157,8 +156,8 @@ static Scales scales_draw(Arena *arena, Layout layout, Grid grid, uint64_t seed)
     float *zero = arena_new_array(arena, float, s.count);
     random_fill_uniform((RandomKey){seed, RANDOM_TEST, 0}, 0.01f, 0.5f, s.count, scale);
     for (int64_t i = 0; i < s.count; i++)
-        zero[i] = (float)random_below((RandomKey){seed, RANDOM_TEST, 1}, (uint64_t)i,
-                                      1u << grid.bits);
+        zero[i] =
+            (float)random_below((RandomKey){seed, RANDOM_TEST, 1}, (uint64_t)i, 1u << grid.bits);
     s.scale = scale;
     if (seed % 2) s.zero = zero;
     return s;

@@ -108,8 +108,7 @@ static Tensor levels_draw(Arena *arena, Shape shape, const Scales *scales, bool 
         int64_t scale, code = is_extreme ? (scales->grid.base < 0 ? 0 : last) : draw(0, last);
         scales_run(scales, i, &scale);
         float zero = scales->zero ? scales->zero[scale] : 0;
-        tensor_f32(&t)[i] =
-            (float)(scales->grid.base + scales->grid.step * (int)code) - zero;
+        tensor_f32(&t)[i] = (float)(scales->grid.base + scales->grid.step * (int)code) - zero;
     }
     t.scales = scales;
     return t;
@@ -192,7 +191,8 @@ static void test_levels_that_must_be_decoded(void **state) {
     for (int64_t i = 0; i < m * n; i++)
         assert_float_equal(got[i], expected[i], 1e-4f * (1 + fabsf(expected[i])));
 
-    Matrix dy = matrix_draw(arena, m, n, false, false); /* dx = dy W: W's scales lie along n, summed */
+    Matrix dy =
+        matrix_draw(arena, m, n, false, false); /* dx = dy W: W's scales lie along n, summed */
     Matrix w = matrix_of(levels_draw(arena, SHAPE(n, k), rows, false));
     gemm(dy, w, 0, got, k, NULL, scratch);
     gemm_reference(dy, w, 0, expected, k, NULL);
@@ -223,17 +223,17 @@ static void test_half_precision(void **state) {
 
 static void test_threads_change_no_bit(void **state) {
     (void)state;
-    static const Sizes sizes[] = {{1, 1, 1},       {1, 10, 700},   {16, 16, 16},  {31, 10, 128},
-                                  {128, 128, 900}, {128, 10, 128}, {300, 70, 30}, {128, 784, 100},
-                                  {64, 300, 2000}};
+    static const Sizes sizes[] = {{1, 1, 1},     {1, 10, 700},    {16, 16, 16},
+                                  {31, 10, 128}, {128, 128, 900}, {128, 10, 128},
+                                  {300, 70, 30}, {128, 784, 100}, {64, 300, 2000}};
     Arena *scratch = arena_new("scratch");
     for (size_t i = 0; i < sizeof sizes / sizeof sizes[0]; i++) {
         Arena *arena = arena_new("case");
         Sizes s = sizes[i];
         Matrix a = matrix_draw(arena, s.m, s.k, i % 2, false);
         Matrix b = matrix_draw(arena, s.k, s.n, i % 3 == 0, false);
-        float *one = arena_new_array(arena, float, s.m * s.n);
-        float *some = arena_new_array(arena, float, s.m * s.n);
+        float *one = arena_new_array(arena, float, s.m *s.n);
+        float *some = arena_new_array(arena, float, s.m *s.n);
         for (int threads = 1; threads <= 4; threads++) {
             Error err = {0};
             assert_true(parallel_init(threads, &err));

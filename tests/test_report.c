@@ -132,8 +132,8 @@ static void test_page_shows_what_is_known(void **unused) {
         "quantized, step 2: 50%</title>",
         "FP32 shadow, step 2: 75%</title>",
         "could not be read: 1<",
-        "<td>conv1</td><td class=\"n\">8</td><td class=\"n\">8</td><td class=\"n\">41.2</td>"
-        "<td class=\"n\">0.125</td><td class=\"n\">0.25</td><td class=\"n\">0.5</td>",
+        ("<td>conv1</td><td class=\"n\">8</td><td class=\"n\">8</td><td class=\"n\">41.2</td>"
+         "<td class=\"n\">0.125</td><td class=\"n\">0.25</td><td class=\"n\">0.5</td>"),
         "10 of 100 (10.0%): cat taken for &lt;dog&gt;",
         "path: &quot;/data/&lt;b&gt;&amp;&quot;",
         "9.8.7",

@@ -387,8 +387,8 @@ static void test_write_reads_back(void **state) {
         "a: [[], {}, [[1, 2], [3]], {b: {c: [x]}}]\n",
         "a:\n- - - x\n    - y\n- - {b: 1}\n",
         "'': 1\n'a b': {'~': 1, '- x': 2}\n'<<': 3\n",
-        "a: ['---', '...', '-', '#', 'a: b', ' x ', \"\\n\", \"\\t\", \"\\e\", "
-        "\"\\L\\P\\N\\uFEFF\"]\n",
+        "a: ['---', '...', '-', '#', 'a: b', ' x ', \"\\n\", \"\\t\", \"\\e\"]\n",
+        "a: [\"\\L\\P\\N\\uFEFF\"]\n",
         "a: [---x, -1, .5, 1e-5, true, yes, 0x1, ~, null, \"null\"]\n",
         "a: |\n  x\n\n  y\nb: \"\\U0010FFFF \\uFFFE\"\n",
     };
@@ -396,7 +396,8 @@ static void test_write_reads_back(void **state) {
     for (size_t i = 0; i < sizeof texts / sizeof *texts; i++) {
         Read read = read_string(texts[i], arena);
         assert_true(read.is_good);
-        assert_int_equal(read.faults.count, i == 5); /* << is refused, in quotes as well */
+        assert_int_equal(read.faults.count,
+                         strstr(texts[i], "<<") != NULL); /* << is refused, in quotes as well */
         const char *yaml = node_to_yaml(read.root, arena);
         Read again = read_string(yaml, arena);
         if (!again.is_good) print_error("%s\n%s\n", yaml, again.err.message);

@@ -13,14 +13,14 @@
 #include <assert.h>
 #include <float.h>
 #include <math.h>
+#include <string.h>
 
 #include "autograd/channel.h"
 #include "autograd/ops.h"
 
 enum {
     PIECE = 16 * 1024, /* elements that one thread takes at a time */
-    BLOCK = 512,       /* elements summed in float before a double takes over */
-    LANES = 8
+    BLOCK = 512        /* elements summed in float before a double takes over */
 };
 
 typedef struct Residuals {
@@ -106,7 +106,8 @@ static void set_scales(const Var *v, Saved *saved) {
  * code = (v - shift) / step, as in quantize_levels; for step 1 these are levels. */
 typedef struct Range {
     float scale, inverse;
-    float shift, step, low, high;   /* level = code step + shift; codes low .. high are in range */
+    float shift, step, per_step;    /* level = code step + shift; 1 / step */
+    float low, high;                /* codes in range */
     float slope_below, slope_above; /* d x^ / d scale outside the range */
 } Range;
 
@@ -119,28 +120,26 @@ static Range range_of(const Var *v, const Saved *saved, int64_t i) {
         .inverse = 1.0f / saved->scale[i],
         .step = (float)grid.step,
     };
-    float follows = saved->zero && saved->passes[i] ? var_f32(v->in[2])[i] / saved->scale[i] : 0;
-    range.slope_below = low - follows;
-    range.slope_above = high - follows;
+    double follows = 0; /* near -zero: the difference below cancels */
+    if (saved->zero && saved->passes[i])
+        follows = (double)var_f32(v->in[2])[i] / (double)saved->scale[i];
+    range.slope_below = (float)((double)low - follows);
+    range.slope_above = (float)((double)high - follows);
     range.shift = grid.step == 1 ? 0 : low;
-    range.low = (low - range.shift) / range.step;
-    range.high = (high - range.shift) / range.step;
+    range.per_step = 1.0f / range.step;
+    range.low = (low - range.shift) * range.per_step;
+    range.high = (high - range.shift) * range.per_step;
     return range;
 }
 
 /* The code before clamping, at most one outside the range; half to even by the addition of
  * 1.5 x 2^23, which leaves no fraction bits. */
-static inline float code_of(const Range *range, float x) {
+static float code_of(const Range *range, float x) {
     const float magic = 12582912.0f;
-    float code = (x * range->inverse - range->shift) / range->step;
+    float code = (x * range->inverse - range->shift) * range->per_step;
     code = code < range->low - 1 ? range->low - 1 : code;
     code = code > range->high + 1 ? range->high + 1 : code;
     return (code + magic) - magic;
-}
-
-/* Without a branch, so that loops vectorise. */
-static inline int is_inside(const Range *range, float code) {
-    return (code >= range->low) & (code <= range->high);
 }
 
 /* Elements [first, first + count) under scale `scale`: one piece of a run. */
@@ -232,68 +231,96 @@ static void forward(Tape *t, Var *v) {
     if (t->keeps_residuals) save_residuals(t, v, saved);
 }
 
-/* dx = mask dy (+ dx). */
-static void backward_input(const Range *range, const float *restrict x, const float *restrict dy,
-                           int64_t count, float beta, float *restrict dx) {
-    if (beta == 0) {
-        for (int64_t i = 0; i < count; i++) {
-            float code = code_of(range, x[i]);
-            dx[i] = is_inside(range, code) ? dy[i] : 0.0f;
-        }
-    } else {
-        for (int64_t i = 0; i < count; i++) {
-            float code = code_of(range, x[i]);
-            dx[i] += is_inside(range, code) ? dy[i] : 0.0f;
-        }
+/* Four elements at a time, written out: compilers will not vectorise comparisons of floats that
+ * might raise a flag. */
+typedef float Lanes __attribute__((vector_size(16)));
+typedef int32_t Mask __attribute__((vector_size(16)));
+enum { LANES = sizeof(Lanes) / sizeof(float) };
+
+static inline Lanes splat(float x) {
+    return (Lanes){x, x, x, x};
+}
+
+static inline Lanes choose(Mask mask, Lanes yes, Lanes no) {
+    return (Lanes)((mask & (Mask)yes) | (~mask & (Mask)no));
+}
+
+/* code_of, d x^ / d scale, and where the gradient passes. `rounding` 1: LSQ; else 0. */
+static inline Mask lanes_slope(const Range *range, Lanes x, float rounding, Lanes *slope) {
+    const Lanes magic = splat(12582912.0f), low = splat(range->low), high = splat(range->high);
+    const Lanes under = splat(range->low - 1), over = splat(range->high + 1);
+    Lanes v = x * splat(range->inverse), code = (v - splat(range->shift)) * splat(range->per_step);
+    code = choose(code < under, under, code);
+    code = choose(code > over, over, code);
+    code = (code + magic) - magic;
+    Lanes level = code * splat(range->step) + splat(range->shift);
+    *slope = choose(code < low, splat(range->slope_below), splat(rounding) * (level - v));
+    *slope = choose(code > high, splat(range->slope_above), *slope);
+    return (code >= low) & (code <= high);
+}
+
+/* Where a piece's gradients go. */
+typedef struct Slice {
+    const float *x, *dy;
+    float *dx; /* NULL: not needed */
+    float beta;
+} Slice;
+
+static inline void lanes_backward(const Range *range, Slice at, float rounding, Lanes *to_scale,
+                                  Lanes *to_offset) {
+    Lanes x, dy, slope, before;
+    memcpy(&x, at.x, sizeof x);
+    memcpy(&dy, at.dy, sizeof dy);
+    Mask is_inside = lanes_slope(range, x, rounding, &slope);
+    *to_scale += dy * slope;
+    *to_offset += (Lanes)(~is_inside & (Mask)dy);
+    if (!at.dx) return;
+    Lanes dx = (Lanes)(is_inside & (Mask)dy);
+    if (at.beta != 0) {
+        memcpy(&before, at.dx, sizeof before);
+        dx += before;
+    }
+    memcpy(at.dx, &dx, sizeof dx);
+}
+
+/* The last elements, fewer than LANES, padded with elements of no gradient. */
+static void tail_backward(const Range *range, Slice at, int64_t count, float rounding,
+                          Lanes *to_scale, Lanes *to_offset) {
+    float x[LANES] = {0}, dy[LANES] = {0}, dx[LANES] = {0};
+    size_t bytes = sizeof *x * (size_t)count;
+    memcpy(x, at.x, bytes);
+    memcpy(dy, at.dy, bytes);
+    if (at.dx && at.beta != 0) memcpy(dx, at.dx, bytes);
+    lanes_backward(range, (Slice){x, dy, dx, at.beta}, rounding, to_scale, to_offset);
+    if (at.dx) memcpy(at.dx, dx, bytes);
+}
+
+/* One pass over at most BLOCK elements; adds what they give to the scale and the offset. */
+static void block_backward(const Range *range, Slice at, int64_t count, float rounding,
+                           double sums[2]) {
+    Lanes to_scale = splat(0), to_offset = splat(0);
+    for (; count >= LANES; count -= LANES) {
+        lanes_backward(range, at, rounding, &to_scale, &to_offset);
+        at.x += LANES;
+        at.dy += LANES;
+        if (at.dx) at.dx += LANES;
+    }
+    if (count > 0) tail_backward(range, at, count, rounding, &to_scale, &to_offset);
+    for (int i = 0; i < LANES; i++) {
+        sums[0] += (double)to_scale[i];
+        sums[1] += (double)to_offset[i];
     }
 }
 
-/* What each element adds to the gradients of the scale and the offset. */
-static void range_terms(const Range *range, const float *restrict x, const float *restrict dy,
-                        int64_t count, float rounding, float *restrict to_scale,
-                        float *restrict to_offset) {
-    for (int64_t i = 0; i < count; i++) {
-        float code = code_of(range, x[i]), value = x[i] * range->inverse;
-        float inside = rounding * (code * range->step + range->shift - value);
-        float slope = code < range->low ? range->slope_below : inside;
-        slope = code > range->high ? range->slope_above : slope;
-        to_scale[i] = dy[i] * slope;
-        to_offset[i] = is_inside(range, code) ? 0.0f : dy[i];
-    }
-}
-
-static double sum_terms(const float *x, int64_t count) {
-    float lane[LANES] = {0};
-    int64_t i = 0;
-    for (; i + LANES <= count; i += LANES)
-        for (int j = 0; j < LANES; j++) lane[j] += x[i + j];
-    double sum = 0;
-    for (; i < count; i++) sum += (double)x[i];
-    for (int j = 0; j < LANES; j++) sum += (double)lane[j];
-    return sum;
-}
-
-typedef struct Gradients {
-    float *dx, beta;
-    bool needs_range; /* the scale's or the offset's */
-    double *sums;     /* [pieces][2]: scale, offset */
-} Gradients;
-
-static void backward_piece(const Var *v, Piece piece, const Gradients *out, double sums[2]) {
+static void piece_backward(const Var *v, Piece piece, float *dx, float beta, double sums[2]) {
     const FakeQuantAttr *attr = v->attr;
     Range range = range_of(v, v->saved, piece.scale);
     float rounding = attr->range_gradient == RANGE_LSQ ? 1.0f : 0.0f;
-    float to_scale[BLOCK], to_offset[BLOCK];
     sums[0] = sums[1] = 0;
     for (int64_t done = 0; done < piece.count; done += BLOCK) {
         int64_t at = piece.first + done, left = piece.count - done;
-        int64_t count = left < BLOCK ? left : BLOCK;
-        const float *x = var_f32(v->in[0]) + at, *dy = v->grad + at;
-        if (out->dx) backward_input(&range, x, dy, count, out->beta, out->dx + at);
-        if (!out->needs_range) continue;
-        range_terms(&range, x, dy, count, rounding, to_scale, to_offset);
-        sums[0] += sum_terms(to_scale, count);
-        sums[1] += sum_terms(to_offset, count);
+        Slice slice = {var_f32(v->in[0]) + at, v->grad + at, dx ? dx + at : NULL, beta};
+        block_backward(&range, slice, left < BLOCK ? left : BLOCK, rounding, sums);
     }
 }
 
@@ -322,13 +349,12 @@ static void backward(Tape *t, Var *v) {
             i > 0 && attr->range_gradient == RANGE_FIXED ? NULL : tape_grad(t, v->in[i], &beta[i]);
     int64_t pieces = saved->scales.count * pieces_per_run(&saved->scales);
     ArenaMark mark = arena_mark(t->arena);
-    Gradients out = {grad[0], beta[0], grad[1] || grad[2],
-                     arena_new_array(t->arena, double, 2 * pieces)};
+    double *sums = arena_new_array(t->arena, double, 2 * pieces);
 #pragma omp parallel for schedule(static) if (var_count(v) > PIECE)
     for (int64_t p = 0; p < pieces; p++)
-        backward_piece(v, piece_of(&saved->scales, p), &out, out.sums + 2 * p);
-    add_range_gradient(v, out.sums, 0, beta[1], grad[1]);
-    add_range_gradient(v, out.sums, 1, beta[2], grad[2]);
+        piece_backward(v, piece_of(&saved->scales, p), grad[0], beta[0], sums + 2 * p);
+    add_range_gradient(v, sums, 0, beta[1], grad[1]);
+    add_range_gradient(v, sums, 1, beta[2], grad[2]);
     arena_rewind(t->arena, mark);
 }
 

@@ -121,9 +121,12 @@ static void forward(Tape *t, Var *v) {
     arena_rewind(t->arena, mark);
 }
 
-static void add_winners(const float *restrict dy, const uint16_t *restrict winner, int64_t pixel,
+static void add_winners(const float *restrict dy, const uint16_t *restrict winner, uint16_t pixel,
                         int64_t count, float *restrict dx) {
-    for (int64_t c = 0; c < count; c++) dx[c] += winner[c] == pixel ? dy[c] : 0.0f;
+    for (int64_t c = 0; c < count; c++) {
+        float d = dy[c]; /* read in any case, so that the loop vectorises */
+        dx[c] += winner[c] == pixel ? d : 0.0f;
+    }
 }
 
 static void backward_image(const float *dy, const uint16_t *winner, Shape in, Shape out,
@@ -134,7 +137,8 @@ static void backward_image(const float *dy, const uint16_t *winner, Shape in, Sh
         Window columns = window_of(i % out.dim[2], in.dim[2], attr);
         for (int64_t h = rows.begin; h < rows.end; h++)
             for (int64_t w = columns.begin; w < columns.end; w++)
-                add_winners(dy, winner, (h - rows.first) * attr->kernel + w - columns.first,
+                add_winners(dy, winner,
+                            (uint16_t)((h - rows.first) * attr->kernel + w - columns.first),
                             channels, dx + (h * in.dim[2] + w) * channels);
     }
 }

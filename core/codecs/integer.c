@@ -1,4 +1,5 @@
-/* int2 to int8: b-bit integer codes under a plane of scales; value = scale x (step k + base - zero).
+/* int2 to int8: b-bit integer codes under a plane of scales; value = scale x (step k + base -
+ * zero).
  *
  * Element i has the bits i b and up of one little-endian stream, so eight codes fill b bytes:
  *

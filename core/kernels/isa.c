@@ -65,4 +65,6 @@ bool kernels_init(Error *err) {
                 supported_names(names, sizeof names));
 }
 
-const char *kernels_description(void) { return isa_active()->name; }
+const char *kernels_description(void) {
+    return isa_active()->name;
+}

@@ -24,8 +24,8 @@ typedef struct Run {
     bool ends_chunk; /* the f32 sum is moved to a double one here; see DirectJob.is_chunked */
 } Run;
 
-/* out[pixel][channel] = sum over runs of in[pixel + run][k] * weights[k][channel], for a block of at
- * most LANES output channels. */
+/* out[pixel][channel] = sum over runs of in[pixel + run][k] * weights[k][channel], for a block of
+ * at most LANES output channels. */
 typedef struct DirectJob {
     const float *plane;
     const int64_t *pixel_in, *pixel_out; /* offsets into plane and out */
@@ -51,8 +51,8 @@ typedef struct OuterJob {
     float *sum;      /* [row_count][LANES] */
 } OuterJob;
 
-/* Depthwise: out[pixel][c] = sum over taps of plane[pixel + tap][c] * weights[tap][c]. The plane may
- * be read, and weights must be padded, up to a multiple of LANES channels. */
+/* Depthwise: out[pixel][c] = sum over taps of plane[pixel + tap][c] * weights[tap][c]. The plane
+ * may be read, and weights must be padded, up to a multiple of LANES channels. */
 typedef struct DepthwiseJob {
     const float *plane;
     const int64_t *pixel_in, *pixel_out;
@@ -90,6 +90,8 @@ typedef struct Isa {
 
 const Isa *isa_active(void); /* what kernels_init chose, else the best there is */
 
-static inline int64_t lanes_up(int64_t channels) { return (channels + LANES - 1) / LANES * LANES; }
+static inline int64_t lanes_up(int64_t channels) {
+    return (channels + LANES - 1) / LANES * LANES;
+}
 
 #endif

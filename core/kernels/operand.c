@@ -5,7 +5,9 @@
 
 enum { CHUNK = 1 << 14 /* elements decoded at a time by one thread; a multiple of 8 */ };
 
-bool operand_is_levels(const Tensor *tensor) { return tensor->scales != NULL; }
+bool operand_is_levels(const Tensor *tensor) {
+    return tensor->scales != NULL;
+}
 
 bool operand_is_plain(const Tensor *tensor) {
     return tensor->dtype == DTYPE_F32 && !tensor->scales;

@@ -9,6 +9,7 @@
 #include "experiments/json.h"
 #include "experiments/run.h"
 #include "experiments/stop.h"
+#include "experiments/text.h"
 #include "experiments/trainer.h"
 
 enum { OUT, RESUME, FORCE };
@@ -61,7 +62,7 @@ static bool train(const ExperimentConfig *config, const char *directory, bool re
     bool ok = experiment_open(config, arena, &e, err);
     /* Nothing of an earlier run is touched before everything else is known to be right. */
     if (ok && !resumes) ok = run_create(directory, force, err);
-    if (ok) ok = run_write_text(run_path(arena, directory, RUN_CONFIG), e.config_text, err);
+    if (ok) ok = text_write(run_path(arena, directory, RUN_CONFIG), e.config_text, err);
     stop_install();
     ok = ok && trainer_run(&e, directory, resumes, err);
     if (ok) print_table(directory, arena);
