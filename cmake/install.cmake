@@ -6,12 +6,12 @@ include(CMakePackageConfigHelpers)
 install(TARGETS nibble RUNTIME DESTINATION ${CMAKE_INSTALL_BINDIR})
 install(TARGETS libnibble ARCHIVE DESTINATION ${CMAKE_INSTALL_LIBDIR})
 
-# Headers that show a third party's, and the inner loops', stay inside.
+# A door's header, which shows a third party's, stays inside.
 get_property(layers GLOBAL PROPERTY NIBBLE_LAYERS)
 foreach(layer ${layers})
     file(GLOB_RECURSE headers CONFIGURE_DEPENDS RELATIVE ${PROJECT_SOURCE_DIR}
         ${PROJECT_SOURCE_DIR}/${layer}/*.h ${PROJECT_SOURCE_DIR}/${layer}/*.def)
-    list(FILTER headers EXCLUDE REGEX "_door\\.h$|^core/kernels/")
+    list(FILTER headers EXCLUDE REGEX "_door\\.h$")
     foreach(header ${headers})
         get_filename_component(folder ${header} DIRECTORY)
         install(FILES ${header} DESTINATION ${CMAKE_INSTALL_INCLUDEDIR}/nibble/${folder})

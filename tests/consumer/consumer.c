@@ -49,9 +49,8 @@ int main(void) {
     Arena *arena = arena_new("settings");
     ExperimentConfig config;
     Experiment e = {0};
-    bool is_done =
-        config_read_text(settings, "settings", 0, NULL, arena, &config, &err) &&
-        experiment_open(&config, arena, &e, &err) && train(&e, &err);
+    bool is_done = config_read_text(settings, "settings", 0, NULL, arena, &config, &err) &&
+                   experiment_open(&config, arena, &e, &err) && train(&e, &err);
     if (!is_done) fprintf(stderr, "consumer: %s\n", err.message);
     if (e.arena) experiment_close(&e);
     arena_free(arena);
