@@ -12,7 +12,10 @@ static void relu_kernel(const float *x, float *y, int64_t count) {
 static void relu_gradient(const float *x, const float *y, const float *dy, float *dx,
                           int64_t count) {
     (void)x;
-    for (int64_t i = 0; i < count; i++) dx[i] = y[i] <= 0 ? 0 : dy[i];
+    for (int64_t i = 0; i < count; i++) {
+        float slope_one = dy[i]; /* loaded in any case: else the loop does not vectorise */
+        dx[i] = y[i] <= 0 ? 0 : slope_one;
+    }
 }
 
 static void relu_forward(Tape *t, Var *v) {

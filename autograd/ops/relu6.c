@@ -13,7 +13,8 @@ static void relu6_gradient(const float *x, const float *y, const float *dy, floa
                            int64_t count) {
     (void)x;
     for (int64_t i = 0; i < count; i++) {
-        float low = y[i] <= 0 ? 0 : dy[i];
+        float slope_one = dy[i]; /* loaded in any case: else the loop does not vectorise */
+        float low = y[i] <= 0 ? 0 : slope_one;
         dx[i] = y[i] >= 6 ? 0 : low;
     }
 }
