@@ -94,13 +94,32 @@ void module_children(Module *self, const List *layers) {
     }
 }
 
+/* Names become parts of parameters' names, of paths in files and of rules. They are checked before
+ * the children make anything: two siblings of one name would share parameters' names. */
+static bool check_names(const Module *parent, Error *err) {
+    static const char allowed[] = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_-";
+    size_t skip = *parent->name ? strlen(parent->name) + 1 : 0;
+    for (int i = 0; i < parent->child_count; i++) {
+        const char *name = parent->children[i]->name + skip;
+        if (!*name || name[strspn(name, allowed)])
+            return FAIL(err, ERROR_INPUT,
+                        "a layer is named '%s'; names are letters, digits, '_' and '-'", name);
+        if (!strcmp(parent->children[i]->name, "input"))
+            return FAIL(err, ERROR_INPUT, "'input' is what the network reads; rename the layer");
+        for (int j = 0; j < i; j++)
+            if (!strcmp(name, parent->children[j]->name + skip))
+                return FAIL(err, ERROR_INPUT, "two layers are named '%s'; rename one", name);
+    }
+    return true;
+}
+
 static bool module_build(Module *self, Tape *t, Var *const *in) {
     if (self->is_built) return true;
     self->is_built = true;
     self->order = self->model->module_count++;
     if (!self->layer->build || t->error.code != ERROR_NONE) return t->error.code == ERROR_NONE;
-    if (self->layer->build(self, in, &t->error)) return true;
-    error_prefix(&t->error, "%s", self->name);
+    if (self->layer->build(self, in, &t->error) && check_names(self, &t->error)) return true;
+    if (*self->name) error_prefix(&t->error, "%s", self->name);
     return false;
 }
 
@@ -160,18 +179,6 @@ static bool build_by_dry_run(Model *model, Error *err) {
     return ok;
 }
 
-/* Two siblings of one name would share parameters' names. */
-static bool check_names(const Module *module, Error *err) {
-    for (int i = 0; i < module->child_count; i++) {
-        for (int j = 0; j < i; j++)
-            if (!strcmp(module->children[i]->name, module->children[j]->name))
-                return FAIL(err, ERROR_INPUT, "model: two layers are named '%s'; rename one",
-                            module->children[i]->name);
-        TRY(check_names(module->children[i], err));
-    }
-    return true;
-}
-
 bool model_new(const List *layers, Shape input, uint64_t seed, Arena *arena, Model **out,
                Error *err) {
     assert(input.rank < SHAPE_RANK_MAX);
@@ -183,7 +190,6 @@ bool model_new(const List *layers, Shape input, uint64_t seed, Arena *arena, Mod
     *root = (Module){.layer = &layer_sequential, .name = "", .config = config, .model = model};
     model->root = root;
     TRY(build_by_dry_run(model, err));
-    TRY(check_names(root, err));
     *out = model;
     return true;
 }

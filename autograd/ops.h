@@ -38,13 +38,14 @@ float batch_norm_bias(float gamma, float beta, float bias, float running_mean,
                       float running_variance, float epsilon);
 
 /* How a fake-quant's range learns.
- *   fixed: not at all; scale and offset come from an observer.
- *   lsq:   Esser et al. 2020; d x^/d scale = round(v) - v in range, the clamped level outside;
- *          d x^/d offset = 1 outside the range, 0 inside (LSQ+, Bhalgat et al. 2020).
+ *   fixed: not at all; scale and offset come from an observer and get no gradient.
+ *   lsq:   Esser et al. 2020; d x^/d scale = round(v) - v in range, outside it the clamped level less
+ *          offset / s; d x^/d offset = 1 outside the range, 0 inside (LSQ+, Bhalgat et al. 2020). The
+ *          zero point stays on the grid: an offset that would leave it gets no gradient.
  *   pact:  Choi et al. 2018; d x^/d scale = 0 in range, the clamped level outside. */
 typedef enum RangeGradient { RANGE_FIXED, RANGE_LSQ, RANGE_PACT } RangeGradient;
 
-/* x^ = s (clamp(round((x) / s), low, high)) with s = scale rounded to `scale_dtype` (what is stored),
+/* x^ = s clamp(round(x / s), low, high) with s = scale rounded to `scale_dtype` (what is stored),
  * zero point z = -round(offset / s) and levels low = base - z .. high = base + step (2^b - 1) - z,
  * all by quantize_levels (core/dtype.h). The output holds levels, with scales. `scale` and `offset`
  * (NULL: 0, symmetric) are [count of scales]; row_length and run_length as in Scales.

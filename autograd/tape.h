@@ -103,13 +103,14 @@ float *tape_grad(Tape *t, Var *in, float *beta);
 void *tape_alloc(Tape *t, size_t bytes); /* step memory, 64-byte aligned, undefined contents */
 
 /* Runs every forward of the record again with the leaves' current values. Rounding residuals are
- * frozen, so that the function is smooth and is the straight-through surrogate. Needs
- * keeps_residuals during the record. */
+ * frozen, so that the function is smooth and is the straight-through surrogate; fake-quant then gives
+ * values, not levels. Needs keeps_residuals during the record. */
 void tape_replay(Tape *t);
 
 /* A leaf for samples: values drawn from [low, high) by element, with a gradient buffer. */
 Var *tape_sample_leaf(Tape *t, Shape shape, float low, float high);
 
+bool var_is_finite(const Var *v);
 /* First Var whose values (or gradient) are not all finite, or NULL: to name the layer. */
 const Var *tape_find_nonfinite(const Tape *t);
 const Var *tape_find_nonfinite_grad(const Tape *t);

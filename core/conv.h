@@ -1,7 +1,8 @@
 /* 2-D convolution on NHWC images, with weights [out, kernel_h, kernel_w, in / groups].
  *
- * Same bits for any number of threads. Direct (no im2col): rows of input pixels are walked by
- * pointers, a row of zeros stands for padding. */
+ * Same bits for any number of threads. Direct (no im2col): an image is copied once with zeros around
+ * it (or read where it lies), so that every tap is a constant distance from an output pixel's base.
+ * The inner loops, one per instruction set, are in core/kernels. */
 #ifndef NIBBLE_CORE_CONV_H
 #define NIBBLE_CORE_CONV_H
 

@@ -1,4 +1,4 @@
-/* Matrix products over any dtype, by tiles.
+/* Matrix products over any dtype, by tiles, and the choice of the inner loops.
  *
  * Same bits for any number of threads: tiles depend on shapes only, each is a single-thread product,
  * and the reduction dimension is cut at fixed places and summed in order by one thread. */
@@ -26,9 +26,10 @@ typedef struct Epilogue {
  *
  * When `a` holds levels under one scale per tensor or per row of op(a) and `b` holds levels under one
  * scale per tensor or per column of op(b), the product runs on the levels: an exact integer sum (in
- * f32 while it must stay below 2^24, chunked into int32 beyond), converted to f32 once, then
+ * f32 while no sum can reach 2^24; beyond, such sums over stretches of k are added in wider
+ * integers held in double), converted to f32 once, then
  *     c = float(sum) * (scale_a * scale_b) + bias
- * in just this order. Otherwise operands are decoded a tile at a time.
+ * in just this order. Operands of any other kind are decoded to f32 first, once.
  * `scratch` is left as it was found. */
 void gemm(Matrix a, Matrix b, float beta, float *c, int64_t c_row_stride, const Epilogue *epilogue,
           Arena *scratch);

@@ -40,7 +40,8 @@ struct Loader {
     int64_t rows[LOADER_SPLIT_COUNT];
     const int64_t *row_of[LOADER_SPLIT_COUNT]; /* row in the part of the data set */
     float *mean, *deviation;                   /* [channels] */
-    float *table;                              /* [256, channels]: a byte's normalised value */
+    float *table;   /* [256, channels]: a byte's normalised value; NULL: the data are floats */
+    float *padding; /* [width, channels]: a row of normalised zeros */
 
     Buffer buffers[2];
     int shown;
@@ -152,6 +153,10 @@ static void normalization_set(Loader *loader, Arena *arena) {
         (is_bytes ? measure_bytes : measure_floats)(loader, arena);
         arena_rewind(arena, mark);
     }
+    loader->padding =
+        arena_new_array(arena, float, checked_mul((size_t)loader->dataset.width, (size_t)channels));
+    for (int64_t i = 0; i < loader->dataset.width * channels; i++)
+        loader->padding[i] = (0.0f - loader->mean[i % channels]) / loader->deviation[i % channels];
     if (!is_bytes) return;
     loader->table = arena_new_array(arena, float, channels * 256);
     for (int64_t v = 0; v < 256; v++)
@@ -178,33 +183,52 @@ static Change change_of(const Loader *loader, int64_t epoch, int64_t row) {
     };
 }
 
-/* `pixel` NULL: a stored zero, which pads. */
-static void pixel_write(const Loader *loader, const void *pixel, float *out) {
+/* `count` stored pixels, normalised. */
+static void pixels_write(const Loader *loader, const unsigned char *stored, int64_t count,
+                         float *out) {
     int64_t channels = loader->dataset.channels;
-    if (loader->table) {
-        const unsigned char *bytes = pixel;
-        for (int64_t c = 0; c < channels; c++)
-            out[c] = loader->table[(bytes ? bytes[c] : 0) * channels + c];
-    } else {
-        const float *values = pixel;
-        for (int64_t c = 0; c < channels; c++)
-            out[c] = ((values ? values[c] : 0.0f) - loader->mean[c]) / loader->deviation[c];
-    }
+    const float *values = (const float *)(const void *)stored;
+    if (loader->table && channels == 1)
+        for (int64_t i = 0; i < count; i++) out[i] = loader->table[stored[i]];
+    else if (loader->table)
+        for (int64_t i = 0; i < count * channels; i += channels)
+            for (int64_t c = 0; c < channels; c++)
+                out[i + c] = loader->table[stored[i + c] * channels + c];
+    else
+        for (int64_t i = 0; i < count * channels; i += channels)
+            for (int64_t c = 0; c < channels; c++)
+                out[i + c] = (values[i + c] - loader->mean[c]) / loader->deviation[c];
 }
 
+static void row_mirror(int64_t width, int64_t channels, float *row) {
+    for (int64_t left = 0, right = width - 1; left < right; left++, right--)
+        for (int64_t c = 0; c < channels; c++) {
+            float swapped = row[left * channels + c];
+            row[left * channels + c] = row[right * channels + c];
+            row[right * channels + c] = swapped;
+        }
+}
+
+static int64_t clamp(int64_t value, int64_t high) {
+    return value < 0 ? 0 : value > high ? high : value;
+}
+
+/* Output pixel x of an unmirrored row is stored pixel x + change.x, or padding. */
 static void image_write(const Loader *loader, const unsigned char *stored, Change change,
                         float *out) {
     int64_t height = loader->dataset.height, width = loader->dataset.width;
     int64_t channels = loader->dataset.channels;
-    int64_t pixel_bytes = channels * (loader->table ? 1 : (int64_t)sizeof(float));
-    for (int64_t y = 0; y < height; y++)
-        for (int64_t x = 0; x < width; x++, out += channels) {
-            int64_t from_y = y + change.y;
-            int64_t from_x = (change.is_flipped ? width - 1 - x : x) + change.x;
-            bool is_inside = from_y >= 0 && from_y < height && from_x >= 0 && from_x < width;
-            pixel_write(loader, is_inside ? stored + (from_y * width + from_x) * pixel_bytes : NULL,
-                        out);
-        }
+    int64_t pixel_bytes = dataset_row_bytes(&loader->dataset) / (height * width);
+    int64_t begin = clamp(-change.x, width), end = clamp(width - change.x, width);
+    for (int64_t y = 0; y < height; y++, out += width * channels) {
+        int64_t from = y + change.y;
+        bool is_whole = from >= 0 && from < height && begin == 0 && end == width;
+        if (!is_whole) memcpy(out, loader->padding, (size_t)(width * channels) * sizeof(float));
+        if (from < 0 || from >= height || begin == end) continue;
+        pixels_write(loader, stored + (from * width + begin + change.x) * pixel_bytes, end - begin,
+                     out + begin * channels);
+        if (change.is_flipped) row_mirror(width, channels, out);
+    }
 }
 
 /* ---- One batch ---- */

@@ -1,11 +1,14 @@
 #include "experiments/commands.h"
 
+#include <errno.h>
 #include <signal.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "core/field.h"
 #include "core/log.h"
+#include "core/parallel.h"
 #include "experiments/stop.h"
 
 const Command *const command_rows[] = {
@@ -14,6 +17,9 @@ const Command *const command_rows[] = {
 #undef COMMAND
 };
 const int command_count = sizeof command_rows / sizeof *command_rows;
+
+const CommandOption command_threads = {
+    "--threads", "N", "threads to compute with (default: all); no result depends on it"};
 
 enum { ITEMS_MAX = 256 };
 
@@ -26,13 +32,23 @@ static bool find(const char *name, const Command **out, Error *err) {
     }
     const char *near = nearest_name(name, names, command_count);
     return FAIL(err, ERROR_INPUT, "unknown command '%s'%s%s%s; 'nibble help' lists them", name,
-         near ? "; did you mean '" : "", near ? near : "", near ? "'?" : "");
+                near ? "; did you mean '" : "", near ? near : "", near ? "'?" : "");
 }
 
 static int option_index(const Command *command, const char *name) {
     for (int i = 0; i < COMMAND_OPTIONS_MAX && command->options[i].name; i++)
         if (!strcmp(command->options[i].name, name)) return i;
     return -1;
+}
+
+static bool parse_threads(const char *text, int *threads, Error *err) {
+    char *end;
+    long value = strtol(text, &end, 10);
+    if (end == text || *end || value < 1 || value > PARALLEL_THREADS_MAX)
+        return FAIL(err, ERROR_INPUT, "%s must be a number from 1 to %d, not '%s'",
+                    command_threads.name, PARALLEL_THREADS_MAX, text);
+    *threads = (int)value;
+    return true;
 }
 
 static bool parse(const Command *command, int count, char *const *arguments, char **items,
@@ -43,6 +59,12 @@ static bool parse(const Command *command, int count, char *const *arguments, cha
         if (word[0] != '-' || word[1] != '-') {
             if (out->count == ITEMS_MAX) return FAIL(err, ERROR_INPUT, "too many arguments");
             items[out->count++] = word;
+            continue;
+        }
+        if (command->is_parallel && !strcmp(word, command_threads.name)) {
+            if (i + 1 == count)
+                return FAIL(err, ERROR_INPUT, "%s needs %s", word, command_threads.value);
+            TRY(parse_threads(arguments[++i], &out->threads, err));
             continue;
         }
         int row = option_index(command, word);
@@ -63,10 +85,14 @@ static bool parse(const Command *command, int count, char *const *arguments, cha
 
 static int exit_code(const Error *err) {
     switch (err->code) {
-    case ERROR_NONE: return 0;
-    case ERROR_INPUT: return 2;
-    case ERROR_STOPPED: return 128 + stop_signal();
-    default: return 1;
+    case ERROR_NONE:
+        return 0;
+    case ERROR_INPUT:
+        return 2;
+    case ERROR_STOPPED:
+        return 128 + stop_signal();
+    default:
+        return 1;
     }
 }
 
@@ -75,17 +101,28 @@ static void print_message(void *context, LogLevel level, const char *message) {
     fprintf(stderr, "%s%s\n", level == LOG_WARNING ? "warning: " : "", message);
 }
 
+/* What was printed must have arrived: a full disk is not a success. */
+static bool flush_output(Error *err) {
+    if (!fflush(stdout) && !ferror(stdout)) return true;
+    return FAIL(err, ERROR_SYSTEM, "cannot write to standard output: %s", strerror(errno));
+}
+
+static bool run(int count, char *const *arguments, Error *err) {
+    char *items[ITEMS_MAX];
+    Arguments parsed;
+    const Command *command = &command_help;
+    bool asks_help = count && (!strcmp(arguments[0], "--help") || !strcmp(arguments[0], "-h"));
+    if (count && !asks_help) TRY(find(arguments[0], &command, err));
+    TRY(parse(command, count && !asks_help ? count - 1 : 0, arguments + 1, items, &parsed, err));
+    if (command->is_parallel) TRY(parallel_init(parsed.threads, err));
+    return command->run(&parsed, err) && flush_output(err);
+}
+
 int commands_main(int count, char *const *arguments) {
     signal(SIGXFSZ, SIG_IGN); /* a file-size limit is an error like a full disk */
     signal(SIGPIPE, SIG_IGN);
     log_set_sink(print_message, NULL);
     Error err = {0};
-    char *items[ITEMS_MAX];
-    Arguments parsed;
-    const Command *command = &command_help;
-    bool is_known = !count || find(arguments[0], &command, &err);
-    if (is_known && parse(command, count ? count - 1 : 0, arguments + 1, items, &parsed, &err))
-        command->run(&parsed, &err);
-    if (err.code != ERROR_NONE) fprintf(stderr, "nibble: %s\n", err.message);
+    if (!run(count, arguments, &err)) fprintf(stderr, "nibble: %s\n", err.message);
     return exit_code(&err);
 }

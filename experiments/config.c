@@ -23,7 +23,6 @@ static const Field train_fields[] = {
     FIELD_FLOAT(TrainConfig, label_smoothing, "0", 0, 0.9,
                 "share of the target given to all classes"),
     FIELD_STRING(TrainConfig, init, "", "run directory or checkpoint to take the weights from"),
-    FIELD_INT(TrainConfig, threads, "0", 0, 256, "threads; 0: all; results do not depend on it"),
     FIELD_END,
 };
 

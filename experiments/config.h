@@ -13,7 +13,6 @@ typedef struct TrainConfig {
     int64_t log_every;        /* steps */
     double label_smoothing;
     const char *init; /* a run directory or checkpoint file; NULL: from scratch */
-    int64_t threads;  /* 0: all */
 } TrainConfig;
 
 typedef struct ExperimentConfig {

@@ -25,13 +25,13 @@ static Var *forward(Experiment *e, Tape *t, const Batch *batch, bool is_float) {
     return model_forward(e->model, t, x);
 }
 
-static bool check_finite(const Tape *t, Error *err) {
+static bool check_finite(const Tape *t, const Var *logits, Error *err) {
     if (t->error.code != ERROR_NONE) {
         *err = t->error;
         return false;
     }
+    if (var_is_finite(logits)) return true;
     const Var *bad = tape_find_nonfinite(t);
-    if (!bad) return true;
     return FAIL(err, ERROR_NUMERIC, "evaluation: %s (%s) gives values that are not finite",
                 *bad->scope ? bad->scope : "input", bad->op ? bad->op->name : "data");
 }
@@ -59,7 +59,7 @@ bool evaluate(Experiment *e, LoaderSplit split, bool is_float, Evaluation *out, 
         Batch batch = loader_batch(e->loader, split, 0, i);
         Var *logits = forward(e, t, &batch, is_float);
         Var *loss = op_cross_entropy(t, logits, batch.labels, 0);
-        ok = check_finite(t, err);
+        ok = check_finite(t, logits, err);
         if (!ok) break;
         count_batch(var_f32(logits), &batch, classes, out->rows, out, &correct);
         loss_sum += (double)var_f32(loss)[0] * (double)batch.count;
@@ -112,11 +112,11 @@ bool evaluate_layers(Experiment *e, LoaderSplit split, int64_t batches, LayerRep
     bool ok = true;
     for (int64_t i = 0; ok && i < batches && i < available; i++) {
         Batch batch = loader_batch(e->loader, split, 0, i);
-        forward(e, e->tape, &batch, false);
-        ok = check_finite(e->tape, err);
+        const Var *logits = forward(e, e->tape, &batch, false);
+        ok = check_finite(e->tape, logits, err);
         for (int j = 0; j < sites; j++) quantized[j] = site_output(&e->qat->sites[j]);
-        if (ok) forward(e, shadow, &batch, true);
-        ok = ok && check_finite(shadow, err);
+        if (ok) logits = forward(e, shadow, &batch, true);
+        ok = ok && check_finite(shadow, logits, err);
         for (int j = 0; ok && j < sites; j++)
             add_noise(site_output(&e->qat->sites[j]), quantized[j], &sums[j]);
     }

@@ -5,12 +5,13 @@
 #include "experiments/models.h"
 #include "experiments/run.h"
 
-bool experiment_open(const ExperimentConfig *config, Arena *config_arena, Experiment *e, Error *err) {
+bool experiment_open(const ExperimentConfig *config, Arena *config_arena, Experiment *e,
+                     Error *err) {
     *e = (Experiment){.config = *config, .arena = arena_new("model and data")};
     e->config_text = config_write(config, config_arena);
     uint64_t seed = (uint64_t)config->seed;
     TRY(loader_open(config->data, seed, e->arena, &e->loader, err));
-    TRY(parallel_init((int)config->train.threads, err));
+    TRY(parallel_init(0, err));
     const Dataset *data = loader_dataset(e->loader);
     Shape input = SHAPE(data->height, data->width, data->channels);
     TRY(models_build(&config->model, input, data->class_count, seed, e->arena, &e->model, err));

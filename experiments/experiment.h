@@ -19,9 +19,11 @@ typedef struct Experiment {
     Tape *tape;
 } Experiment;
 
-/* Loads the data, starts the threads, builds and prepares the model. `config`'s memory is borrowed.
+/* Loads the data, builds and prepares the model. Threads: as many as parallel_init was told before,
+ * else all; they are no part of an experiment. `config`'s memory is borrowed.
  * experiment_close is due whatever the result. */
-bool experiment_open(const ExperimentConfig *config, Arena *config_arena, Experiment *e, Error *err);
+bool experiment_open(const ExperimentConfig *config, Arena *config_arena, Experiment *e,
+                     Error *err);
 void experiment_close(Experiment *e);
 
 /* Opens the experiment of a run directory with the weights that it reports: best.h5, else

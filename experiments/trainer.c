@@ -27,7 +27,8 @@ typedef struct Training {
     int64_t epoch_steps, total, stop; /* `stop`: last step of this run */
     double started;                   /* seconds */
     int64_t first_step;
-    double accuracy;                  /* latest on the validation split */
+    double accuracy;    /* latest on the validation split */
+    int64_t saved_step; /* of checkpoint.h5; -1: there is none */
 } Training;
 
 int64_t trainer_epoch_steps(const Experiment *e) {
@@ -42,11 +43,14 @@ int64_t trainer_total_steps(const Experiment *e) {
 
 static bool fail_nonfinite(const Tape *t, int64_t step, Error *err) {
     const Var *bad = tape_find_nonfinite(t);
-    return FAIL(err, ERROR_NUMERIC,
-                "step %ld: the loss is not finite; the first value that is not is in %s (%s). Lower "
-                "optimizer.lr or set optimizer.clip_norm; the last checkpoint is intact",
-                (long)step, bad && *bad->scope ? bad->scope : "the input",
-                bad && bad->op ? bad->op->name : bad ? "a parameter or the data" : "the loss");
+    return FAIL(
+        err, ERROR_NUMERIC,
+        "step %ld: the loss is not finite; the first value that is not is in %s (%s). Lower "
+        "optimizer.lr or set optimizer.clip_norm; the last checkpoint is intact",
+        (long)step + 1, bad && *bad->scope ? bad->scope : "the input",
+        bad && bad->op ? bad->op->name
+        : bad          ? "a parameter or the data"
+                       : "the loss");
 }
 
 static bool micro_batch(Experiment *e, int64_t step, int64_t micro, double *loss, Error *err) {
@@ -85,7 +89,7 @@ bool trainer_step(Experiment *e, int64_t step, double *loss, Error *err) {
     double factor = schedule_factor(&e->config.schedule, step, total);
     if (optimizer_step(e->optimizer, factor, err)) return true;
     const Var *bad = tape_find_nonfinite_grad(e->tape);
-    error_prefix(err, "step %ld%s%s", (long)step, bad ? ": gradients overflow in " : "",
+    error_prefix(err, "step %ld%s%s", (long)step + 1, bad ? ": gradients overflow in " : "",
                  bad ? bad->scope : "");
     return false;
 }
@@ -131,14 +135,17 @@ static void show(Training *r, bool is_milestone) {
 /* ---- Saving and evaluating ---- */
 
 static bool save(Training *r, Error *err) {
+    if (r->saved_step == r->cursor.step) return true;
     Experiment *e = r->e;
     r->cursor.metric_lines = r->metrics.lines;
-    return checkpoint_save(r->checkpoint, r->previous, e->config_text, &r->cursor, e->model,
-                           e->optimizer, err);
+    TRY(checkpoint_save(r->checkpoint, r->previous, e->config_text, &r->cursor, e->model,
+                        e->optimizer, err));
+    r->saved_step = r->cursor.step;
+    return true;
 }
 
 /* The validation split, as trained and in float; the better network becomes best.h5. */
-static bool validate(Training *r, Error *err) {
+static bool validate(Training *r, bool may_be_best, Error *err) {
     Experiment *e = r->e;
     if (!loader_rows(e->loader, LOADER_VALIDATION)) return true;
     Evaluation trained = {0}, shadow = {0};
@@ -160,6 +167,7 @@ static bool validate(Training *r, Error *err) {
              trained.accuracy, shadow.accuracy);
     TRY(metrics_add(&r->metrics, line, err));
     show(r, true);
+    if (!may_be_best) return true;
     if (r->cursor.best_step && trained.accuracy <= r->cursor.best_accuracy) return true;
     /* A network whose fake-quant has not started is not what will be shipped. */
     if (qat_is_active(e->qat) && !e->qat->phase.is_faking) return true;
@@ -171,26 +179,39 @@ static bool validate(Training *r, Error *err) {
 
 static bool stopped(Training *r, Error *err) {
     TRY(save(r, err));
-    return FAIL(err, ERROR_STOPPED, "stopped by %s after step %ld; go on with 'nibble train --resume %s'",
+    return FAIL(err, ERROR_STOPPED,
+                "stopped by %s after step %ld; go on with 'nibble train --resume %s'",
                 stop_signal() == 2 ? "SIGINT" : "SIGTERM", (long)r->cursor.step, r->directory);
+}
+
+/* Where train.steps stops a training before its end, the loss and the validation split are looked
+ * at once more, but behind the checkpoint: a run that goes on cuts these lines and ends as if it
+ * had never stopped. For the same reason only a run that has no best network yet takes this one for
+ * it. */
+static bool pause(Training *r, double loss, bool is_logged, bool is_validated, Error *err) {
+    TRY(save(r, err));
+    if (!is_logged) TRY(log_step(r, loss, err));
+    return is_validated || validate(r, !r->cursor.best_step, err);
 }
 
 static bool train(Training *r, Error *err) {
     const TrainConfig *c = &r->e->config.train;
-    while (r->cursor.step < r->stop) {
+    int64_t every = c->checkpoint_every ? c->checkpoint_every : r->epoch_steps;
+    while (r->cursor.step < r->stop && !stop_signal()) {
         double loss;
         TRY(trainer_step(r->e, r->cursor.step, &loss, err));
         int64_t done = ++r->cursor.step;
         r->cursor.loss_average += (done == 1 ? 1 : 0.02) * (loss - r->cursor.loss_average);
-        bool ends_epoch = done % r->epoch_steps == 0, is_last = done == r->stop;
-        if (done % c->log_every == 0 || is_last) TRY(log_step(r, loss, err));
+        bool ends = done == r->total;
+        bool logs = done % c->log_every == 0 || ends;
+        bool validates = done % r->epoch_steps == 0 || ends;
+        if (logs) TRY(log_step(r, loss, err));
         show(r, false);
-        if (ends_epoch || is_last) TRY(validate(r, err));
-        int64_t every = c->checkpoint_every ? c->checkpoint_every : r->epoch_steps;
-        if (done % every == 0 || is_last) TRY(save(r, err));
-        if (stop_signal() && !is_last) return stopped(r, err);
+        if (validates) TRY(validate(r, true, err));
+        if (done % every == 0 || ends) TRY(save(r, err));
+        if (done == r->stop && !ends) TRY(pause(r, loss, logs, validates, err));
     }
-    return true;
+    return !stop_signal() || stopped(r, err);
 }
 
 /* ---- A run ---- */
@@ -204,6 +225,7 @@ static bool resume(Training *r, Error *err) {
                         r->checkpoint);
         return false;
     }
+    r->saved_step = r->cursor.step;
     log_info("resuming after step %ld", (long)r->cursor.step);
     return true;
 }
@@ -227,7 +249,8 @@ static bool prepare(Training *r, bool resumes, Error *err) {
     r->epoch_steps = trainer_epoch_steps(e);
     r->total = trainer_total_steps(e);
     if (r->total < 1)
-        return FAIL(err, ERROR_INPUT, "nothing to train: %ld training images make %ld steps per epoch "
+        return FAIL(err, ERROR_INPUT,
+                    "nothing to train: %ld training images make %ld steps per epoch "
                     "of batch %ld; lower data.batch or raise train.epochs",
                     (long)loader_rows(e->loader, LOADER_TRAIN), (long)r->epoch_steps,
                     (long)loader_config(e->loader)->batch);
@@ -246,14 +269,16 @@ static bool finish(Training *r, double seconds, Error *err) {
     Experiment *e = r->e;
     if (run_has(r->best) && r->cursor.best_step)
         TRY(checkpoint_load(r->best, e->model, e->optimizer, NULL, err));
-    SummaryTimes times = {
-        .steps = r->cursor.step, .seconds = seconds, .samples_per_second = rate(r),
-        .best_step = r->cursor.best_step, .best_accuracy = r->cursor.best_accuracy};
+    SummaryTimes times = {.steps = r->cursor.step,
+                          .seconds = seconds,
+                          .samples_per_second = rate(r),
+                          .best_step = r->cursor.best_step,
+                          .best_accuracy = r->cursor.best_accuracy};
     return summary_write(e, r->directory, &times, err);
 }
 
 bool trainer_run(Experiment *e, const char *directory, bool resumes, Error *err) {
-    Training r = {.e = e, .directory = directory, .metrics.file = -1};
+    Training r = {.e = e, .directory = directory, .metrics.file = -1, .saved_step = -1};
     bool ok = prepare(&r, resumes, err);
     if (ok) {
         qat_describe(e->qat);

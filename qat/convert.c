@@ -66,7 +66,7 @@ void packed_install_edge(Quant *quant, const Scales *scales) {
         if (quant->offset)
             tensor_f32(&quant->offset->value)[i] = scales->zero ? -scales->zero[i] * scale[i] : 0;
     }
-    tensor_f32(&quant->count->value)[0] = 1;
+    if (quant->count) *tensor_f32(&quant->count->value) = 1;
 }
 
 static const WeightSite *site_of_norm(const Qat *qat, const Module *norm) {

@@ -5,6 +5,7 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "autograd/layers.h"
 #include "core/log.h"
 
 /* What the search sees: a shape-only record and the modules in the order of building. */
@@ -32,37 +33,41 @@ static bool is_kind(const Module *module, const char *kind) {
     return !strcmp(module->layer->kind.name, kind);
 }
 
-static bool is_depthwise(const Param *weight) {
-    Shape s = weight->value.shape;
-    return s.rank == 4 && s.dim[3] == 1 && s.dim[0] > 1;
+/* One group per input channel; a convolution that reads a single channel is an ordinary one. */
+static bool is_depthwise(const Module *module) {
+    if (!is_kind(module, "conv")) return false;
+    const ConvConfig *c = module->config;
+    int64_t channels = shape_last(module->last_in[0]->value.shape);
+    return channels > 1 && (c->depthwise || c->groups == channels);
 }
 
 /* ---- Rules ---- */
+
+enum { WORD_BYTES = 256 };
 
 static bool word_matches(const Qat *qat, const WeightSite *site, const char *word) {
     int index = (int)(site - qat->sites);
     if (!strcmp(word, "first")) return index == 0;
     if (!strcmp(word, "last")) return index == qat->site_count - 1;
-    if (!strcmp(word, "depthwise"))
-        return is_kind(site->module, "conv") && is_depthwise(site->weight);
+    if (!strcmp(word, "depthwise")) return is_depthwise(site->module);
     return is_kind(site->module, word) || !fnmatch(word, site->module->name, 0);
 }
 
-/* Whether one of the comma-separated words of `layers` names the site. */
+/* The next of the comma-separated words at *rest, without the spaces around it, cut to what fits;
+ * false past the last. */
+static bool next_word(const char **rest, char word[WORD_BYTES]) {
+    const char *from = *rest + strspn(*rest, " ,");
+    size_t length = strcspn(from, ",");
+    *rest = from + length;
+    while (length && from[length - 1] == ' ') length--;
+    snprintf(word, WORD_BYTES, "%.*s", (int)length, from);
+    return length > 0;
+}
+
 static bool rule_matches(const Qat *qat, const WeightSite *site, const char *layers) {
-    char word[256];
-    while (*layers) {
-        size_t length = strcspn(layers, ",");
-        size_t skip = strspn(layers, " ");
-        size_t used = length > skip ? length - skip : 0;
-        while (used && layers[skip + used - 1] == ' ') used--;
-        if (used < sizeof word) {
-            memcpy(word, layers + skip, used);
-            word[used] = 0;
-            if (word_matches(qat, site, word)) return true;
-        }
-        layers += length + (layers[length] == ',');
-    }
+    char word[WORD_BYTES];
+    while (next_word(&layers, word))
+        if (word_matches(qat, site, word)) return true;
     return false;
 }
 
@@ -86,17 +91,37 @@ static void site_bits(const Qat *qat, const WeightSite *site, int *weight, int *
     }
 }
 
-/* A rule that names nothing is a mistake in the config. */
+static bool word_is_used(const Qat *qat, const char *word) {
+    for (int i = 0; i < qat->site_count; i++)
+        if (word_matches(qat, &qat->sites[i], word)) return true;
+    return false;
+}
+
+static bool fail_word(const Qat *qat, int rule, const char *word, Error *err) {
+    const char **names = arena_new_array(qat->arena, const char *, qat->site_count);
+    for (int i = 0; i < qat->site_count; i++) names[i] = qat->sites[i].module->name;
+    const char *near = nearest_name(word, names, qat->site_count);
+    if (near)
+        return FAIL(err, ERROR_INPUT,
+                    "quant.rules.%d: no layer with weights matches '%s'; did you mean '%s'?", rule,
+                    word, near);
+    return FAIL(err, ERROR_INPUT,
+                "quant.rules.%d: no layer with weights matches '%s'; the first is '%s'", rule, word,
+                qat->site_count ? names[0] : "(none)");
+}
+
+/* A word that names nothing is a mistake in the config. */
 static bool check_rules(const Qat *qat, Error *err) {
     const QuantRule *rules = qat->config.rules.items;
+    if (!bits_value(qat->config.bits))
+        return FAIL(err, ERROR_INPUT, "quant.bits has nothing to inherit from; give 2 to 8, or 32");
     for (int i = 0; i < qat->config.rules.count; i++) {
-        bool is_used = false;
-        for (int j = 0; j < qat->site_count; j++)
-            is_used = is_used || rule_matches(qat, &qat->sites[j], rules[i].layers);
-        if (!is_used)
-            return FAIL(err, ERROR_INPUT,
-                        "quant.rules.%d: no layer with weights matches '%s'; the first is '%s'", i,
-                        rules[i].layers, qat->site_count ? qat->sites[0].module->name : "(none)");
+        const char *rest = rules[i].layers;
+        char word[WORD_BYTES];
+        int words = 0;
+        for (; next_word(&rest, word); words++)
+            if (!word_is_used(qat, word)) return fail_word(qat, i, word, err);
+        if (!words) return FAIL(err, ERROR_INPUT, "quant.rules.%d: layers names nothing", i);
     }
     return true;
 }
@@ -149,23 +174,10 @@ static bool edge_find(Search *s, Var *x, int bits, Edge **out) {
     *edge = (Edge){.producer = x->op && *x->scope ? x->scope : "input", .var = x};
     const char *name = arena_format(qat->arena, "%s.out%d", edge->producer, bits);
     QuantSpec spec = spec_of(&qat->config.activations, bits, !var_is_nonnegative(x));
+    Shape sample = x->value.shape;
+    sample.dim[0] = 1;
     *out = edge;
-    return quant_new(qat->model, name, false, x->value.shape, &spec, &qat->phase, &edge->quant,
-                     s->err);
-}
-
-/* Puts the edge's quantizer of `bits` on one input of a module. */
-static bool quantize_input(Search *s, Module *module, int port, int bits, Quant **quant) {
-    Edge *edge;
-    if (bits == BITS_FLOAT) return true;
-    if (!edge_find(s, module->last_in[port], bits, &edge)) {
-        error_prefix(s->err, "input of %s", module->name);
-        return false;
-    }
-    add_reader(s->qat, edge, module->name);
-    module->inputs[port] = (View){quant_view, edge->quant};
-    if (quant) *quant = edge->quant;
-    return true;
+    return quant_new(qat->model, name, false, sample, &spec, &qat->phase, &edge->quant, s->err);
 }
 
 static int count_readers(const Tape *t, const Var *v) {
@@ -173,6 +185,38 @@ static int count_readers(const Tape *t, const Var *v) {
     for (int i = 0; i < t->count; i++)
         for (int j = 0; j < t->vars[i]->in_count; j++) readers += t->vars[i]->in[j] == v;
     return readers;
+}
+
+/* A dropout scales what it keeps in training only; a quantizer goes before it, so that its range is
+ * that of evaluation too. The dropout that alone feeds `module`, or reshapes before it; or NULL. */
+static Module *dropout_before(const Search *s, const Module *module, int port) {
+    const Var *x = module->last_in[port], *dropped = NULL;
+    while (x->op && (x->op == &op_row_dropout || (x->op->flags & OP_ALIASES)) &&
+           count_readers(s->tape, x) == 1) {
+        if (x->op == &op_row_dropout) dropped = x;
+        x = x->in[0];
+    }
+    for (int i = 0; dropped && i < s->count; i++)
+        if (s->modules[i]->last_out == dropped && is_kind(s->modules[i], "dropout"))
+            return s->modules[i];
+    return NULL;
+}
+
+/* Puts the edge's quantizer of `bits` on one input of a module. */
+static bool quantize_input(Search *s, Module *module, int port, int bits, Quant **quant) {
+    Edge *edge;
+    if (bits == BITS_FLOAT) return true;
+    Module *dropout = dropout_before(s, module, port);
+    Module *place = dropout ? dropout : module;
+    int place_port = dropout ? 0 : port;
+    if (!edge_find(s, place->last_in[place_port], bits, &edge)) {
+        error_prefix(s->err, "input of %s", module->name);
+        return false;
+    }
+    add_reader(s->qat, edge, module->name);
+    place->inputs[place_port] = (View){quant_view, edge->quant};
+    if (quant) *quant = edge->quant;
+    return true;
 }
 
 /* The batch norm that alone reads what `module` writes, or NULL. */
@@ -201,13 +245,19 @@ static bool quantize_weight(Search *s, WeightSite *site, int bits) {
 
 /* ---- Residual adds ---- */
 
+static bool is_activation(const Module *module) {
+    static const char *const kinds[] = {"relu", "relu6", "gelu", "silu", "sigmoid", "tanh"};
+    for (size_t i = 0; i < sizeof kinds / sizeof *kinds; i++)
+        if (is_kind(module, kinds[i])) return true;
+    return false;
+}
+
 /* The value that an add's sum becomes for its readers: after the activation that alone reads it. */
 static const Var *stream_after(const Search *s, const Module *add) {
     const Var *sum = add->last_out;
     if (count_readers(s->tape, sum) != 1) return sum;
     for (int i = 0; i < s->count; i++)
-        if (s->modules[i]->last_in[0] == sum &&
-            (s->modules[i]->last_out->op->flags & OP_IS_NONNEGATIVE))
+        if (s->modules[i]->last_in[0] == sum && is_activation(s->modules[i]))
             return s->modules[i]->last_out;
     return sum;
 }
@@ -232,13 +282,14 @@ static bool quantize_adds(Search *s) {
 
 /* ---- Prepare ---- */
 
+/* As in training, where a dropout is seen, on a batch of two, where a batch norm has a variance. */
 static bool run_dry(Search *s) {
     Model *model = s->qat->model;
     Tape *t = s->tape;
     t->is_dry = true;
     t->needs_grad = false;
-    tape_begin(t, false);
-    Shape batch = {.rank = model->input.rank + 1, .dim = {1}};
+    tape_begin(t, true);
+    Shape batch = {.rank = model->input.rank + 1, .dim = {2}};
     memcpy(batch.dim + 1, model->input.dim, sizeof(int64_t) * (size_t)model->input.rank);
     model_forward(model, t, tape_constant(t, (Tensor){.dtype = DTYPE_F32, .shape = batch}));
     if (t->error.code != ERROR_NONE) *s->err = t->error;
@@ -257,14 +308,14 @@ static void find_sites(Search *s) {
 
 static bool quantize_all(Search *s) {
     Qat *qat = s->qat;
-    bool any = false;
+    bool any = false; /* activation is quantized: a network of float activations has float adds */
     for (int i = 0; i < qat->site_count; i++) {
         WeightSite *site = &qat->sites[i];
         int weight_bits, activation_bits;
         site_bits(qat, site, &weight_bits, &activation_bits);
         TRY(quantize_weight(s, site, weight_bits));
         TRY(quantize_input(s, site->module, 0, activation_bits, &site->input));
-        any = any || weight_bits != BITS_FLOAT || activation_bits != BITS_FLOAT;
+        any = any || activation_bits != BITS_FLOAT;
     }
     return !any || quantize_adds(s);
 }
@@ -325,10 +376,15 @@ static bool is_past(double setting, int64_t step, int64_t total) {
     return setting != 1 && step >= in_steps(setting, total);
 }
 
+static bool freeze_norm(void *context, Module *module) {
+    if (is_kind(module, "batch_norm")) batch_norm_freeze(module, *(const bool *)context);
+    return true;
+}
+
+/* All of them: joined to a product or not. */
 static void freeze_norms(Qat *qat, bool is_frozen) {
     qat->is_norm_frozen = is_frozen;
-    for (int i = 0; i < qat->site_count; i++)
-        if (qat->sites[i].norm) batch_norm_freeze(qat->sites[i].norm, is_frozen);
+    model_visit(qat->model, freeze_norm, &is_frozen);
 }
 
 void qat_set_step(Qat *qat, int64_t step, int64_t total) {

@@ -387,6 +387,32 @@ static void test_every_isa(void **state) {
     assert_true(parallel_init(2, &err));
 }
 
+/* Vector lengths change no bit, as long as multiply-adds are fused in both. */
+static void test_vector_lengths_change_no_bit(void **state) {
+    (void)state;
+    static const char *const names[] = {"avx2", "avx512"};
+    Arena *arena = arena_new("case"), *scratch = arena_new("scratch");
+    for (int i = 0; i < 12; i++) {
+        Case c = case_draw(arena, i % 3);
+        Results results[2] = {0};
+        for (int j = 0; j < 2; j++) {
+            Error err = {0};
+            setenv("NIBBLE_ISA", names[j], 1);
+            bool is_there = kernels_init(&err);
+            unsetenv("NIBBLE_ISA");
+            if (!is_there) skip();
+            results[j] = results_of(&c, arena, scratch);
+        }
+        assert_memory_equal(results[0].y, results[1].y, (size_t)c.y_count * sizeof(float));
+        assert_memory_equal(results[0].dx, results[1].dx, (size_t)c.x_count * sizeof(float));
+        assert_memory_equal(results[0].dw, results[1].dw, (size_t)c.w_count * sizeof(float));
+    }
+    Error err = {0};
+    assert_true(kernels_init(&err));
+    arena_free(arena);
+    arena_free(scratch);
+}
+
 /* After the largest call, scratch has what it needs: no further call asks the system for memory. */
 static void test_scratch_settles(void **state) {
     (void)state;
@@ -420,6 +446,7 @@ int main(void) {
         cmocka_unit_test(test_mixed_operands),
         cmocka_unit_test(test_threads_change_no_bit),
         cmocka_unit_test(test_every_isa),
+        cmocka_unit_test(test_vector_lengths_change_no_bit),
         cmocka_unit_test(test_scratch_settles),
     };
     return cmocka_run_group_tests(tests, setup, NULL);

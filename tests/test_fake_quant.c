@@ -10,6 +10,7 @@
 #include <string.h>
 
 #include "autograd/ops.h"
+#include "core/gemm.h"
 #include "core/parallel.h"
 #include "tests/golden.h"
 
@@ -337,6 +338,43 @@ static void test_constant_input(void **state) {
     assert_true(*scale->has_grad && *scale->grad != 0);
 }
 
+/* A layer of levels gives the values and gradients of the same layer on decoded operands; its
+ * product ran on the levels, for the integer reference agrees to the bit. */
+static void test_products_of_levels(void **state) {
+    (void)state;
+    float *results[2][4]; /* on levels, on values: y, dx, dw, dscale */
+    const int64_t counts[] = {9 * 12, 9 * 40, 12 * 40, 12};
+    for (int is_decoded = 0; is_decoded < 2; is_decoded++) {
+        tape_begin(tape, true);
+        Var *x = tape_sample_leaf(tape, SHAPE(9, 40), -1, 4);
+        Var *w = tape_sample_leaf(tape, SHAPE(12, 40), -1, 1);
+        Var *scale_x = tape_sample_leaf(tape, SHAPE(1), 0.2f, 0.3f);
+        Var *scale_w = tape_sample_leaf(tape, SHAPE(12), 0.1f, 0.2f);
+        Tensor dy = tape_sample_leaf(tape, SHAPE(9, 12), -1, 1)->value;
+        FakeQuantAttr attr_x = attr_new(grid_unsigned(4), 360, 360, RANGE_LSQ);
+        FakeQuantAttr attr_w = attr_new(grid_signed(4), 40, 40, RANGE_LSQ);
+        Var *quantized_x = op_fake_quant(tape, x, scale_x, NULL, attr_x);
+        Var *quantized_w = op_fake_quant(tape, w, scale_w, NULL, attr_w);
+        if (is_decoded) quantized_x = op_dequantize(tape, quantized_x);
+        Var *y = op_linear(tape, quantized_x, quantized_w, NULL);
+        if (!is_decoded) {
+            kernels_use_reference(true);
+            Var *reference = op_linear(tape, quantized_x, quantized_w, NULL);
+            kernels_use_reference(false);
+            assert_memory_equal(var_f32(y), var_f32(reference), sizeof(float) * 9 * 12);
+        }
+        backward(y, dy);
+        const float *found[] = {var_f32(y), x->grad, w->grad, scale_w->grad};
+        for (int i = 0; i < 4; i++) {
+            results[is_decoded][i] = arena_new_array(arena, float, counts[i]);
+            memcpy(results[is_decoded][i], found[i], sizeof(float) * (size_t)counts[i]);
+        }
+    }
+    for (int i = 0; i < 4; i++)
+        for (int64_t k = 0; k < counts[i]; k++)
+            assert_close((double)results[0][i][k], (double)results[1][i][k], 1e-5);
+}
+
 static void test_bad_shapes(void **state) {
     (void)state;
     static const struct {
@@ -371,6 +409,7 @@ int main(void) {
         cmocka_unit_test_setup_teardown(test_zero_stays_a_level, set_up, tear_down),
         cmocka_unit_test_setup_teardown(test_same_bits_on_any_number_of_threads, set_up, tear_down),
         cmocka_unit_test_setup_teardown(test_constant_input, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(test_products_of_levels, set_up, tear_down),
         cmocka_unit_test_setup_teardown(test_bad_shapes, set_up, tear_down),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -117,10 +117,12 @@ static void test_samples_on_threads(void **state) {
     }
 }
 
-/* Large enough that every kernel really is shared between threads. */
-static Var *large(int which) {
+/* Large enough that every kernel really is shared between threads: x is [5000, 37]. */
+static Var *large_plain(int which, Var *x) {
     static int32_t labels[5000];
-    Var *x = tape_sample_leaf(tape, SHAPE(5000, 37), -1, 1);
+    for (int i = 0; i < 5000; i++) labels[i] = i * 7 % 37;
+    Var *row = tape_sample_leaf(tape, SHAPE(37), -1, 1);
+    Var *twin = tape_sample_leaf(tape, SHAPE(5000, 37), -1, 1);
     switch (which) {
     case 0:
         return op_relu(tape, x);
@@ -129,10 +131,9 @@ static Var *large(int which) {
     case 2:
         return op_add(tape, x, x);
     case 3:
-    case 4: {
-        Var *b = tape_sample_leaf(tape, SHAPE(37), -1, 1);
-        return which == 3 ? op_add(tape, x, b) : op_mul(tape, x, b);
-    }
+        return op_add(tape, x, row);
+    case 4:
+        return op_mul(tape, x, row);
     case 5:
         return op_scale(tape, x, 0.3f);
     case 6:
@@ -151,80 +152,90 @@ static Var *large(int which) {
         return op_concat(tape, (Var *[]){x, x}, 2, 1);
     case 13:
         return op_slice(tape, x, 1, 3, 30);
-    case 14: {
-        for (int i = 0; i < 5000; i++) labels[i] = i * 7 % 37;
+    case 14:
         return op_cross_entropy(tape, x, labels, 0.1f);
-    }
-    case 15: {
-        Var *target = tape_sample_leaf(tape, SHAPE(5000, 37), -1, 1);
-        return op_mse(tape, x, target);
-    }
-    case 16: {
-        Var *gamma = tape_sample_leaf(tape, SHAPE(37), -1, 1);
-        Var *beta = tape_sample_leaf(tape, SHAPE(37), -1, 1);
-        return op_layer_norm(tape, x, gamma, beta, 1e-5f);
-    }
-    case 17: {
-        Var *w = tape_sample_leaf(tape, SHAPE(70, 37), -1, 1);
-        Var *bias = tape_sample_leaf(tape, SHAPE(70), -1, 1);
-        return op_linear(tape, x, w, bias);
-    }
-    case 18: {
-        Var *images = op_reshape(tape, x, SHAPE(5, 100, 10, 37));
-        Var *w = tape_sample_leaf(tape, SHAPE(20, 3, 3, 37), -1, 1);
-        Conv2dAttr attr = {.stride = 1,
-                           .dilation = 1,
-                           .groups = 1,
-                           .pad_top = 1,
-                           .pad_left = 1,
-                           .pad_bottom = 1,
-                           .pad_right = 1};
-        return op_conv2d(tape, images, w, NULL, attr);
-    }
-    case 19: {
-        Var *gamma = tape_sample_leaf(tape, SHAPE(37), -1, 1);
-        Var *beta = tape_sample_leaf(tape, SHAPE(37), -1, 1);
-        float *running = arena_zalloc(tape->arena, sizeof(float) * 74);
-        BatchNormAttr attr = {.epsilon = 1e-5f,
-                              .momentum = 0.1f,
-                              .uses_batch = true,
-                              .running_mean = running,
-                              .running_variance = running + 37};
-        return op_batch_norm(tape, x, gamma, beta, attr);
-    }
-    case 20:
-    case 21:
-    case 22: {
-        Var *images = op_reshape(tape, x, SHAPE(5, 100, 10, 37));
-        Pool2dAttr attr = {.kernel = 3, .stride = 2, .padding = 1};
-        return which == 20   ? op_max_pool2d(tape, images, attr)
-               : which == 21 ? op_avg_pool2d(tape, images, attr)
-                             : op_global_avg_pool(tape, images);
-    }
-    case 23:
+    case 15:
+        return op_mse(tape, x, twin);
+    case 16:
         return op_max_normalize(tape, x);
     default:
         return NULL;
     }
 }
 
+static BatchNormAttr large_norm(void) {
+    BatchNormAttr attr = {.epsilon = 1e-5f, .momentum = 0.1f, .uses_batch = true};
+    attr.running_mean = arena_new_array(tape->arena, float, 37);
+    attr.running_variance = arena_new_array(tape->arena, float, 37);
+    for (int i = 0; i < 37; i++) attr.running_variance[i] = 1;
+    return attr;
+}
+
+static Var *large_layer(int which, Var *x) {
+    Var *gamma = tape_sample_leaf(tape, SHAPE(37), 0.5f, 1);
+    Var *beta = tape_sample_leaf(tape, SHAPE(37), -1, 1);
+    Var *w = tape_sample_leaf(tape, SHAPE(70, 37), -1, 1);
+    Var *kernel = tape_sample_leaf(tape, SHAPE(20, 3, 3, 37), -1, 1);
+    Var *depthwise = tape_sample_leaf(tape, SHAPE(37, 3, 3, 1), -1, 1);
+    Var *scale = tape_sample_leaf(tape, SHAPE_SCALAR, 0.1f, 0.2f);
+    Var *images = op_reshape(tape, x, SHAPE(5, 100, 10, 37));
+    Pool2dAttr pool = {.kernel = 3, .stride = 2, .padding = 1};
+    Conv2dAttr conv = {.stride = 1, .dilation = 1, .groups = 1, .pad_top = 1, .pad_left = 1};
+    conv.pad_bottom = conv.pad_right = 1;
+    FakeQuantAttr lsq = {.grid = grid_signed(4),
+                         .row_length = 5000 * 37,
+                         .run_length = 5000 * 37,
+                         .scale_dtype = DTYPE_F32,
+                         .range_gradient = RANGE_LSQ,
+                         .grad_scale = 1};
+    switch (which) {
+    case 0:
+        return op_linear(tape, x, w, NULL);
+    case 1:
+        return op_conv2d(tape, images, kernel, NULL, conv);
+    case 2:
+        conv.groups = 37;
+        return op_conv2d(tape, images, depthwise, beta, conv);
+    case 3:
+        return op_batch_norm(tape, x, gamma, beta, large_norm());
+    case 4:
+        return op_batch_norm_folded(tape, x, gamma, beta, NULL, large_norm());
+    case 5:
+        return op_layer_norm(tape, x, gamma, beta, 1e-5f);
+    case 6:
+        return op_max_pool2d(tape, images, pool);
+    case 7:
+        return op_avg_pool2d(tape, images, pool);
+    case 8:
+        return op_global_avg_pool(tape, images);
+    case 9:
+        return op_fake_quant(tape, x, scale, NULL, lsq);
+    default:
+        return NULL;
+    }
+}
+
+static uint64_t large_digest(Var *(*build)(int which, Var *x), int which, int threads) {
+    use_threads(threads);
+    tape_begin(tape, true);
+    Var *x = tape_sample_leaf(tape, SHAPE(5000, 37), -1, 1);
+    Var *out = build(which, x);
+    if (!out) return 0;
+    assert_int_equal(tape->error.code, ERROR_NONE);
+    run_backward(out);
+    return digest_tape(tape);
+}
+
 static void test_large_on_threads(void **state) {
     (void)state;
-    bool is_last = false;
-    for (int which = 0; !is_last; which++) {
-        uint64_t first = 0;
-        for (int threads = 1; threads <= THREADS_MAX && !is_last; threads++) {
-            use_threads(threads);
-            tape_begin(tape, true);
-            Var *out = large(which);
-            is_last = !out;
-            if (is_last) break;
-            assert_int_equal(tape->error.code, ERROR_NONE);
-            run_backward(out);
-            uint64_t digest = digest_tape(tape);
-            if (threads == 1) first = digest;
-            if (digest != first) fail_msg("%s: %d threads and 1 differ", out->op->name, threads);
-        }
+    Var *(*const builders[])(int, Var *) = {large_plain, large_layer};
+    for (int b = 0; b < 2; b++) {
+        uint64_t first;
+        for (int which = 0; (first = large_digest(builders[b], which, 1)); which++)
+            for (int threads = 2; threads <= THREADS_MAX; threads++)
+                if (large_digest(builders[b], which, threads) != first)
+                    fail_msg("large %s %d: %d threads and 1 differ", b ? "layer" : "op", which,
+                             threads);
     }
 }
 

@@ -54,7 +54,8 @@ static void concat_backward(Tape *t, Var *v) {
         float beta;
         float *dx = tape_grad(t, v->in[k], &beta);
         if (!dx) continue;
-#pragma omp parallel for schedule(static) if (whole.outer * piece >= ELEMENTWISE_PARALLEL)
+        bool is_large = whole.outer * piece >= ELEMENTWISE_PARALLEL;
+#pragma omp parallel for schedule(static) firstprivate(beta) if (is_large)
         for (int64_t i = 0; i < whole.outer; i++)
             for (int64_t j = 0; j < piece; j++)
                 dx[i * piece + j] = gradient_join(beta, dx[i * piece + j], from[i * row + j]);

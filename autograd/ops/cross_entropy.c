@@ -83,7 +83,8 @@ static void cross_entropy_backward(Tape *t, Var *v) {
     int64_t rows = shape_rows(shape), classes = shape_last(shape);
     float dy = (float)((double)*v->grad / (double)rows);
     float elsewhere = attr->smoothing / (float)classes;
-#pragma omp parallel for schedule(static) if (rows * classes >= ELEMENTWISE_PARALLEL)
+    bool is_large = rows * classes >= ELEMENTWISE_PARALLEL;
+#pragma omp parallel for schedule(static) firstprivate(beta) if (is_large)
     for (int64_t r = 0; r < rows; r++) {
         const float *p = saved->probability + r * classes;
         float *to = dz + r * classes;

@@ -27,7 +27,9 @@ void elementwise_add(const float *x, float beta, float *out, int64_t count);
 /* A leaf of both signs whose values keep at least `clear` from 0, and below 1 + clear. */
 Var *elementwise_sample(Tape *t, Shape shape, float clear);
 
-/* How a gradient joins what is there: nothing (beta 0; the old bits are undefined) or a sum. */
+/* How a gradient joins what is there: nothing (beta 0; the old bits are undefined) or a sum. Where
+ * tape_grad set `beta` in the same function, parallel loops take it as firstprivate: shared, its
+ * address is known to others, and no compiler vectorises the loop. */
 static inline float gradient_join(float beta, float old, float more) {
     return beta == 0 ? more : old + more;
 }

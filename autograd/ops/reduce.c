@@ -88,7 +88,7 @@ void reduce_backward(Tape *t, Var *v, bool is_mean) {
     if (axis_of(v) != -1) view = axis_view(in->value.shape, axis_of(v));
     float factor = is_mean ? (float)(1.0 / (double)view.length) : 1;
     const float *dy = v->grad;
-#pragma omp parallel for schedule(static) if (count >= ELEMENTWISE_PARALLEL)
+#pragma omp parallel for schedule(static) firstprivate(beta) if (count >= ELEMENTWISE_PARALLEL)
     for (int64_t row = 0; row < view.outer * view.length; row++) {
         const float *from = dy + row / view.length * view.inner;
         float *to = dx + row * view.inner;

@@ -13,8 +13,8 @@ static void relu6_gradient(const float *x, const float *y, const float *dy, floa
                            int64_t count) {
     (void)x;
     for (int64_t i = 0; i < count; i++) {
-        float slope_one = dy[i]; /* loaded in any case: else the loop does not vectorise */
-        float low = y[i] <= 0 ? 0 : slope_one;
+        float g = dy[i]; /* loaded in any case: else the loop does not vectorise */
+        float low = y[i] <= 0 ? 0 : g;
         dx[i] = y[i] >= 6 ? 0 : low;
     }
 }

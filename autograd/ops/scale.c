@@ -18,7 +18,7 @@ static void scale_backward(Tape *t, Var *v) {
     if (!dx) return;
     int64_t count = var_count(v);
     const float *dy = v->grad;
-#pragma omp parallel for schedule(static) if (count >= ELEMENTWISE_PARALLEL)
+#pragma omp parallel for schedule(static) firstprivate(beta) if (count >= ELEMENTWISE_PARALLEL)
     for (int64_t i = 0; i < count; i++) dx[i] = gradient_join(beta, dx[i], factor * dy[i]);
 }
 

@@ -49,7 +49,8 @@ static void slice_backward(Tape *t, Var *v) {
     int64_t row = view.length * view.inner, piece = attr->count * view.inner;
     int64_t before = attr->first * view.inner;
     const float *dy = v->grad;
-#pragma omp parallel for schedule(static) if (view.outer * row >= ELEMENTWISE_PARALLEL)
+    bool is_large = view.outer * row >= ELEMENTWISE_PARALLEL;
+#pragma omp parallel for schedule(static) firstprivate(beta) if (is_large)
     for (int64_t i = 0; i < view.outer; i++) {
         float *to = dx + i * row;
         if (beta == 0) {

@@ -9,21 +9,22 @@
 
 static bool convert(Experiment *e, const char *directory, Arena *arena, Error *err) {
     if (!qat_is_active(e->qat))
-        return FAIL(err, ERROR_INPUT, "%s: nothing is quantized in this run (quant.bits is 32)", directory);
+        return FAIL(err, ERROR_INPUT, "%s: nothing is quantized in this run (quant.bits is 32)",
+                    directory);
     const char *path = run_path(arena, directory, RUN_QUANTIZED);
     TRY(logits_record(e, run_path(arena, directory, RUN_LOGITS), err));
     TRY(packed_save(path, e, err));
     ModelBytes bytes = convert_bytes(e->qat);
-    printf("%s: %ld bytes of weights, scales and biases (FP32: %ld, %.1f times as many)\n",
-           path, (long)bytes.quantized, (long)bytes.f32, (double)bytes.f32 / (double)bytes.quantized);
+    printf("%s: %ld bytes of weights, scales and biases (FP32: %ld, %.1f times as many)\n", path,
+           (long)bytes.quantized, (long)bytes.f32, (double)bytes.f32 / (double)bytes.quantized);
     return true;
 }
 
 static bool run(const Arguments *a, Error *err) {
     Arena *arena = arena_new("configuration");
     Experiment e;
-    bool ok = experiment_open_run(a->items[0], arena, &e, err) &&
-              convert(&e, a->items[0], arena, err);
+    bool ok =
+        experiment_open_run(a->items[0], arena, &e, err) && convert(&e, a->items[0], arena, err);
     experiment_close(&e);
     arena_free(arena);
     return ok;
@@ -35,5 +36,6 @@ const Command command_convert = {
     .help = "write quantized.h5, the packed network alone, and record the logits it must give",
     .min_items = 1,
     .max_items = 1,
+    .is_parallel = true,
     .run = run,
 };

@@ -20,7 +20,8 @@ static void print_text(const Json *json) {
         json_get_int(layer, "bits", &bits);
         json_get_int(layer, "activation_bits", &activation_bits);
         bool has_noise = json_get_number(layer, "sqnr_db", &sqnr);
-        printf("%-36s %12ld %12ld ", json_get_text(layer, "name"), (long)bits, (long)activation_bits);
+        printf("%-36s %12ld %12ld ", json_get_text(layer, "name"), (long)bits,
+               (long)activation_bits);
         if (has_noise)
             printf("%10.1f\n", sqnr);
         else
@@ -46,9 +47,11 @@ static bool run(const Arguments *a, Error *err) {
 const Command command_eval = {
     .name = "eval",
     .synopsis = "eval DIR [--json]",
-    .help = "accuracy of the FP32 shadow and of the quantized network on the test set, layer by layer",
+    .help =
+        "accuracy of the FP32 shadow and of the quantized network on the test set, layer by layer",
     .min_items = 1,
     .max_items = 1,
     .options = {[JSON] = {"--json", NULL, "one JSON object"}},
+    .is_parallel = true,
     .run = run,
 };

@@ -53,6 +53,7 @@ static void print_command(const Command *command) {
         snprintf(usage, sizeof usage, "%s %s", option->name, option->value ? option->value : "");
         printf("  %-16s %s\n", usage, option->help);
     }
+    if (command->is_parallel) printf("  %-16s %s\n", "--threads N", command_threads.help);
 }
 
 static bool print_kind(const char *name) {

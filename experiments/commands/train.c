@@ -16,8 +16,8 @@ enum { OUT, RESUME, FORCE };
 
 /* Settings that may change when a run goes on; all others would make it another run. */
 static bool may_change(const char *override) {
-    static const char *const free_settings[] = {"train.steps=", "train.checkpoint_every=",
-                                                "train.threads=", "data.path=", "data.prefetch="};
+    static const char *const free_settings[] = {
+        "train.steps=", "train.checkpoint_every=", "data.path=", "data.prefetch="};
     for (size_t i = 0; i < sizeof free_settings / sizeof *free_settings; i++)
         if (!strncmp(override, free_settings[i], strlen(free_settings[i]))) return true;
     return false;
@@ -28,10 +28,13 @@ static bool read_resumed(const char *directory, const Arguments *a, Arena *arena
     TRY(run_exists(directory, err));
     for (int i = 0; i < a->count; i++)
         if (!may_change(a->items[i]))
-            return FAIL(err, ERROR_INPUT,
-                        "'%s' cannot change in a run that goes on (train.steps, train.checkpoint_every, "
-                        "train.threads, data.path and data.prefetch can)", a->items[i]);
-    return config_read(run_path(arena, directory, RUN_CONFIG), a->count, a->items, arena, config, err);
+            return FAIL(
+                err, ERROR_INPUT,
+                "'%s' cannot change in a run that goes on (train.steps, train.checkpoint_every, "
+                "data.path and data.prefetch can)",
+                a->items[i]);
+    return config_read(run_path(arena, directory, RUN_CONFIG), a->count, a->items, arena, config,
+                       err);
 }
 
 static void print_table(const char *directory, Arena *arena) {
@@ -59,13 +62,17 @@ static void print_table(const char *directory, Arena *arena) {
 static bool train(const ExperimentConfig *config, const char *directory, bool resumes, bool force,
                   Arena *arena, Error *err) {
     Experiment e;
+    RunClaim claim = {.fd = -1};
     bool ok = experiment_open(config, arena, &e, err);
     /* Nothing of an earlier run is touched before everything else is known to be right. */
-    if (ok && !resumes) ok = run_create(directory, force, err);
+    if (ok)
+        ok =
+            resumes ? run_claim(directory, &claim, err) : run_create(directory, force, &claim, err);
     if (ok) ok = text_write(run_path(arena, directory, RUN_CONFIG), e.config_text, err);
     stop_install();
     ok = ok && trainer_run(&e, directory, resumes, err);
     if (ok) print_table(directory, arena);
+    run_release(&claim);
     experiment_close(&e);
     return ok;
 }
@@ -73,7 +80,8 @@ static bool train(const ExperimentConfig *config, const char *directory, bool re
 static bool run(const Arguments *a, Error *err) {
     const char *directory = a->values[RESUME] ? a->values[RESUME] : a->values[OUT];
     if (a->values[OUT] && a->values[RESUME])
-        return FAIL(err, ERROR_INPUT, "--out starts a run and --resume goes on with one; give one of them");
+        return FAIL(err, ERROR_INPUT,
+                    "--out starts a run and --resume goes on with one; give one of them");
     if (!directory)
         return FAIL(err, ERROR_INPUT, "give --out DIR, where the run is kept, or --resume DIR");
     if (!a->values[RESUME] && !a->count)
@@ -98,5 +106,6 @@ const Command command_train = {
     .options = {[OUT] = {"--out", "DIR", "directory of the new run"},
                 [RESUME] = {"--resume", "DIR", "go on with the run in DIR"},
                 [FORCE] = {"--force", NULL, "replace a run that is already in --out"}},
+    .is_parallel = true,
     .run = run,
 };

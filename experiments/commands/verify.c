@@ -13,18 +13,19 @@ static bool run(const Arguments *a, Error *err) {
     Arena *arena = arena_new("configuration");
     Experiment e = {0};
     const char *directory = a->items[0];
-    TRY(run_exists(directory, err));
     const char *path = run_path(arena, directory, RUN_QUANTIZED);
-    bool ok = run_has(path) ||
-              FAIL(err, ERROR_INPUT, "%s is missing; run 'nibble convert %s' first", path, directory);
+    bool ok = run_exists(directory, err);
+    if (ok && !run_has(path))
+        ok =
+            FAIL(err, ERROR_INPUT, "%s is missing; run 'nibble convert %s' first", path, directory);
     ok = ok && packed_open(path, arena, &e, err);
     kernels_use_reference(a->values[REFERENCE] != NULL);
     int64_t rows = 0;
     ok = ok && logits_compare(&e, run_path(arena, directory, RUN_LOGITS), &rows, err);
     kernels_use_reference(false);
     if (ok)
-        printf("verified: %ld test images, 0 differing bits in the logits of %s%s\n", (long)rows, path,
-               a->values[REFERENCE] ? ", computed with the plain int32 reference" : "");
+        printf("verified: %ld test images, 0 differing bits in the logits of %s%s\n", (long)rows,
+               path, a->values[REFERENCE] ? ", computed with the plain int32 reference" : "");
     experiment_close(&e);
     arena_free(arena);
     return ok;
@@ -33,9 +34,11 @@ static bool run(const Arguments *a, Error *err) {
 const Command command_verify = {
     .name = "verify",
     .synopsis = "verify DIR [--reference]",
-    .help = "run quantized.h5 alone over the test set; its logits must equal the recorded ones bit for bit",
+    .help = "run quantized.h5 alone over the test set; its logits must equal the recorded ones bit "
+            "for bit",
     .min_items = 1,
     .max_items = 1,
     .options = {[REFERENCE] = {"--reference", NULL, "compute products in plain int32"}},
+    .is_parallel = true,
     .run = run,
 };

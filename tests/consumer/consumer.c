@@ -9,8 +9,7 @@ static const char settings[] = "model: {kind: mlp, widths: [32]}\n"
                                "data: {kind: synthetic, train: 2000, test: 500, height: 8,\n"
                                "       width: 8, validation: 0, batch: 50}\n"
                                "quant: {bits: 4}\n"
-                               "optimizer: {kind: adam, lr: 0.01}\n"
-                               "train: {threads: 2}\n";
+                               "optimizer: {kind: adam, lr: 0.01}\n";
 
 static bool train_step(Experiment *e, int64_t step, int64_t steps, Error *err) {
     Tape *t = e->tape;
