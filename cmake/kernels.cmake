@@ -1,7 +1,6 @@
 # One source of inner loops, compiled once per instruction set; core/kernels/isa.c picks at run time.
-# Vectors are written out there, so sums stay in registers only when small loops are unrolled: -O3
-# also in builds that otherwise do without.
 if(CMAKE_SYSTEM_PROCESSOR MATCHES "x86_64|AMD64")
     set_source_files_properties(core/kernels/avx2.c PROPERTIES COMPILE_OPTIONS "-mavx2;-mfma")
-    set_source_files_properties(core/kernels/avx512.c PROPERTIES COMPILE_OPTIONS "-mavx512f;-mavx2;-mfma")
+    set_source_files_properties(core/kernels/avx512.c PROPERTIES
+        COMPILE_OPTIONS "-mavx512f;-mavx2;-mfma")
 endif()

@@ -222,13 +222,14 @@ static inline Result run(int code, const char *command, ...) {
     return result;
 }
 
-/* Runs a command that must be refused with `code` and a message that has every one of `parts`. */
 static inline void assert_has(const char *text, const char *part) {
-    if (!strstr(text, part)) fail_msg("'%s' is not in: %s", part, text);
+    assert_non_null(text);
+    if (text && !strstr(text, part)) fail_msg("'%s' is not in: %s", part, text);
 }
 
 static inline void assert_lacks(const char *text, const char *part) {
-    if (strstr(text, part)) fail_msg("'%s' is in: %s", part, text);
+    assert_non_null(text);
+    if (text && strstr(text, part)) fail_msg("'%s' is in: %s", part, text);
 }
 
 /* ---- JSON ---- */
