@@ -92,7 +92,9 @@ void *arena_alloc(Arena *arena, size_t bytes) {
     return memory;
 }
 
-void *arena_zalloc(Arena *arena, size_t bytes) { return memset(arena_alloc(arena, bytes), 0, bytes); }
+void *arena_zalloc(Arena *arena, size_t bytes) {
+    return memset(arena_alloc(arena, bytes), 0, bytes);
+}
 
 char *arena_strdup(Arena *arena, const char *text) {
     size_t bytes = strlen(text) + 1;
@@ -152,6 +154,10 @@ size_t arena_used(const Arena *arena) {
     return arena->last ? arena->used_before_last + arena->last->used : 0;
 }
 
-size_t arena_peak(const Arena *arena) { return arena->peak; }
+size_t arena_peak(const Arena *arena) {
+    return arena->peak;
+}
 
-size_t arena_system_calls(const Arena *arena) { return arena->system_calls; }
+size_t arena_system_calls(const Arena *arena) {
+    return arena->system_calls;
+}

@@ -16,6 +16,10 @@ bool parallel_init(int threads, Error *err) {
     return blas_init(err);
 }
 
-int parallel_threads(void) { return omp_get_max_threads(); }
+int parallel_threads(void) {
+    return omp_get_max_threads();
+}
 
-int parallel_self(void) { return omp_get_thread_num(); }
+int parallel_self(void) {
+    return omp_get_thread_num();
+}

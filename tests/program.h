@@ -50,7 +50,7 @@ static char program_source_root[4096];
 /* ---- Files ---- */
 
 static inline const char *format(const char *text, ...) {
-    char buffer[4096];
+    char buffer[1 << 16];
     va_list arguments;
     va_start(arguments, text);
     int length = vsnprintf(buffer, sizeof buffer, text, arguments);
@@ -257,7 +257,7 @@ static inline double fraction_of(const Json *json, const char *path) {
 
 #define PROGRAM_DATA                                                                               \
     "data: {kind: synthetic, height: 8, width: 8, classes: 4, train: 320, test: 100, "             \
-    "validation: 64, batch: 32, eval_batch: 50, noise: 0.15}\n"
+    "validation: 64, batch: 32, eval_batch: 50, noise: 0.4}\n"
 #define PROGRAM_OPTIMIZER "optimizer: {kind: sgd, lr: 0.1, momentum: 0.9}\n"
 
 #endif

@@ -12,8 +12,8 @@ static bool convert(Experiment *e, const char *directory, Arena *arena, Error *e
         return FAIL(err, ERROR_INPUT, "%s: nothing is quantized in this run (quant.bits is 32)",
                     directory);
     const char *path = run_path(arena, directory, RUN_QUANTIZED);
-    TRY(logits_record(e, run_path(arena, directory, RUN_LOGITS), err));
     TRY(packed_save(path, e, err));
+    TRY(logits_record(e, run_path(arena, directory, RUN_LOGITS), path, err));
     ModelBytes bytes = convert_bytes(e->qat);
     printf("%s: %ld bytes of weights, scales and biases (FP32: %ld, %.1f times as many)\n", path,
            (long)bytes.quantized, (long)bytes.f32, (double)bytes.f32 / (double)bytes.quantized);

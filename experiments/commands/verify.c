@@ -21,7 +21,7 @@ static bool run(const Arguments *a, Error *err) {
     ok = ok && packed_open(path, arena, &e, err);
     kernels_use_reference(a->values[REFERENCE] != NULL);
     int64_t rows = 0;
-    ok = ok && logits_compare(&e, run_path(arena, directory, RUN_LOGITS), &rows, err);
+    ok = ok && logits_compare(&e, run_path(arena, directory, RUN_LOGITS), path, &rows, err);
     kernels_use_reference(false);
     if (ok)
         printf("verified: %ld test images, 0 differing bits in the logits of %s%s\n", (long)rows,
