@@ -38,6 +38,7 @@ typedef struct Param {
     float *grad;      /* same shape; NULL for buffers */
     bool has_grad;    /* grad holds a sum; cleared by model_clear_grads */
     bool is_frozen;   /* gets no gradient and no update */
+    bool is_positive; /* stays above 0: an update takes at most half of an element away */
     View view;
     Module *owner;
     Var *leaf, *read; /* of the record `generation`: the master itself, and what the view made of it */
@@ -138,6 +139,11 @@ extern const KindTable layer_kinds;
  * norm then runs in its folded form. In the float shadow (Tape.is_float) nothing is folded. */
 void batch_norm_join(Module *norm, Module *product, View inner);
 bool batch_norm_is_joined(const Module *norm);
+/* For scales of the joined weight that are learned row by row: scale [channels, ...] times the size of
+ * its channel's factor |gamma| / sigma. What is learned is then a step of the unfolded weight: the
+ * quantized convolution's statistics, of which sigma is one, do not depend on sigma. */
+Var *batch_norm_gain(Module *norm, Tape *t, Var *scale);
+void batch_norm_gains(const Module *norm, float *gains); /* |gamma| / sigma, [channels] */
 /* The bias that the joined product has when deployed, [channels]; and the folded weight. */
 void batch_norm_deployed_bias(const Module *norm, float *bias);
 void batch_norm_folded_weight(const Module *norm, float *weight);

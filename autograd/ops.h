@@ -29,6 +29,7 @@ typedef struct Pool2dAttr {
 typedef struct BatchNormAttr {
     float epsilon, momentum;
     bool uses_batch; /* batch statistics (training before the freeze) or running ones */
+    bool is_magnitude; /* batch_norm_fold: by |f| instead of f */
     float *running_mean, *running_variance;
 } BatchNormAttr;
 

@@ -1,6 +1,7 @@
 #include "experiments/checkpoint.h"
 
 #include <stdio.h>
+#include <string.h>
 
 #include "data/h5.h"
 
@@ -94,8 +95,8 @@ static bool read_all(const Source *s, Model *model, Optimizer *optimizer, Cursor
     TRY(h5_read_names(s->reader, "params", arena, &names, &count, s->err));
     for (int i = 0; i < count; i++)
         if (!model_find_param(model, names[i]))
-            return FAIL(s->err, ERROR_INPUT, "%s holds '%s', which the configured model lacks", path,
-                        names[i]);
+            return FAIL(s->err, ERROR_INPUT, "%s holds '%s', which the configured model lacks",
+                        path, names[i]);
     for (int i = 0; i < model->param_count; i++) TRY(read_param(s, model->params[i]));
     if (optimizer) TRY(optimizer_visit(optimizer, read_state, (void *)s));
     if (!cursor) return true;
@@ -106,13 +107,34 @@ static bool read_all(const Source *s, Model *model, Optimizer *optimizer, Cursor
            h5_read_float(s->reader, "progress", "loss_average", &cursor->loss_average, s->err);
 }
 
-bool checkpoint_load(const char *path, Model *model, Optimizer *optimizer, Cursor *cursor,
-                     Error *err) {
+/* The first line of a text, without the blanks before it. */
+static const char *line_of(const char *text, Arena *arena) {
+    text += strspn(text, " ");
+    return *text ? arena_format(arena, "%.*s", (int)strcspn(text, "\n"), text) : "nothing";
+}
+
+static bool check_config(const Source *s, const char *config_text, Arena *arena, const char *path) {
+    const char *saved = h5_read_text(s->reader, "config", arena, s->err);
+    if (!saved) return false;
+    if (!strcmp(saved, config_text)) return true;
+    size_t same = 0, line = 0;
+    for (; saved[same] && saved[same] == config_text[same]; same++)
+        if (saved[same] == '\n') line = same + 1;
+    return FAIL(
+        s->err, ERROR_INPUT,
+        "%s was saved by another configuration: '%s' there, '%s' now; undo the change, or start a "
+        "new run",
+        path, line_of(saved + line, arena), line_of(config_text + line, arena));
+}
+
+bool checkpoint_load(const char *path, const char *config_text, Model *model, Optimizer *optimizer,
+                     Cursor *cursor, Error *err) {
     Arena *arena = arena_new("checkpoint");
     Source source;
     bool ok = source_open(&source, path, arena, err);
     if (ok) {
-        ok = read_all(&source, model, optimizer, cursor, arena, path);
+        ok = check_config(&source, config_text, arena, path) &&
+             read_all(&source, model, optimizer, cursor, arena, path);
         h5_read_close(source.reader);
     }
     arena_free(arena);
@@ -134,16 +156,4 @@ bool checkpoint_init(const char *path, Model *model, Error *err) {
     if (!ok) error_prefix(err, "train.init");
     arena_free(arena);
     return ok;
-}
-
-const char *checkpoint_config(const char *path, Arena *arena, Error *err) {
-    Arena *file = arena_new("checkpoint");
-    Source source;
-    const char *text = NULL;
-    if (source_open(&source, path, file, err)) {
-        text = h5_read_text(source.reader, "config", arena, err);
-        h5_read_close(source.reader);
-    }
-    arena_free(file);
-    return text;
 }

@@ -91,3 +91,20 @@ bool config_read_text(const char *text, const char *name, int override_count,
 const char *config_write(const ExperimentConfig *config, Arena *arena) {
     return node_to_yaml(fields_write(experiment_fields, config, arena), arena);
 }
+
+const char *const config_free_settings[] = {"train.steps", "train.checkpoint_every", "train.init",
+                                            "data.path",   "data.prefetch",          NULL};
+
+static void remove_setting(Node *root, const char *path, Arena *arena) {
+    const char *dot = strchr(path, '.');
+    Node *section = node_find(root, arena_format(arena, "%.*s", (int)(dot - path), path));
+    Node *setting = section ? node_find(section, dot + 1) : NULL;
+    if (setting) node_remove(section, setting);
+}
+
+const char *config_write_fixed(const ExperimentConfig *config, Arena *arena) {
+    Node *root = fields_write(experiment_fields, config, arena);
+    for (int i = 0; config_free_settings[i]; i++)
+        remove_setting(root, config_free_settings[i], arena);
+    return node_to_yaml(root, arena);
+}

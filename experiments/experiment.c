@@ -9,6 +9,7 @@ bool experiment_open(const ExperimentConfig *config, Arena *config_arena, Experi
                      Error *err) {
     *e = (Experiment){.config = *config, .arena = arena_new("model and data")};
     e->config_text = config_write(config, config_arena);
+    e->fixed_text = config_write_fixed(config, config_arena);
     uint64_t seed = (uint64_t)config->seed;
     TRY(loader_open(config->data, seed, e->arena, &e->loader, err));
     TRY(parallel_init(0, err));
@@ -36,12 +37,11 @@ bool experiment_open_run(const char *directory, Arena *config_arena, Experiment 
     if (!run_has(path)) path = run_path(config_arena, directory, RUN_CHECKPOINT);
     if (!run_has(path))
         return FAIL(err, ERROR_INPUT, "%s holds no checkpoint yet; train it first", directory);
-    const char *text = checkpoint_config(path, config_arena, err);
-    if (!text) return false;
     ExperimentConfig config;
-    TRY(config_read_text(text, path, 0, NULL, config_arena, &config, err));
+    const char *config_path = run_path(config_arena, directory, RUN_CONFIG);
+    TRY(config_read(config_path, 0, NULL, config_arena, &config, err));
     TRY(experiment_open(&config, config_arena, e, err));
-    TRY(checkpoint_load(path, e->model, e->optimizer, NULL, err));
+    TRY(checkpoint_load(path, e->fixed_text, e->model, e->optimizer, NULL, err));
     optimizer_swap_ema(e->optimizer);
     qat_set_evaluation(e->qat);
     return true;

@@ -10,7 +10,8 @@
 
 typedef struct Experiment {
     ExperimentConfig config;
-    const char *config_text; /* resolved, as it goes into config.yaml and checkpoints */
+    const char *config_text; /* resolved, as it goes into config.yaml and packed files */
+    const char *fixed_text;  /* the same without what may change in a run, for checkpoints */
     Arena *arena;            /* the model's and the data's lifetime */
     Loader *loader;
     Model *model;
@@ -26,8 +27,9 @@ bool experiment_open(const ExperimentConfig *config, Arena *config_arena, Experi
                      Error *err);
 void experiment_close(Experiment *e);
 
-/* Opens the experiment of a run directory with the weights that it reports: best.h5, else
- * checkpoint.h5, averaged where EMA is on. Phases are those of a finished training. */
+/* Opens the experiment of a run directory, as its config.yaml says, with the weights that it
+ * reports: best.h5, else checkpoint.h5, averaged where EMA is on. Phases are those of a finished
+ * training. */
 bool experiment_open_run(const char *directory, Arena *config_arena, Experiment *e, Error *err);
 
 #endif

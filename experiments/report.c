@@ -284,17 +284,41 @@ static void cell_number(Page *page, double value, const char *format) {
     page_put(page, "</td>");
 }
 
-static void layer_row(Page *page, const Json *layer) {
+static void layer_row(Page *page, const Json *layer, bool has_scales) {
     page_put(page, "<tr><td>");
     page_text(page, json_get_text(layer, "name"));
     page_put(page, "</td>");
     cell_number(page, number_of(layer, "bits"), "%.4g");
     cell_number(page, number_of(layer, "activation_bits"), "%.4g");
     cell_number(page, number_of(layer, "sqnr_db"), "%.1f");
-    cell_number(page, number_of(layer, "weight_scale.min"), "%.4g");
-    cell_number(page, number_of(layer, "weight_scale.max"), "%.4g");
-    cell_number(page, number_of(layer, "activation_scale"), "%.4g");
+    if (has_scales) {
+        cell_number(page, number_of(layer, "weight_scale.min"), "%.4g");
+        cell_number(page, number_of(layer, "weight_scale.max"), "%.4g");
+        cell_number(page, number_of(layer, "activation_scale"), "%.4g");
+    }
     page_put(page, "</tr>\n");
+}
+
+static void layer_table(Page *page, const Json *summary, int count) {
+    bool has_scales = false;
+    for (int i = 0; i < count; i++) {
+        const Json *layer = json_element(summary, "layers", i);
+        if (!layer) continue;
+        has_scales |= !isnan(number_of(layer, "activation_scale"));
+        has_scales |= !isnan(number_of(layer, "weight_scale.max"));
+    }
+    page_put(page, "<div class=\"scroll\"><table><tr><th>Layer</th><th class=\"n\">Weight bits</th>"
+                   "<th class=\"n\">Activation bits</th><th class=\"n\">SQNR, dB</th>");
+    if (has_scales) {
+        page_put(page, "<th class=\"n\">Least weight scale</th><th class=\"n\">Largest</th>"
+                       "<th class=\"n\">Activation scale</th>");
+    }
+    page_put(page, "</tr>\n");
+    for (int i = 0; i < count; i++) {
+        const Json *layer = json_element(summary, "layers", i);
+        if (layer) layer_row(page, layer, has_scales);
+    }
+    page_put(page, "</table></div>\n");
 }
 
 static void put_layers(Report *r, const Json *summary) {
@@ -324,15 +348,7 @@ static void put_layers(Report *r, const Json *summary) {
     page_put(page, "<div class=\"rows\">\n");
     chart_bars(page, &chart);
     page_put(page, "</div>\n");
-    page_put(page, "<div class=\"scroll\"><table><tr><th>Layer</th><th class=\"n\">Weight bits</th>"
-                   "<th class=\"n\">Activation bits</th><th class=\"n\">SQNR, dB</th>"
-                   "<th class=\"n\">Least weight scale</th><th class=\"n\">Largest</th>"
-                   "<th class=\"n\">Activation scale</th></tr>\n");
-    for (int i = 0; i < count; i++) {
-        const Json *layer = json_element(summary, "layers", i);
-        if (layer) layer_row(page, layer);
-    }
-    page_put(page, "</table></div>\n");
+    layer_table(page, summary, count);
 }
 
 /* ---- Confusion matrix. ---- */

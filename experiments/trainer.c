@@ -134,11 +134,28 @@ static void show(Training *r, bool is_milestone) {
 
 /* ---- Saving and evaluating ---- */
 
+/* What has no gradient is not looked at by the optimizer: running statistics, observed ranges. */
+static bool check_finite(const Training *r, Error *err) {
+    const Model *model = r->e->model;
+    for (int i = 0; i < model->param_count; i++) {
+        const Tensor *value = &model->params[i]->value;
+        const float *x = tensor_f32(value);
+        for (int64_t j = 0, count = tensor_count(value); j < count; j++)
+            if (!isfinite(x[j]))
+                return FAIL(err, ERROR_NUMERIC,
+                            "step %ld: '%s' is not finite; lower optimizer.lr or set "
+                            "optimizer.clip_norm; the last checkpoint is intact",
+                            (long)r->cursor.step, model->params[i]->name);
+    }
+    return true;
+}
+
 static bool save(Training *r, Error *err) {
     if (r->saved_step == r->cursor.step) return true;
+    TRY(check_finite(r, err));
     Experiment *e = r->e;
     r->cursor.metric_lines = r->metrics.lines;
-    TRY(checkpoint_save(r->checkpoint, r->previous, e->config_text, &r->cursor, e->model,
+    TRY(checkpoint_save(r->checkpoint, r->previous, e->fixed_text, &r->cursor, e->model,
                         e->optimizer, err));
     r->saved_step = r->cursor.step;
     return true;
@@ -171,10 +188,11 @@ static bool validate(Training *r, bool may_be_best, Error *err) {
     if (r->cursor.best_step && trained.accuracy <= r->cursor.best_accuracy) return true;
     /* A network whose fake-quant has not started is not what will be shipped. */
     if (qat_is_active(e->qat) && !e->qat->phase.is_faking) return true;
+    TRY(check_finite(r, err));
     r->cursor.best_accuracy = trained.accuracy;
     r->cursor.best_step = r->cursor.step;
     r->cursor.metric_lines = r->metrics.lines;
-    return checkpoint_save(r->best, NULL, e->config_text, &r->cursor, e->model, e->optimizer, err);
+    return checkpoint_save(r->best, NULL, e->fixed_text, &r->cursor, e->model, e->optimizer, err);
 }
 
 static bool stopped(Training *r, Error *err) {
@@ -217,9 +235,8 @@ static bool train(Training *r, Error *err) {
 /* ---- A run ---- */
 
 static bool resume(Training *r, Error *err) {
-    if (!run_has(r->checkpoint)) return true; /* killed before the first save: from the start */
     Experiment *e = r->e;
-    if (!checkpoint_load(r->checkpoint, e->model, e->optimizer, &r->cursor, err)) {
+    if (!checkpoint_load(r->checkpoint, e->fixed_text, e->model, e->optimizer, &r->cursor, err)) {
         if (run_has(r->previous))
             log_warning("%s is the checkpoint before; to go on from it, move it to %s", r->previous,
                         r->checkpoint);
@@ -230,13 +247,29 @@ static bool resume(Training *r, Error *err) {
     return true;
 }
 
-static bool init_weights(Training *r, Error *err) {
-    const char *from = r->e->config.train.init;
-    if (!from || r->cursor.step) return true;
+static bool init_weights(Experiment *e, Error *err) {
+    const char *from = e->config.train.init;
+    if (!from) return true;
     const char *path = from;
-    if (!run_has(path)) path = run_path(r->e->arena, from, RUN_BEST);
-    if (!run_has(path)) path = run_path(r->e->arena, from, RUN_CHECKPOINT);
-    return checkpoint_init(path, r->e->model, err);
+    if (!run_has(path)) path = run_path(e->arena, from, RUN_BEST);
+    if (!run_has(path)) path = run_path(e->arena, from, RUN_CHECKPOINT);
+    return checkpoint_init(path, e->model, err);
+}
+
+static bool check_length(const Experiment *e, Error *err) {
+    int64_t total = trainer_total_steps(e);
+    if (total < 1)
+        return FAIL(
+            err, ERROR_INPUT,
+            "nothing to train: %ld training images make %ld steps per epoch of batch %ld; lower "
+            "data.batch or train.accumulate, or raise train.epochs",
+            (long)loader_rows(e->loader, LOADER_TRAIN), (long)trainer_epoch_steps(e),
+            (long)loader_config(e->loader)->batch);
+    return schedule_check(&e->config.schedule, total, err);
+}
+
+bool trainer_begin(Experiment *e, Error *err) {
+    return check_length(e, err) && init_weights(e, err);
 }
 
 static bool prepare(Training *r, bool resumes, Error *err) {
@@ -248,18 +281,16 @@ static bool prepare(Training *r, bool resumes, Error *err) {
     r->metrics_path = run_path(arena, r->directory, RUN_METRICS);
     r->epoch_steps = trainer_epoch_steps(e);
     r->total = trainer_total_steps(e);
-    if (r->total < 1)
-        return FAIL(err, ERROR_INPUT,
-                    "nothing to train: %ld training images make %ld steps per epoch "
-                    "of batch %ld; lower data.batch or raise train.epochs",
-                    (long)loader_rows(e->loader, LOADER_TRAIN), (long)r->epoch_steps,
-                    (long)loader_config(e->loader)->batch);
-    TRY(schedule_check(&e->config.schedule, r->total, err));
     int64_t limit = e->config.train.steps;
     r->stop = limit && limit < r->total ? limit : r->total;
     r->accuracy = NAN;
-    if (resumes) TRY(resume(r, err));
-    TRY(init_weights(r, err));
+    /* A run that was killed before its first save starts over. */
+    if (resumes && run_has(r->checkpoint)) {
+        TRY(check_length(e, err));
+        TRY(resume(r, err));
+    } else {
+        TRY(trainer_begin(e, err));
+    }
     TRY(metrics_open(&r->metrics, r->metrics_path, r->cursor.metric_lines, err));
     return environment_write(run_path(arena, r->directory, RUN_ENVIRONMENT), err);
 }
@@ -268,7 +299,7 @@ static bool prepare(Training *r, bool resumes, Error *err) {
 static bool finish(Training *r, double seconds, Error *err) {
     Experiment *e = r->e;
     if (run_has(r->best) && r->cursor.best_step)
-        TRY(checkpoint_load(r->best, e->model, e->optimizer, NULL, err));
+        TRY(checkpoint_load(r->best, e->fixed_text, e->model, e->optimizer, NULL, err));
     SummaryTimes times = {.steps = r->cursor.step,
                           .seconds = seconds,
                           .samples_per_second = rate(r),

@@ -4,10 +4,15 @@
 
 #include "experiments/experiment.h"
 
-/* Trains in `directory`, a run directory, from its checkpoint when `resumes` and one is there. Writes
- * metrics, checkpoints, best.h5, and at the end summary.json and report.html. A signal ends it after a
- * clean save with ERROR_STOPPED. */
+/* Trains in `directory`, a run directory, from its checkpoint when `resumes` and one is there.
+ * Writes metrics, checkpoints, best.h5, and at the end summary.json and report.html. A signal ends
+ * it after a clean save with ERROR_STOPPED. */
 bool trainer_run(Experiment *e, const char *directory, bool resumes, Error *err);
+
+/* The start of a training, and all that can be wrong with it before its run directory is touched:
+ * no step to make, a schedule that does not fit, train.init, which is loaded. trainer_run does it
+ * again. */
+bool trainer_begin(Experiment *e, Error *err);
 
 /* Steps of an epoch and of the whole training, as schedules see it. */
 int64_t trainer_epoch_steps(const Experiment *e);

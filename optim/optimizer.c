@@ -191,6 +191,21 @@ static bool is_finite_range(const float *x, int64_t count) {
     return !bad;
 }
 
+/* A learned scale must not cross 0, where its gradient loses its meaning: an update takes at most half
+ * of it away, and what drove it there (momentum) ends. */
+static void update_positive(const Optimizer *o, const Slot *slot, int64_t count, float *value,
+                            const float *grad, float *const *state) {
+    for (int64_t i = 0; i < count; i++) {
+        float least = 0.5f * value[i];
+        float *own[OPTIMIZER_STATES_MAX] = {0};
+        for (int j = 0; j < o->state_count; j++) own[j] = state[j] + i;
+        o->rule->update(o->config, &slot->terms, 1, value + i, grad + i, own);
+        if (!(value[i] < least)) continue; /* what is not finite is reported, not hidden */
+        value[i] = least;
+        for (int j = 0; j < o->state_count; j++) *own[j] = 0;
+    }
+}
+
 static void update_chunk(const Optimizer *o, const Slot *slot, Chunk *c, float clip) {
     float *value = tensor_f32(&slot->param->value) + c->first;
     float *grad = slot->param->grad + c->first;
@@ -198,7 +213,10 @@ static void update_chunk(const Optimizer *o, const Slot *slot, Chunk *c, float c
     for (int i = 0; i < o->state_count; i++) state[i] = slot->state[i] + c->first;
     if (clip < 1)
         for (int64_t i = 0; i < c->count; i++) grad[i] *= clip;
-    o->rule->update(o->config, &slot->terms, c->count, value, grad, state);
+    if (slot->param->is_positive)
+        update_positive(o, slot, c->count, value, grad, state);
+    else
+        o->rule->update(o->config, &slot->terms, c->count, value, grad, state);
     for (int i = 0; i < o->state_count; i++)
         if (!c->bad && !is_finite_range(state[i], c->count)) c->bad = o->rule->states[i];
     if (!c->bad && !is_finite_range(value, c->count)) c->bad = "value";

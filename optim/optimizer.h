@@ -38,7 +38,7 @@ typedef struct OptimizerConfig {
 
 /* The shared settings, with the row's own defaults for the learning rate and the weight decay. */
 #define OPTIMIZER_FIELDS(Struct, lr_, weight_decay_)                                               \
-    OPTIMIZER_FIELD_FLOAT(Struct, lr, lr_, 0, 1000,                                                \
+    OPTIMIZER_FIELD_FLOAT(Struct, lr, lr_, 0, 1e30,                                                \
                           "learning rate, before the schedule's factor"),                          \
         OPTIMIZER_FIELD_FLOAT(Struct, weight_decay, weight_decay_, 0, 1,                           \
                               "pull of weights towards 0"),                                        \

@@ -236,10 +236,12 @@ static bool quantize_weight(Search *s, WeightSite *site, int bits) {
                   &s->qat->phase, &site->quant, s->err));
     View view = {quant_view, site->quant};
     site->norm = sole_norm(s, site->module);
-    if (site->norm)
+    if (site->norm) {
         batch_norm_join(site->norm, site->module, view);
-    else
+        quant_join(site->quant, site->norm);
+    } else {
         site->weight->view = view;
+    }
     return true;
 }
 
@@ -262,6 +264,13 @@ static const Var *stream_after(const Search *s, const Module *add) {
     return sum;
 }
 
+/* Products and adds have their own edges, and a reshape leaves it to what reads it. */
+static bool reads_at_stream_bits(const Module *reader, const Var *stream) {
+    if (reader->last_in[0] != stream || reader->last_out == stream) return false;
+    if (reader->last_out->op->flags & OP_ALIASES) return false;
+    return !reader->inputs[0].apply && !weight_of(reader) && !is_kind(reader, "add");
+}
+
 static bool quantize_adds(Search *s) {
     int bits = first_set(s->qat->config.residual_bits, s->qat->config.bits, 0);
     if (bits == BITS_FLOAT) return true;
@@ -270,12 +279,9 @@ static bool quantize_adds(Search *s) {
         if (!is_kind(add, "add")) continue;
         for (int port = 0; port < 2; port++) TRY(quantize_input(s, add, port, bits, NULL));
         const Var *stream = stream_after(s, add);
-        for (int j = 0; j < s->count; j++) {
-            Module *reader = s->modules[j];
-            bool reads = reader->last_in[0] == stream && reader->last_out != stream;
-            if (reads && !reader->inputs[0].apply && !weight_of(reader) && !is_kind(reader, "add"))
-                TRY(quantize_input(s, reader, 0, bits, NULL));
-        }
+        for (int j = 0; j < s->count; j++)
+            if (reads_at_stream_bits(s->modules[j], stream))
+                TRY(quantize_input(s, s->modules[j], 0, bits, NULL));
     }
     return true;
 }

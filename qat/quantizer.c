@@ -90,6 +90,7 @@ static void make_params(Quant *q) {
     ParamRole role = q->row->learns ? PARAM_SCALE : PARAM_BUFFER;
     Shape shape = SHAPE(q->scale_count);
     q->scale = quant_param(q, "scale", shape, role, INIT_ONE);
+    q->scale->is_positive = q->row->learns;
     if (q->spec.is_affine) q->offset = quant_param(q, "offset", shape, role, INIT_ZERO);
     if (q->row->observe) q->count = quant_buffer(q, "count", SHAPE(1));
 }
@@ -115,6 +116,34 @@ bool quant_new(Model *model, const char *name, bool is_weight, Shape shape, cons
     if (q->row->attach) TRY(q->row->attach(q, err));
     *out = q;
     return true;
+}
+
+/* ---- Scales relative to a folded batch norm. ---- */
+
+void quant_join(Quant *q, Module *norm) {
+    bool is_by_row = q->spec.granularity == GRANULARITY_CHANNEL ||
+                     q->spec.granularity == GRANULARITY_GROUP;
+    if (q->row->learns && is_by_row) q->norm = norm;
+}
+
+/* scale *= gain or scale /= gain, row by row. */
+static void apply_gain(const Quant *q, float *scale, bool is_divided) {
+    int64_t rows = q->shape.dim[0], per_row = q->scale_count / rows;
+    Arena *arena = arena_new("gains");
+    float *gains = arena_new_array(arena, float, rows);
+    batch_norm_gains(q->norm, gains);
+    for (int64_t i = 0; i < q->scale_count; i++) {
+        float gain = gains[i / per_row];
+        scale[i] = is_divided ? scale[i] / gain : scale[i] * gain;
+    }
+    arena_free(arena);
+}
+
+static Var *gained(const Quant *q, Tape *t, Var *scale) {
+    if (!q->norm) return scale;
+    int64_t rows = q->shape.dim[0];
+    Var *by_row = op_reshape(t, scale, SHAPE(rows, q->scale_count / rows));
+    return batch_norm_gain(q->norm, t, by_row);
 }
 
 /* ---- Observing. ---- */
@@ -151,7 +180,10 @@ static bool is_observing(const Quant *q, const Tape *t) {
 
 static void observe(Quant *q, Tape *t, Var *x) {
     if (!is_observing(q, t)) return;
-    if (q->row->observe(q, var_f32(x), var_count(x))) *tensor_f32(&q->count->value) += 1;
+    if (!q->row->observe(q, var_f32(x), var_count(x))) return;
+    *tensor_f32(&q->count->value) += 1;
+    if (q->norm) apply_gain(q, tensor_f32(&q->scale->value), true);
+    if (q->norm && q->offset) apply_gain(q, tensor_f32(&q->offset->value), true);
 }
 
 /* ---- Faking. ---- */
@@ -190,8 +222,8 @@ Var *quant_fake(Quant *q, Tape *t, Var *x) {
     if (q->spec.granularity == GRANULARITY_TOKEN) {
         token_vars(q, t, x, &scale, &offset);
     } else {
-        scale = range_var(q, t, q->scale);
-        if (q->offset) offset = range_var(q, t, q->offset);
+        scale = gained(q, t, range_var(q, t, q->scale));
+        if (q->offset) offset = gained(q, t, range_var(q, t, q->offset));
     }
     return op_fake_quant(t, x, scale, offset, attr);
 }
@@ -224,14 +256,22 @@ Var *quant_view(void *self, Tape *t, Var *x) {
 
 /* ---- Freezing. ---- */
 
+/* Scales or offsets as they are used. */
+static void copy_range(const Quant *q, const Param *from, float *to) {
+    memcpy(to, tensor_f32(&from->value), sizeof *to * (size_t)q->scale_count);
+    if (q->norm) apply_gain(q, to, false);
+}
+
 const Scales *quant_freeze(const Quant *q, Arena *arena) {
     if (q->spec.granularity == GRANULARITY_TOKEN) return NULL;
     Scales *scales = arena_new_array(arena, Scales, 1);
     float *scale = arena_new_array(arena, float, q->scale_count);
     float *zero = q->offset ? arena_new_array(arena, float, q->scale_count) : NULL;
+    copy_range(q, q->scale, scale);
+    if (q->offset) copy_range(q, q->offset, zero);
     for (int64_t i = 0; i < q->scale_count; i++) {
-        scale[i] = fake_quant_stored_scale(q->spec.scale_dtype, tensor_f32(&q->scale->value)[i]);
-        if (zero) zero[i] = fake_quant_zero(q->grid, tensor_f32(&q->offset->value)[i], scale[i]);
+        scale[i] = fake_quant_stored_scale(q->spec.scale_dtype, scale[i]);
+        if (zero) zero[i] = fake_quant_zero(q->grid, zero[i], scale[i]);
     }
     *scales = (Scales){.count = q->scale_count,
                        .dtype = q->spec.scale_dtype,

@@ -52,6 +52,8 @@ struct Quant {
                             may choose another */
     float grad_scale;    /* on the gradients of scale and offset; 1 unless attach says otherwise */
     Param *scale;        /* [scale_count]; NULL for GRANULARITY_TOKEN */
+    Module *norm;        /* scales are learned row by row of a weight that this batch norm folds into:
+                            what is used is scale * batch_norm_gain; else NULL */
     Param *offset;       /* [scale_count] in value units, or NULL: symmetric */
     Param *count;        /* buffer [1]: batches observed; 0: scale is not initialised yet. NULL: the
                             row observes nothing */
@@ -97,6 +99,10 @@ const Scales *quant_freeze(const Quant *q, Arena *arena);
 /* What convert packs: a weight's values as levels under quant_freeze's scales (f32, with scales), made
  * in `arena` by the calls that training makes, so whatever a row does to a weight first is in them. */
 Tensor quant_levels(Quant *q, const float *values, Arena *arena);
+
+/* Tells a weight's quantizer that `norm` folds into the weight. Scales that are learned for each row
+ * become relative to the norm's factor (batch_norm_gain); all others stay as they are. */
+void quant_join(Quant *q, Module *norm);
 
 /* The geometry of scales for a tensor of this shape. */
 void quant_geometry(const QuantSpec *spec, Shape shape, int64_t *row_length, int64_t *run_length);

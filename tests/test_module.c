@@ -345,6 +345,13 @@ static void errors_name_the_layer(void **state) {
          "model 'sequential': a layer is named 'a/b'; names are letters, digits, '_' and '-'"},
         {"[conv: {name: input}]",
          "model 'sequential': 'input' is what the network reads; rename the layer"},
+        {"[conv: {filters: 4}, residual: {name: block, main: [conv: {filters: 5}]}]",
+         "model 'sequential': block.add: the two paths give different shapes, [1, 4, 4, 5] and [1, "
+         "4, 4, 4]"},
+        {"[conv: {filters: 4, kernel: 4, padding: 0}, residual: {name: block, main: [], shortcut: "
+         "[global_pool]}]",
+         "model 'sequential': block.add: the two paths give different shapes, [1, 1, 1, 4] and [1, "
+         "4]"},
         {"[branches: {branches: []}]",
          "model 'sequential': branches1: branches must be from 1 to 16, not 0"},
     };
@@ -359,8 +366,6 @@ static void errors_name_the_layer(void **state) {
 static void errors_of_ops_name_the_layer(void **state) {
     (void)state;
     static const Refusal refusals[] = {
-        {"[conv: {filters: 4}, residual: {name: block, main: [conv: {filters: 5}]}]",
-         "block.add: add"},
         {"[conv: {name: tall, kernel: 7, padding: 0}]", "tall: conv2d"},
         {"[max_pool: {name: big, kernel: 9}]", "big: max_pool2d"},
         {"[flatten, global_pool]", "global_pool1: global_avg_pool"},

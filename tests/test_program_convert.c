@@ -94,7 +94,7 @@ static const Case cases[] = {
     {"token", MLP,
      "quant.bits=4 quant.activations.quantizer=minmax quant.activations.granularity=token", true},
     {"average", CNN, "quant.bits=4 optimizer.ema=0.9", true},
-    {"adam", MLP, "quant.bits=4 optimizer.kind=adam optimizer.lr=0.01", false},
+    {"adam", MLP, "quant.bits=4 optimizer={\"kind\":adam,\"lr\":0.01}", false},
     {"resnet", RESNET, "quant.bits=4", true},
     {"resnet_narrow", RESNET, "quant.bits=4 quant.residual_bits=4", false},
     {"resnet_float_stream", RESNET, "quant.bits=4 quant.residual_bits=32", false},
@@ -105,7 +105,6 @@ static const Case cases[] = {
 };
 
 static void check_case(const Case *c) {
-    /* optimizer.kind=... replaces the map it stands in, so that SGD's settings are not read */
     text_file("case.yaml", c->config);
     run(0, "train case.yaml --out %s %s", c->name, c->overrides);
     run(0, "convert %s", c->name);

@@ -1,6 +1,7 @@
 /* Batch normalisation over the last dimension (Ioffe and Szegedy 2015), and its folding into the
  * product that it alone reads (autograd/ops.h has the formulas). */
 #include <assert.h>
+#include <math.h>
 
 #include "autograd/layers.h"
 #include "autograd/ops.h"
@@ -81,6 +82,24 @@ void batch_norm_join(Module *norm, Module *product, View inner) {
     s->product_bias = module_find_param(product, "bias");
     weight->view = (View){fold_weight, norm};
     if (s->product_bias) s->product_bias->view = (View){move_bias, norm};
+}
+
+Var *batch_norm_gain(Module *norm, Tape *t, Var *scale) {
+    const State *s = norm->state;
+    BatchNormAttr attr = attributes(norm, t);
+    attr.is_magnitude = true;
+    Var *gamma = param_read(s->gamma, t);
+    return op_batch_norm_fold(t, scale, gamma, attr);
+}
+
+void batch_norm_gains(const Module *norm, float *gains) {
+    const State *s = norm->state;
+    const float *gamma = tensor_f32(&s->gamma->value);
+    const float *variance = tensor_f32(&s->variance->value);
+    float epsilon = (float)((const NormConfig *)norm->config)->epsilon;
+    int64_t channels = tensor_count(&s->gamma->value);
+    for (int64_t c = 0; c < channels; c++)
+        gains[c] = fabsf(batch_norm_factor(gamma[c], variance[c], epsilon));
 }
 
 bool batch_norm_is_joined(const Module *norm) {

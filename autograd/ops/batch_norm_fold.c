@@ -1,6 +1,6 @@
 /* The weight of a convolution with its batch norm folded in, as it will be deployed (Jacob et al.
  * 2018, section 3.2): row o of w times the factor f[o] = gamma[o] / sqrt(running_variance[o] +
- * epsilon). Running statistics are constants. */
+ * epsilon), or |f[o]|. Running statistics are constants. */
 #include <math.h>
 #include <string.h>
 
@@ -59,7 +59,8 @@ static void forward(Tape *t, Var *v) {
     Saved *saved = v->saved;
     const float *gamma = var_f32(v->in[1]), *w = var_f32(v->in[0]);
     for (int64_t r = 0; r < rows; r++) {
-        saved->factor[r] = batch_norm_factor(gamma[r], saved->variance[r], attr->epsilon);
+        float factor = batch_norm_factor(gamma[r], saved->variance[r], attr->epsilon);
+        saved->factor[r] = attr->is_magnitude ? fabsf(factor) : factor;
         multiply_row(w + r * length, saved->factor[r], length, 0, var_f32(v) + r * length);
     }
 }
@@ -83,13 +84,15 @@ static void backward(Tape *t, Var *v) {
         if (!dgamma) continue;
         double sum = dot(dy, var_f32(v->in[0]) + r * length, length) /
                      sqrt((double)saved->variance[r] + (double)attr->epsilon);
+        if (attr->is_magnitude && var_f32(v->in[1])[r] < 0) sum = -sum;
         channel_add(dgamma + r, beta_gamma, NULL, &sum, 1);
     }
 }
 
 static Var *sample(Tape *t, int which) {
-    if (which >= 2) return NULL;
-    BatchNormAttr attr = {.epsilon = 1e-3f, .momentum = 0.1f};
+    if (which >= 4) return NULL;
+    BatchNormAttr attr = {.epsilon = 1e-3f, .momentum = 0.1f, .is_magnitude = which >= 2};
+    which %= 2;
     attr.running_mean = arena_new_array(t->arena, float, 3);
     attr.running_variance = arena_new_array(t->arena, float, 3);
     for (int c = 0; c < 3; c++) attr.running_variance[c] = 0.5f + 0.25f * (float)c;

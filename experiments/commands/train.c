@@ -14,12 +14,13 @@
 
 enum { OUT, RESUME, FORCE };
 
-/* Settings that may change when a run goes on; all others would make it another run. */
+/* All other settings would make it another run. */
 static bool may_change(const char *override) {
-    static const char *const free_settings[] = {
-        "train.steps=", "train.checkpoint_every=", "data.path=", "data.prefetch="};
-    for (size_t i = 0; i < sizeof free_settings / sizeof *free_settings; i++)
-        if (!strncmp(override, free_settings[i], strlen(free_settings[i]))) return true;
+    size_t length = strcspn(override, "=");
+    for (int i = 0; config_free_settings[i]; i++)
+        if (strlen(config_free_settings[i]) == length &&
+            !strncmp(override, config_free_settings[i], length))
+            return true;
     return false;
 }
 
@@ -31,7 +32,7 @@ static bool read_resumed(const char *directory, const Arguments *a, Arena *arena
             return FAIL(
                 err, ERROR_INPUT,
                 "'%s' cannot change in a run that goes on (train.steps, train.checkpoint_every, "
-                "data.path and data.prefetch can)",
+                "train.init, data.path and data.prefetch can)",
                 a->items[i]);
     return config_read(run_path(arena, directory, RUN_CONFIG), a->count, a->items, arena, config,
                        err);
@@ -64,6 +65,7 @@ static bool train(const ExperimentConfig *config, const char *directory, bool re
     Experiment e;
     RunClaim claim = {.fd = -1};
     bool ok = experiment_open(config, arena, &e, err);
+    if (ok && !resumes) ok = trainer_begin(&e, err);
     /* Nothing of an earlier run is touched before everything else is known to be right. */
     if (ok)
         ok =

@@ -1,0 +1,382 @@
+/* Fake becomes stored: a network that runs on packed weights and stored scales gives the logits of
+ * the fake-quant network, bit for bit, for every quantizer and format; as integers too. */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+
+#include <cmocka.h>
+#include <math.h>
+
+#include "core/gemm.h"
+#include "qat/convert.h"
+#include "tests/model_source.h"
+
+static Tape *tape;
+
+static int set_up(void **state) {
+    (void)state;
+    arena = arena_new("test");
+    tape = tape_new(arena);
+    return 0;
+}
+
+static int tear_down(void **state) {
+    (void)state;
+    tape_free(tape);
+    arena_free(arena);
+    return 0;
+}
+
+enum { CLASSES = 3, BATCH = 4 };
+#define INPUT SHAPE(6, 6, 2)
+
+/* A convolution without and with a bias before a norm, a depthwise one, one without a norm, a norm
+ * that is not folded, a residual add, linear layers with and without a norm. */
+static const char network[] = "model:\n"
+                              "  kind: sequential\n"
+                              "  layers:\n"
+                              "    - conv: {name: stem, filters: 4, bias: false}\n"
+                              "    - batch_norm\n"
+                              "    - relu\n"
+                              "    - residual:\n"
+                              "        name: block\n"
+                              "        main:\n"
+                              "          - conv: {name: deep, depthwise: true}\n"
+                              "          - batch_norm\n"
+                              "          - relu\n"
+                              "          - conv: {name: point, filters: 4, kernel: 1}\n"
+                              "          - relu\n"
+                              "    - batch_norm: {name: loose}\n"
+                              "    - relu\n"
+                              "    - max_pool\n"
+                              "    - conv: {name: grouped, filters: 6, groups: 2, stride: 2}\n"
+                              "    - relu\n"
+                              "    - flatten\n"
+                              "    - linear: {name: hidden, units: 7}\n"
+                              "    - batch_norm\n"
+                              "    - relu\n"
+                              "    - linear: {name: classes, units: 3}\n";
+
+/* False: the quantizer does not support what is asked of it. */
+static bool try_source(const char *quant, ModelSource *source) {
+    *source = model_source(arena_format(arena, "%squant: %s\n", network, quant));
+    Qat *qat;
+    Error err = {0};
+    return qat_prepare(model_of(source, INPUT, CLASSES, 1), &source->quant, arena, &qat, &err);
+}
+
+/* Trained a little, so that norms, biases and scales are no longer what they started as. */
+static Qat *trained(const ModelSource *source) {
+    Qat *qat = qat_of(source, model_of(source, INPUT, CLASSES, 1));
+    Tensor x = batch_of(qat->model, BATCH, 1);
+    qat_set_step(qat, 0, 10);
+    for (int step = 0; step < 2; step++) train_step(qat->model, tape, x, 0.05f);
+    qat_set_evaluation(qat);
+    return qat;
+}
+
+/* ---- What is shipped, in memory of its own. ---- */
+
+typedef struct Shipped {
+    PackedWeight weights[16];
+    Scales *edges[32]; /* NULL: made per batch */
+} Shipped;
+
+static void *copy_of(const void *data, size_t bytes) {
+    return data ? memcpy(arena_alloc(arena, bytes), data, bytes) : NULL;
+}
+
+static Scales *copy_scales(const Scales *s) {
+    if (!s) return NULL;
+    size_t bytes = sizeof(float) * (size_t)s->count;
+    Scales *copy = copy_of(s, sizeof *s);
+    copy->scale = copy_of(s->scale, bytes);
+    copy->zero = copy_of(s->zero, bytes);
+    return copy;
+}
+
+static Shipped *ship(const Qat *qat) {
+    Shipped *shipped = arena_new_array(arena, Shipped, 1);
+    for (int i = 0; i < qat->site_count; i++) {
+        if (!qat->sites[i].quant) continue;
+        PackedWeight *packed = &shipped->weights[i];
+        *packed = packed_weight(&qat->sites[i], arena);
+        Tensor *codes = &packed->codes;
+        codes->data = copy_of(codes->data, dtype_bytes(codes->dtype, tensor_count(codes)));
+        codes->scales = copy_scales(codes->scales);
+        packed->bias = copy_of(packed->bias, sizeof(float) * (size_t)packed->bias_count);
+    }
+    for (int i = 0; i < qat->edge_count; i++)
+        shipped->edges[i] = copy_scales(quant_freeze(qat->edges[i].quant, arena));
+    return shipped;
+}
+
+/* A second network of another seed that has NaN wherever nothing was shipped. */
+static Model *deploy(const ModelSource *source, const Qat *from, const Shipped *shipped) {
+    Qat *qat = qat_of(source, model_of(source, INPUT, CLASSES, 99));
+    Model *model = qat->model;
+    for (int i = 0; i < model->param_count; i++) {
+        const Param *p = model->params[i], *original = from->model->params[i];
+        float *to = tensor_f32(&p->value);
+        bool is_shipped = convert_ships_param(qat, p);
+        assert_string_equal(p->name, original->name);
+        assert_int_equal(is_shipped, convert_ships_param(from, original));
+        for (int64_t j = 0; j < tensor_count(&p->value); j++)
+            to[j] = is_shipped ? tensor_f32(&original->value)[j] : NAN;
+    }
+    for (int i = 0; i < qat->site_count; i++)
+        if (qat->sites[i].quant) packed_install(&qat->sites[i], &shipped->weights[i], arena);
+    for (int i = 0; i < qat->edge_count; i++)
+        if (shipped->edges[i]) packed_install_edge(qat->edges[i].quant, shipped->edges[i]);
+    return model;
+}
+
+static Tensor integer_logits(Model *model, Tensor x) {
+    kernels_use_reference(true);
+    Tensor logits = logits_of(model, tape, x);
+    kernels_use_reference(false);
+    return logits;
+}
+
+static bool is_finite(Tensor x) {
+    for (int64_t i = 0; i < tensor_count(&x); i++)
+        if (!isfinite(tensor_f32(&x)[i])) return false;
+    return true;
+}
+
+/* `is_integer`: whether the scales let products run on codes. */
+static void assert_stored_is_faked(const ModelSource *source, bool is_integer) {
+    const Qat *qat = trained(source);
+    Model *stored = deploy(source, qat, ship(qat));
+    Tensor x = batch_of(qat->model, 2 * BATCH, 7);
+    Tensor faked = logits_of(qat->model, tape, x);
+    assert_true(is_finite(faked));
+    assert_same_bits(logits_of(stored, tape, x), faked);
+    if (!is_integer) return;
+    assert_same_bits(integer_logits(stored, x), faked);
+    assert_same_bits(integer_logits(qat->model, x), faked);
+}
+
+/* ---- Every quantizer, width, granularity, zero point, precision of scales. ---- */
+
+static const char *const granularities[] = {"tensor", "channel", "group, group_size: 5"};
+static const char *const scale_dtypes[] = {"f32", "f16", "bf16"};
+
+static void run_weights(const char *kind, int bits, int granularity, int scale, bool is_affine,
+                        int *run) {
+    ModelSource source;
+    const char *quant = arena_format(
+        arena,
+        "{bits: 8, weights: {bits: %d, quantizer: %s, granularity: %s, affine: %s, scale: %s}}",
+        bits, kind, granularities[granularity], is_affine ? "true" : "false", scale_dtypes[scale]);
+    if (!try_source(quant, &source)) return;
+    assert_stored_is_faked(&source, granularity < 2);
+    ++*run;
+}
+
+/* Of the combinations every third, with another start for each kind: all pairs occur. */
+static void weights_of_every_quantizer(void **state) {
+    (void)state;
+    static const int widths[] = {2, 3, 4, 8};
+    for (int k = 0; k < quantizer_kinds.count; k++) {
+        const char *kind = quantizer_kinds.kinds[k]->name;
+        int run = 0;
+        for (int i = k % 3; i < 4 * 3 * 3 * 2; i += 3) {
+            ArenaMark mark = arena_mark(arena);
+            run_weights(kind, widths[i % 4], i / 4 % 3, (i / 12 + i) % 3, i / 36 % 2, &run);
+            arena_rewind(arena, mark);
+        }
+        const Quantizer *row = (const Quantizer *)quantizer_kinds.kinds[k];
+        assert_int_equal(run > 0, (row->flags & QUANTIZER_FOR_WEIGHTS) != 0);
+    }
+}
+
+static void run_activations(const char *kind, int bits, int scale, bool is_affine, int *run) {
+    ModelSource source;
+    const char *quant = arena_format(
+        arena,
+        "{bits: 8, activations: {bits: %d, quantizer: %s, affine: %s, scale: %s}, rules: [{layers: "
+        "first, activation_bits: 32}]}",
+        bits, kind, is_affine ? "true" : "false", scale_dtypes[scale]);
+    if (!try_source(quant, &source)) return;
+    assert_stored_is_faked(&source, true);
+    ++*run;
+}
+
+static void activations_of_every_quantizer(void **state) {
+    (void)state;
+    for (int k = 0; k < quantizer_kinds.count; k++) {
+        const char *kind = quantizer_kinds.kinds[k]->name;
+        int run = 0;
+        for (int i = 0; i < 7 * 2; i++) {
+            ArenaMark mark = arena_mark(arena);
+            run_activations(kind, 2 + i % 7, i % 3, i / 7, &run);
+            arena_rewind(arena, mark);
+        }
+        const Quantizer *row = (const Quantizer *)quantizer_kinds.kinds[k];
+        assert_int_equal(run > 0, (row->flags & QUANTIZER_FOR_ACTIVATIONS) != 0);
+    }
+}
+
+static void mixed_rules(void **state) {
+    (void)state;
+    static const char *const quants[] = {
+        "{bits: 4, rules: [{layers: \"first, last\", bits: 8}, {layers: depthwise, weight_bits: "
+        "32}]}",
+        "{bits: 2, residual_bits: inherit}",
+        "{bits: 4, activations: {bits: 32}}",
+        "{weights: {bits: 32}, bits: 4}",
+        "{bits: 5, rules: [{layers: \"hidden, stem\", bits: 32}]}",
+    };
+    for (size_t i = 0; i < sizeof quants / sizeof *quants; i++) {
+        ModelSource source;
+        assert_true(try_source(quants[i], &source));
+        assert_stored_is_faked(&source, true);
+    }
+}
+
+static void scales_per_token_need_nothing_stored(void **state) {
+    (void)state;
+    ModelSource source = model_source(
+        "model: {kind: mlp, widths: [6, 5]}\n"
+        "quant: {bits: 6, activations: {quantizer: minmax, granularity: token, affine: true}}\n");
+    const Qat *qat = trained(&source);
+    const Shipped *shipped = ship(qat);
+    for (int i = 0; i < qat->edge_count; i++) assert_null(shipped->edges[i]);
+    Model *stored = deploy(&source, qat, shipped);
+    Tensor x = batch_of(qat->model, 5, 3);
+    assert_same_bits(logits_of(stored, tape, x), logits_of(qat->model, tape, x));
+}
+
+/* ---- What a packed weight is. ---- */
+
+static void codes_and_bias_are_the_folded_ones(void **state) {
+    (void)state;
+    ModelSource source;
+    assert_true(try_source("{bits: 8, weights: {granularity: tensor}}", &source));
+    const Qat *qat = trained(&source);
+    const WeightSite *site = qat_find_site(qat, model_find_module(qat->model, "block.main.deep"));
+    PackedWeight packed = packed_weight(site, arena);
+    assert_string_equal(packed.layer, "block.main.deep");
+    assert_int_equal(packed.bias_count, 4);
+    const float *gamma = tensor_f32(&module_find_param(site->norm, "gamma")->value);
+    const float *beta = tensor_f32(&module_find_param(site->norm, "beta")->value);
+    const float *mean = tensor_f32(&module_find_param(site->norm, "running_mean")->value);
+    const float *variance = tensor_f32(&module_find_param(site->norm, "running_variance")->value);
+    const float *bias = tensor_f32(&module_find_param(site->module, "bias")->value);
+    const float *w = tensor_f32(&site->weight->value);
+    float values[4 * 9];
+    tensor_decode(&packed.codes, values);
+    float scale = packed.codes.scales->scale[0];
+    for (int c = 0; c < 4; c++) {
+        double factor = (double)gamma[c] / sqrt((double)variance[c] + 1e-5);
+        double expected = (double)beta[c] + ((double)bias[c] - (double)mean[c]) * factor;
+        assert_true(fabs((double)packed.bias[c] - expected) < 1e-5);
+        for (int i = 0; i < 9; i++) { /* half a step off at most, or clipped */
+            double folded = (double)w[9 * c + i] * factor, step = (double)scale;
+            double clipped = fmax(-128 * step, fmin(127 * step, folded));
+            assert_true(fabs((double)values[9 * c + i] - clipped) <= 0.51 * step);
+        }
+    }
+}
+
+/* ---- Damage shows. ---- */
+
+/* The network as shipped, or with something in it damaged. */
+static bool differs(const ModelSource *source, const Qat *qat, const Shipped *shipped, Tensor x,
+                    Tensor sound) {
+    Tensor logits = logits_of(deploy(source, qat, shipped), tape, x);
+    return memcmp(logits.data, sound.data, sizeof(float) * (size_t)tensor_count(&sound)) != 0;
+}
+
+/* One code in the middle of each weight: its highest bit; of the last layer, where nothing rounds
+ * afterwards, every bit of the first code. One bit of each scale, 0.4 % of it or less. */
+static void a_flipped_bit_changes_the_logits(void **state) {
+    (void)state;
+    ModelSource source;
+    assert_true(try_source("{bits: 8, weights: {granularity: tensor}}", &source));
+    const Qat *qat = trained(&source);
+    Shipped *shipped = ship(qat);
+    Tensor x = batch_of(qat->model, 4 * BATCH, 7);
+    Tensor sound = logits_of(qat->model, tape, x);
+    int last = qat->site_count - 1;
+    for (int i = 0; i <= last; i++) {
+        const Tensor *codes = &shipped->weights[i].codes;
+        unsigned char *code = (unsigned char *)codes->data + tensor_count(codes) / 2;
+        *code ^= 1u << 7;
+        assert_true(differs(&source, qat, shipped, x, sound));
+        *code ^= 1u << 7;
+        uint32_t *scale = (uint32_t *)(uintptr_t)codes->scales->scale;
+        *scale ^= 1u << 15;
+        assert_true(differs(&source, qat, shipped, x, sound));
+        *scale ^= 1u << 15;
+    }
+    for (int bit = 0; bit < 8; bit++) {
+        unsigned char *code = shipped->weights[last].codes.data;
+        *code ^= (unsigned char)(1u << bit);
+        assert_true(differs(&source, qat, shipped, x, sound));
+        *code ^= (unsigned char)(1u << bit);
+    }
+    for (int i = 0; i < qat->edge_count; i++) {
+        uint32_t *scale = (uint32_t *)(uintptr_t)shipped->edges[i]->scale;
+        *scale ^= 1u << 15;
+        assert_true(differs(&source, qat, shipped, x, sound));
+        *scale ^= 1u << 15;
+    }
+    assert_false(differs(&source, qat, shipped, x, sound));
+}
+
+/* ---- Sizes. ---- */
+
+typedef struct BytesCase {
+    const char *quant;
+    int64_t quantized;
+} BytesCase;
+
+/* Weights: conv1 [4, 3, 3, 2] = 72, hidden [5, 64] = 320, classes [3, 5] = 15 elements; biases 4,
+ * 5, 3; edges: the image, flatten, relu_hidden. */
+static void bytes_are_the_sum_of_the_parts(void **state) {
+    (void)state;
+    enum { BIASES = 4 * (4 + 5 + 3), NORM = 4 * 4 * 4 };
+    static const BytesCase cases[] = {
+        {"{bits: 8}", 72 + 320 + 15 + 4 * (4 + 5 + 3) + BIASES + 3 * 4},
+        /* 15 codes of 3 bits are 45 bits: 6 bytes */
+        {"{bits: 3}", 27 + 120 + 6 + 4 * (4 + 5 + 3) + BIASES + 3 * 4},
+        {"{bits: 4, weights: {granularity: tensor, scale: f16}}",
+         36 + 160 + 8 + 2 * 3 + BIASES + 3 * 4},
+        /* Rows of 18, 64 and 5 in groups of 10: 2, 7 and 1 scales a row. */
+        {"{bits: 4, weights: {granularity: group, group_size: 10}}",
+         36 + 160 + 8 + 4 * (2 * 4 + 7 * 5 + 1 * 3) + BIASES + 3 * 4},
+        {"{bits: 4, weights: {quantizer: lsq_plus, affine: true, scale: bf16}}",
+         36 + 160 + 8 + (2 + 4) * (4 + 5 + 3) + BIASES + 3 * 4},
+        {"{bits: 4, activations: {quantizer: lsq_plus, affine: true}}",
+         36 + 160 + 8 + 4 * (4 + 5 + 3) + BIASES + 3 * (4 + 4)},
+        {"{bits: 4, activations: {bits: 32}}", 36 + 160 + 8 + 4 * (4 + 5 + 3) + BIASES},
+        /* Float weights travel in f32, the norm beside them with its four numbers per channel. */
+        {"{bits: 8, rules: [{layers: conv1, weight_bits: 32}]}",
+         4 * 72 + NORM + 320 + 15 + 4 * (5 + 3) + BIASES - 4 * 4 + 3 * 4},
+        {"{}", 4 * (72 + 320 + 15) + BIASES - 4 * 4 + NORM},
+    };
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        ModelSource source = model_source(arena_format(
+            arena, "model: {kind: cnn, widths: [4], hidden: 5}\nquant: %s\n", cases[i].quant));
+        const Qat *qat = qat_of(&source, model_of(&source, SHAPE(8, 8, 2), CLASSES, 1));
+        ModelBytes bytes = convert_bytes(qat);
+        assert_int_equal(bytes.quantized, cases[i].quantized);
+        assert_int_equal(bytes.f32, 4 * (72 + 320 + 15) + BIASES - 4 * 4 + NORM);
+    }
+}
+
+int main(void) {
+    const struct CMUnitTest tests[] = {
+#define TEST(name) cmocka_unit_test_setup_teardown(name, set_up, tear_down)
+        TEST(weights_of_every_quantizer),
+        TEST(activations_of_every_quantizer),
+        TEST(mixed_rules),
+        TEST(scales_per_token_need_nothing_stored),
+        TEST(codes_and_bias_are_the_folded_ones),
+        TEST(a_flipped_bit_changes_the_logits),
+        TEST(bytes_are_the_sum_of_the_parts),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}

@@ -1,0 +1,257 @@
+/* What goes wrong while a run is under way: damaged checkpoints, full disks, numbers that overflow.
+ */
+#include "tests/program.h"
+
+#include <math.h>
+
+#include "data/h5.h"
+
+#define MLP                                                                                        \
+    "model: {kind: mlp, widths: [16]}\n" PROGRAM_DATA PROGRAM_OPTIMIZER "quant: {bits: 4}\n"       \
+    "train: {epochs: 4, log_every: 4, checkpoint_every: 2}\n"
+
+/* ---- Checkpoints that are not ours, or no more ---- */
+
+/* A run that stands at step 6, and the checkpoint of the same run at its end. */
+static void paused_run(const char *directory) {
+    text_file("mlp.yaml", MLP);
+    run(0, "train mlp.yaml --out %s train.steps=6", directory);
+    if (!file_exists("whole")) run(0, "train mlp.yaml --out whole");
+    file_copy(format("%s/checkpoint.h5", directory), "good.h5");
+    file_copy(format("%s/checkpoint.prev.h5", directory), "good.prev.h5");
+}
+
+static void check_refused(const char *directory, const char *reason) {
+    const char *latest = format("%s/checkpoint.h5", directory);
+    file_copy(latest, "refused.h5");
+    Result result = run(2, "train --resume %s train.steps=0", directory);
+    assert_has(result.err, reason);
+    assert_has(result.err, latest);
+    assert_has(result.err, "checkpoint.prev.h5 is the checkpoint before");
+    assert_files_equal(latest, "refused.h5");
+    assert_files_equal(format("%s/checkpoint.prev.h5", directory), "good.prev.h5");
+    remove(format("%s/best.h5", directory)); /* which is looked at first */
+    static const char *const readers[] = {"eval", "convert"};
+    for (int i = 0; i < 2; i++) assert_has(run(2, "%s %s", readers[i], directory).err, reason);
+    assert_has(run(2, "inspect %s", latest).err, reason);
+    assert_has(run(2, "train mlp.yaml --out never train.init=%s", latest).err, reason);
+    assert_false(file_exists("never"));
+}
+
+static void foreign_file(const char *path) {
+    Error err = {0};
+    H5Writer *w = h5_write_begin(path, 0, program_arena, &err);
+    h5_write_int(w, "", "format_version", 1);
+    assert_true(h5_write_export(w, &err));
+}
+
+static void sealed_file(const char *path, int version) {
+    Error err = {0};
+    H5Writer *w = h5_write_begin(path, 0, program_arena, &err);
+    h5_write_int(w, "", "format_version", version);
+    h5_write_text(w, "config", "seed: 1");
+    assert_true(h5_write_commit(w, NULL, &err));
+}
+
+static void test_bad_checkpoints_are_refused(void **state) {
+    (void)state;
+    paused_run("hurt");
+    size_t bytes;
+    unsigned char *content = file_read("good.h5", &bytes);
+    const char *latest = "hurt/checkpoint.h5";
+    for (size_t i = 0; i < 6; i++) { /* a bit somewhere */
+        size_t at = i * (bytes - 41) / 5;
+        content[at] ^= (unsigned char)(1 << i);
+        file_write(latest, content, bytes);
+        content[at] ^= (unsigned char)(1 << i);
+        check_refused("hurt", "damaged");
+    }
+    for (size_t i = 1; i < 4; i++) {
+        file_write(latest, content, bytes * i / 4);
+        check_refused("hurt", "cut short");
+    }
+    file_write(latest, "", 0);
+    check_refused("hurt", "cut short");
+    file_write(latest, "seed: 1, but no checkpoint at all, and longer than any trailer\n", 63);
+    check_refused("hurt", "not a file of ours");
+    foreign_file(latest);
+    check_refused("hurt", "not a file of ours");
+
+    /* the one before is kept: with it in its place the run ends as ever */
+    file_copy("hurt/checkpoint.prev.h5", latest);
+    run(0, "train --resume hurt train.steps=0");
+    assert_files_equal(latest, "whole/checkpoint.h5");
+    assert_files_equal("hurt/best.h5", "whole/best.h5");
+}
+
+static void test_other_runs_checkpoints(void **state) {
+    (void)state;
+    paused_run("mine");
+    run(0, "train mlp.yaml --out wider model.widths=[17] train.steps=6");
+    file_copy("wider/checkpoint.h5", "mine/checkpoint.h5");
+    Result result = run(2, "train --resume mine");
+    assert_has(result.err,
+               "was saved by another configuration: 'widths: [17]' there, 'widths: [16]'");
+    sealed_file("mine/checkpoint.h5", 2);
+    assert_has(run(2, "train --resume mine").err, "format version 2");
+    sealed_file("mine/checkpoint.h5", 1);
+    assert_has(run(2, "train --resume mine").err, "another configuration");
+    file_copy("good.h5", "mine/checkpoint.h5");
+    run(0, "train --resume mine");
+    /* a configuration that was edited behind the run's back */
+    const char *text = file_text("mine/config.yaml");
+    char *lr = strstr(text, "lr: 0.1");
+    assert_non_null(lr);
+    lr[6] = '2';
+    text_file("mine/config.yaml", text);
+    assert_has(run(2, "train --resume mine").err, "'lr: 0.1' there, 'lr: 0.2' now");
+    assert_has(run(2, "eval mine").err, "another configuration");
+}
+
+static void test_lost_metrics(void **state) {
+    (void)state;
+    paused_run("cut");
+    text_file("cut/metrics.jsonl", "");
+    assert_has(run(2, "train --resume cut train.steps=0").err, "metrics.jsonl has 0 lines");
+}
+
+/* ---- A full disk: no file may grow beyond a limit ---- */
+
+static Result run_limited(long bytes, const char *command) {
+    return program_run((Start){.file_bytes = bytes}, command);
+}
+
+static void test_full_disk_while_training(void **state) {
+    (void)state;
+    paused_run("full");
+    size_t bytes;
+    file_read("good.h5", &bytes);
+    const long limits[] = {2500, 4096, (long)bytes / 2, (long)bytes - 100, (long)bytes - 1};
+    for (size_t i = 0; i < sizeof limits / sizeof *limits; i++) {
+        Result result = run_limited(limits[i], "train --resume full train.steps=0");
+        assert_code(result, 1, format("train with at most %ld bytes in a file", limits[i]));
+        assert_has(result.err, "full/");
+        assert_files_equal("full/checkpoint.h5", "good.h5");
+        assert_files_equal("full/checkpoint.prev.h5", "good.prev.h5");
+        run(0, "inspect full/checkpoint.h5");
+    }
+    run(0, "train --resume full train.steps=0");
+    assert_files_equal("full/checkpoint.h5", "whole/checkpoint.h5");
+    assert_int_equal(files_with("full", ".tmp."), 0);
+}
+
+static void test_full_disk_at_the_start(void **state) {
+    (void)state;
+    text_file("mlp.yaml", MLP);
+    Result result = run_limited(100, "train mlp.yaml --out nothing");
+    assert_code(result, 1, "train with at most 100 bytes in a file");
+    assert_has(result.err, "nothing/config.yaml");
+}
+
+static void test_full_disk_while_converting(void **state) {
+    (void)state;
+    paused_run("pack");
+    run(0, "convert pack");
+    file_copy("pack/quantized.h5", "packed.h5");
+    Result result = run_limited(2000, "convert pack");
+    assert_code(result, 1, "convert with at most 2000 bytes in a file");
+    assert_has(result.err, "pack/quantized.h5");
+    assert_files_equal("pack/quantized.h5", "packed.h5");
+    run(0, "verify pack");
+    assert_int_equal(files_with("pack", ".tmp."), 0);
+}
+
+static void test_read_only_directory(void **state) {
+    (void)state;
+    if (geteuid() == 0) skip(); /* root writes everywhere */
+    text_file("mlp.yaml", MLP);
+    mkdir("closed", 0555);
+    assert_has(run(2, "train mlp.yaml --out closed/run").err,
+               "cannot make the directory closed/run");
+}
+
+/* ---- Numbers that are not finite ---- */
+
+static void check_finite_tensor(const H5Reader *r, const char *name) {
+    H5Info info;
+    Error err = {0};
+    assert_true(h5_read_info(r, name, &info, &err));
+    if (info.what == H5_GROUP) {
+        const char **names;
+        int count;
+        assert_true(h5_read_names(r, name, program_arena, &names, &count, &err));
+        for (int i = 0; i < count; i++)
+            check_finite_tensor(r, *name ? format("%s/%s", name, names[i]) : names[i]);
+    }
+    if (info.what != H5_TENSOR || info.element != H5_F32) return;
+    float *values = arena_zalloc(program_arena, (size_t)info.bytes + 1);
+    assert_true(h5_read_tensor(r, name, H5_F32, info.shape, values, &err));
+    for (int64_t i = 0; i < info.bytes / 4; i++)
+        if (!isfinite(values[i])) fail_msg("%s[%ld] is %g", name, (long)i, (double)values[i]);
+}
+
+static void check_finite_file(const char *path) {
+    if (!file_exists(path)) return;
+    Error err = {0};
+    H5Reader *r = h5_read_open(path, program_arena, &err);
+    if (!r) fail_msg("%s", err.message);
+    check_finite_tensor(r, "");
+    h5_read_close(r);
+}
+
+static void check_overflow(const char *settings) {
+    Result result =
+        run(1, "train mlp.yaml --out huge --force train.checkpoint_every=1 %s", settings);
+    assert_has(result.err, "nibble: step ");
+    assert_has(result.err, "not finite");
+    bool names_layer = strstr(result.err, "hidden1") || strstr(result.err, "classes") ||
+                       strstr(result.err, "conv") || strstr(result.err, "hidden");
+    assert_true(names_layer);
+    check_finite_file("huge/checkpoint.h5");
+    check_finite_file("huge/checkpoint.prev.h5");
+    check_finite_file("huge/best.h5");
+    assert_false(file_exists("huge/summary.json"));
+    assert_int_equal(files_with("huge", ".tmp."), 0);
+}
+
+static void test_overflow_is_named_and_not_saved(void **state) {
+    (void)state;
+    text_file("mlp.yaml", MLP);
+    check_overflow("optimizer.lr=1e20 quant.bits=32");
+    check_overflow("optimizer.lr=1e20");
+    check_overflow("optimizer.lr=1e20 model={\"kind\":cnn,\"widths\":[4]}");
+    check_overflow("optimizer.lr=1e20 model={\"kind\":cnn,\"widths\":[4]} quant.bits=32");
+    check_overflow("optimizer={\"kind\":adam,\"lr\":1e30} quant.bits=32");
+    check_overflow("optimizer.lr=1e20 optimizer.ema=0.9");
+    check_overflow("optimizer.lr=1e20 schedule={\"kind\":constant,\"warmup\":5}");
+}
+
+static void test_overflow_keeps_the_checkpoint_before(void **state) {
+    (void)state;
+    text_file("mlp.yaml", MLP);
+    /* the first steps of the warm-up are harmless */
+    run(1, "train mlp.yaml --out grown optimizer.lr=1e4 optimizer.clip_norm=1e9 quant.bits=32 "
+           "train.epochs=100 train.checkpoint_every=1 "
+           "schedule={\"kind\":linear,\"warmup\":100,\"final\":1} optimizer.weight_decay=1");
+    assert_true(file_exists("grown/checkpoint.h5"));
+    check_finite_file("grown/checkpoint.h5");
+    run(0, "eval grown");
+    Result again = run(1, "train --resume grown"); /* the same bits, the same end */
+    assert_has(again.err, "not finite");
+}
+
+int main(void) {
+    signal(SIGXFSZ, SIG_IGN);
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_bad_checkpoints_are_refused),
+        cmocka_unit_test(test_other_runs_checkpoints),
+        cmocka_unit_test(test_lost_metrics),
+        cmocka_unit_test(test_full_disk_while_training),
+        cmocka_unit_test(test_full_disk_at_the_start),
+        cmocka_unit_test(test_full_disk_while_converting),
+        cmocka_unit_test(test_read_only_directory),
+        cmocka_unit_test(test_overflow_is_named_and_not_saved),
+        cmocka_unit_test(test_overflow_keeps_the_checkpoint_before),
+    };
+    return cmocka_run_group_tests(tests, program_folder_enter, program_folder_leave);
+}
