@@ -31,12 +31,18 @@ static void init_values(const Model *model, int index, Init init, Tensor value) 
     float *x = tensor_f32(&value);
     RandomKey key = {.seed = model->seed, .stream = RANDOM_INIT, .step = (uint64_t)index};
     switch (init.kind) {
-    case INIT_ZERO: memset(x, 0, sizeof *x * (size_t)count); break;
+    case INIT_ZERO:
+        memset(x, 0, sizeof *x * (size_t)count);
+        break;
     case INIT_ONE:
         for (int64_t i = 0; i < count; i++) x[i] = 1;
         break;
-    case INIT_NORMAL: random_fill_normal(key, init.spread, count, x); break;
-    case INIT_UNIFORM: random_fill_uniform(key, -init.spread, init.spread, count, x); break;
+    case INIT_NORMAL:
+        random_fill_normal(key, init.spread, count, x);
+        break;
+    case INIT_UNIFORM:
+        random_fill_uniform(key, -init.spread, init.spread, count, x);
+        break;
     }
 }
 
@@ -97,7 +103,8 @@ void module_children(Module *self, const List *layers) {
 /* Names become parts of parameters' names, of paths in files and of rules. They are checked before
  * the children make anything: two siblings of one name would share parameters' names. */
 static bool check_names(const Module *parent, Error *err) {
-    static const char allowed[] = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_-";
+    static const char allowed[] =
+        "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_-";
     size_t skip = *parent->name ? strlen(parent->name) + 1 : 0;
     for (int i = 0; i < parent->child_count; i++) {
         const char *name = parent->children[i]->name + skip;
@@ -139,7 +146,9 @@ Var *module_apply(Module *self, Tape *t, Var *const *in) {
     return out;
 }
 
-Var *module_apply_one(Module *self, Tape *t, Var *x) { return module_apply(self, t, &x); }
+Var *module_apply_one(Module *self, Tape *t, Var *x) {
+    return module_apply(self, t, &x);
+}
 
 Var *param_leaf(Param *param, Tape *t) {
     if (param->generation != t->generation || !param->leaf) {

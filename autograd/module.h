@@ -38,7 +38,7 @@ typedef struct Param {
     float *grad;      /* same shape; NULL for buffers */
     bool has_grad;    /* grad holds a sum; cleared by model_clear_grads */
     bool is_frozen;   /* gets no gradient and no update */
-    bool is_positive; /* stays above 0: an update takes at most half of an element away */
+    bool is_positive; /* stays above 0: an update at most halves or doubles an element */
     View view;
     Module *owner;
     Var *leaf, *read; /* of the record `generation`: the master itself, and what the view made of it */

@@ -3,6 +3,7 @@
 #include <math.h>
 #include <stdio.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "autograd/ops.h"
 #include "core/log.h"
@@ -28,6 +29,7 @@ typedef struct Training {
     double started;                   /* seconds */
     int64_t first_step;
     double accuracy;    /* latest on the validation split */
+    bool is_over;       /* nothing to train, and the test set was used */
     int64_t saved_step; /* of checkpoint.h5; -1: there is none */
 } Training;
 
@@ -206,7 +208,7 @@ static bool stopped(Training *r, Error *err) {
  * at once more, but behind the checkpoint: a run that goes on cuts these lines and ends as if it
  * had never stopped. For the same reason only a run that has no best network yet takes this one for
  * it. */
-static bool pause(Training *r, double loss, bool is_logged, bool is_validated, Error *err) {
+static bool stop_early(Training *r, double loss, bool is_logged, bool is_validated, Error *err) {
     TRY(save(r, err));
     if (!is_logged) TRY(log_step(r, loss, err));
     return is_validated || validate(r, !r->cursor.best_step, err);
@@ -227,7 +229,7 @@ static bool train(Training *r, Error *err) {
         show(r, false);
         if (validates) TRY(validate(r, true, err));
         if (done % every == 0 || ends) TRY(save(r, err));
-        if (done == r->stop && !ends) TRY(pause(r, loss, logs, validates, err));
+        if (done == r->stop && !ends) TRY(stop_early(r, loss, logs, validates, err));
     }
     return !stop_signal() || stopped(r, err);
 }
@@ -291,6 +293,10 @@ static bool prepare(Training *r, bool resumes, Error *err) {
     } else {
         TRY(trainer_begin(e, err));
     }
+    const char *summary = run_path(arena, r->directory, RUN_SUMMARY);
+    r->is_over = resumes && r->cursor.step >= r->stop && run_has(summary);
+    if (r->is_over) return true;
+    unlink(summary); /* of a pause */
     TRY(metrics_open(&r->metrics, r->metrics_path, r->cursor.metric_lines, err));
     return environment_write(run_path(arena, r->directory, RUN_ENVIRONMENT), err);
 }
@@ -311,7 +317,9 @@ static bool finish(Training *r, double seconds, Error *err) {
 bool trainer_run(Experiment *e, const char *directory, bool resumes, Error *err) {
     Training r = {.e = e, .directory = directory, .metrics.file = -1, .saved_step = -1};
     bool ok = prepare(&r, resumes, err);
-    if (ok) {
+    if (ok && r.is_over)
+        log_info("%s ended after step %ld; nothing is left to do", directory, (long)r.cursor.step);
+    if (ok && !r.is_over) {
         qat_describe(e->qat);
         r.first_step = r.cursor.step;
         r.started = environment_seconds();

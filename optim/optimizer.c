@@ -191,17 +191,18 @@ static bool is_finite_range(const float *x, int64_t count) {
     return !bad;
 }
 
-/* A learned scale must not cross 0, where its gradient loses its meaning: an update takes at most half
- * of it away, and what drove it there (momentum) ends. */
+/* A learned scale must neither cross 0 nor leave its tensor behind, where its gradient loses its
+ * meaning: an update at most halves or doubles it, and what drove it further (momentum) ends. */
 static void update_positive(const Optimizer *o, const Slot *slot, int64_t count, float *value,
                             const float *grad, float *const *state) {
     for (int64_t i = 0; i < count; i++) {
-        float least = 0.5f * value[i];
+        float least = 0.5f * value[i], most = 2 * value[i];
         float *own[OPTIMIZER_STATES_MAX] = {0};
         for (int j = 0; j < o->state_count; j++) own[j] = state[j] + i;
         o->rule->update(o->config, &slot->terms, 1, value + i, grad + i, own);
-        if (!(value[i] < least)) continue; /* what is not finite is reported, not hidden */
-        value[i] = least;
+        bool is_low = value[i] < least, is_high = value[i] > most && isfinite(value[i]);
+        if (!is_low && !is_high) continue; /* what is not finite is reported, not hidden */
+        value[i] = is_low ? least : most;
         for (int j = 0; j < o->state_count; j++) *own[j] = 0;
     }
 }

@@ -253,6 +253,41 @@ static inline double fraction_of(const Json *json, const char *path) {
     return value;
 }
 
+/* ---- Images as MNIST stores them ---- */
+
+static inline void idx_file(const char *path, unsigned char rank, const int *dimensions,
+                            const unsigned char *bytes, size_t count) {
+    unsigned char content[1 << 16] = {0, 0, 8, rank};
+    size_t at = 4;
+    for (int i = 0; i < rank; i++)
+        for (int shift = 24; shift >= 0; shift -= 8)
+            content[at++] = (unsigned char)(dimensions[i] >> shift);
+    assert_true(at + count <= sizeof content);
+    memcpy(content + at, bytes, count);
+    file_write(path, content, at + count);
+}
+
+/* `count` images of side x side pixels of three classes, dark to bright. */
+static inline void idx_part(const char *directory, const char *part, int count, int side) {
+    unsigned char pixels[1 << 15], labels[1 << 10];
+    assert_true(count * side * side <= (int)sizeof pixels && count <= (int)sizeof labels);
+    for (int i = 0; i < count; i++) {
+        labels[i] = (unsigned char)(i % 3);
+        for (int j = 0; j < side * side; j++)
+            pixels[i * side * side + j] = (unsigned char)(80 * labels[i] + (i * 31 + j * 17) % 60);
+    }
+    idx_file(format("%s/%s-images-idx3-ubyte", directory, part), 3, (int[]){count, side, side},
+             pixels, (size_t)(count * side * side));
+    idx_file(format("%s/%s-labels-idx1-ubyte", directory, part), 1, (int[]){count}, labels,
+             (size_t)count);
+}
+
+static inline void idx_folder(const char *directory) {
+    mkdir(directory, 0777);
+    idx_part(directory, "train", 96, 8);
+    idx_part(directory, "t10k", 24, 8);
+}
+
 /* ---- Configurations: small networks on synthetic images, seconds at most ---- */
 
 #define PROGRAM_DATA                                                                               \

@@ -533,7 +533,7 @@ static bool work_badly(const void *context, int output, Error *err) {
     TRY(sandbox_write(output, "12345", 5, err));
     if (!strcmp(way, "crash")) raise(SIGSEGV);
     if (!strcmp(way, "spin"))
-        for (volatile int i = 0;; i++) {
+        for (volatile unsigned i = 0;; i++) {
         }
     if (!strcmp(way, "sleep")) sleep(100);
     if (!strcmp(way, "swell"))

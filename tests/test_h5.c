@@ -523,7 +523,7 @@ static void test_killed_writer_leaves_a_whole_file(void **state) {
 
 /* After a failed write libhdf5 forgets some of its own memory; the children that live through it
  * must not fail for that under LeakSanitizer. */
-const char *__lsan_default_suppressions(void);
+__attribute__((visibility("default"))) const char *__lsan_default_suppressions(void);
 const char *__lsan_default_suppressions(void) {
     return "leak:libhdf5";
 }

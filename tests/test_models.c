@@ -197,6 +197,7 @@ typedef struct LayerCase {
 static const LayerCase layer_cases[] = {
     {"conv", "conv", {3, {6, 7, 4}}, {4, {1, 6, 7, 4}}},
     {"conv", "conv: {filters: 6, kernel: 5, stride: 2}", {3, {6, 7, 4}}, {4, {1, 3, 4, 6}}},
+    {"conv", "conv: {filters: 6, dilation: 2}", {3, {6, 7, 4}}, {4, {1, 6, 7, 6}}},
     {"conv", "conv: {filters: 6, dilation: 2, padding: 0}", {3, {6, 7, 4}}, {4, {1, 2, 3, 6}}},
     {"conv",
      "conv: {filters: 6, kernel: 1, groups: 2, bias: false}",

@@ -161,13 +161,12 @@ static void test_full_disk_while_converting(void **state) {
     assert_int_equal(files_with("pack", ".tmp."), 0);
 }
 
-static void test_read_only_directory(void **state) {
+static void test_directory_that_cannot_be(void **state) {
     (void)state;
-    if (geteuid() == 0) skip(); /* root writes everywhere */
     text_file("mlp.yaml", MLP);
-    mkdir("closed", 0555);
-    assert_has(run(2, "train mlp.yaml --out closed/run").err,
-               "cannot make the directory closed/run");
+    assert_has(run(2, "train mlp.yaml --out mlp.yaml/run").err,
+               "cannot make the directory mlp.yaml");
+    assert_has(run(2, "train mlp.yaml --out /proc/run").err, "cannot make the directory /proc/run");
 }
 
 /* ---- Numbers that are not finite ---- */
@@ -249,7 +248,7 @@ int main(void) {
         cmocka_unit_test(test_full_disk_while_training),
         cmocka_unit_test(test_full_disk_at_the_start),
         cmocka_unit_test(test_full_disk_while_converting),
-        cmocka_unit_test(test_read_only_directory),
+        cmocka_unit_test(test_directory_that_cannot_be),
         cmocka_unit_test(test_overflow_is_named_and_not_saved),
         cmocka_unit_test(test_overflow_keeps_the_checkpoint_before),
     };

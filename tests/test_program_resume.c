@@ -190,6 +190,29 @@ static void check_pause(const char *name, const char *config, int first, int sec
     assert_same_run(format("%s_once", name), paused);
 }
 
+/* The test set is used once: a run that is over stays as it is. */
+static void test_nothing_left_to_do(void **state) {
+    (void)state;
+    static const char *const names[] = {"summary.json",       "metrics.jsonl", "checkpoint.h5",
+                                        "checkpoint.prev.h5", "report.html",   "env.json"};
+    text_file("over.yaml", MLP);
+    for (int steps = 0; steps <= 5; steps += 5) { /* at its end, and where train.steps stopped it */
+        run(0, "train over.yaml --out over --force train.steps=%d", steps);
+        for (int i = 0; i < 6; i++)
+            if (file_exists(format("over/%s", names[i])))
+                file_copy(format("over/%s", names[i]), format("over%d", i));
+        Result result = run(0, "train --resume over");
+        assert_has(result.err, "nothing is left to do");
+        assert_has(result.out, "run directory");
+        for (int i = 0; i < 6; i++)
+            if (file_exists(format("over/%s", names[i])))
+                assert_files_equal(format("over/%s", names[i]), format("over%d", i));
+    }
+    remove("over/summary.json"); /* killed while it evaluated */
+    run(0, "train --resume over");
+    assert_true(file_exists("over/summary.json"));
+}
+
 static void test_train_steps_pauses(void **state) {
     (void)state;
     check_pause("pause_cnn", CNN, 5, 31); /* before the first of 12 epochs ends; in the fourth */
@@ -255,6 +278,7 @@ int main(void) {
         cmocka_unit_test(test_kills_mlp),
         cmocka_unit_test(test_signals),
         cmocka_unit_test(test_train_steps_pauses),
+        cmocka_unit_test(test_nothing_left_to_do),
         cmocka_unit_test(test_killed_before_the_first_save),
         cmocka_unit_test(test_leftovers_are_removed),
         cmocka_unit_test(test_one_process_per_run),

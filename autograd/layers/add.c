@@ -19,7 +19,8 @@ static Var *forward(Module *self, Tape *t, Var *const *in) {
 }
 
 const Layer layer_add = {
-    .kind = {"add", "sum of two inputs (made by residual and branches)", sizeof(PlainConfig), fields},
+    .kind = {"add", "sum of two inputs (made by residual and branches)", sizeof(PlainConfig),
+             fields},
     .input_count = 2,
     .build = build,
     .forward = forward,

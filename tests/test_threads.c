@@ -1,0 +1,151 @@
+/* What a run's files do not depend on: the number of threads, the build of OpenBLAS, where the run
+ * and its data lie, when it ran. */
+#include "tests/program.h"
+
+#define IMAGES                                                                                     \
+    "data: {kind: synthetic, height: 12, width: 12, channels: 3, classes: 4, train: 200, "         \
+    "test: 60, validation: 40, batch: 40, eval_batch: 30, augment: {crop_padding: 1, flip: "       \
+    "true}}\n"
+#define LENGTH "train: {epochs: 2, log_every: 2}\n"
+#define QUANT                                                                                      \
+    "quant: {bits: 4, rules: [{layers: 'first, last', bits: 8}], freeze_batch_norm: 0.7}\n"
+
+typedef struct Network {
+    const char *name, *config;
+} Network;
+
+static const Network networks[] = {
+    {"mlp", "model: {kind: mlp, widths: [300, 70], dropout: 0.2}\n" IMAGES
+            "optimizer: {kind: adam, clip_norm: 1, ema: 0.9}\n" LENGTH},
+    {"cnn", "model: {kind: cnn, widths: [24, 40], hidden: 130, dropout: 0.2}\n" IMAGES QUANT
+            "optimizer: {kind: sgd, clip_norm: 5}\n" LENGTH},
+    {"resnet", "model: {kind: resnet, depth: 8, widths: [8, 16, 24]}\n" IMAGES
+               "quant: {bits: 4, activations: {quantizer: mse}, weights: {quantizer: percentile}}\n"
+               "optimizer: sgd\n" LENGTH},
+    {"mobilenet",
+     "model: {kind: mobilenet, stem: 8, widths: [16, 24], strides: [1, 2]}\n" IMAGES
+     "quant: {bits: 8, weights: {bits: 4}, activations: {quantizer: ema, affine: true}}\n"
+     "optimizer: adamw\n" LENGTH},
+};
+enum { NETWORK_COUNT = sizeof networks / sizeof *networks };
+
+static const char *one_thread_run(const Network *network) {
+    const char *directory = format("%s1", network->name);
+    if (file_exists(directory)) return directory;
+    text_file(format("%s.yaml", network->name), network->config);
+    run(0, "train %s.yaml --out %s --threads 1", network->name, directory);
+    return directory;
+}
+
+static void assert_same_files(const char *a, const char *b) {
+    assert_files_equal(format("%s/checkpoint.h5", a), format("%s/checkpoint.h5", b));
+    assert_files_equal(format("%s/best.h5", a), format("%s/best.h5", b));
+}
+
+/* In large layers too: 200 images of 12 x 12 are enough to fill several tiles. */
+static void test_threads(void **state) {
+    (void)state;
+    for (int i = 0; i < NETWORK_COUNT; i++)
+        for (int threads = 2; threads <= 4; threads++) {
+            const char *one = one_thread_run(&networks[i]);
+            const char *several = format("%s%d", networks[i].name, threads);
+            run(0, "train %s.yaml --out %s --threads %d", networks[i].name, several, threads);
+            assert_same_files(one, several);
+            Json *json = json_of(file_text(format("%s/env.json", several)));
+            assert_true(number_of(json, "threads") == threads);
+            json_free(json);
+        }
+}
+
+static void test_threads_of_the_environment(void **state) {
+    (void)state;
+    const char *one = one_thread_run(&networks[1]);
+    Result result = program_run((Start){.variable = "OMP_NUM_THREADS", .value = "3"},
+                                "train cnn.yaml --out cnn_environment");
+    assert_code(result, 0, "train with OMP_NUM_THREADS");
+    assert_same_files(one, "cnn_environment");
+    Json *json = json_of(file_text("cnn_environment/env.json"));
+    assert_true(number_of(json, "threads") == 3);
+    json_free(json);
+}
+
+/* What is packed by one number of threads is verified by another. */
+static void test_threads_of_convert(void **state) {
+    (void)state;
+    for (int i = 1; i < NETWORK_COUNT; i++) {
+        const char *directory = one_thread_run(&networks[i]);
+        run(0, "convert %s --threads 3", directory);
+        run(0, "verify %s --threads 1", directory);
+        run(0, "verify %s --threads 4", directory);
+        run(0, "verify %s --threads 2 --reference", directory);
+        const char *all = run(0, "eval %s --json --threads 4", directory).out;
+        assert_string_equal(run(0, "eval %s --json --threads 1", directory).out, all);
+    }
+}
+
+/* Debian's builds lie side by side; the alternatives system chooses one for all programs. */
+static void check_blas(const char *build) {
+    const char *library = format("/usr/lib/x86_64-linux-gnu/openblas-%s", build);
+    if (!file_exists(format("%s/libopenblas.so.0", library))) {
+        print_message("[          ] openblas-%s is not installed\n", build);
+        return;
+    }
+    for (int i = 0; i < NETWORK_COUNT; i++)
+        for (int threads = 1; threads <= 3; threads += 2) {
+            const char *directory = format("%s_%s%d", networks[i].name, build, threads);
+            const char *command =
+                format("train %s.yaml --out %s --threads %d", networks[i].name, directory, threads);
+            const char *one = one_thread_run(&networks[i]);
+            Result result =
+                program_run((Start){.variable = "LD_LIBRARY_PATH", .value = library}, command);
+            assert_code(result, 0, command);
+            assert_has(file_text(format("%s/env.json", directory)), build);
+            assert_same_files(one, directory);
+        }
+}
+
+static void test_blas_builds(void **state) {
+    (void)state;
+    check_blas("pthread");
+    check_blas("openmp");
+}
+
+/* The serial build must not be called by several threads. */
+static void test_serial_blas_is_refused(void **state) {
+    (void)state;
+    const char *library = "/usr/lib/x86_64-linux-gnu/openblas-serial";
+    if (!file_exists(format("%s/libopenblas.so.0", library))) skip();
+    one_thread_run(&networks[0]);
+    Result result = program_run((Start){.variable = "LD_LIBRARY_PATH", .value = library},
+                                "train mlp.yaml --out serial");
+    assert_code(result, 1, "train with the serial OpenBLAS");
+    assert_has(result.err, "update-alternatives");
+}
+
+static void test_paths(void **state) {
+    (void)state;
+    text_file("idx.yaml", "model: {kind: mlp, widths: [8]}\n"
+                          "data: {kind: idx, validation: 16, batch: 16, eval_batch: 24}\n"
+                          "quant: {bits: 4}\n"
+                          "train: {epochs: 2}\n");
+    idx_folder("here");
+    mkdir("far", 0777);
+    idx_folder("far/away");
+    run(0, "train idx.yaml --out a data.path=here");
+    run(0, "train idx.yaml --out far/b data.path=far/away train.checkpoint_every=3");
+    run(0, "train idx.yaml --out c data.path=%s/here data.prefetch=false", program_folder);
+    assert_same_files("a", "far/b");
+    assert_same_files("a", "c");
+}
+
+int main(void) {
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_threads),
+        cmocka_unit_test(test_threads_of_the_environment),
+        cmocka_unit_test(test_threads_of_convert),
+        cmocka_unit_test(test_blas_builds),
+        cmocka_unit_test(test_serial_blas_is_refused),
+        cmocka_unit_test(test_paths),
+    };
+    return cmocka_run_group_tests(tests, program_folder_enter, program_folder_leave);
+}
