@@ -1,17 +1,19 @@
-/* Settings of the layers, for programs that build lists of layers in C; YAML fills the same structs.
- * Images are NHWC; channels and features of the input come from what is fed in. */
+/* Settings of the layers, for programs that build lists of layers in C; YAML fills the same
+ * structs. Images are NHWC; channels and features of the input come from what is fed in. */
 #ifndef NIBBLE_AUTOGRAD_LAYERS_H
 #define NIBBLE_AUTOGRAD_LAYERS_H
 
 #include "autograd/module.h"
 
-enum { PADDING_SAME = -1 }; /* dilation * (kernel - 1) / 2 on each side: keeps the size at stride 1 */
+enum {
+    PADDING_SAME = -1
+}; /* dilation * (kernel - 1) / 2 on each side: keeps the size at stride 1 */
 
 typedef struct ConvConfig {
     LayerConfig layer;
     int64_t filters; /* output channels; 0: as many as the input has */
     int64_t kernel, stride, dilation, padding, groups;
-    bool depthwise;  /* groups = input channels */
+    bool depthwise; /* groups = input channels */
     bool bias;
 } ConvConfig;
 

@@ -1,7 +1,7 @@
 /* Parameters, views and the tree of modules that a model is.
  *
- * A model is a list of layers (rows of layers.def with their settings); built-in models generate such
- * a list too (experiments/models), so that a model written out by hand is the same model.
+ * A model is a list of layers (rows of layers.def with their settings); built-in models generate
+ * such a list too (experiments/models), so that a model written out by hand is the same model.
  * Layers say nothing about quantization: what they read goes through Views, which qat/ installs.
  *
  * Building happens on the first, shape-only run: a module sees the shapes of its inputs, makes its
@@ -41,7 +41,8 @@ typedef struct Param {
     bool is_positive; /* stays above 0: an update at most halves or doubles an element */
     View view;
     Module *owner;
-    Var *leaf, *read; /* of the record `generation`: the master itself, and what the view made of it */
+    Var *leaf,
+        *read; /* of the record `generation`: the master itself, and what the view made of it */
     uint64_t generation;
 } Param;
 
@@ -64,8 +65,10 @@ typedef struct LayerConfig {
     const char *name; /* NULL: the kind with its number among its siblings: conv1, conv2 */
 } LayerConfig;
 #define LAYER_FIELDS(Struct)                                                                       \
-    {.name = "name", .type = FIELD_TYPE_STRING, .offset = offsetof(Struct, layer.name),            \
-     .fallback = "", .help = "name in reports and rules (default: kind and number)"}
+    {                                                                                              \
+        .name = "name", .type = FIELD_TYPE_STRING, .offset = offsetof(Struct, layer.name),         \
+        .fallback = "", .help = "name in reports and rules (default: kind and number)"             \
+    }
 
 enum { MODULE_INPUTS_MAX = 2 };
 
@@ -82,7 +85,7 @@ struct Module {
     View inputs[MODULE_INPUTS_MAX]; /* applied to what forward is given */
     void *state;                    /* the layer's own */
     bool is_built;
-    int order;                      /* among all modules, in the order of building */
+    int order; /* among all modules, in the order of building */
     /* Of the latest record, for qat's search of edges and for reports: what was handed in (before
      * the views) and what came out. */
     Var *last_in[MODULE_INPUTS_MAX];
@@ -92,8 +95,8 @@ struct Module {
 struct Model {
     Arena *arena;
     Module *root;
-    Shape input;    /* of one sample: [h, w, c] */
-    Shape output;   /* for a batch of one: [1, classes] */
+    Shape input;  /* of one sample: [h, w, c] */
+    Shape output; /* for a batch of one: [1, classes] */
     uint64_t seed;
     Param **params; /* every parameter and buffer, in the order of making */
     int param_count, param_capacity;
@@ -102,7 +105,8 @@ struct Model {
 
 /* A model from its list of layers (Variants over layer_kinds), built for samples of shape `input`,
  * with parameters initialised from `seed`. A wrong shape is an error that names the layer. */
-bool model_new(const List *layers, Shape input, uint64_t seed, Arena *arena, Model **out, Error *err);
+bool model_new(const List *layers, Shape input, uint64_t seed, Arena *arena, Model **out,
+               Error *err);
 
 /* Logits for a batch [n, ...input]. */
 Var *model_forward(Model *model, Tape *t, Var *x);
@@ -120,7 +124,7 @@ Param *module_find_param(const Module *self, const char *name); /* own, by last 
 /* Parameters that belong to the model as a whole (quantizers of edges), by full name. */
 Param *model_param(Model *model, const char *full_name, Shape shape, ParamRole role, Init init);
 Module *module_child(Module *self, const Layer *layer, const void *config, const char *name);
-void module_children(Module *self, const List *layers); /* appends one child per Variant */
+void module_children(Module *self, const List *layers);   /* appends one child per Variant */
 Var *module_apply(Module *self, Tape *t, Var *const *in); /* views, build if needed, forward */
 Var *module_apply_one(Module *self, Tape *t, Var *x);
 
@@ -139,9 +143,9 @@ extern const KindTable layer_kinds;
  * norm then runs in its folded form. In the float shadow (Tape.is_float) nothing is folded. */
 void batch_norm_join(Module *norm, Module *product, View inner);
 bool batch_norm_is_joined(const Module *norm);
-/* For scales of the joined weight that are learned row by row: scale [channels, ...] times the size of
- * its channel's factor |gamma| / sigma. What is learned is then a step of the unfolded weight: the
- * quantized convolution's statistics, of which sigma is one, do not depend on sigma. */
+/* For scales of the joined weight that are learned row by row: scale [channels, ...] times the size
+ * of its channel's factor |gamma| / sigma. What is learned is then a step of the unfolded weight:
+ * the quantized convolution's statistics, of which sigma is one, do not depend on sigma. */
 Var *batch_norm_gain(Module *norm, Tape *t, Var *scale);
 void batch_norm_gains(const Module *norm, float *gains); /* |gamma| / sigma, [channels] */
 /* The bias that the joined product has when deployed, [channels]; and the folded weight. */

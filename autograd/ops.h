@@ -24,24 +24,25 @@ typedef struct Pool2dAttr {
  *     y = |gamma| (c - m_c) / sqrt(v_c + epsilon f^2) + beta
  * and with running statistics, as deployed,
  *     y = c + (beta + (bias - running_mean) f)         (bias: the convolution's own, or NULL).
- * Equal to PyTorch's _ConvBnNd in its approximate (one convolution) form. Running statistics describe
- * c / f + bias, the unfolded convolution. */
+ * Equal to PyTorch's _ConvBnNd in its approximate (one convolution) form. Running statistics
+ * describe c / f + bias, the unfolded convolution. */
 typedef struct BatchNormAttr {
     float epsilon, momentum;
-    bool uses_batch; /* batch statistics (training before the freeze) or running ones */
+    bool uses_batch;   /* batch statistics (training before the freeze) or running ones */
     bool is_magnitude; /* batch_norm_fold: by |f| instead of f */
     float *running_mean, *running_variance;
 } BatchNormAttr;
 
-/* The factor f and the deployed bias beta + (bias - mean) f; used by forward, convert and export. */
+/* The factor f and the deployed bias beta + (bias - mean) f; used by forward, convert and export.
+ */
 float batch_norm_factor(float gamma, float running_variance, float epsilon);
 float batch_norm_bias(float gamma, float beta, float bias, float running_mean,
                       float running_variance, float epsilon);
 
 /* How a fake-quant's range learns.
  *   fixed: not at all; scale and offset come from an observer and get no gradient.
- *   lsq:   Esser et al. 2020; d x^/d scale = round(v) - v in range, outside it the clamped level less
- *          offset / s; d x^/d offset = 1 outside the range, 0 inside (LSQ+, Bhalgat et al. 2020). The
+ *   lsq:   Esser et al. 2020; d x^/d scale = round(v) - v in range, outside it the clamped level
+ * less offset / s; d x^/d offset = 1 outside the range, 0 inside (LSQ+, Bhalgat et al. 2020). The
  *          zero point stays on the grid: an offset that would leave it gets no gradient.
  *   pact:  Choi et al. 2018; d x^/d scale = 0 in range, the clamped level outside. */
 typedef enum RangeGradient { RANGE_FIXED, RANGE_LSQ, RANGE_PACT } RangeGradient;
@@ -63,8 +64,9 @@ typedef struct FakeQuantAttr {
 /* The scale as it is stored: rounded to `dtype`, never below its smallest normal number. */
 float fake_quant_stored_scale(Dtype dtype, float scale);
 
-/* The zero point -round(offset / stored_scale), half to even, kept on the grid (a learned offset may
- * leave it) so that 0 is always a level and padding with 0 stays exact. Scales.zero holds these. */
+/* The zero point -round(offset / stored_scale), half to even, kept on the grid (a learned offset
+ * may leave it) so that 0 is always a level and padding with 0 stays exact. Scales.zero holds
+ * these. */
 float fake_quant_zero(Grid grid, float offset, float stored_scale);
 
 #define OP(name, arguments)                                                                        \

@@ -58,7 +58,9 @@ Var *tape_leaf(Tape *t, Tensor value, float *grad, bool *has_grad) {
     return v;
 }
 
-Var *tape_constant(Tape *t, Tensor value) { return tape_leaf(t, value, NULL, NULL); }
+Var *tape_constant(Tape *t, Tensor value) {
+    return tape_leaf(t, value, NULL, NULL);
+}
 
 /* What an op that reads values only sees of a Var that holds levels. */
 static Var *decoded(Tape *t, Var *v) {
@@ -104,7 +106,9 @@ Var *tape_record(Tape *t, const Op *op, int in_count, Var *const *in, const void
     return v;
 }
 
-void *tape_alloc(Tape *t, size_t bytes) { return arena_alloc(t->arena, bytes); }
+void *tape_alloc(Tape *t, size_t bytes) {
+    return arena_alloc(t->arena, bytes);
+}
 
 float *tape_grad(Tape *t, Var *in, float *beta) {
     *beta = 0;

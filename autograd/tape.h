@@ -1,12 +1,13 @@
-/* A tape: operations run when they are called and are recorded; tape_backward walks them in reverse.
+/* A tape: operations run when they are called and are recorded; tape_backward walks them in
+ * reverse.
  *
- * Errors are sticky: after the first, every operation returns a placeholder, so that a model reads as
- * plain expressions and the training loop asks `tape->error` once.
- * C evaluates arguments in any order: never write two op calls in one expression.
+ * Errors are sticky: after the first, every operation returns a placeholder, so that a model reads
+ * as plain expressions and the training loop asks `tape->error` once. C evaluates arguments in any
+ * order: never write two op calls in one expression.
  *
  * All memory of a step (values, gradients, what forward saves for backward) belongs to the tape's
- * arena and goes with tape_begin; once the arena has seen its largest step, a step allocates nothing
- * from the system. */
+ * arena and goes with tape_begin; once the arena has seen its largest step, a step allocates
+ * nothing from the system. */
 #ifndef NIBBLE_AUTOGRAD_TAPE_H
 #define NIBBLE_AUTOGRAD_TAPE_H
 
@@ -22,26 +23,26 @@ typedef struct Op Op;
 enum { OP_INPUTS_MAX = 16 };
 
 struct Var {
-    Tensor value;     /* f32; with scales it holds levels (core/tensor.h), as fake-quant leaves them */
-    float *grad;      /* gradient to the values, f32, same shape; NULL until a reader writes it */
-    bool *has_grad;   /* whether `grad` holds something to add to; own flag or the Param's */
+    Tensor value; /* f32; with scales it holds levels (core/tensor.h), as fake-quant leaves them */
+    float *grad;  /* gradient to the values, f32, same shape; NULL until a reader writes it */
+    bool *has_grad; /* whether `grad` holds something to add to; own flag or the Param's */
     bool own_flag;
     bool needs_grad;
-    const Op *op;     /* NULL: a leaf */
+    const Op *op;           /* NULL: a leaf */
     Var *in[OP_INPUTS_MAX]; /* optional inputs may be NULL */
     int in_count;
-    const void *attr; /* the op's own attributes, copied at recording */
-    void *saved;      /* what forward leaves for backward */
+    const void *attr;  /* the op's own attributes, copied at recording */
+    void *saved;       /* what forward leaves for backward */
     const char *scope; /* dotted name of the module that recorded it; "" outside */
-    Var *decoded;     /* the dequantized twin, once an op asked for it */
-    int index;        /* on the tape */
+    Var *decoded;      /* the dequantized twin, once an op asked for it */
+    int index;         /* on the tape */
 };
 
 typedef enum OpFlags {
-    OP_READS_LEVELS = 1,  /* forward handles inputs that hold levels; others get them dequantized */
+    OP_READS_LEVELS = 1, /* forward handles inputs that hold levels; others get them dequantized */
     OP_IS_NONNEGATIVE = 2, /* the output is never below 0, so it quantizes unsigned */
-    OP_KEEPS_SIGN = 4,    /* the output is below 0 only if an input is */
-    OP_ALIASES = 8,       /* the output shares the data (and scales) of input 0: reshape */
+    OP_KEEPS_SIGN = 4,     /* the output is below 0 only if an input is */
+    OP_ALIASES = 8,        /* the output shares the data (and scales) of input 0: reshape */
 } OpFlags;
 
 struct Op {
@@ -60,14 +61,14 @@ struct Op {
 };
 
 struct Tape {
-    Arena *arena;      /* lives for a step */
-    Error error;       /* the first failure since tape_begin */
-    bool is_dry;       /* shapes only: nothing is computed, no data is allocated */
-    bool is_training;  /* dropout drops, batch norm uses batch statistics and updates running ones,
-                          observers observe */
-    bool is_float;     /* the FP32 shadow: quantizing views let values pass */
-    bool needs_grad;   /* record what backward needs; off in evaluation */
-    bool is_replay;    /* inside tape_replay: no side effects, rounding residuals stay frozen */
+    Arena *arena;     /* lives for a step */
+    Error error;      /* the first failure since tape_begin */
+    bool is_dry;      /* shapes only: nothing is computed, no data is allocated */
+    bool is_training; /* dropout drops, batch norm uses batch statistics and updates running ones,
+                         observers observe */
+    bool is_float;    /* the FP32 shadow: quantizing views let values pass */
+    bool needs_grad;  /* record what backward needs; off in evaluation */
+    bool is_replay;   /* inside tape_replay: no side effects, rounding residuals stay frozen */
     bool keeps_residuals; /* fake-quant saves its rounding residuals (for tape_replay) */
     uint64_t seed, step;  /* key of dropout */
     uint64_t generation;  /* of this record, unlike that of any other record of any tape, so that
@@ -103,8 +104,8 @@ float *tape_grad(Tape *t, Var *in, float *beta);
 void *tape_alloc(Tape *t, size_t bytes); /* step memory, 64-byte aligned, undefined contents */
 
 /* Runs every forward of the record again with the leaves' current values. Rounding residuals are
- * frozen, so that the function is smooth and is the straight-through surrogate; fake-quant then gives
- * values, not levels. Needs keeps_residuals during the record. */
+ * frozen, so that the function is smooth and is the straight-through surrogate; fake-quant then
+ * gives values, not levels. Needs keeps_residuals during the record. */
 void tape_replay(Tape *t);
 
 /* A leaf for samples: values drawn from [low, high) by element, with a gradient buffer. */
@@ -117,7 +118,11 @@ const Var *tape_find_nonfinite_grad(const Tape *t);
 
 /* Whether shape inference alone shows that v's values are never below 0. */
 bool var_is_nonnegative(const Var *v);
-static inline float *var_f32(const Var *v) { return tensor_f32(&v->value); }
-static inline int64_t var_count(const Var *v) { return shape_count(v->value.shape); }
+static inline float *var_f32(const Var *v) {
+    return tensor_f32(&v->value);
+}
+static inline int64_t var_count(const Var *v) {
+    return shape_count(v->value.shape);
+}
 
 #endif

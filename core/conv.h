@@ -1,8 +1,8 @@
 /* 2-D convolution on NHWC images, with weights [out, kernel_h, kernel_w, in / groups].
  *
- * Same bits for any number of threads. Direct (no im2col): an image is copied once with zeros around
- * it (or read where it lies), so that every tap is a constant distance from an output pixel's base.
- * The inner loops, one per instruction set, are in core/kernels. */
+ * Same bits for any number of threads. Direct (no im2col): an image is copied once with zeros
+ * around it (or read where it lies), so that every tap is a constant distance from an output
+ * pixel's base. The inner loops, one per instruction set, are in core/kernels. */
 #ifndef NIBBLE_CORE_CONV_H
 #define NIBBLE_CORE_CONV_H
 
@@ -17,10 +17,10 @@ typedef struct ConvGeometry {
     int64_t groups;            /* in_c and out_c are multiples; groups == in_c is depthwise */
 } ConvGeometry;
 
-/* y [batch, out_h, out_w, out_c] = x * w + bias (NULL: none), overwriting y. When x holds levels under
- * one scale and w levels under one scale per tensor or per output channel, the sum runs on the
- * levels and is exact, as in gemm.h: y = float(sum) * (scale_x * scale_w) + bias. Operands of any
- * other kind are decoded first. `scratch` is left as it was found. */
+/* y [batch, out_h, out_w, out_c] = x * w + bias (NULL: none), overwriting y. When x holds levels
+ * under one scale and w levels under one scale per tensor or per output channel, the sum runs on
+ * the levels and is exact, as in gemm.h: y = float(sum) * (scale_x * scale_w) + bias. Operands of
+ * any other kind are decoded first. `scratch` is left as it was found. */
 void conv_forward(const ConvGeometry *geometry, const Tensor *x, const Tensor *w, const float *bias,
                   float *y, Arena *scratch);
 
@@ -28,10 +28,10 @@ void conv_forward(const ConvGeometry *geometry, const Tensor *x, const Tensor *w
 void conv_backward_input(const ConvGeometry *geometry, const float *dy, const Tensor *w, float beta,
                          float *dx, Arena *scratch);
 
-/* dw = beta dw + the gradient to w; `x` may hold levels (its values are used). Summed over pixels in
- * a fixed number of chunks, then in a fixed order. */
-void conv_backward_weight(const ConvGeometry *geometry, const Tensor *x, const float *dy, float beta,
-                          float *dw, Arena *scratch);
+/* dw = beta dw + the gradient to w; `x` may hold levels (its values are used). Summed over pixels
+ * in a fixed number of chunks, then in a fixed order. */
+void conv_backward_weight(const ConvGeometry *geometry, const Tensor *x, const float *dy,
+                          float beta, float *dw, Arena *scratch);
 
 /* Plain references, in double; the integer one in int32_t, with the epilogue above. */
 void conv_forward_reference(const ConvGeometry *geometry, const Tensor *x, const Tensor *w,

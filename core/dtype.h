@@ -5,8 +5,8 @@
  *   level  n  = step k + base - zero, the integer that products use; zero itself is always a level
  *             of the affine formats, so padding with 0 is exact
  *   value  x  = scale n, a real number
- * Conversions of a value to a level round half to even on x * (1 / scale), in f32, then clamp to the
- * levels that exist (PyTorch's fake_quantize does the same on CPU). */
+ * Conversions of a value to a level round half to even on x * (1 / scale), in f32, then clamp to
+ * the levels that exist (PyTorch's fake_quantize does the same on CPU). */
 #ifndef NIBBLE_CORE_DTYPE_H
 #define NIBBLE_CORE_DTYPE_H
 
@@ -29,19 +29,19 @@ typedef struct Grid {
 
 Grid grid_signed(int bits);
 Grid grid_unsigned(int bits);
-Grid grid_odd(int bits);   /* DoReFa's: odd levels only */
-int grid_low(Grid grid);   /* lowest level at zero point 0 */
-int grid_high(Grid grid);  /* highest level at zero point 0 */
+Grid grid_odd(int bits);  /* DoReFa's: odd levels only */
+int grid_low(Grid grid);  /* lowest level at zero point 0 */
+int grid_high(Grid grid); /* highest level at zero point 0 */
 
-/* The plane of scales beside a plane of codes. Element i of a tensor, counted row-major, lies in row
- * r = i / row_length at column c = i % row_length; its scale is number
- *     r * ceil(row_length / run_length) + c / run_length.
- * Per tensor: both lengths are the element count. Per channel (axis 0) or per token: both are the
- * length of a row. Per group: run_length is the group size; groups start anew in each row. */
+/* The plane of scales beside a plane of codes. Element i of a tensor, counted row-major, lies in
+ * row r = i / row_length at column c = i % row_length; its scale is number r * ceil(row_length /
+ * run_length) + c / run_length. Per tensor: both lengths are the element count. Per channel (axis
+ * 0) or per token: both are the length of a row. Per group: run_length is the group size; groups
+ * start anew in each row. */
 typedef struct Scales {
     int64_t row_length, run_length;
-    int64_t count;      /* of scales */
-    Dtype dtype;        /* the precision scales are stored in; `scale` is already rounded to it */
+    int64_t count; /* of scales */
+    Dtype dtype;   /* the precision scales are stored in; `scale` is already rounded to it */
     Grid grid;
     const float *scale; /* [count], above 0 */
     const float *zero;  /* [count] zero points, integers; NULL: all 0 */
@@ -53,8 +53,8 @@ int64_t scales_run(const Scales *scales, int64_t element, int64_t *scale);
 
 typedef struct Codec {
     const char *name, *help;
-    int code_bits;     /* per element in the plane of codes */
-    int needs_scales;  /* whether encode and decode take scales */
+    int code_bits;    /* per element in the plane of codes */
+    int needs_scales; /* whether encode and decode take scales */
     /* `count` elements from element 0 on. Codes of a whole tensor are one little-endian stream of
      * bits: element i has the bits i * code_bits and up. */
     void (*encode)(const float *x, int64_t count, const Scales *scales, void *codes);
@@ -64,8 +64,8 @@ typedef struct Codec {
 
 const Codec *dtype_codec(Dtype dtype);
 const char *dtype_name(Dtype dtype);
-int dtype_find(const char *name);    /* the Dtype, or -1 */
-Dtype dtype_integer(int bits);       /* 2 to 8: DTYPE_INT2 .. DTYPE_INT8 */
+int dtype_find(const char *name);               /* the Dtype, or -1 */
+Dtype dtype_integer(int bits);                  /* 2 to 8: DTYPE_INT2 .. DTYPE_INT8 */
 size_t dtype_bytes(Dtype dtype, int64_t count); /* of the plane of codes, rounded up to a byte */
 
 /* Values rounded to what `dtype` (a floating-point format) can hold. */

@@ -10,11 +10,11 @@
 
 typedef enum ErrorCode {
     ERROR_NONE,
-    ERROR_INPUT,     /* configuration, arguments or files are wrong: the program exits with 2 */
-    ERROR_SYSTEM,    /* the machine failed: full disk, unreadable device; exits with 1 */
-    ERROR_NUMERIC,   /* a non-finite value, named by step and layer; exits with 1 */
-    ERROR_MISMATCH,  /* verify found a difference; exits with 1 */
-    ERROR_STOPPED,   /* a signal asked us to stop; exits with 130 or 143 */
+    ERROR_INPUT,    /* configuration, arguments or files are wrong: the program exits with 2 */
+    ERROR_SYSTEM,   /* the machine failed: full disk, unreadable device; exits with 1 */
+    ERROR_NUMERIC,  /* a non-finite value, named by step and layer; exits with 1 */
+    ERROR_MISMATCH, /* verify found a difference; exits with 1 */
+    ERROR_STOPPED,  /* a signal asked us to stop; exits with 130 or 143 */
 } ErrorCode;
 
 typedef struct Error {

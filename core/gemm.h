@@ -1,21 +1,22 @@
 /* Matrix products over any dtype, by tiles, and the choice of the inner loops.
  *
- * Same bits for any number of threads: tiles depend on shapes only, each is a single-thread product,
- * and the reduction dimension is cut at fixed places and summed in order by one thread. */
+ * Same bits for any number of threads: tiles depend on shapes only, each is a single-thread
+ * product, and the reduction dimension is cut at fixed places and summed in order by one thread. */
 #ifndef NIBBLE_CORE_GEMM_H
 #define NIBBLE_CORE_GEMM_H
 
 #include "core/tensor.h"
 
-/* A matrix as stored, `rows` by `cols`, consecutive rows `row_stride` elements apart, and whether the
- * product reads it transposed. Matrices that are not plain f32 values have row_stride == cols. */
+/* A matrix as stored, `rows` by `cols`, consecutive rows `row_stride` elements apart, and whether
+ * the product reads it transposed. Matrices that are not plain f32 values have row_stride == cols.
+ */
 typedef struct Matrix {
     Tensor tensor;
     int64_t rows, cols, row_stride;
     bool is_transposed;
 } Matrix;
 
-Matrix matrix_of(Tensor tensor);        /* rows: all dimensions but the last */
+Matrix matrix_of(Tensor tensor); /* rows: all dimensions but the last */
 Matrix matrix_transposed(Matrix matrix);
 
 typedef struct Epilogue {
@@ -24,9 +25,9 @@ typedef struct Epilogue {
 
 /* c [m, n] = op(a) [m, k] op(b) [k, n] + beta c, then the epilogue (NULL: none; needs beta 0).
  *
- * When `a` holds levels under one scale per tensor or per row of op(a) and `b` holds levels under one
- * scale per tensor or per column of op(b), the product runs on the levels: an exact integer sum (in
- * f32 while no sum can reach 2^24; beyond, such sums over stretches of k are added in wider
+ * When `a` holds levels under one scale per tensor or per row of op(a) and `b` holds levels under
+ * one scale per tensor or per column of op(b), the product runs on the levels: an exact integer sum
+ * (in f32 while no sum can reach 2^24; beyond, such sums over stretches of k are added in wider
  * integers held in double), converted to f32 once, then
  *     c = float(sum) * (scale_a * scale_b) + bias
  * in just this order. Operands of any other kind are decoded to f32 first, once.

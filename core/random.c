@@ -8,16 +8,18 @@ Random4 random_words(RandomKey key, uint64_t element) {
     /* 128 bits of counter: element and step; 64 bits of key: seed, with the stream in its own word
      * of the counter's upper half. Steps stay below 2^32 in the counter word that they own; their
      * upper half is mixed into the key. */
-    philox4x32_ctr_t counter = {{(uint32_t)element, (uint32_t)(element >> 32), (uint32_t)key.step,
-                                 key.stream}};
-    philox4x32_key_t secret = {{(uint32_t)key.seed ^ (uint32_t)(key.step >> 32),
-                                (uint32_t)(key.seed >> 32)}};
+    philox4x32_ctr_t counter = {
+        {(uint32_t)element, (uint32_t)(element >> 32), (uint32_t)key.step, key.stream}};
+    philox4x32_key_t secret = {
+        {(uint32_t)key.seed ^ (uint32_t)(key.step >> 32), (uint32_t)(key.seed >> 32)}};
     philox4x32_ctr_t word = philox4x32(counter, secret);
     return (Random4){{word.v[0], word.v[1], word.v[2], word.v[3]}};
 }
 
 /* 24 bits, so that the float is exact and below 1. */
-static float unit(uint32_t word) { return (float)(word >> 8) * 0x1p-24f; }
+static float unit(uint32_t word) {
+    return (float)(word >> 8) * 0x1p-24f;
+}
 
 float random_uniform(RandomKey key, uint64_t element) {
     return unit(random_words(key, element).word[0]);

@@ -8,13 +8,13 @@
 #include <stdint.h>
 
 typedef enum RandomStream { /* add at the end: the values are part of what a seed means */
-    RANDOM_INIT,       /* step: index of the parameter */
-    RANDOM_SHUFFLE,    /* step: epoch */
-    RANDOM_AUGMENT,    /* step: epoch */
-    RANDOM_DROPOUT,    /* step: training step, mixed with the layer's index */
-    RANDOM_SPLIT,      /* validation split */
-    RANDOM_SYNTHETIC,  /* synthetic data sets */
-    RANDOM_TEST,
+                            RANDOM_INIT,    /* step: index of the parameter */
+                            RANDOM_SHUFFLE, /* step: epoch */
+                            RANDOM_AUGMENT, /* step: epoch */
+                            RANDOM_DROPOUT, /* step: training step, mixed with the layer's index */
+                            RANDOM_SPLIT,   /* validation split */
+                            RANDOM_SYNTHETIC, /* synthetic data sets */
+                            RANDOM_TEST,
 } RandomStream;
 
 typedef struct RandomKey {
@@ -30,7 +30,8 @@ typedef struct Random4 {
 Random4 random_words(RandomKey key, uint64_t element);
 float random_uniform(RandomKey key, uint64_t element); /* [0, 1), 24 bits */
 float random_normal(RandomKey key, uint64_t element);  /* mean 0, variance 1 (Box-Muller) */
-uint64_t random_below(RandomKey key, uint64_t element, uint64_t bound); /* [0, bound), unbiased to 2^-64 */
+uint64_t random_below(RandomKey key, uint64_t element,
+                      uint64_t bound); /* [0, bound), unbiased to 2^-64 */
 
 /* values[i] for i in 0..count-1 is the number of element i. */
 void random_fill_uniform(RandomKey key, float low, float high, int64_t count, float *values);

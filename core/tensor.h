@@ -21,9 +21,9 @@ typedef struct Shape {
     ((Shape){(int)(sizeof((int64_t[]){__VA_ARGS__}) / sizeof(int64_t)), {__VA_ARGS__}})
 #define SHAPE_SCALAR ((Shape){0})
 
-int64_t shape_count(Shape shape);            /* product of all dimensions */
-int64_t shape_rows(Shape shape);             /* product of all but the last */
-int64_t shape_last(Shape shape);             /* the last dimension; 1 for a scalar */
+int64_t shape_count(Shape shape); /* product of all dimensions */
+int64_t shape_rows(Shape shape);  /* product of all but the last */
+int64_t shape_last(Shape shape);  /* the last dimension; 1 for a scalar */
 bool shape_equal(Shape a, Shape b);
 /* "[128, 28, 28, 1]"; the buffer is the caller's and is returned. */
 enum { SHAPE_TEXT_BYTES = 96 };
@@ -42,7 +42,7 @@ typedef struct Tensor {
     const Scales *scales;
 } Tensor;
 
-Tensor tensor_new(Arena *arena, Dtype dtype, Shape shape);   /* contents undefined */
+Tensor tensor_new(Arena *arena, Dtype dtype, Shape shape); /* contents undefined */
 Tensor tensor_zeros(Arena *arena, Dtype dtype, Shape shape);
 int64_t tensor_count(const Tensor *tensor);
 size_t tensor_bytes(const Tensor *tensor); /* codes and scales as stored */

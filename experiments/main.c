@@ -1,3 +1,5 @@
 #include "experiments/commands.h"
 
-int main(int argc, char **argv) { return commands_main(argc - 1, argv + 1); }
+int main(int argc, char **argv) {
+    return commands_main(argc - 1, argv + 1);
+}

@@ -112,8 +112,8 @@ static bool read_version(const H5Reader *r, const char *path, Error *err) {
 }
 
 /* An integer attribute that must have the value the model asks for. */
-static bool expect_int(const H5Reader *r, const char *object, const char *attribute, int64_t expected,
-                       Error *err) {
+static bool expect_int(const H5Reader *r, const char *object, const char *attribute,
+                       int64_t expected, Error *err) {
     int64_t found;
     TRY(h5_read_int(r, object, attribute, &found, err));
     if (found == expected) return true;
@@ -122,8 +122,8 @@ static bool expect_int(const H5Reader *r, const char *object, const char *attrib
 }
 
 /* Scales whose geometry is `like`'s (from the quantizer) with numbers from the file. */
-static bool read_scales(const H5Reader *r, const char *group, const char *object, const Scales *like,
-                        Arena *arena, const Scales **out, Error *err) {
+static bool read_scales(const H5Reader *r, const char *group, const char *object,
+                        const Scales *like, Arena *arena, const Scales **out, Error *err) {
     char name[NAME_BYTES];
     join(name, group, object, NULL);
     TRY(expect_int(r, name, "bits", like->grid.bits, err));
@@ -134,8 +134,8 @@ static bool read_scales(const H5Reader *r, const char *group, const char *object
     TRY(expect_int(r, name, "scale_dtype", (int64_t)like->dtype, err));
     void *stored = arena_alloc(arena, dtype_bytes(like->dtype, like->count));
     join(name, group, object, "scales");
-    TRY(h5_read_tensor(r, name, like->dtype == DTYPE_F32 ? H5_F32 : H5_U16, SHAPE(like->count), stored,
-                       err));
+    TRY(h5_read_tensor(r, name, like->dtype == DTYPE_F32 ? H5_F32 : H5_U16, SHAPE(like->count),
+                       stored, err));
     float *scale = arena_new_array(arena, float, like->count);
     dtype_codec(like->dtype)->decode(stored, NULL, 0, like->count, scale);
     Scales *scales = arena_new_array(arena, Scales, 1);
@@ -165,12 +165,13 @@ static bool read_weight(const H5Reader *r, const WeightSite *site, Arena *arena,
         snprintf(attribute, sizeof attribute, "dim%d", i);
         TRY(expect_int(r, join(name, "weights", layer, NULL), attribute, codes->shape.dim[i], err));
     }
-    TRY(h5_read_tensor(r, join(name, "weights", layer, "codes"), H5_U8, SHAPE(bytes), codes->data, err));
+    TRY(h5_read_tensor(r, join(name, "weights", layer, "codes"), H5_U8, SHAPE(bytes), codes->data,
+                       err));
     TRY(read_scales(r, "weights", layer, codes->scales, arena, &codes->scales, err));
     if (packed.bias) {
         float *bias = arena_new_array(arena, float, packed.bias_count);
-        TRY(h5_read_tensor(r, join(name, "weights", layer, "bias"), H5_F32, SHAPE(packed.bias_count),
-                           bias, err));
+        TRY(h5_read_tensor(r, join(name, "weights", layer, "bias"), H5_F32,
+                           SHAPE(packed.bias_count), bias, err));
         packed.bias = bias;
     }
     packed_install(site, &packed, arena);

@@ -1,5 +1,5 @@
-/* quantized.h5: the packed network alone. Codes, scales, biases, edges' scales and the configuration
- * it is rebuilt from; no masters, no optimizer. Layout in docs/formats.md. */
+/* quantized.h5: the packed network alone. Codes, scales, biases, edges' scales and the
+ * configuration it is rebuilt from; no masters, no optimizer. Layout in docs/formats.md. */
 #ifndef NIBBLE_EXPERIMENTS_PACKED_H
 #define NIBBLE_EXPERIMENTS_PACKED_H
 

@@ -1,4 +1,5 @@
-/* SIGINT and SIGTERM ask a training to stop after the step at hand; a second one ends it at once. */
+/* SIGINT and SIGTERM ask a training to stop after the step at hand; a second one ends it at once.
+ */
 #ifndef NIBBLE_EXPERIMENTS_STOP_H
 #define NIBBLE_EXPERIMENTS_STOP_H
 

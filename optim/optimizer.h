@@ -45,7 +45,7 @@ typedef struct OptimizerConfig {
         OPTIMIZER_FIELD_BOOL(Struct, decay_norms, "false",                                         \
                              "whether gammas and betas of norms decay"),                           \
         OPTIMIZER_FIELD_BOOL(Struct, decay_biases, "false", "whether biases decay"),               \
-        OPTIMIZER_FIELD_FLOAT(Struct, scale_lr, "1", 0, 1000,                                      \
+        OPTIMIZER_FIELD_FLOAT(Struct, scale_lr, "0.1", 0, 1000,                                    \
                               "factor on lr for quantizers' learned scales"),                      \
         OPTIMIZER_FIELD_FLOAT(Struct, clip_norm, "0", 0, 1e9,                                      \
                               "largest norm of all gradients; 0: no limit"),                       \

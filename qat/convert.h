@@ -27,12 +27,12 @@ void packed_install(const WeightSite *site, const PackedWeight *packed, Arena *a
 /* Gives an edge's quantizer the scales that were stored. */
 void packed_install_edge(Quant *quant, const Scales *scales);
 
-/* Whether a Param is shipped as it is, in f32: it is not a quantizer's, not a packed weight, and not
- * of a norm that was folded away. */
+/* Whether a Param is shipped as it is, in f32: it is not a quantizer's, not a packed weight, and
+ * not of a norm that was folded away. */
 bool convert_ships_param(const Qat *qat, const Param *param);
 
-/* Bytes of what is shipped: codes, scales, zero points, biases, edges' scales, and f32 Params; and of
- * the same network in f32. */
+/* Bytes of what is shipped: codes, scales, zero points, biases, edges' scales, and f32 Params; and
+ * of the same network in f32. */
 typedef struct ModelBytes {
     int64_t quantized, f32;
 } ModelBytes;

@@ -1,10 +1,10 @@
 /* Preparing a model for quantization: rules name consumers, consumers resolve to edges.
  *
- * A consumer is a module with a weight (a convolution or a linear layer). Its weight gets a quantizer,
- * behind the fold of a batch norm that alone reads it. The edge on its input, one producer with all
- * its readers, gets one quantizer per bit-width, applied where the value is ready (after batch norm,
- * ReLU and pooling); readers share its codes and scale. Residual adds read and write
- * `residual_bits`, so that a 4-bit network keeps its stream wide. */
+ * A consumer is a module with a weight (a convolution or a linear layer). Its weight gets a
+ * quantizer, behind the fold of a batch norm that alone reads it. The edge on its input, one
+ * producer with all its readers, gets one quantizer per bit-width, applied where the value is ready
+ * (after batch norm, ReLU and pooling); readers share its codes and scale. Residual adds read and
+ * write `residual_bits`, so that a 4-bit network keeps its stream wide. */
 #ifndef NIBBLE_QAT_PREPARE_H
 #define NIBBLE_QAT_PREPARE_H
 
@@ -22,7 +22,8 @@ typedef struct TensorQuantConfig { /* what holds for all weights, or for all act
 } TensorQuantConfig;
 
 typedef struct QuantRule {
-    const char *layers; /* comma-separated: globs of dotted names, first, last, conv, linear, depthwise */
+    const char
+        *layers; /* comma-separated: globs of dotted names, first, last, conv, linear, depthwise */
     int bits, weight_bits, activation_bits; /* choices */
 } QuantRule;
 
@@ -31,7 +32,8 @@ typedef struct QatConfig {
     TensorQuantConfig weights, activations;
     int residual_bits;
     List rules; /* of QuantRule; later rules win */
-    double start, freeze_observers, freeze_batch_norm; /* below 1: share of the training, else steps */
+    double start, freeze_observers,
+        freeze_batch_norm; /* below 1: share of the training, else steps */
 } QatConfig;
 
 extern const Field qat_fields[];
@@ -42,13 +44,13 @@ int bits_value(int choice);
 typedef struct WeightSite { /* a consumer */
     Module *module, *norm;  /* norm: the joined batch norm, or NULL */
     Param *weight;
-    Quant *quant;           /* NULL: the weight stays float */
-    Quant *input;           /* the quantizer of the edge it reads, or NULL */
+    Quant *quant; /* NULL: the weight stays float */
+    Quant *input; /* the quantizer of the edge it reads, or NULL */
 } WeightSite;
 
 typedef struct Edge {
-    const char *producer;   /* "input" or a module's dotted name */
-    const Var *var;         /* of the search; not valid later */
+    const char *producer; /* "input" or a module's dotted name */
+    const Var *var;       /* of the search; not valid later */
     Quant *quant;
     const char **readers;
     int reader_count, reader_capacity;
@@ -67,14 +69,15 @@ typedef struct Qat {
 } Qat;
 
 /* Installs quantizers in a model just built. With quant.bits float (the default) and no rule that
- * says otherwise, nothing is installed. Refuses what a quantizer does not support, naming the layer. */
+ * says otherwise, nothing is installed. Refuses what a quantizer does not support, naming the
+ * layer. */
 bool qat_prepare(Model *model, const QatConfig *config, Arena *arena, Qat **out, Error *err);
 
 /* Prints the edges and the weights, a line each, through log_info. */
 void qat_describe(const Qat *qat);
 
-/* Sets what step `step` of `total` sees: whether fake-quant has started, observers and batch norms are
- * frozen. A pure function of the step, so a resume needs no more than the step. */
+/* Sets what step `step` of `total` sees: whether fake-quant has started, observers and batch norms
+ * are frozen. A pure function of the step, so a resume needs no more than the step. */
 void qat_set_step(Qat *qat, int64_t step, int64_t total);
 
 /* Everything on and nothing observed: for evaluation and conversion. */

@@ -121,8 +121,8 @@ bool quant_new(Model *model, const char *name, bool is_weight, Shape shape, cons
 /* ---- Scales relative to a folded batch norm. ---- */
 
 void quant_join(Quant *q, Module *norm) {
-    bool is_by_row = q->spec.granularity == GRANULARITY_CHANNEL ||
-                     q->spec.granularity == GRANULARITY_GROUP;
+    bool is_by_row =
+        q->spec.granularity == GRANULARITY_CHANNEL || q->spec.granularity == GRANULARITY_GROUP;
     if (q->row->learns && is_by_row) q->norm = norm;
 }
 

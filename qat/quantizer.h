@@ -1,5 +1,5 @@
-/* Quantizers: rows of quantizers.def. Each decides a scale (and an offset) for one tensor, from what
- * it observes or by learning, and fakes the quantization in training through op_fake_quant.
+/* Quantizers: rows of quantizers.def. Each decides a scale (and an offset) for one tensor, from
+ * what it observes or by learning, and fakes the quantization in training through op_fake_quant.
  *
  * A quantizer's state lives in Params (learned: role PARAM_SCALE; observed: PARAM_BUFFER), so
  * optimizers, checkpoints and reports need to know nothing about quantizers. */
@@ -14,25 +14,25 @@ typedef enum Granularity {
     GRANULARITY_TENSOR,
     GRANULARITY_CHANNEL, /* weights: a scale per output channel (row) */
     GRANULARITY_GROUP,   /* weights: a scale per group_size consecutive elements of a row */
-    GRANULARITY_TOKEN,   /* activations of linear layers: a scale per row, from the data each time */
+    GRANULARITY_TOKEN, /* activations of linear layers: a scale per row, from the data each time */
 } Granularity;
 
 /* What is asked of a quantizer for one tensor; resolved from the config's rules. */
 typedef struct QuantSpec {
-    Variant quantizer;   /* a row of quantizer_kinds with its settings */
-    int bits;            /* 2 to 8 */
-    bool is_affine;      /* with a zero point */
-    bool is_signed;      /* activations: by the range of what produces them; weights: true */
+    Variant quantizer; /* a row of quantizer_kinds with its settings */
+    int bits;          /* 2 to 8 */
+    bool is_affine;    /* with a zero point */
+    bool is_signed;    /* activations: by the range of what produces them; weights: true */
     Granularity granularity;
     int64_t group_size;
-    Dtype scale_dtype;   /* f32, f16 or bf16 */
+    Dtype scale_dtype; /* f32, f16 or bf16 */
 } QuantSpec;
 
-/* When fake-quant starts and when observers stop, in steps; and the phase now. Owned by whoever runs
- * the training; quantizers only read it. */
+/* When fake-quant starts and when observers stop, in steps; and the phase now. Owned by whoever
+ * runs the training; quantizers only read it. */
 typedef struct QuantPhase {
-    bool is_faking;    /* false: values pass (observers still observe) */
-    bool is_observing; /* false: observers are frozen */
+    bool is_faking;      /* false: values pass (observers still observe) */
+    bool is_observing;   /* false: observers are frozen */
     bool is_calibrating; /* observe in evaluation too: calibration after training */
 } QuantPhase;
 
@@ -42,7 +42,7 @@ typedef struct Quantizer Quantizer;
 struct Quant {
     const Quantizer *row;
     QuantSpec spec;
-    const char *name;    /* "conv1.weight" or "relu1.out4": prefix of its Params' names */
+    const char *name; /* "conv1.weight" or "relu1.out4": prefix of its Params' names */
     bool is_weight;
     const QuantPhase *phase;
     Model *model;
@@ -52,12 +52,12 @@ struct Quant {
                             may choose another */
     float grad_scale;    /* on the gradients of scale and offset; 1 unless attach says otherwise */
     Param *scale;        /* [scale_count]; NULL for GRANULARITY_TOKEN */
-    Module *norm;        /* scales are learned row by row of a weight that this batch norm folds into:
-                            what is used is scale * batch_norm_gain; else NULL */
-    Param *offset;       /* [scale_count] in value units, or NULL: symmetric */
-    Param *count;        /* buffer [1]: batches observed; 0: scale is not initialised yet. NULL: the
-                            row observes nothing */
-    void *state;         /* the row's own */
+    Module *norm;  /* scales are learned row by row of a weight that this batch norm folds into:
+                      what is used is scale * batch_norm_gain; else NULL */
+    Param *offset; /* [scale_count] in value units, or NULL: symmetric */
+    Param *count;  /* buffer [1]: batches observed; 0: scale is not initialised yet. NULL: the
+                      row observes nothing */
+    void *state;   /* the row's own */
     /* Memo: readers of one edge share the fake-quant of a record. */
     Var *seen, *faked;
     uint64_t generation;
@@ -65,19 +65,20 @@ struct Quant {
 
 struct Quantizer {
     Kind kind;
-    unsigned flags;      /* QUANTIZER_FOR_... */
+    unsigned flags; /* QUANTIZER_FOR_... */
     /* Makes the row's Params (besides scale, offset, count, which quant_new makes with role
      * PARAM_SCALE when `learns`, else PARAM_BUFFER) and refuses specs it does not support. May be
      * NULL. */
     bool (*attach)(Quant *q, Error *err);
     /* Looks at values and updates scale, offset and state. Called in training while
-     * phase->is_observing, and in calibration; of a row that `learns`, only until it is initialised,
-     * once faking starts. False: nothing was to be seen (only zeros, or values that are not finite),
-     * and nothing was changed. Deterministic for any number of threads. NULL: needs no data. */
+     * phase->is_observing, and in calibration; of a row that `learns`, only until it is
+     * initialised, once faking starts. False: nothing was to be seen (only zeros, or values that
+     * are not finite), and nothing was changed. Deterministic for any number of threads. NULL:
+     * needs no data. */
     bool (*observe)(Quant *q, const float *x, int64_t count);
     /* x through the fake quantizer. NULL: quant_fake. */
     Var *(*fake)(Quant *q, Tape *t, Var *x);
-    bool learns;         /* scale (and offset) are trained */
+    bool learns; /* scale (and offset) are trained */
     RangeGradient range_gradient;
 };
 
@@ -88,20 +89,21 @@ bool quant_new(Model *model, const char *name, bool is_weight, Shape shape, cons
                const QuantPhase *phase, Quant **out, Error *err);
 
 /* Observes (in training, while observing), then fakes; once per record and x. This is the View that
- * is installed: apply = quant_view, self = the Quant. In the float shadow x passes. A quantizer that
- * saw no data yet is initialised from the first it sees, in evaluation too. */
+ * is installed: apply = quant_view, self = the Quant. In the float shadow x passes. A quantizer
+ * that saw no data yet is initialised from the first it sees, in evaluation too. */
 Var *quant_apply(Quant *q, Tape *t, Var *x);
 Var *quant_view(void *self, Tape *t, Var *x);
 
-/* What convert stores: the final scales, made in `arena`; identical to what op_fake_quant uses. Of an
- * activation they are those of a batch of one. NULL for GRANULARITY_TOKEN, which has none. */
+/* What convert stores: the final scales, made in `arena`; identical to what op_fake_quant uses. Of
+ * an activation they are those of a batch of one. NULL for GRANULARITY_TOKEN, which has none. */
 const Scales *quant_freeze(const Quant *q, Arena *arena);
-/* What convert packs: a weight's values as levels under quant_freeze's scales (f32, with scales), made
- * in `arena` by the calls that training makes, so whatever a row does to a weight first is in them. */
+/* What convert packs: a weight's values as levels under quant_freeze's scales (f32, with scales),
+ * made in `arena` by the calls that training makes, so whatever a row does to a weight first is in
+ * them. */
 Tensor quant_levels(Quant *q, const float *values, Arena *arena);
 
-/* Tells a weight's quantizer that `norm` folds into the weight. Scales that are learned for each row
- * become relative to the norm's factor (batch_norm_gain); all others stay as they are. */
+/* Tells a weight's quantizer that `norm` folds into the weight. Scales that are learned for each
+ * row become relative to the norm's factor (batch_norm_gain); all others stay as they are. */
 void quant_join(Quant *q, Module *norm);
 
 /* The geometry of scales for a tensor of this shape. */

@@ -114,7 +114,8 @@ void batch_norm_deployed_bias(const Module *norm, float *bias) {
     float epsilon = (float)((const NormConfig *)norm->config)->epsilon;
     int64_t channels = tensor_count(&s->gamma->value);
     for (int64_t c = 0; c < channels; c++)
-        bias[c] = batch_norm_bias(gamma[c], beta[c], own ? own[c] : 0, mean[c], variance[c], epsilon);
+        bias[c] =
+            batch_norm_bias(gamma[c], beta[c], own ? own[c] : 0, mean[c], variance[c], epsilon);
 }
 
 void batch_norm_folded_weight(const Module *norm, float *weight) {
@@ -130,9 +131,13 @@ void batch_norm_folded_weight(const Module *norm, float *weight) {
     }
 }
 
-void batch_norm_deploy(Module *norm, Tensor bias) { ((State *)norm->state)->deployed = bias; }
+void batch_norm_deploy(Module *norm, Tensor bias) {
+    ((State *)norm->state)->deployed = bias;
+}
 
-void batch_norm_freeze(Module *norm, bool is_frozen) { ((State *)norm->state)->is_frozen = is_frozen; }
+void batch_norm_freeze(Module *norm, bool is_frozen) {
+    ((State *)norm->state)->is_frozen = is_frozen;
+}
 
 const Layer layer_batch_norm = {
     .kind = {"batch_norm", "normalises each channel over the batch", sizeof(NormConfig), fields},

@@ -7,7 +7,8 @@
 static const char *const joins[] = {"concat", "add", NULL};
 
 static const Field branch_fields[] = {
-    FIELD_VARIANTS(BranchConfig, layers, REQUIRED, &layer_kinds, "the branch's layers; []: x itself"),
+    FIELD_VARIANTS(BranchConfig, layers, REQUIRED, &layer_kinds,
+                   "the branch's layers; []: x itself"),
     FIELD_END,
 };
 
@@ -24,7 +25,8 @@ static bool build(Module *self, Var *const *in, Error *err) {
     Arena *arena = self->model->arena;
     int count = c->branches.count;
     if (count < 1 || count > OP_INPUTS_MAX)
-        return FAIL(err, ERROR_INPUT, "branches must be from 1 to %d, not %d", OP_INPUTS_MAX, count);
+        return FAIL(err, ERROR_INPUT, "branches must be from 1 to %d, not %d", OP_INPUTS_MAX,
+                    count);
     for (int i = 0; i < count; i++) {
         SequentialConfig *config = arena_new_array(arena, SequentialConfig, 1);
         config->layers = ((const BranchConfig *)c->branches.items)[i].layers;

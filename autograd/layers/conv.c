@@ -39,8 +39,13 @@ static bool build(Module *self, Var *const *in, Error *err) {
                     (long)groups, (long)channels, (long)filters);
     State *s = self->state = arena_new_array(self->model->arena, State, 1);
     int64_t pad = c->padding == PADDING_SAME ? c->dilation * (c->kernel - 1) / 2 : c->padding;
-    s->attr = (Conv2dAttr){.stride = c->stride, .dilation = c->dilation, .groups = groups,
-                           .pad_top = pad, .pad_bottom = pad, .pad_left = pad, .pad_right = pad};
+    s->attr = (Conv2dAttr){.stride = c->stride,
+                           .dilation = c->dilation,
+                           .groups = groups,
+                           .pad_top = pad,
+                           .pad_bottom = pad,
+                           .pad_left = pad,
+                           .pad_right = pad};
     int64_t fan_in = c->kernel * c->kernel * (channels / groups);
     Init he = {INIT_NORMAL, sqrtf(2.0f / (float)fan_in)};
     Shape shape = SHAPE(filters, c->kernel, c->kernel, channels / groups);

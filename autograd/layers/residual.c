@@ -4,7 +4,8 @@
 static const Field fields[] = {
     LAYER_FIELDS(ResidualConfig),
     FIELD_VARIANTS(ResidualConfig, main, REQUIRED, &layer_kinds, "layers of the main path"),
-    FIELD_VARIANTS(ResidualConfig, shortcut, "[]", &layer_kinds, "layers of the shortcut; []: none"),
+    FIELD_VARIANTS(ResidualConfig, shortcut, "[]", &layer_kinds,
+                   "layers of the shortcut; []: none"),
     FIELD_END,
 };
 

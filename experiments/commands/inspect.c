@@ -43,14 +43,17 @@ static bool print_tree(const H5Reader *r, const char *name, int depth, Arena *ar
     if (*name) printf("%*s%s", 2 * (depth - 1), "", slash ? slash + 1 : name);
     char text[SHAPE_TEXT_BYTES];
     switch (info.what) {
-    case H5_TEXT: printf("  text, %ld bytes\n", (long)info.bytes); return true;
+    case H5_TEXT:
+        printf("  text, %ld bytes\n", (long)info.bytes);
+        return true;
     case H5_TENSOR:
         printf("  %s %s", h5_element_name(info.element), shape_text(info.shape, text));
         if (info.element == H5_F32) print_range(r, name, &info, arena);
         putchar('\n');
         print_numbers(r, name, depth, arena);
         return true;
-    case H5_GROUP: break;
+    case H5_GROUP:
+        break;
     }
     if (*name) printf("/\n");
     print_numbers(r, name, depth, arena);

@@ -7,7 +7,8 @@ typedef struct MlpConfig {
 } MlpConfig;
 
 static const Field fields[] = {
-    FIELD_NUMBERS(MlpConfig, widths, "[512, 512]", FIELD_TYPE_INT, 1, 65536, "hidden units by layer"),
+    FIELD_NUMBERS(MlpConfig, widths, "[512, 512]", FIELD_TYPE_INT, 1, 65536,
+                  "hidden units by layer"),
     FIELD_FLOAT(MlpConfig, dropout, "0", 0, 0.95, "share of hidden units dropped in training"),
     FIELD_END,
 };

@@ -19,8 +19,10 @@ static const Field fields[] = {
 static bool layers(const void *config, int64_t classes, Arena *arena, List *out, Error *err) {
     const MobilenetConfig *c = config;
     if (c->widths.count != c->strides.count)
-        return FAIL(err, ERROR_INPUT, "model.widths has %d numbers and model.strides %d; "
-                    "they need one per block", c->widths.count, c->strides.count);
+        return FAIL(err, ERROR_INPUT,
+                    "model.widths has %d numbers and model.strides %d; "
+                    "they need one per block",
+                    c->widths.count, c->strides.count);
     LayerList l = {.arena = arena};
     layer_list_conv(&l, "stem", c->stem, 3, 1);
     layer_list_norm(&l, "stem_norm");

@@ -31,7 +31,8 @@ static List projection(Arena *arena, int64_t width, int64_t stride) {
     return l.list;
 }
 
-static void add_block(LayerList *l, const char *name, int64_t width, int64_t stride, bool projects) {
+static void add_block(LayerList *l, const char *name, int64_t width, int64_t stride,
+                      bool projects) {
     ResidualConfig *block = kind_defaults(&layer_residual.kind, l->arena);
     block->layer.name = name;
     block->main = main_path(l->arena, width, stride);
@@ -43,7 +44,8 @@ static void add_block(LayerList *l, const char *name, int64_t width, int64_t str
 static bool layers(const void *config, int64_t classes, Arena *arena, List *out, Error *err) {
     const ResnetConfig *c = config;
     if ((c->depth - 2) % 6)
-        return FAIL(err, ERROR_INPUT, "model.depth must be 6 n + 2 (8, 14, 20, 26, 32, ...), not %ld",
+        return FAIL(err, ERROR_INPUT,
+                    "model.depth must be 6 n + 2 (8, 14, 20, 26, 32, ...), not %ld",
                     (long)c->depth);
     if (c->widths.count != 3)
         return FAIL(err, ERROR_INPUT, "model.widths needs three numbers, one per stage, not %d",
