@@ -3,8 +3,7 @@
 #include <string.h>
 
 enum {
-    CHUNKS_MAX = 64,         /* partial sums kept: enough work for that many threads */
-    PARALLEL_MIN = 16 * 1024 /* elements below which threads cost more than they bring */
+    CHUNKS_MAX = 64, /* partial sums kept: enough work for that many threads */
 };
 
 typedef struct Chunks {
@@ -27,7 +26,7 @@ void channel_reduce(int64_t rows, int64_t width, ChannelBlock *block, const void
     Chunks chunks = chunks_of(rows);
     ArenaMark mark = arena_mark(scratch);
     double *partial = arena_new_array(scratch, double, chunks.count *width);
-#pragma omp parallel for schedule(static) if (rows * width > PARALLEL_MIN)
+#pragma omp parallel for schedule(static)
     for (int64_t i = 0; i < chunks.count; i++) {
         int64_t end = min64(rows, (i + 1) * chunks.rows);
         for (int64_t first = i * chunks.rows; first < end; first += CHANNEL_ROWS)
@@ -166,7 +165,7 @@ void channel_moments(const float *x, int64_t rows, int64_t channels, float *mean
     ArenaMark mark = arena_mark(scratch);
     double *m = arena_new_array(scratch, double, chunks.count *channels);
     double *q = arena_new_array(scratch, double, chunks.count *channels);
-#pragma omp parallel for schedule(static) if (rows * channels > PARALLEL_MIN)
+#pragma omp parallel for schedule(static)
     for (int64_t i = 0; i < chunks.count; i++)
         moments_chunk(x, i * chunks.rows, min64(rows, (i + 1) * chunks.rows), channels,
                       m + i * channels, q + i * channels);
@@ -191,7 +190,7 @@ static void affine_row(const float *restrict x, const float *restrict mean,
 
 void channel_affine(const float *x, const float *mean, const float *scale, const float *shift,
                     int64_t rows, int64_t channels, float *y) {
-#pragma omp parallel for schedule(static) if (rows * channels > PARALLEL_MIN)
+#pragma omp parallel for schedule(static)
     for (int64_t r = 0; r < rows; r++)
         affine_row(x + r * channels, mean, scale, shift, channels, y + r * channels);
 }
@@ -202,7 +201,7 @@ static void shift_row(const float *restrict x, const float *restrict shift, int6
 }
 
 void channel_shift(const float *x, const float *shift, int64_t rows, int64_t channels, float *y) {
-#pragma omp parallel for schedule(static) if (rows * channels > PARALLEL_MIN)
+#pragma omp parallel for schedule(static)
     for (int64_t r = 0; r < rows; r++)
         shift_row(x + r * channels, shift, channels, y + r * channels);
 }
@@ -223,7 +222,7 @@ static void affine_backward_row(const float *restrict dy, const float *restrict 
 void channel_affine_backward(const float *dy, const float *x, const float *mean, const float *a,
                              const float *b, const float *k, int64_t rows, int64_t channels,
                              float beta, float *dx) {
-#pragma omp parallel for schedule(static) if (rows * channels > PARALLEL_MIN)
+#pragma omp parallel for schedule(static)
     for (int64_t r = 0; r < rows; r++)
         affine_backward_row(dy + r * channels, x + r * channels, mean, a, b, k, channels, beta,
                             dx + r * channels);

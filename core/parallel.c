@@ -23,3 +23,7 @@ int parallel_threads(void) {
 int parallel_self(void) {
     return omp_get_thread_num();
 }
+
+bool parallel_is_active(void) {
+    return omp_in_parallel();
+}

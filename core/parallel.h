@@ -4,7 +4,9 @@
  * omp.h and the only one that knows how OpenBLAS must be set up (its OpenMP build runs on one
  * thread inside an active region, its pthread build must be told, its serial build is not
  * thread-safe and is refused).
- * Rule: what a kernel computes may depend on shapes, never on the number of threads. */
+ * A region has no `if` clause and no region inside: libgomp keeps one idle team, and a team of
+ * another size means malloc calls in every step. Rule: what a kernel computes may depend on shapes,
+ * never on the number of threads. */
 #ifndef NIBBLE_CORE_PARALLEL_H
 #define NIBBLE_CORE_PARALLEL_H
 
@@ -15,7 +17,8 @@ enum { PARALLEL_THREADS_MAX = 256 };
 /* Call once, before any kernel. `threads` 0 means: as many as this process may use (affinity and
  * OMP_NUM_THREADS are respected). */
 bool parallel_init(int threads, Error *err);
-int parallel_threads(void); /* threads that a region gets */
-int parallel_self(void);    /* this thread's index in its region, from 0 */
+int parallel_threads(void);    /* threads that a region gets */
+int parallel_self(void);       /* this thread's index in its region, from 0 */
+bool parallel_is_active(void); /* whether the caller is inside a region already */
 
 #endif

@@ -8,8 +8,7 @@
 
 enum {
     HALF = HISTOGRAM_BINS / 2,
-    BLOCK = 512,          /* bin numbers staged on the stack, so that their arithmetic vectorizes */
-    PARALLEL_MIN = 65536, /* elements that are worth waking the threads for */
+    BLOCK = 512, /* bin numbers staged on the stack, so that their arithmetic vectorizes */
 };
 
 /* Beyond these, widths of bins and their inverses leave the range of f32. */
@@ -51,7 +50,7 @@ static void count_span(const float *x, int64_t count, float per_width, uint32_t 
 /* Whole numbers add up to the same in any order. */
 static void count_all(const float *x, int64_t count, float per_width, uint32_t *found) {
     int64_t blocks = (count + BLOCK - 1) / BLOCK;
-#pragma omp parallel if (count >= PARALLEL_MIN)
+#pragma omp parallel
     {
         uint32_t own[HISTOGRAM_BINS] = {0};
 #pragma omp for schedule(static)

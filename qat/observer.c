@@ -104,7 +104,7 @@ static Sums sums_of_span(const float *x, int64_t count) {
 
 Moments observer_moments(const float *x, int64_t count) {
     Sums chunks[CHUNKS], all = {0};
-#pragma omp parallel for if (count >= PARALLEL_MIN)
+#pragma omp parallel for
     for (int chunk = 0; chunk < CHUNKS; chunk++) {
         int64_t first, length = chunk_span(count, chunk, &first);
         chunks[chunk] = sums_of_span(x + first, length);

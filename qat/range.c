@@ -4,6 +4,7 @@
 #include <float.h>
 
 #include "autograd/ops.h"
+#include "core/parallel.h"
 
 enum { BLOCK = 512 /* elements staged on the stack */, LANES = 8 };
 
@@ -73,14 +74,31 @@ static Range range_shrink(Range full, int candidate, int candidates) {
     return (Range){full.low * fraction, full.high * fraction};
 }
 
+typedef struct Search {
+    RangeData data;
+    Range full;
+    Grid grid;
+    bool is_affine;
+    Dtype scale_dtype;
+    int candidates;
+} Search;
+
+static double candidate_error(const Search *s, int candidate) {
+    Range range = range_shrink(s->full, candidate, s->candidates);
+    RangeFit fit = range_fit(range, s->grid, s->is_affine, s->scale_dtype);
+    return squared_error(s->data, fit, s->grid, s->scale_dtype);
+}
+
 Range range_search(RangeData data, Range full, Grid grid, bool is_affine, Dtype scale_dtype,
                    int candidates) {
     assert(candidates >= 2 && candidates <= RANGE_CANDIDATES_MAX);
     double errors[RANGE_CANDIDATES_MAX];
+    Search search = {data, full, grid, is_affine, scale_dtype, candidates};
+    if (parallel_is_active()) { /* one of many searches that run side by side */
+        for (int i = 0; i < candidates; i++) errors[i] = candidate_error(&search, i);
+    } else {
 #pragma omp parallel for schedule(dynamic)
-    for (int i = 0; i < candidates; i++) {
-        RangeFit fit = range_fit(range_shrink(full, i, candidates), grid, is_affine, scale_dtype);
-        errors[i] = squared_error(data, fit, grid, scale_dtype);
+        for (int i = 0; i < candidates; i++) errors[i] = candidate_error(&search, i);
     }
     int best = 0;
     for (int i = 1; i < candidates; i++)

@@ -9,11 +9,11 @@ static void add_forward(Tape *t, Var *v) {
     const float *a = var_f32(v->in[0]), *b = var_f32(v->in[1]);
     float *y = var_f32(v);
     if (columns == count) {
-#pragma omp parallel for schedule(static) if (count >= ELEMENTWISE_PARALLEL)
+#pragma omp parallel for schedule(static)
         for (int64_t i = 0; i < count; i++) y[i] = a[i] + b[i];
         return;
     }
-#pragma omp parallel for schedule(static) if (count >= ELEMENTWISE_PARALLEL)
+#pragma omp parallel for schedule(static)
     for (int64_t first = 0; first < count; first += columns)
         for (int64_t j = 0; j < columns; j++) y[first + j] = a[first + j] + b[j];
 }

@@ -157,7 +157,7 @@ static void backward_batch(Tape *t, Var *v, float *const grad[4], const float be
 }
 
 static void add_rows(const float *restrict x, int64_t count, float beta, float *restrict y) {
-#pragma omp parallel for schedule(static) if (count > 16 * 1024)
+#pragma omp parallel for schedule(static)
     for (int64_t i = 0; i < count; i++) y[i] = beta == 0 ? x[i] : y[i] + x[i];
 }
 

@@ -31,7 +31,7 @@ static void sum_columns(const float *dy, const float *a, int64_t rows, int64_t c
 
 void binary_backward_b(const float *dy, const float *a, int64_t rows, int64_t columns, float beta,
                        float *db) {
-#pragma omp parallel for schedule(static) if (rows * columns >= ELEMENTWISE_PARALLEL)
+#pragma omp parallel for schedule(static)
     for (int64_t first = 0; first < columns; first += BINARY_BLOCK) {
         int width = (int)(columns - first < BINARY_BLOCK ? columns - first : BINARY_BLOCK);
         sum_columns(dy + first, a ? a + first : NULL, rows, columns, width, beta, db + first);

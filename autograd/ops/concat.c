@@ -36,7 +36,7 @@ static void concat_forward(Tape *t, Var *v) {
     for (int k = 0; k < v->in_count; k++) {
         const float *x = var_f32(v->in[k]);
         int64_t piece = var_count(v->in[k]) / whole.outer;
-#pragma omp parallel for schedule(static) if (whole.outer * piece >= ELEMENTWISE_PARALLEL)
+#pragma omp parallel for schedule(static)
         for (int64_t i = 0; i < whole.outer; i++)
             memcpy(y + i * row + offset, x + i * piece, sizeof *x * (size_t)piece);
         offset += piece;
@@ -54,8 +54,7 @@ static void concat_backward(Tape *t, Var *v) {
         float beta;
         float *dx = tape_grad(t, v->in[k], &beta);
         if (!dx) continue;
-        bool is_large = whole.outer * piece >= ELEMENTWISE_PARALLEL;
-#pragma omp parallel for schedule(static) firstprivate(beta) if (is_large)
+#pragma omp parallel for schedule(static) firstprivate(beta)
         for (int64_t i = 0; i < whole.outer; i++)
             for (int64_t j = 0; j < piece; j++)
                 dx[i * piece + j] = gradient_join(beta, dx[i * piece + j], from[i * row + j]);

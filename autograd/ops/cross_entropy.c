@@ -64,7 +64,7 @@ static void cross_entropy_forward(Tape *t, Var *v) {
     CrossEntropySaved *saved = v->saved;
     const float *z = var_f32(v->in[0]);
     double smoothing = (double)attr->smoothing;
-#pragma omp parallel for schedule(static) if (rows * classes >= ELEMENTWISE_PARALLEL)
+#pragma omp parallel for schedule(static)
     for (int64_t r = 0; r < rows; r++)
         saved->row_loss[r] = row_loss(z + r * classes, classes, attr->labels[r], smoothing,
                                       saved->probability + r * classes);
@@ -83,8 +83,7 @@ static void cross_entropy_backward(Tape *t, Var *v) {
     int64_t rows = shape_rows(shape), classes = shape_last(shape);
     float dy = (float)((double)*v->grad / (double)rows);
     float elsewhere = attr->smoothing / (float)classes;
-    bool is_large = rows * classes >= ELEMENTWISE_PARALLEL;
-#pragma omp parallel for schedule(static) firstprivate(beta) if (is_large)
+#pragma omp parallel for schedule(static) firstprivate(beta)
     for (int64_t r = 0; r < rows; r++) {
         const float *p = saved->probability + r * classes;
         float *to = dz + r * classes;

@@ -35,7 +35,7 @@ static void mask_four(RandomKey key, uint64_t counter, uint32_t threshold, int64
 static void apply_mask(const float *x, const uint8_t *mask, float probability, float beta,
                        float *out, int64_t count) {
     float kept = 1 / (1 - probability);
-#pragma omp parallel for schedule(static) if (count >= ELEMENTWISE_PARALLEL)
+#pragma omp parallel for schedule(static)
     for (int64_t i = 0; i < count; i++)
         out[i] = gradient_join(beta, out[i], x[i] * ((float)mask[i] * kept));
 }
@@ -48,7 +48,7 @@ static void dropout_forward(Tape *t, Var *v) {
     RandomKey key = {.seed = t->seed, .stream = RANDOM_DROPOUT, .step = t->step};
     uint64_t base = (uint64_t)attr->layer << LAYER_SHIFT;
     uint32_t threshold = (uint32_t)((double)attr->probability * 0x1p32);
-#pragma omp parallel for schedule(static) if (count >= ELEMENTWISE_PARALLEL)
+#pragma omp parallel for schedule(static)
     for (int64_t i = 0; i < count; i += 4)
         mask_four(key, base + (uint64_t)i / 4, threshold, count - i < 4 ? count - i : 4, mask + i);
     apply_mask(var_f32(v->in[0]), mask, attr->probability, 0, var_f32(v), count);

@@ -14,7 +14,7 @@ void elementwise_forward(Var *v, ElementwiseKernel *kernel) {
     int64_t count = var_count(v);
     const float *x = var_f32(v->in[0]);
     float *y = var_f32(v);
-#pragma omp parallel for schedule(static) if (count >= ELEMENTWISE_PARALLEL)
+#pragma omp parallel for schedule(static)
     for (int64_t first = 0; first < count; first += ELEMENTWISE_RUN)
         kernel(x + first, y + first, run_length(first, count));
 }
@@ -37,14 +37,14 @@ void elementwise_backward(Tape *t, Var *v, ElementwiseGradient *gradient) {
     if (!dx) return;
     int64_t count = var_count(v);
     const float *x = var_f32(v->in[0]), *y = var_f32(v), *dy = v->grad;
-#pragma omp parallel for schedule(static) if (count >= ELEMENTWISE_PARALLEL)
+#pragma omp parallel for schedule(static)
     for (int64_t first = 0; first < count; first += ELEMENTWISE_RUN)
         backward_run(gradient, x + first, y + first, dy + first, beta, dx + first,
                      run_length(first, count));
 }
 
 void elementwise_add(const float *x, float beta, float *out, int64_t count) {
-#pragma omp parallel for schedule(static) if (count >= ELEMENTWISE_PARALLEL)
+#pragma omp parallel for schedule(static)
     for (int64_t first = 0; first < count; first += ELEMENTWISE_RUN) {
         int64_t end = first + run_length(first, count);
         for (int64_t i = first; i < end; i++) out[i] = gradient_join(beta, out[i], x[i]);

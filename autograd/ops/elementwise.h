@@ -9,7 +9,6 @@
 
 enum {
     ELEMENTWISE_RUN = 4096, /* elements a kernel gets at most: the operands stay in L1 and L2 */
-    ELEMENTWISE_PARALLEL = 32768, /* below, starting threads costs more than they save */
 };
 
 typedef void ElementwiseKernel(const float *x, float *y, int64_t count);

@@ -223,7 +223,7 @@ static void forward(Tape *t, Var *v) {
     const float *x = var_f32(v->in[0]);
     float *levels = var_f32(v);
     int64_t count = var_count(v);
-#pragma omp parallel for schedule(static) if (count > PIECE)
+#pragma omp parallel for schedule(static)
     for (int64_t first = 0; first < count; first += PIECE)
         quantize_levels(x + first, &saved->scales, first,
                         count - first < PIECE ? count - first : PIECE, levels + first);
@@ -350,7 +350,7 @@ static void backward(Tape *t, Var *v) {
     int64_t pieces = saved->scales.count * pieces_per_run(&saved->scales);
     ArenaMark mark = arena_mark(t->arena);
     double *sums = arena_new_array(t->arena, double, 2 * pieces);
-#pragma omp parallel for schedule(static) if (var_count(v) > PIECE)
+#pragma omp parallel for schedule(static)
     for (int64_t p = 0; p < pieces; p++)
         piece_backward(v, piece_of(&saved->scales, p), grad[0], beta[0], sums + 2 * p);
     add_range_gradient(v, sums, 0, beta[1], grad[1]);

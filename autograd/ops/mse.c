@@ -36,7 +36,7 @@ static void mse_backward(Tape *t, Var *v) {
         float *d = tape_grad(t, v->in[k], &beta);
         if (!d) continue;
         float factor = (float)((k ? -2.0 : 2.0) * (double)*v->grad / (double)count);
-#pragma omp parallel for schedule(static) firstprivate(beta) if (count >= ELEMENTWISE_PARALLEL)
+#pragma omp parallel for schedule(static) firstprivate(beta)
         for (int64_t i = 0; i < count; i++)
             d[i] = gradient_join(beta, d[i], factor * (x[i] - target[i]));
     }

@@ -7,11 +7,11 @@
 static void multiply(const float *x, const float *b, int64_t columns, float beta, float *out,
                      int64_t count) {
     if (columns == count) {
-#pragma omp parallel for schedule(static) if (count >= ELEMENTWISE_PARALLEL)
+#pragma omp parallel for schedule(static)
         for (int64_t i = 0; i < count; i++) out[i] = gradient_join(beta, out[i], x[i] * b[i]);
         return;
     }
-#pragma omp parallel for schedule(static) if (count >= ELEMENTWISE_PARALLEL)
+#pragma omp parallel for schedule(static)
     for (int64_t first = 0; first < count; first += columns)
         for (int64_t j = 0; j < columns; j++)
             out[first + j] = gradient_join(beta, out[first + j], x[first + j] * b[j]);

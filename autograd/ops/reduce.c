@@ -28,7 +28,7 @@ double reduce_runs(Tape *t, ReduceRun *sum_run, const float *x, const float *y, 
     int64_t runs = (count + REDUCE_RUN - 1) / REDUCE_RUN;
     ArenaMark mark = arena_mark(t->arena);
     double *partial = arena_new_array(t->arena, double, runs);
-#pragma omp parallel for schedule(static) if (count >= ELEMENTWISE_PARALLEL)
+#pragma omp parallel for schedule(static)
     for (int64_t r = 0; r < runs; r++) {
         int64_t first = r * REDUCE_RUN;
         int64_t length = count - first < REDUCE_RUN ? count - first : REDUCE_RUN;
@@ -69,7 +69,7 @@ void reduce_forward(Tape *t, Var *v, bool is_mean) {
     AxisView view = axis_view(in->value.shape, axis_of(v));
     double factor = is_mean ? 1.0 / (double)view.length : 1.0;
     int64_t blocks = (view.inner + REDUCE_BLOCK - 1) / REDUCE_BLOCK;
-#pragma omp parallel for schedule(static) if (count >= ELEMENTWISE_PARALLEL)
+#pragma omp parallel for schedule(static)
     for (int64_t b = 0; b < view.outer * blocks; b++) {
         int64_t row = b / blocks, first = b % blocks * REDUCE_BLOCK;
         int64_t width = view.inner - first < REDUCE_BLOCK ? view.inner - first : REDUCE_BLOCK;
@@ -88,7 +88,7 @@ void reduce_backward(Tape *t, Var *v, bool is_mean) {
     if (axis_of(v) != -1) view = axis_view(in->value.shape, axis_of(v));
     float factor = is_mean ? (float)(1.0 / (double)view.length) : 1;
     const float *dy = v->grad;
-#pragma omp parallel for schedule(static) firstprivate(beta) if (count >= ELEMENTWISE_PARALLEL)
+#pragma omp parallel for schedule(static) firstprivate(beta)
     for (int64_t row = 0; row < view.outer * view.length; row++) {
         const float *from = dy + row / view.length * view.inner;
         float *to = dx + row * view.inner;

@@ -8,7 +8,7 @@ static void scale_forward(Tape *t, Var *v) {
     int64_t count = var_count(v);
     const float *x = var_f32(v->in[0]);
     float *y = var_f32(v);
-#pragma omp parallel for schedule(static) if (count >= ELEMENTWISE_PARALLEL)
+#pragma omp parallel for schedule(static)
     for (int64_t i = 0; i < count; i++) y[i] = factor * x[i];
 }
 
@@ -18,7 +18,7 @@ static void scale_backward(Tape *t, Var *v) {
     if (!dx) return;
     int64_t count = var_count(v);
     const float *dy = v->grad;
-#pragma omp parallel for schedule(static) firstprivate(beta) if (count >= ELEMENTWISE_PARALLEL)
+#pragma omp parallel for schedule(static) firstprivate(beta)
     for (int64_t i = 0; i < count; i++) dx[i] = gradient_join(beta, dx[i], factor * dy[i]);
 }
 

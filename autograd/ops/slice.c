@@ -35,7 +35,7 @@ static void slice_forward(Tape *t, Var *v) {
     int64_t row = view.length * view.inner, piece = attr->count * view.inner;
     const float *x = var_f32(v->in[0]) + attr->first * view.inner;
     float *y = var_f32(v);
-#pragma omp parallel for schedule(static) if (view.outer * piece >= ELEMENTWISE_PARALLEL)
+#pragma omp parallel for schedule(static)
     for (int64_t i = 0; i < view.outer; i++)
         memcpy(y + i * piece, x + i * row, sizeof *x * (size_t)piece);
 }
@@ -49,8 +49,7 @@ static void slice_backward(Tape *t, Var *v) {
     int64_t row = view.length * view.inner, piece = attr->count * view.inner;
     int64_t before = attr->first * view.inner;
     const float *dy = v->grad;
-    bool is_large = view.outer * row >= ELEMENTWISE_PARALLEL;
-#pragma omp parallel for schedule(static) firstprivate(beta) if (is_large)
+#pragma omp parallel for schedule(static) firstprivate(beta)
     for (int64_t i = 0; i < view.outer; i++) {
         float *to = dx + i * row;
         if (beta == 0) {

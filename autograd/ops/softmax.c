@@ -27,7 +27,7 @@ static void softmax_forward(Tape *t, Var *v) {
     int64_t rows = shape_rows(v->value.shape), width = shape_last(v->value.shape);
     const float *x = var_f32(v->in[0]);
     float *y = var_f32(v);
-#pragma omp parallel for schedule(static) if (rows * width >= ELEMENTWISE_PARALLEL)
+#pragma omp parallel for schedule(static)
     for (int64_t r = 0; r < rows; r++) softmax_row(x + r * width, width, y + r * width);
 }
 
@@ -45,7 +45,7 @@ static void softmax_backward(Tape *t, Var *v) {
     if (!dx) return;
     int64_t rows = shape_rows(v->value.shape), width = shape_last(v->value.shape);
     const float *y = var_f32(v), *dy = v->grad;
-#pragma omp parallel for schedule(static) if (rows * width >= ELEMENTWISE_PARALLEL)
+#pragma omp parallel for schedule(static)
     for (int64_t r = 0; r < rows; r++)
         softmax_gradient(y + r * width, dy + r * width, width, beta, dx + r * width);
 }

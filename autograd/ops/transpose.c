@@ -35,7 +35,7 @@ static void exchange(const float *from, Shape shape, const TransposeAttr *attr, 
     stride = exchanged(stride, attr); /* of `from`, by the axes of `to` */
     int64_t rows = shape_rows(shape), width = shape_last(shape);
     int64_t hop = stride.dim[shape.rank - 1];
-#pragma omp parallel for schedule(static) if (rows * width >= ELEMENTWISE_PARALLEL)
+#pragma omp parallel for schedule(static)
     for (int64_t r = 0; r < rows; r++) {
         int64_t start = 0, rest = r;
         for (int i = shape.rank - 2; i >= 0; i--) {

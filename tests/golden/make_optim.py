@@ -13,19 +13,19 @@ PARAMS = [("conv1.weight", "weight", 12), ("conv1.bias", "bias", 5), ("norm1.gam
 SCALE_STARTS = 4  # the learned scale has no gradient in the steps before, as before fake-quant starts
 
 CASES = [  # settings as in YAML, rule, arguments of torch, and what is kept outside of torch's rule
-    ("{kind: sgd, lr: 0.1, momentum: 0}", "SGD", dict(lr=0.1), {}),
-    ("{kind: sgd, lr: 0.1, momentum: 0.9}", "SGD", dict(lr=0.1, momentum=0.9), {}),
-    ("{kind: sgd, lr: 0.05, momentum: 0.9, weight_decay: 0.01}", "SGD",
+    ("{kind: sgd, lr: 0.1, momentum: 0, scale_lr: 1}", "SGD", dict(lr=0.1), {}),
+    ("{kind: sgd, lr: 0.1, momentum: 0.9, scale_lr: 1}", "SGD", dict(lr=0.1, momentum=0.9), {}),
+    ("{kind: sgd, lr: 0.05, momentum: 0.9, weight_decay: 0.01, scale_lr: 1}", "SGD",
      dict(lr=0.05, momentum=0.9, weight_decay=0.01), {}),
-    ("{kind: sgd, lr: 0.05, momentum: 0.8, nesterov: true, weight_decay: 0.01, clip_norm: 0.5}", "SGD",
+    ("{kind: sgd, lr: 0.05, momentum: 0.8, nesterov: true, weight_decay: 0.01, clip_norm: 0.5, scale_lr: 1}", "SGD",
      dict(lr=0.05, momentum=0.8, nesterov=True, weight_decay=0.01), dict(clip=0.5)),
     ("{kind: sgd, lr: 0.1, momentum: 0.9, weight_decay: 0.1, decay_norms: true, decay_biases: true, "
      "scale_lr: 0.01, ema: 0.9}", "SGD",
      dict(lr=0.1, momentum=0.9, weight_decay=0.1), dict(decay=["weight", "norm", "bias"], scale_lr=0.01, ema=0.9)),
-    ("{kind: adam}", "Adam", dict(lr=0.001), {}),
-    ("{kind: adam, lr: 0.01, beta1: 0.8, beta2: 0.95, epsilon: 1e-4, weight_decay: 0.1}", "Adam",
+    ("{kind: adam, scale_lr: 1}", "Adam", dict(lr=0.001), {}),
+    ("{kind: adam, lr: 0.01, beta1: 0.8, beta2: 0.95, epsilon: 1e-4, weight_decay: 0.1, scale_lr: 1}", "Adam",
      dict(lr=0.01, betas=(0.8, 0.95), eps=1e-4, weight_decay=0.1), {}),
-    ("{kind: adamw, lr: 0.01}", "AdamW", dict(lr=0.01, weight_decay=0.01), {}),
+    ("{kind: adamw, lr: 0.01, scale_lr: 1}", "AdamW", dict(lr=0.01, weight_decay=0.01), {}),
     ("{kind: adamw, lr: 0.02, weight_decay: 0.1, decay_norms: true, clip_norm: 2, ema: 0.5, scale_lr: 0.1}",
      "AdamW", dict(lr=0.02, weight_decay=0.1),
      dict(clip=2.0, decay=["weight", "norm"], ema=0.5, scale_lr=0.1)),
