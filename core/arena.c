@@ -19,7 +19,10 @@ struct Arena {
     size_t peak, system_calls;
 };
 
-enum { BLOCK_BYTES_MIN = 1 << 16 };
+enum {
+    BLOCK_BYTES_MIN = 1 << 16,
+    BLOCK_BYTES_LARGE = 1 << 28 /* from here on the machine is asked first */
+};
 
 static _Noreturn void exhausted(const char *name, size_t held, size_t wanted) {
     fprintf(stderr,
@@ -41,9 +44,23 @@ size_t checked_add(size_t a, size_t b) {
     return sum;
 }
 
+/* Linux grants more memory than there is and kills whoever uses it; so large blocks are compared
+ * with what it says is available. */
+static bool is_available(size_t bytes) {
+    FILE *file = fopen("/proc/meminfo", "re");
+    if (!file) return true;
+    char line[128];
+    size_t kilobytes = SIZE_MAX / 1024;
+    while (fgets(line, sizeof line, file))
+        if (sscanf(line, "MemAvailable: %zu kB", &kilobytes) == 1) break;
+    fclose(file);
+    return bytes / 1024 < kilobytes;
+}
+
 static Block *block_new(Arena *arena, size_t capacity) {
     size_t bytes = checked_add(sizeof(Block) + ARENA_ALIGNMENT, capacity);
-    Block *block = malloc(bytes);
+    bool fits = bytes < BLOCK_BYTES_LARGE || is_available(bytes);
+    Block *block = fits ? malloc(bytes) : NULL;
     if (!block) exhausted(arena->name, arena_used(arena), capacity);
     arena->system_calls++;
     uintptr_t start = (uintptr_t)(block + 1);

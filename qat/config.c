@@ -4,7 +4,10 @@
 static const char *const bits_choices[] = {"inherit", "2", "3", "4",  "5",
                                            "6",       "7", "8", "32", NULL};
 static const char *const weight_granularities[] = {"tensor", "channel", "group", NULL};
-static const char *const activation_granularities[] = {"tensor", "channel", "group", "token", NULL};
+static const char *const activation_granularities[] = {"tensor", "token", NULL};
+const Granularity qat_weight_granularities[] = {GRANULARITY_TENSOR, GRANULARITY_CHANNEL,
+                                                GRANULARITY_GROUP};
+const Granularity qat_activation_granularities[] = {GRANULARITY_TENSOR, GRANULARITY_TOKEN};
 static const char *const scale_choices[] = {"f32", "f16", "bf16", NULL};
 
 int bits_value(int choice) {

@@ -126,13 +126,15 @@ static bool check_rules(const Qat *qat, Error *err) {
     return true;
 }
 
-static QuantSpec spec_of(const TensorQuantConfig *c, int bits, bool is_signed) {
+/* `granularities`: what the choices of the setting stand for. */
+static QuantSpec spec_of(const TensorQuantConfig *c, const Granularity *granularities, int bits,
+                         bool is_signed) {
     static const Dtype scale_dtypes[] = {DTYPE_F32, DTYPE_F16, DTYPE_BF16};
     return (QuantSpec){.quantizer = c->quantizer,
                        .bits = bits,
                        .is_affine = c->affine,
                        .is_signed = is_signed,
-                       .granularity = (Granularity)c->granularity,
+                       .granularity = granularities[c->granularity],
                        .group_size = c->group_size,
                        .scale_dtype = scale_dtypes[c->scale]};
 }
@@ -173,7 +175,8 @@ static bool edge_find(Search *s, Var *x, int bits, Edge **out) {
     Edge *edge = edge_new(qat);
     *edge = (Edge){.producer = x->op && *x->scope ? x->scope : "input", .var = x};
     const char *name = arena_format(qat->arena, "%s.out%d", edge->producer, bits);
-    QuantSpec spec = spec_of(&qat->config.activations, bits, !var_is_nonnegative(x));
+    QuantSpec spec = spec_of(&qat->config.activations, qat_activation_granularities, bits,
+                             !var_is_nonnegative(x));
     Shape sample = x->value.shape;
     sample.dim[0] = 1;
     *out = edge;
@@ -231,7 +234,7 @@ static Module *sole_norm(const Search *s, const Module *module) {
 
 static bool quantize_weight(Search *s, WeightSite *site, int bits) {
     if (bits == BITS_FLOAT) return true;
-    QuantSpec spec = spec_of(&s->qat->config.weights, bits, true);
+    QuantSpec spec = spec_of(&s->qat->config.weights, qat_weight_granularities, bits, true);
     TRY(quant_new(s->qat->model, site->weight->name, true, site->weight->value.shape, &spec,
                   &s->qat->phase, &site->quant, s->err));
     View view = {quant_view, site->quant};

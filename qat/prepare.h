@@ -38,6 +38,9 @@ typedef struct QatConfig {
 
 extern const Field qat_fields[];
 
+/* What the choices of TensorQuantConfig.granularity stand for. */
+extern const Granularity qat_weight_granularities[], qat_activation_granularities[];
+
 /* The bits behind a choice: 2 to 8, BITS_FLOAT, or 0 for "inherit". */
 int bits_value(int choice);
 
