@@ -27,6 +27,7 @@ typedef struct Training {
     Cursor cursor;
     int64_t epoch_steps, total, stop; /* `stop`: last step of this run */
     double started;                   /* seconds */
+    double step_seconds;              /* spent in steps by this process */
     int64_t first_step;
     double accuracy;    /* latest on the validation split */
     bool is_over;       /* nothing to train, and the test set was used */
@@ -103,11 +104,12 @@ static double learning_rate(const Training *r, int64_t step) {
     return c->lr * schedule_factor(&r->e->config.schedule, step, r->total);
 }
 
+/* Images per second of training steps alone: without evaluations and saves. */
 static double rate(const Training *r) {
     const Experiment *e = r->e;
-    double seconds = environment_seconds() - r->started;
     int64_t per_step = loader_config(e->loader)->batch * e->config.train.accumulate;
-    return seconds > 0 ? (double)((r->cursor.step - r->first_step) * per_step) / seconds : 0;
+    int64_t steps = r->cursor.step - r->first_step;
+    return r->step_seconds > 0 ? (double)(steps * per_step) / r->step_seconds : 0;
 }
 
 static bool log_step(Training *r, double loss, Error *err) {
@@ -218,8 +220,9 @@ static bool train(Training *r, Error *err) {
     const TrainConfig *c = &r->e->config.train;
     int64_t every = c->checkpoint_every ? c->checkpoint_every : r->epoch_steps;
     while (r->cursor.step < r->stop && !stop_signal()) {
-        double loss;
+        double loss, began = environment_seconds();
         TRY(trainer_step(r->e, r->cursor.step, &loss, err));
+        r->step_seconds += environment_seconds() - began;
         int64_t done = ++r->cursor.step;
         r->cursor.loss_average += (done == 1 ? 1 : 0.02) * (loss - r->cursor.loss_average);
         bool ends = done == r->total;

@@ -359,17 +359,17 @@ void qat_describe(const Qat *qat) {
             snprintf(readers + used, sizeof readers - used, "%s%s", j ? ", " : "",
                      edge->readers[j]);
         }
-        log_info("edge   %-28s -> %-36s %d bits %s, %s, %s", edge->producer, readers, q->spec.bits,
+        log_info("edge   %-18s -> %-18s %d bits %s, %s, %s", edge->producer, readers, q->spec.bits,
                  q->spec.is_signed || q->spec.is_affine ? "signed" : "unsigned", q->row->kind.name,
                  granularity_text(q));
     }
     for (int i = 0; i < qat->site_count; i++) {
         const WeightSite *site = &qat->sites[i];
         if (!site->quant) {
-            log_info("weight %-28s stays float", site->weight->name);
+            log_info("weight %-40s stays float", site->weight->name);
             continue;
         }
-        log_info("weight %-28s %d bits, %s, %s%s%s", site->weight->name, site->quant->spec.bits,
+        log_info("weight %-40s %d bits, %s, %s%s%s", site->weight->name, site->quant->spec.bits,
                  site->quant->row->kind.name, granularity_text(site->quant),
                  site->norm ? ", folds " : "", site->norm ? site->norm->name : "");
     }
