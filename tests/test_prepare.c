@@ -276,12 +276,10 @@ static void keep_line(void *context, LogLevel level, const char *message) {
 static void edges_and_weights_are_described(void **state) {
     (void)state;
     static const char *const expected[] = {
-        "edge   input                        -> conv1                                8 bits "
-        "signed, lsq, per tensor",
-        "edge   flatten                      -> classes                              4 bits "
-        "unsigned, lsq, per tensor",
-        "weight conv1.weight                 8 bits, lsq, per channel, folds norm1",
-        "weight classes.weight               stays float",
+        "edge   input              -> conv1              8 bits signed, lsq, per tensor",
+        "edge   flatten            -> classes            4 bits unsigned, lsq, per tensor",
+        "weight conv1.weight                             8 bits, lsq, per channel, folds norm1",
+        "weight classes.weight                           stays float",
     };
     Qat *qat = prepare("model: {kind: cnn, widths: [2], hidden: 0}\n"
                        "quant: {bits: 4, rules: [{layers: first, bits: 8}, {layers: last, "
