@@ -159,7 +159,8 @@ typedef struct Terminal {
 
 static void terminal_open(Terminal *t, int columns) {
     t->master = posix_openpt(O_RDWR | O_NOCTTY);
-    assert_true(t->master >= 0 && !grantpt(t->master) && !unlockpt(t->master));
+    if (t->master < 0) skip(); /* a container without /dev/pts */
+    assert_true(!grantpt(t->master) && !unlockpt(t->master));
     t->stream = fopen(ptsname(t->master), "r+");
     assert_non_null(t->stream);
     struct winsize size = {.ws_row = 24, .ws_col = (unsigned short)columns};
