@@ -69,7 +69,9 @@ static int64_t *rows_new(Arena *arena, int64_t count, const bool *is_wanted) {
 }
 
 static bool split_rows(Loader *loader, Arena *arena, Error *err) {
-    int64_t count = loader->dataset.train.count, kept = loader->config->validation;
+    int64_t count = loader->dataset.train.count;
+    double setting = loader->config->validation;
+    int64_t kept = setting < 1 ? llround(setting * (double)count) : (int64_t)setting;
     int64_t batch = loader->config->batch;
     if (count > UINT32_MAX) return FAIL(err, ERROR_INPUT, "over 2^32 training rows");
     if (count - kept < batch)

@@ -3,7 +3,8 @@
  *
  * A batch is a pure function of (settings, seed, split, epoch, index): neither the history of
  * calls, nor prefetching, nor the number of threads changes a bit, so a run resumes at any batch.
- *   Validation rows: the first `validation` of a permutation keyed by RANDOM_SPLIT.
+ *   Validation rows: the first `validation` (below 1: that share of all, rounded) of a permutation
+ *                    keyed by RANDOM_SPLIT.
  *   Training order:  a permutation keyed by RANDOM_SHUFFLE and the epoch; the rows that do not fill
  *                    a last batch are left out of that epoch.
  *   Augmentation:    keyed by RANDOM_AUGMENT, the epoch and the row in the data set.
@@ -28,7 +29,8 @@ typedef struct AugmentConfig {
 
 /* Every data set's config struct begins with this one, as `loader`. */
 typedef struct LoaderConfig {
-    int64_t batch, eval_batch, validation;
+    int64_t batch, eval_batch;
+    double validation;
     int normalize; /* Normalize */
     AugmentConfig augment;
     bool prefetch;
@@ -46,8 +48,13 @@ extern const Field loader_augment_fields[];
 #define LOADER_FIELDS(Type)                                                                        \
     LOADER_INT_(Type, batch, "128", 1, 65536, "images per training step"),                         \
         LOADER_INT_(Type, eval_batch, "500", 1, 65536, "images per step of an evaluation"),        \
-        LOADER_INT_(Type, validation, "5000", 0, 1e9,                                              \
-                    "training images kept aside for choosing the best checkpoint"),                \
+        {.name = "validation",                                                                     \
+         .type = FIELD_TYPE_FLOAT,                                                                 \
+         .offset = offsetof(Type, loader.validation),                                              \
+         .fallback = "0.1",                                                                        \
+         .min = 0,                                                                                 \
+         .max = 1e9,                                                                               \
+         .help = "training images kept aside for choosing the best checkpoint; below 1: a share"}, \
         {.name = "normalize",                                                                      \
          .type = FIELD_TYPE_CHOICE,                                                                \
          .offset = offsetof(Type, loader.normalize),                                               \

@@ -335,7 +335,7 @@ static void test_too_few_rows(void **state) {
     Variant data = source("synthetic", "train", "100", "test", "10", NULL);
     assert_false(loader_open(data, 1, arena, &loader, &err));
     assert_int_equal(err.code, ERROR_INPUT);
-    assert_non_null(strstr(err.message, "100 training images less 5000 for validation"));
+    assert_non_null(strstr(err.message, "100 training images less 10 for validation"));
     err = (Error){0};
     data =
         source("synthetic", "train", "100", "test", "10", "validation", "50", "batch", "51", NULL);
