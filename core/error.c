@@ -17,6 +17,14 @@ void error_set(Error *err, ErrorCode code, const char *file, int line, const cha
     va_end(args);
 }
 
+bool error_blame(Error *err, const char *format, ...) {
+    va_list args;
+    va_start(args, format);
+    if (!err->setting[0]) vsnprintf(err->setting, sizeof err->setting, format, args);
+    va_end(args);
+    return false;
+}
+
 void error_prefix(Error *err, const char *format, ...) {
     char text[sizeof err->message] = "";
     va_list args;

@@ -22,11 +22,16 @@ typedef struct Error {
     const char *file; /* where in nibble's source it was noticed */
     int line;
     char message[480];
+    char setting[96]; /* dotted path of the setting at fault, such as "quant.rules.0", or "" */
 } Error;
 
 /* Fills `err` unless it already holds an earlier failure. */
 void error_set(Error *err, ErrorCode code, const char *file, int line, const char *format, ...)
     __attribute__((format(printf, 5, 6)));
+
+/* Names the setting at fault, so that who read the configuration can say where it stands. Returns
+ * false: `return FAIL(...) || error_blame(err, "model.depth");` */
+bool error_blame(Error *err, const char *format, ...) __attribute__((format(printf, 2, 3)));
 
 /* Puts "prefix: " before the message; for callers that know the place (a file's name, a layer). */
 void error_prefix(Error *err, const char *format, ...) __attribute__((format(printf, 2, 3)));

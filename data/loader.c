@@ -78,7 +78,8 @@ static bool split_rows(Loader *loader, Arena *arena, Error *err) {
         return FAIL(err, ERROR_INPUT,
                     "%lld training images less %lld for validation do not fill one batch of %lld: "
                     "lower `validation` or `batch`",
-                    (long long)count, (long long)kept, (long long)batch);
+                    (long long)count, (long long)kept, (long long)batch) ||
+               error_blame(err, "data.%s", kept ? "validation" : "batch");
     uint32_t *order = arena_new_array(arena, uint32_t, count);
     random_permutation((RandomKey){loader->seed, RANDOM_SPLIT, 0}, count, order);
     bool *is_train = arena_new_array(arena, bool, count);

@@ -153,7 +153,10 @@ bool checkpoint_init(const char *path, Model *model, Error *err) {
         }
         h5_read_close(source.reader);
     }
-    if (!ok) error_prefix(err, "train.init");
+    if (!ok) {
+        error_prefix(err, "train.init");
+        error_blame(err, "train.init");
+    }
     arena_free(arena);
     return ok;
 }

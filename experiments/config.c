@@ -1,5 +1,6 @@
 #include "experiments/config.h"
 
+#include <stdlib.h>
 #include <string.h>
 
 #include "core/log.h"
@@ -54,18 +55,74 @@ static bool report_faults(const Faults *faults, const char *name, Error *err) {
                 name, faults->count, faults->count == 1 ? "" : "s");
 }
 
+/* `{kind: sgd, momentum: 0}` may also be written `{sgd: {momentum: 0}}`. */
+static const Node *inner_map(const Node *node) {
+    return node->type == NODE_MAP && node->count == 1 ? node->first : NULL;
+}
+
+static const Node *child_named(const Node *node, const char *name, size_t length, Arena *arena) {
+    const Node *child = NULL;
+    if (node->type == NODE_LIST) {
+        child = node->first;
+        for (int i = atoi(name); i > 0 && child; i--) child = child->next;
+    } else if (node->type == NODE_MAP) {
+        child = node_find(node, arena_format(arena, "%.*s", (int)length, name));
+    }
+    return child;
+}
+
+/* Where a setting stands, or the innermost section that would hold it. */
+static Mark setting_mark(const Node *root, const char *path, Arena *arena) {
+    const Node *node = root;
+    while (*path) {
+        size_t length = strcspn(path, ".");
+        const Node *child = child_named(node, path, length, arena), *inner = inner_map(node);
+        if (!child && inner) child = child_named(inner, path, length, arena);
+        if (!child) break;
+        node = child;
+        path += length + (path[length] == '.');
+    }
+    return node->mark;
+}
+
+void config_place(const ExperimentConfig *config, Error *err) {
+    if (err->code == ERROR_NONE || !err->setting[0] || !config->places) return;
+    Arena *arena = arena_new("place");
+    Mark mark = setting_mark(config->places, err->setting, arena);
+    if (mark.line) {
+        error_prefix(err, "%s:%d:%d", mark.file, mark.line, mark.column);
+    } else if (mark.file) {
+        error_prefix(err, "%s", mark.file);
+    }
+    err->setting[0] = '\0'; /* said */
+    arena_free(arena);
+}
+
+/* Where a mistake was reported already, this one is likely its consequence. */
+static void add_contradiction(const Node *root, const Error *err, Faults *faults) {
+    Mark mark = setting_mark(root, err->setting, faults->arena);
+    for (const Fault *f = faults->first; f; f = f->next)
+        if (f->mark.line && f->mark.line == mark.line && f->mark.column == mark.column) return;
+    faults_add(faults, mark, "%s", err->message);
+}
+
+/* What each setting alone does not show. Sections with an unknown kind were reported already. */
+static void check_sections(const ExperimentConfig *config, const Node *root, Faults *faults) {
+    Error optimizer = {0}, model = {0};
+    if (config->optimizer.kind && !optimizer_check(&config->optimizer, &optimizer))
+        add_contradiction(root, &optimizer, faults);
+    if (config->model.kind && !models_check(&config->model, faults->arena, &model))
+        add_contradiction(root, &model, faults);
+}
+
 static bool resolve(Node *root, const char *name, int override_count, char *const *overrides,
                     Arena *arena, Faults *faults, ExperimentConfig *config, Error *err) {
     for (int i = 0; i < override_count; i++)
         override_apply(experiment_fields, root, overrides[i], i + 1, arena, faults);
-    *config = (ExperimentConfig){0};
+    *config = (ExperimentConfig){.places = root};
     fields_read(experiment_fields, root, root->mark, config, arena, faults);
-    TRY(report_faults(faults, name, err));
-    if (!optimizer_check(&config->optimizer, err)) {
-        error_prefix(err, "%s: optimizer", name);
-        return false;
-    }
-    return true;
+    check_sections(config, root, faults);
+    return report_faults(faults, name, err);
 }
 
 bool config_read(const char *path, int override_count, char *const *overrides, Arena *arena,

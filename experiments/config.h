@@ -22,12 +22,18 @@ typedef struct ExperimentConfig {
     QatConfig quant;
     Variant optimizer, schedule;
     TrainConfig train;
+    const Node *places; /* where every setting was given */
 } ExperimentConfig;
 
 extern const Field experiment_fields[];
 
+/* Puts "file:line:column: " before a failure that blames a setting (core/error.h). For mistakes
+ * that only show once the data are known. */
+void config_place(const ExperimentConfig *config, Error *err);
+
 /* Reads `path`, applies the overrides, checks everything. Every fault is logged as
- * "file:line:column: what", and the error then only tells how many there were. */
+ * "file:line:column: what", settings that contradict each other too, and the error then only tells
+ * how many there were. */
 bool config_read(const char *path, int override_count, char *const *overrides, Arena *arena,
                  ExperimentConfig *config, Error *err);
 

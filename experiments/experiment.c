@@ -5,11 +5,7 @@
 #include "experiments/models.h"
 #include "experiments/run.h"
 
-bool experiment_open(const ExperimentConfig *config, Arena *config_arena, Experiment *e,
-                     Error *err) {
-    *e = (Experiment){.config = *config, .arena = arena_new("model and data")};
-    e->config_text = config_write(config, config_arena);
-    e->fixed_text = config_write_fixed(config, config_arena);
+static bool open_parts(const ExperimentConfig *config, Experiment *e, Error *err) {
     uint64_t seed = (uint64_t)config->seed;
     TRY(loader_open(config->data, seed, e->arena, &e->loader, err));
     TRY(parallel_init(0, err));
@@ -21,6 +17,16 @@ bool experiment_open(const ExperimentConfig *config, Arena *config_arena, Experi
     e->tape = tape_new(e->arena);
     e->tape->seed = seed;
     return true;
+}
+
+bool experiment_open(const ExperimentConfig *config, Arena *config_arena, Experiment *e,
+                     Error *err) {
+    *e = (Experiment){.config = *config, .arena = arena_new("model and data")};
+    e->config_text = config_write(config, config_arena);
+    e->fixed_text = config_write_fixed(config, config_arena);
+    if (open_parts(config, e, err)) return true;
+    config_place(config, err);
+    return false;
 }
 
 void experiment_close(Experiment *e) {

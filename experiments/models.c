@@ -9,6 +9,13 @@ static const Kind *const kinds[] = {
 };
 const KindTable model_kinds = {"model", kinds, sizeof kinds / sizeof *kinds};
 
+bool models_check(const Variant *choice, Arena *arena, Error *err) {
+    enum { ANY_CLASSES = 10 }; /* no model's settings depend on their number */
+    List layers;
+    return ((const ModelKind *)choice->kind)
+        ->layers(choice->config, ANY_CLASSES, arena, &layers, err);
+}
+
 bool models_build(const Variant *choice, Shape input, int64_t classes, uint64_t seed, Arena *arena,
                   Model **out, Error *err) {
     const ModelKind *row = (const ModelKind *)choice->kind;
@@ -16,7 +23,7 @@ bool models_build(const Variant *choice, Shape input, int64_t classes, uint64_t 
     TRY(row->layers(choice->config, classes, arena, &layers, err));
     if (!model_new(&layers, input, seed, arena, out, err)) {
         error_prefix(err, "model '%s'", row->kind.name);
-        return false;
+        return error_blame(err, "model");
     }
     Shape logits = (*out)->output;
     char text[SHAPE_TEXT_BYTES];
@@ -24,7 +31,8 @@ bool models_build(const Variant *choice, Shape input, int64_t classes, uint64_t 
         return FAIL(err, ERROR_INPUT,
                     "model: the last layer gives %s for one sample, but the data have %ld classes; "
                     "end with a linear layer of %ld units",
-                    shape_text(logits, text), (long)classes, (long)classes);
+                    shape_text(logits, text), (long)classes, (long)classes) ||
+               error_blame(err, "model");
     return true;
 }
 

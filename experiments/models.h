@@ -17,6 +17,9 @@ typedef struct ModelKind {
 
 extern const KindTable model_kinds;
 
+/* What the settings alone show to be wrong, before the data and their sizes are known. */
+bool models_check(const Variant *choice, Arena *arena, Error *err);
+
 /* The network described by `choice`, for samples of shape `input`; its output must be [n, classes].
  */
 bool models_build(const Variant *choice, Shape input, int64_t classes, uint64_t seed, Arena *arena,

@@ -18,12 +18,14 @@ bool schedule_check_point(const char *name, double setting, int64_t total, Error
     if (setting != floor(setting))
         return FAIL(err, ERROR_INPUT,
                     "%s is %g, which is neither a fraction below 1 nor a whole number of steps",
-                    name, setting);
+                    name, setting) ||
+               error_blame(err, "%s", name);
     if (setting >= (double)total)
         return FAIL(err, ERROR_INPUT,
                     "%s is %.0f steps, but the training has only %lld; give a smaller number, or a "
                     "fraction below 1",
-                    name, setting, (long long)total);
+                    name, setting, (long long)total) ||
+               error_blame(err, "%s", name);
     return true;
 }
 

@@ -104,24 +104,30 @@ static bool fail_word(const Qat *qat, int rule, const char *word, Error *err) {
     if (near)
         return FAIL(err, ERROR_INPUT,
                     "quant.rules.%d: no layer with weights matches '%s'; did you mean '%s'?", rule,
-                    word, near);
+                    word, near) ||
+               error_blame(err, "quant.rules.%d.layers", rule);
     return FAIL(err, ERROR_INPUT,
                 "quant.rules.%d: no layer with weights matches '%s'; the first is '%s'", rule, word,
-                qat->site_count ? names[0] : "(none)");
+                qat->site_count ? names[0] : "(none)") ||
+           error_blame(err, "quant.rules.%d.layers", rule);
 }
 
 /* A word that names nothing is a mistake in the config. */
 static bool check_rules(const Qat *qat, Error *err) {
     const QuantRule *rules = qat->config.rules.items;
     if (!bits_value(qat->config.bits))
-        return FAIL(err, ERROR_INPUT, "quant.bits has nothing to inherit from; give 2 to 8, or 32");
+        return FAIL(err, ERROR_INPUT,
+                    "quant.bits has nothing to inherit from; give 2 to 8, or 32") ||
+               error_blame(err, "quant.bits");
     for (int i = 0; i < qat->config.rules.count; i++) {
         const char *rest = rules[i].layers;
         char word[WORD_BYTES];
         int words = 0;
         for (; next_word(&rest, word); words++)
             if (!word_is_used(qat, word)) return fail_word(qat, i, word, err);
-        if (!words) return FAIL(err, ERROR_INPUT, "quant.rules.%d: layers names nothing", i);
+        if (!words)
+            return FAIL(err, ERROR_INPUT, "quant.rules.%d: layers names nothing", i) ||
+                   error_blame(err, "quant.rules.%d.layers", i);
     }
     return true;
 }
@@ -180,7 +186,8 @@ static bool edge_find(Search *s, Var *x, int bits, Edge **out) {
     Shape sample = x->value.shape;
     sample.dim[0] = 1;
     *out = edge;
-    return quant_new(qat->model, name, false, sample, &spec, &qat->phase, &edge->quant, s->err);
+    return quant_new(qat->model, name, false, sample, &spec, &qat->phase, &edge->quant, s->err) ||
+           error_blame(s->err, "quant.activations");
 }
 
 static int count_readers(const Tape *t, const Var *v) {
@@ -235,8 +242,9 @@ static Module *sole_norm(const Search *s, const Module *module) {
 static bool quantize_weight(Search *s, WeightSite *site, int bits) {
     if (bits == BITS_FLOAT) return true;
     QuantSpec spec = spec_of(&s->qat->config.weights, qat_weight_granularities, bits, true);
-    TRY(quant_new(s->qat->model, site->weight->name, true, site->weight->value.shape, &spec,
-                  &s->qat->phase, &site->quant, s->err));
+    if (!quant_new(s->qat->model, site->weight->name, true, site->weight->value.shape, &spec,
+                   &s->qat->phase, &site->quant, s->err))
+        return error_blame(s->err, "quant.weights");
     View view = {quant_view, site->quant};
     site->norm = sole_norm(s, site->module);
     if (site->norm) {

@@ -57,6 +57,48 @@ static void test_all_mistakes_in_one_pass(void **state) {
     assert_false(file_exists("bad"));
 }
 
+/* ---- Settings that are right alone but not together ---- */
+
+static void test_contradictions_are_placed_in_the_same_pass(void **state) {
+    (void)state;
+    text_file("both.yaml", "model:\n"
+                           "  resnet: {depth: 9, widths: [4, 4, 4]}\n"
+                           "data: {kind: idx, path: /nowhere, bach: 4}\n"
+                           "optimizer:\n"
+                           "  kind: sgd\n"
+                           "  momentum: 0\n"
+                           "  nesterov: true\n");
+    Result result = run(2, "train both.yaml --out both");
+    assert_has(result.err, "both.yaml:2:19: model.depth must be 6 n + 2");
+    assert_has(result.err, "both.yaml:3:35: unknown setting 'bach'");
+    assert_has(result.err, "both.yaml:7:13: optimizer.nesterov needs optimizer.momentum above 0");
+    assert_has(result.err, "both.yaml: 3 mistakes");
+    assert_lacks(result.err, "'/nowhere'");
+}
+
+/* What only shows when the model is built for the data has its place too. */
+static void test_mistakes_that_the_data_show_are_placed(void **state) {
+    (void)state;
+    text_file("late.yaml", MLP "quant:\n"
+                               "  bits: 4\n"
+                               "  rules:\n"
+                               "    - {layers: first, bits: 8}\n"
+                               "    - {bits: 8, layers: 'last, nosuch*'}\n");
+    const Result rule = run(2, "train late.yaml --out late");
+    assert_has(rule.err, "late.yaml:");
+    assert_has(rule.err, ":25: quant.rules.1: no layer with weights matches 'nosuch*'");
+    text_file("warm.yaml", "schedule:\n"
+                           "  cosine: {warmup: 1000}\n" MLP);
+    assert_has(run(2, "train warm.yaml --out late").err,
+               "warm.yaml:2:20: schedule.warmup is 1000 steps");
+    assert_has(run(2, "train late.yaml --out late quant.rules=[] schedule.warmup=1.5").err,
+               "command line: schedule.warmup=1.5: schedule.warmup is 1.5");
+    assert_has(
+        run(2, "train late.yaml --out late quant.rules.1.layers=classes train.init=gone").err,
+        "command line: train.init=gone: ");
+    assert_false(file_exists("late"));
+}
+
 /* ---- One mistake each ---- */
 
 typedef struct Mistake {
@@ -253,6 +295,8 @@ static void test_shipped_configurations(void **state) {
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_all_mistakes_in_one_pass),
+        cmocka_unit_test(test_contradictions_are_placed_in_the_same_pass),
+        cmocka_unit_test(test_mistakes_that_the_data_show_are_placed),
         cmocka_unit_test(test_settings_that_do_not_fit),
         cmocka_unit_test(test_files_that_are_no_configuration),
         cmocka_unit_test(test_data_files),

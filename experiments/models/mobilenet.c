@@ -22,7 +22,8 @@ static bool layers(const void *config, int64_t classes, Arena *arena, List *out,
         return FAIL(err, ERROR_INPUT,
                     "model.widths has %d numbers and model.strides %d; "
                     "they need one per block",
-                    c->widths.count, c->strides.count);
+                    c->widths.count, c->strides.count) ||
+               error_blame(err, "model.strides");
     LayerList l = {.arena = arena};
     layer_list_conv(&l, "stem", c->stem, 3, 1);
     layer_list_norm(&l, "stem_norm");

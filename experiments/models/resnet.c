@@ -46,10 +46,12 @@ static bool layers(const void *config, int64_t classes, Arena *arena, List *out,
     if ((c->depth - 2) % 6)
         return FAIL(err, ERROR_INPUT,
                     "model.depth must be 6 n + 2 (8, 14, 20, 26, 32, ...), not %ld",
-                    (long)c->depth);
+                    (long)c->depth) ||
+               error_blame(err, "model.depth");
     if (c->widths.count != 3)
         return FAIL(err, ERROR_INPUT, "model.widths needs three numbers, one per stage, not %d",
-                    c->widths.count);
+                    c->widths.count) ||
+               error_blame(err, "model.widths");
     const int64_t *widths = c->widths.items;
     LayerList l = {.arena = arena};
     layer_list_conv(&l, "stem", widths[0], 3, 1);

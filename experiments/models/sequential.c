@@ -14,7 +14,8 @@ static bool layers(const void *config, int64_t classes, Arena *arena, List *out,
     (void)classes;
     (void)arena;
     const Config *c = config;
-    if (!c->layers.count) return FAIL(err, ERROR_INPUT, "model.layers is empty");
+    if (!c->layers.count)
+        return FAIL(err, ERROR_INPUT, "model.layers is empty") || error_blame(err, "model.layers");
     *out = c->layers;
     return true;
 }

@@ -25,7 +25,8 @@ static bool sgd_check(const void *config, Error *err) {
     if (sgd->nesterov && !(sgd->momentum > 0))
         return FAIL(err, ERROR_INPUT,
                     "optimizer.nesterov needs optimizer.momentum above 0; set it, or set "
-                    "nesterov: false");
+                    "nesterov: false") ||
+               error_blame(err, "optimizer.nesterov");
     return true;
 }
 
