@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "autograd/ops.h"
+#include "autograd/plan.h"
 
 Tape *tape_new(Arena *owner) {
     Tape *t = arena_new_array(owner, Tape, 1);
@@ -17,7 +18,9 @@ Tape *tape_new(Arena *owner) {
 void tape_free(Tape *t) {
     if (!t) return;
     arena_free(t->arena);
-    t->arena = NULL;
+    arena_free(t->plan_arena);
+    t->arena = t->plan_arena = NULL;
+    t->plan = t->last_plan = NULL;
 }
 
 /* Unique over all tapes, so that what is cached for one record is never taken for another's. */
@@ -31,6 +34,7 @@ void tape_begin(Tape *t, bool is_training) {
     t->is_training = is_training;
     t->scope = "";
     t->generation = ++generations;
+    t->plan = NULL;
 }
 
 static Var *var_new(Tape *t) {
@@ -76,6 +80,28 @@ static void run_forward(Tape *t, Var *v) {
     v->op->forward(t, v);
 }
 
+static void describe_scales(Tape *t, Var *v) {
+    if (v->op->flags & OP_ALIASES) v->value.scales = v->in[0]->value.scales;
+    if (v->op->describe) v->value.scales = v->op->describe(t, v);
+}
+
+static const PlanSlot *slot_of(const Tape *t, const Var *v) {
+    assert(v->index < t->plan->count);
+    const PlanSlot *slot = &t->plan->slots[v->index];
+    assert(slot->op == v->op && shape_equal(slot->shape, v->value.shape));
+    return slot;
+}
+
+static float *value_memory(Tape *t, const Var *v) {
+    if (t->plan) return (float *)(void *)(t->planned + slot_of(t, v)->value.offset);
+    return tape_alloc(t, checked_mul(sizeof(float), (size_t)var_count(v)));
+}
+
+static float *grad_memory(Tape *t, const Var *v) {
+    if (t->plan) return (float *)(void *)(t->planned + slot_of(t, v)->grad.offset);
+    return tape_alloc(t, checked_mul(sizeof(float), (size_t)var_count(v)));
+}
+
 Var *tape_record(Tape *t, const Op *op, int in_count, Var *const *in, const void *attr,
                  size_t attr_bytes) {
     assert(in_count > 0 && in_count <= OP_INPUTS_MAX && in[0]);
@@ -99,11 +125,34 @@ Var *tape_record(Tape *t, const Op *op, int in_count, Var *const *in, const void
         error_prefix(&t->error, "%s%s%s", t->scope, *t->scope ? ": " : "", op->name);
         return v;
     }
-    if (t->is_dry) return v;
-    if (!(op->flags & OP_ALIASES))
-        v->value.data = tape_alloc(t, checked_mul(sizeof(float), (size_t)var_count(v)));
+    if (t->is_dry) {
+        describe_scales(t, v);
+        return v;
+    }
+    if (!(op->flags & OP_ALIASES)) v->value.data = value_memory(t, v);
     run_forward(t, v);
     return v;
+}
+
+/* The plan of the dry record, made anew only where it is not the last one. */
+static Plan *plan_for(Tape *t, const Var *root) {
+    if (t->last_plan && t->last_plan->signature == plan_signature(t, root)) return t->last_plan;
+    if (!t->plan_arena) t->plan_arena = arena_new("plan");
+    arena_reset(t->plan_arena);
+    return t->last_plan = plan_new(t, root, t->plan_arena);
+}
+
+Var *tape_run(Tape *t, bool is_training, TapeBuild *build, void *context) {
+    tape_begin(t, is_training);
+    t->is_dry = true;
+    const Var *root = build(context, t);
+    t->is_dry = false;
+    if (t->error.code != ERROR_NONE) return t->vars[root->index];
+    Plan *plan = plan_for(t, root);
+    tape_begin(t, is_training);
+    t->plan = plan;
+    t->planned = tape_alloc(t, plan->bytes);
+    return build(context, t);
 }
 
 void *tape_alloc(Tape *t, size_t bytes) {
@@ -113,7 +162,7 @@ void *tape_alloc(Tape *t, size_t bytes) {
 float *tape_grad(Tape *t, Var *in, float *beta) {
     *beta = 0;
     if (!in || !in->needs_grad) return NULL;
-    if (!in->grad) in->grad = tape_alloc(t, checked_mul(sizeof(float), (size_t)var_count(in)));
+    if (!in->grad) in->grad = grad_memory(t, in);
     *beta = *in->has_grad ? 1.0f : 0.0f;
     *in->has_grad = true;
     return in->grad;

@@ -43,6 +43,8 @@ typedef enum OpFlags {
     OP_IS_NONNEGATIVE = 2, /* the output is never below 0, so it quantizes unsigned */
     OP_KEEPS_SIGN = 4,     /* the output is below 0 only if an input is */
     OP_ALIASES = 8,        /* the output shares the data (and scales) of input 0: reshape */
+    OP_SPARES_OUTPUT = 16, /* backward does not read v->value: its memory may be used again */
+    OP_SPARES_INPUTS = 32, /* backward does not read the values of inputs */
 } OpFlags;
 
 struct Op {
@@ -58,6 +60,9 @@ struct Op {
     /* Small instances on fresh leaves (tape_sample_leaf), which tests check against finite
      * differences; NULL when `which` is past the last. Values keep clear of kinks and ties. */
     Var *(*sample)(Tape *t, int which);
+    /* The geometry of the scales of an output that will hold levels, or NULL where it will hold
+     * values; forward sets the scales themselves. Called in dry runs. NULL: always values. */
+    const Scales *(*describe)(Tape *t, Var *v);
 };
 
 struct Tape {
@@ -76,6 +81,10 @@ struct Tape {
     const char *scope;
     Var **vars;
     int count, capacity;
+    struct Plan *plan; /* where this record's buffers lie (autograd/plan.h); NULL: each apart */
+    unsigned char *planned; /* the block that they share */
+    struct Plan *last_plan; /* kept, because the next record is likely the same */
+    Arena *plan_arena;
 };
 
 Tape *tape_new(Arena *owner); /* the tape struct lives in `owner`, its step arena is its own */
@@ -83,6 +92,16 @@ void tape_free(Tape *t);      /* frees the step arena */
 
 /* Starts a new record: forgets all Vars, resets the arena. Flags other than those given stay. */
 void tape_begin(Tape *t, bool is_training);
+
+/* What a model does on a tape: records, and returns the result (a loss, or logits). Called twice by
+ * tape_run, so it must record the same both times. */
+typedef Var *TapeBuild(void *context, Tape *t);
+
+/* Records `build` in as little memory as its lifetimes allow: a dry run finds them. In between,
+ * nothing but the result and what backward reads keeps its value. For a training step or an
+ * evaluation; whoever wants to look at every value records after tape_begin alone. Errors as
+ * ever in t->error; the result is then of no use. */
+Var *tape_run(Tape *t, bool is_training, TapeBuild *build, void *context);
 
 /* A leaf. `grad` is where its gradient goes (NULL: it needs none) and `has_grad` says whether that
  * holds something already (set by backward; cleared by whoever starts a new sum). */

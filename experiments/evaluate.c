@@ -12,17 +12,33 @@ static int64_t argmax(const float *x, int64_t count) {
     return best;
 }
 
-/* Logits of one batch on a tape of its own record. */
+typedef struct Question {
+    Experiment *e;
+    const Batch *batch;
+    Var *logits, *loss;
+} Question;
+
+static Var *record_logits(void *context, Tape *t) {
+    Question *q = context;
+    Model *model = q->e->model;
+    const Batch *batch = q->batch;
+    Tensor images = {
+        .dtype = DTYPE_F32,
+        .shape = SHAPE(batch->count, model->input.dim[0], model->input.dim[1], model->input.dim[2]),
+        .data = (void *)batch->images};
+    Var *x = tape_constant(t, images);
+    q->logits = model_forward(model, t, x);
+    q->loss = op_cross_entropy(t, q->logits, batch->labels, 0); /* last, so nothing follows it */
+    return q->logits;
+}
+
+/* One batch on a tape of its own record, of which every value stays. */
 static Var *forward(Experiment *e, Tape *t, const Batch *batch, bool is_float) {
-    Shape input = e->model->input;
     t->needs_grad = false;
     t->is_float = is_float;
     tape_begin(t, false);
-    Tensor images = {.dtype = DTYPE_F32,
-                     .shape = SHAPE(batch->count, input.dim[0], input.dim[1], input.dim[2]),
-                     .data = (void *)batch->images};
-    Var *x = tape_constant(t, images);
-    return model_forward(e->model, t, x);
+    Question question = {.e = e, .batch = batch};
+    return record_logits(&question, t);
 }
 
 static bool check_finite(const Tape *t, const Var *logits, Error *err) {
@@ -55,14 +71,19 @@ bool evaluate(Experiment *e, LoaderSplit split, bool is_float, Evaluation *out, 
     double loss_sum = 0;
     bool ok = true;
     out->rows = 0;
+    t->needs_grad = false;
+    t->is_float = is_float;
     for (int64_t i = 0; ok && i < batches; i++) {
         Batch batch = loader_batch(e->loader, split, 0, i);
-        Var *logits = forward(e, t, &batch, is_float);
-        Var *loss = op_cross_entropy(t, logits, batch.labels, 0);
-        ok = check_finite(t, logits, err);
+        Question q = {.e = e, .batch = &batch};
+        tape_run(t, false, record_logits, &q);
+        /* To name the layer, the batch is seen once more, and this time every value stays. */
+        if (t->error.code == ERROR_NONE && !var_is_finite(q.logits))
+            q.logits = forward(e, t, &batch, is_float);
+        ok = check_finite(t, q.logits, err);
         if (!ok) break;
-        count_batch(var_f32(logits), &batch, classes, out->rows, out, &correct);
-        loss_sum += (double)var_f32(loss)[0] * (double)batch.count;
+        count_batch(var_f32(q.logits), &batch, classes, out->rows, out, &correct);
+        loss_sum += (double)var_f32(q.loss)[0] * (double)batch.count;
         out->rows += batch.count;
     }
     t->needs_grad = true;

@@ -44,7 +44,31 @@ int64_t trainer_total_steps(const Experiment *e) {
 
 /* ---- One step ---- */
 
-static bool fail_nonfinite(const Tape *t, int64_t step, Error *err) {
+/* One micro-batch, as it is recorded. */
+typedef struct Lesson {
+    Experiment *e;
+    Batch batch;
+} Lesson;
+
+static Var *record_loss(void *context, Tape *t) {
+    const Lesson *lesson = context;
+    const Model *model = lesson->e->model;
+    const Batch *batch = &lesson->batch;
+    Tensor images = {
+        .dtype = DTYPE_F32,
+        .shape = SHAPE(batch->count, model->input.dim[0], model->input.dim[1], model->input.dim[2]),
+        .data = (void *)batch->images};
+    Var *x = tape_constant(t, images);
+    Var *logits = model_forward(lesson->e->model, t, x);
+    double smoothing = lesson->e->config.train.label_smoothing;
+    return op_cross_entropy(t, logits, batch->labels, (float)smoothing);
+}
+
+/* To name the layer, the batch is seen once more, and this time every value stays. */
+static bool fail_nonfinite(Lesson *lesson, int64_t step, Error *err) {
+    Tape *t = lesson->e->tape;
+    tape_begin(t, true);
+    record_loss(lesson, t);
     const Var *bad = tape_find_nonfinite(t);
     return FAIL(
         err, ERROR_NUMERIC,
@@ -56,30 +80,38 @@ static bool fail_nonfinite(const Tape *t, int64_t step, Error *err) {
                        : "the loss");
 }
 
+static Lesson lesson_at(Experiment *e, int64_t step, int64_t micro) {
+    int64_t accumulate = e->config.train.accumulate, per_epoch = trainer_epoch_steps(e);
+    int64_t index = (step % per_epoch) * accumulate + micro;
+    e->tape->step = (uint64_t)(step * accumulate + micro);
+    return (Lesson){e, loader_batch(e->loader, LOADER_TRAIN, step / per_epoch, index)};
+}
+
 static bool micro_batch(Experiment *e, int64_t step, int64_t micro, double *loss, Error *err) {
-    const TrainConfig *c = &e->config.train;
-    int64_t epoch = step / trainer_epoch_steps(e);
-    int64_t index = (step % trainer_epoch_steps(e)) * c->accumulate + micro;
-    Batch batch = loader_batch(e->loader, LOADER_TRAIN, epoch, index);
-    Shape input = e->model->input;
     Tape *t = e->tape;
-    tape_begin(t, true);
-    t->step = (uint64_t)(step * c->accumulate + micro);
-    Tensor images = {.dtype = DTYPE_F32,
-                     .shape = SHAPE(batch.count, input.dim[0], input.dim[1], input.dim[2]),
-                     .data = (void *)batch.images};
-    Var *x = tape_constant(t, images);
-    Var *logits = model_forward(e->model, t, x);
-    Var *mean = op_cross_entropy(t, logits, batch.labels, (float)c->label_smoothing);
+    double share = 1.0 / (double)e->config.train.accumulate;
+    Lesson lesson = lesson_at(e, step, micro);
+    Var *mean = tape_run(t, true, record_loss, &lesson);
     if (t->error.code != ERROR_NONE) {
         *err = t->error;
         return false;
     }
     float value = var_f32(mean)[0];
-    if (!isfinite(value)) return fail_nonfinite(t, step, err);
-    *loss += (double)value / (double)c->accumulate;
-    tape_backward(t, mean, 1.0f / (float)c->accumulate);
+    if (!isfinite(value)) return fail_nonfinite(&lesson, step, err);
+    *loss += (double)value * share;
+    tape_backward(t, mean, (float)share);
     return true;
+}
+
+/* The layer where gradients of the step's last batch are first not finite, or NULL. */
+static const char *overflowing_layer(Experiment *e, int64_t step) {
+    Tape *t = e->tape;
+    Lesson lesson = lesson_at(e, step, e->config.train.accumulate - 1);
+    tape_begin(t, true);
+    Var *loss = record_loss(&lesson, t);
+    tape_backward(t, loss, 1.0f / (float)e->config.train.accumulate);
+    const Var *bad = tape_find_nonfinite_grad(t);
+    return bad ? bad->scope : NULL;
 }
 
 bool trainer_step(Experiment *e, int64_t step, double *loss, Error *err) {
@@ -91,9 +123,9 @@ bool trainer_step(Experiment *e, int64_t step, double *loss, Error *err) {
         TRY(micro_batch(e, step, micro, loss, err));
     double factor = schedule_factor(&e->config.schedule, step, total);
     if (optimizer_step(e->optimizer, factor, err)) return true;
-    const Var *bad = tape_find_nonfinite_grad(e->tape);
-    error_prefix(err, "step %ld%s%s", (long)step + 1, bad ? ": gradients overflow in " : "",
-                 bad ? bad->scope : "");
+    const char *layer = overflowing_layer(e, step);
+    error_prefix(err, "step %ld%s%s", (long)step + 1, layer ? ": gradients overflow in " : "",
+                 layer ? layer : "");
     return false;
 }
 

@@ -110,4 +110,6 @@ Var *op_avg_pool2d(Tape *t, Var *x, Pool2dAttr attr) {
     return tape_record(t, &op_row_avg_pool2d, 1, &x, &attr, sizeof attr);
 }
 
-const Op op_row_avg_pool2d = {"avg_pool2d", OP_KEEPS_SIGN, infer, forward, backward, sample};
+const Op op_row_avg_pool2d = {"avg_pool2d", OP_KEEPS_SIGN | OP_SPARES_INPUTS | OP_SPARES_OUTPUT,
+                              infer,        forward,
+                              backward,     sample};

@@ -126,4 +126,4 @@ Var *op_batch_norm(Tape *t, Var *x, Var *gamma, Var *beta, BatchNormAttr attr) {
     return tape_record(t, &op_row_batch_norm, 3, in, &attr, sizeof attr);
 }
 
-const Op op_row_batch_norm = {"batch_norm", 0, infer, forward, backward, sample};
+const Op op_row_batch_norm = {"batch_norm", OP_SPARES_OUTPUT, infer, forward, backward, sample};

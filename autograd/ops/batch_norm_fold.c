@@ -106,4 +106,5 @@ Var *op_batch_norm_fold(Tape *t, Var *w, Var *gamma, BatchNormAttr attr) {
     return tape_record(t, &op_row_batch_norm_fold, 2, in, &attr, sizeof attr);
 }
 
-const Op op_row_batch_norm_fold = {"batch_norm_fold", 0, infer, forward, backward, sample};
+const Op op_row_batch_norm_fold = {"batch_norm_fold", OP_SPARES_OUTPUT, infer,
+                                   forward,           backward,         sample};

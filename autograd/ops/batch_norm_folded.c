@@ -216,4 +216,5 @@ Var *op_batch_norm_folded(Tape *t, Var *x, Var *gamma, Var *beta, Var *bias, Bat
     return tape_record(t, &op_row_batch_norm_folded, 4, in, &attr, sizeof attr);
 }
 
-const Op op_row_batch_norm_folded = {"batch_norm_folded", 0, infer, forward, backward, sample};
+const Op op_row_batch_norm_folded = {
+    "batch_norm_folded", OP_SPARES_OUTPUT, infer, forward, backward, sample};

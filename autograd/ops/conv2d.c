@@ -109,4 +109,5 @@ Var *op_conv2d(Tape *t, Var *x, Var *w, Var *bias, Conv2dAttr attr) {
     return tape_record(t, &op_row_conv2d, 3, in, &attr, sizeof attr);
 }
 
-const Op op_row_conv2d = {"conv2d", OP_READS_LEVELS, infer, forward, backward, sample};
+const Op op_row_conv2d = {"conv2d", OP_READS_LEVELS | OP_SPARES_OUTPUT, infer, forward, backward,
+                          sample};

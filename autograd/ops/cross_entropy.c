@@ -109,6 +109,7 @@ Var *op_cross_entropy(Tape *t, Var *logits, const int32_t *labels, float smoothi
 
 const Op op_row_cross_entropy = {
     .name = "cross_entropy",
+    .flags = OP_SPARES_INPUTS | OP_SPARES_OUTPUT,
     .infer = cross_entropy_infer,
     .forward = cross_entropy_forward,
     .backward = cross_entropy_backward,

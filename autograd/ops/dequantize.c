@@ -47,4 +47,6 @@ Var *op_dequantize(Tape *t, Var *x) {
 }
 
 const Op op_row_dequantize = {
-    "dequantize", OP_READS_LEVELS | OP_KEEPS_SIGN, infer, forward, backward, sample};
+    "dequantize", OP_READS_LEVELS | OP_KEEPS_SIGN | OP_SPARES_INPUTS | OP_SPARES_OUTPUT,
+    infer,        forward,
+    backward,     sample};

@@ -80,7 +80,7 @@ Var *op_dropout(Tape *t, Var *x, float probability, uint32_t layer) {
 
 const Op op_row_dropout = {
     .name = "dropout",
-    .flags = OP_KEEPS_SIGN,
+    .flags = OP_KEEPS_SIGN | OP_SPARES_INPUTS | OP_SPARES_OUTPUT,
     .infer = dropout_infer,
     .forward = dropout_forward,
     .backward = dropout_backward,

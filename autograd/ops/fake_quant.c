@@ -91,6 +91,11 @@ static Saved *saved_new(Tape *t, const Var *v) {
     return saved;
 }
 
+static const Scales *describe(Tape *t, Var *v) {
+    Saved *saved = v->saved = saved_new(t, v);
+    return &saved->scales;
+}
+
 static void set_scales(const Var *v, Saved *saved) {
     const FakeQuantAttr *attr = v->attr;
     assert(!v->in[2] || attr->grid.step == 1);
@@ -418,4 +423,5 @@ Var *op_fake_quant(Tape *t, Var *x, Var *scale, Var *offset, FakeQuantAttr attr)
     return tape_record(t, &op_row_fake_quant, 3, in, &attr, sizeof attr);
 }
 
-const Op op_row_fake_quant = {"fake_quant", 0, infer, forward, backward, sample};
+const Op op_row_fake_quant = {"fake_quant", OP_SPARES_OUTPUT, infer,   forward,
+                              backward,     sample,           describe};

@@ -47,6 +47,7 @@ Var *op_gelu(Tape *t, Var *x) {
 
 const Op op_row_gelu = {
     .name = "gelu",
+    .flags = OP_SPARES_OUTPUT,
     .infer = elementwise_infer,
     .forward = gelu_forward,
     .backward = gelu_backward,

@@ -67,5 +67,9 @@ Var *op_global_avg_pool(Tape *t, Var *x) {
     return tape_record(t, &op_row_global_avg_pool, 1, &x, NULL, 0);
 }
 
-const Op op_row_global_avg_pool = {"global_avg_pool", OP_KEEPS_SIGN, infer,
-                                   forward,           backward,      sample};
+const Op op_row_global_avg_pool = {"global_avg_pool",
+                                   OP_KEEPS_SIGN | OP_SPARES_INPUTS | OP_SPARES_OUTPUT,
+                                   infer,
+                                   forward,
+                                   backward,
+                                   sample};

@@ -143,4 +143,4 @@ Var *op_layer_norm(Tape *t, Var *x, Var *gamma, Var *beta, float epsilon) {
     return tape_record(t, &op_row_layer_norm, 3, in, &attr, sizeof attr);
 }
 
-const Op op_row_layer_norm = {"layer_norm", 0, infer, forward, backward, sample};
+const Op op_row_layer_norm = {"layer_norm", OP_SPARES_OUTPUT, infer, forward, backward, sample};

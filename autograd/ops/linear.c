@@ -52,4 +52,5 @@ Var *op_linear(Tape *t, Var *x, Var *w, Var *bias) {
     return tape_record(t, &op_row_linear, 3, in, NULL, 0);
 }
 
-const Op op_row_linear = {"linear", OP_READS_LEVELS, infer, forward, backward, sample};
+const Op op_row_linear = {"linear", OP_READS_LEVELS | OP_SPARES_OUTPUT, infer, forward, backward,
+                          sample};

@@ -102,6 +102,15 @@ static const float *read_input(Tape *t, Var *v) {
     return values;
 }
 
+static const Scales *describe(Tape *t, Var *v) {
+    const Scales *in = v->in[0]->value.scales;
+    if (!in || in->count != 1) return NULL;
+    Scales *out = tape_alloc(t, sizeof *out);
+    *out = *in;
+    out->row_length = out->run_length = var_count(v);
+    return out;
+}
+
 static void forward(Tape *t, Var *v) {
     const Pool2dAttr *attr = v->attr;
     Shape in = v->in[0]->value.shape, out = v->value.shape;
@@ -178,4 +187,11 @@ Var *op_max_pool2d(Tape *t, Var *x, Pool2dAttr attr) {
 }
 
 const Op op_row_max_pool2d = {
-    "max_pool2d", OP_READS_LEVELS | OP_KEEPS_SIGN, infer, forward, backward, sample};
+    .name = "max_pool2d",
+    .flags = OP_READS_LEVELS | OP_KEEPS_SIGN | OP_SPARES_INPUTS | OP_SPARES_OUTPUT,
+    .infer = infer,
+    .forward = forward,
+    .backward = backward,
+    .sample = sample,
+    .describe = describe,
+};

@@ -22,7 +22,7 @@ Var *op_mean(Tape *t, Var *x, int axis) {
 
 const Op op_row_mean = {
     .name = "mean",
-    .flags = OP_KEEPS_SIGN,
+    .flags = OP_KEEPS_SIGN | OP_SPARES_INPUTS | OP_SPARES_OUTPUT,
     .infer = reduce_infer,
     .forward = mean_forward,
     .backward = mean_backward,

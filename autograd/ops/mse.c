@@ -55,6 +55,7 @@ Var *op_mse(Tape *t, Var *x, Var *target) {
 
 const Op op_row_mse = {
     .name = "mse",
+    .flags = OP_SPARES_OUTPUT,
     .infer = mse_infer,
     .forward = mse_forward,
     .backward = mse_backward,

@@ -39,7 +39,7 @@ Var *op_relu(Tape *t, Var *x) {
 
 const Op op_row_relu = {
     .name = "relu",
-    .flags = OP_IS_NONNEGATIVE,
+    .flags = OP_IS_NONNEGATIVE | OP_SPARES_INPUTS,
     .infer = elementwise_infer,
     .forward = relu_forward,
     .backward = relu_backward,

@@ -50,7 +50,7 @@ Var *op_relu6(Tape *t, Var *x) {
 
 const Op op_row_relu6 = {
     .name = "relu6",
-    .flags = OP_IS_NONNEGATIVE,
+    .flags = OP_IS_NONNEGATIVE | OP_SPARES_INPUTS,
     .infer = elementwise_infer,
     .forward = relu6_forward,
     .backward = relu6_backward,

@@ -34,6 +34,7 @@ Var *op_scale(Tape *t, Var *x, float factor) {
 
 const Op op_row_scale = {
     .name = "scale",
+    .flags = OP_SPARES_INPUTS | OP_SPARES_OUTPUT,
     .infer = elementwise_infer,
     .forward = scale_forward,
     .backward = scale_backward,

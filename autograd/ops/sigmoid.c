@@ -35,7 +35,7 @@ Var *op_sigmoid(Tape *t, Var *x) {
 
 const Op op_row_sigmoid = {
     .name = "sigmoid",
-    .flags = OP_IS_NONNEGATIVE,
+    .flags = OP_IS_NONNEGATIVE | OP_SPARES_INPUTS,
     .infer = elementwise_infer,
     .forward = sigmoid_forward,
     .backward = sigmoid_backward,

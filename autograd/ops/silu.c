@@ -43,6 +43,7 @@ Var *op_silu(Tape *t, Var *x) {
 
 const Op op_row_silu = {
     .name = "silu",
+    .flags = OP_SPARES_OUTPUT,
     .infer = elementwise_infer,
     .forward = silu_forward,
     .backward = silu_backward,

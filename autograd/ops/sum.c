@@ -22,7 +22,7 @@ Var *op_sum(Tape *t, Var *x, int axis) {
 
 const Op op_row_sum = {
     .name = "sum",
-    .flags = OP_KEEPS_SIGN,
+    .flags = OP_KEEPS_SIGN | OP_SPARES_INPUTS | OP_SPARES_OUTPUT,
     .infer = reduce_infer,
     .forward = sum_forward,
     .backward = sum_backward,

@@ -35,6 +35,7 @@ Var *op_tanh(Tape *t, Var *x) {
 
 const Op op_row_tanh = {
     .name = "tanh",
+    .flags = OP_SPARES_INPUTS,
     .infer = elementwise_infer,
     .forward = tanh_forward,
     .backward = tanh_backward,

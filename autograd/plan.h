@@ -1,0 +1,36 @@
+/* Where every buffer of a step lies: a shape-only run of the tape says when each value and each
+ * gradient is first written and last read, and buffers that never live at the same time share
+ * memory.
+ *
+ * Time counts the calls of a step: forward of Var i is i, its backward is 2 n - 1 - i. */
+#ifndef NIBBLE_AUTOGRAD_PLAN_H
+#define NIBBLE_AUTOGRAD_PLAN_H
+
+#include "autograd/tape.h"
+
+typedef struct PlanBuffer {
+    size_t bytes, offset; /* 0 bytes: there is no such buffer; the offset is into Plan.bytes */
+    int begin, end;       /* time, both inclusive */
+} PlanBuffer;
+
+typedef struct PlanSlot { /* of one Var */
+    const Op *op;
+    Shape shape;
+    PlanBuffer value, grad;
+} PlanSlot;
+
+typedef struct Plan {
+    PlanSlot *slots;
+    int count;
+    uint64_t signature;      /* of the record it was made for */
+    size_t bytes;            /* of the block that all buffers share */
+    size_t value_bytes_kept; /* values that live from forward to backward */
+} Plan;
+
+/* From a dry record whose result is `root`: its value is kept to the end. Memory from `arena`. */
+Plan *plan_new(const Tape *record, const Var *root, Arena *arena);
+
+/* Equal for records whose plans are equal. */
+uint64_t plan_signature(const Tape *record, const Var *root);
+
+#endif

@@ -1,0 +1,248 @@
+/* Planned memory: what ops say they spare is never read, buffers that live together lie apart, and
+ * a planned step has the bits of one that keeps everything. */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+
+#include <cmocka.h>
+#include <math.h>
+#include <string.h>
+
+#include "autograd/ops.h"
+#include "autograd/plan.h"
+#include "core/parallel.h"
+#include "experiments/trainer.h"
+
+static Arena *arena;
+static Tape *tape;
+
+static int set_up(void **state) {
+    (void)state;
+    Error err = {0};
+    arena = arena_new("test");
+    tape = tape_new(arena);
+    tape->seed = 5;
+    tape->step = 3;
+    return parallel_init(2, &err) ? 0 : -1;
+}
+
+static int tear_down(void **state) {
+    (void)state;
+    tape_free(tape);
+    arena_free(arena);
+    Error err = {0};
+    return parallel_init(0, &err) ? 0 : -1;
+}
+
+/* ---- What backward spares ---- */
+
+static void poison(Var *v) {
+    if (!v->value.data) return;
+    for (int64_t i = 0; i < var_count(v); i++) ((float *)v->value.data)[i] = NAN;
+}
+
+/* sum w y backward; `spoils` overwrites what the op's flags say is not read any more. */
+static Var *run_sample(const Op *op, int which, bool spoils) {
+    tape_begin(tape, true);
+    Var *out = op->sample(tape, which);
+    if (!out) return NULL;
+    int recorded = tape->count;
+    Tensor weight = tensor_new(tape->arena, DTYPE_F32, out->value.shape);
+    random_fill_uniform((RandomKey){.seed = 2, .stream = RANDOM_TEST}, 0.5f, 1, var_count(out),
+                        weight.data);
+    Var *constant = tape_constant(tape, weight);
+    Var *weighted = op_mul(tape, out, constant);
+    Var *loss = op_sum(tape, weighted, -1);
+    for (int i = 0; spoils && i < recorded; i++) {
+        Var *v = tape->vars[i];
+        if (v->op != op) continue;
+        if (op->flags & OP_SPARES_OUTPUT) poison(v);
+        for (int j = 0; j < v->in_count && op->flags & OP_SPARES_INPUTS; j++)
+            if (v->in[j] && !(op->flags & OP_ALIASES)) poison(v->in[j]);
+    }
+    tape_backward(tape, loss, 1);
+    return out;
+}
+
+static void test_what_is_spared_is_not_read(void **state) {
+    (void)state;
+    for (int r = 0; r < op_row_count; r++)
+        for (int which = 0; run_sample(op_rows[r], which, false); which++) {
+            int count = tape->count;
+            float **grads = arena_new_array(arena, float *, count);
+            for (int i = 0; i < count; i++) {
+                const Var *v = tape->vars[i];
+                if (v->op || !v->needs_grad || !*v->has_grad) continue;
+                grads[i] = arena_new_array(arena, float, var_count(v));
+                memcpy(grads[i], v->grad, sizeof(float) * (size_t)var_count(v));
+            }
+            run_sample(op_rows[r], which, true);
+            for (int i = 0; i < count; i++) {
+                const Var *v = tape->vars[i];
+                if (grads[i] && memcmp(grads[i], v->grad, sizeof(float) * (size_t)var_count(v)))
+                    fail_msg("%s, sample %d, reads what it spares", op_rows[r]->name, which);
+            }
+        }
+}
+
+/* ---- Whole networks ---- */
+
+#define IMAGES                                                                                     \
+    "data: {kind: synthetic, height: 12, width: 12, channels: 3, classes: 4, train: 96, "          \
+    "test: 20, validation: 32, batch: 16, augment: {crop_padding: 1, flip: true}}\n"
+
+static const char *const networks[] = {
+    "model: {kind: mlp, widths: [30, 20], dropout: 0.2}\n" IMAGES,
+    "model: {kind: cnn, widths: [8, 12], hidden: 24, dropout: 0.2}\n" IMAGES,
+    "model: {kind: cnn, widths: [8, 12], hidden: 24}\n" IMAGES
+    "quant: {bits: 4, rules: [{layers: 'first, last', bits: 8}]}\n",
+    "model: {kind: resnet, depth: 8, widths: [8, 12, 16]}\n" IMAGES "quant: {bits: 3}\n",
+    "model: {kind: resnet, depth: 8, widths: [8, 12, 16]}\n" IMAGES
+    "quant: {bits: 8, activations: {quantizer: ema, affine: true}, freeze_batch_norm: 2}\n",
+    "model: {kind: mobilenet, stem: 8, widths: [8, 16], strides: [1, 2]}\n" IMAGES
+    "quant: {bits: 4, start: 2, weights: {quantizer: dorefa, granularity: tensor}}\n",
+};
+
+static void open_network(const char *text, Arena *config_arena, Experiment *e) {
+    Error err = {0};
+    ExperimentConfig config;
+    if (!config_read_text(text, "test", 0, NULL, config_arena, &config, &err) ||
+        !experiment_open(&config, config_arena, e, &err))
+        fail_msg("%s", err.message);
+}
+
+typedef struct Batched {
+    Experiment *e;
+    Batch batch;
+} Batched;
+
+static Var *record(void *context, Tape *t) {
+    Batched *b = context;
+    Shape in = b->e->model->input;
+    Tensor images = {.dtype = DTYPE_F32,
+                     .shape = SHAPE(b->batch.count, in.dim[0], in.dim[1], in.dim[2]),
+                     .data = (void *)(uintptr_t)b->batch.images};
+    Var *x = tape_constant(t, images);
+    Var *logits = model_forward(b->e->model, t, x);
+    return op_cross_entropy(t, logits, b->batch.labels, 0.1f);
+}
+
+/* The gradients of every parameter in turn. */
+static float *gradients(const Model *model, int64_t *count) {
+    *count = 0;
+    for (int i = 0; i < model->param_count; i++)
+        if (model->params[i]->grad) *count += tensor_count(&model->params[i]->value);
+    float *all = arena_new_array(arena, float, *count), *to = all;
+    for (int i = 0; i < model->param_count; i++) {
+        const Param *p = model->params[i];
+        int64_t size = tensor_count(&p->value);
+        if (!p->grad) continue;
+        if (p->has_grad) memcpy(to, p->grad, sizeof *to * (size_t)size);
+        to += size;
+    }
+    return all;
+}
+
+/* Two experiments see the same batches, one with a plan and one without. */
+static void test_a_plan_changes_no_bit(void **state) {
+    (void)state;
+    for (size_t n = 0; n < sizeof networks / sizeof *networks; n++) {
+        Experiment e[2];
+        Arena *configs = arena_new("configs");
+        for (int i = 0; i < 2; i++) open_network(networks[n], configs, &e[i]);
+        for (int64_t step = 0; step < 4; step++) {
+            float *grads[2], losses[2];
+            int64_t count = 0;
+            for (int i = 0; i < 2; i++) {
+                Batched b = {&e[i], loader_batch(e[i].loader, LOADER_TRAIN, 0, step)};
+                Tape *t = e[i].tape;
+                t->step = (uint64_t)step;
+                qat_set_step(e[i].qat, step, 6);
+                model_clear_grads(e[i].model);
+                if (!i) tape_begin(t, true);
+                Var *loss = i ? tape_run(t, true, record, &b) : record(&b, t);
+                assert_int_equal(t->error.code, ERROR_NONE);
+                losses[i] = *var_f32(loss);
+                tape_backward(t, loss, 1);
+                grads[i] = gradients(e[i].model, &count);
+                Error err = {0};
+                assert_true(optimizer_step(e[i].optimizer, 0.1, &err));
+            }
+            assert_memory_equal(&losses[0], &losses[1], sizeof *losses);
+            for (int64_t j = 0; j < count; j++)
+                if (memcmp(&grads[0][j], &grads[1][j], sizeof **grads))
+                    fail_msg("network %zu, step %ld, gradient %ld: %g and %g", n, (long)step,
+                             (long)j, (double)grads[0][j], (double)grads[1][j]);
+        }
+        for (int i = 0; i < 2; i++) experiment_close(&e[i]);
+        arena_free(configs);
+    }
+}
+
+static bool share_memory(const PlanBuffer *a, const PlanBuffer *b) {
+    return a->bytes && b->bytes && a->offset < b->offset + b->bytes &&
+           b->offset < a->offset + a->bytes && a->begin <= b->end && b->begin <= a->end;
+}
+
+static void check_apart(const Plan *plan) {
+    PlanBuffer *all = arena_new_array(arena, PlanBuffer, 2 * plan->count);
+    size_t sum = 0;
+    for (int i = 0; i < plan->count; i++) {
+        all[2 * i] = plan->slots[i].value;
+        all[2 * i + 1] = plan->slots[i].grad;
+    }
+    for (int i = 0; i < 2 * plan->count; i++) {
+        assert_true(all[i].offset + all[i].bytes <= plan->bytes);
+        sum += all[i].bytes;
+        for (int j = 0; j < i; j++) assert_false(share_memory(&all[i], &all[j]));
+    }
+    assert_true(plan->bytes < sum); /* something is shared */
+}
+
+static void test_buffers_that_live_together_lie_apart(void **state) {
+    (void)state;
+    for (size_t n = 0; n < sizeof networks / sizeof *networks; n++) {
+        Experiment e;
+        Arena *configs = arena_new("configs");
+        open_network(networks[n], configs, &e);
+        qat_set_step(e.qat, 3, 6);
+        Batched b = {&e, loader_batch(e.loader, LOADER_TRAIN, 0, 0)};
+        tape_run(e.tape, true, record, &b);
+        assert_int_equal(e.tape->error.code, ERROR_NONE);
+        check_apart(e.tape->plan);
+        const Plan *plan = e.tape->plan;
+        tape_run(e.tape, true, record, &b);
+        assert_ptr_equal(e.tape->plan, plan); /* the same record has the same plan */
+        e.tape->needs_grad = false;
+        tape_run(e.tape, false, record, &b);
+        check_apart(e.tape->plan);
+        assert_true(e.tape->plan->value_bytes_kept <= ARENA_ALIGNMENT); /* the loss alone */
+        experiment_close(&e);
+        arena_free(configs);
+    }
+}
+
+static Var *record_wrong(void *context, Tape *t) {
+    (void)context;
+    Var *a = tape_sample_leaf(t, SHAPE(2, 3), -1, 1);
+    Var *b = tape_sample_leaf(t, SHAPE(4), -1, 1);
+    return op_add(t, a, b);
+}
+
+static void test_errors_show_in_the_dry_run(void **state) {
+    (void)state;
+    tape_run(tape, true, record_wrong, NULL);
+    assert_int_equal(tape->error.code, ERROR_INPUT);
+    assert_false(tape->is_dry);
+}
+
+int main(void) {
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test_setup_teardown(test_what_is_spared_is_not_read, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(test_a_plan_changes_no_bit, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(test_buffers_that_live_together_lie_apart, set_up,
+                                        tear_down),
+        cmocka_unit_test_setup_teardown(test_errors_show_in_the_dry_run, set_up, tear_down),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
