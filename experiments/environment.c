@@ -11,7 +11,6 @@
 #include "core/blas.h"
 #include "core/gemm.h"
 #include "core/parallel.h"
-#include "experiments/json.h"
 
 double environment_seconds(void) {
     struct timespec now;
@@ -23,6 +22,15 @@ int64_t environment_peak_rss_bytes(void) {
     struct rusage usage;
     if (getrusage(RUSAGE_SELF, &usage)) return 0;
     return (int64_t)usage.ru_maxrss * 1024; /* Linux counts in KiB */
+}
+
+int64_t environment_rss_bytes(void) {
+    FILE *file = fopen("/proc/self/statm", "r");
+    if (!file) return 0;
+    long size, resident; /* pages */
+    bool is_read = fscanf(file, "%ld %ld", &size, &resident) == 2;
+    fclose(file);
+    return is_read ? (int64_t)resident * (int64_t)sysconf(_SC_PAGESIZE) : 0;
 }
 
 /* The value behind the first line "key <blanks><separator>value" of a text file, without blanks and
@@ -86,8 +94,7 @@ static const char *compiler(void) {
 #endif
 }
 
-bool environment_write(const char *path, Error *err) {
-    Json *json = json_new();
+void environment_describe(Json *json) {
     json_set_text(json, "nibble.version", NIBBLE_VERSION);
     json_set_text(json, "nibble.compiler", compiler());
     set_machine(json);
@@ -95,6 +102,11 @@ bool environment_write(const char *path, Error *err) {
     json_set_int(json, "threads", parallel_threads());
     json_set_text(json, "blas", blas_description());
     json_set_text(json, "kernels", kernels_description());
+}
+
+bool environment_write(const char *path, Error *err) {
+    Json *json = json_new();
+    environment_describe(json);
     bool is_written = json_write_file(json, path, err);
     json_free(json);
     return is_written;

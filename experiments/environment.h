@@ -7,13 +7,16 @@
 #include <stdint.h>
 
 #include "core/error.h"
+#include "experiments/json.h"
 
-/* Writes env.json: nibble.{version,compiler}, machine.{cpu,cores,usable_cores,memory_bytes},
+/* Sets nibble.{version,compiler}, machine.{cpu,cores,usable_cores,memory_bytes},
  * system. {kernel,name}, threads, blas, kernels. After parallel_init. Neither the host's name nor a
  * user's is recorded. What the system does not tell is null. */
-bool environment_write(const char *path, Error *err);
+void environment_describe(Json *json);
+bool environment_write(const char *path, Error *err); /* env.json: just that */
 
 double environment_seconds(void);         /* monotonic, from an arbitrary start */
+int64_t environment_rss_bytes(void);      /* memory that this process holds now; 0: unknown */
 int64_t environment_peak_rss_bytes(void); /* the most memory this process ever held; 0: unknown */
 
 #endif
