@@ -47,9 +47,9 @@ void channel_add(float *grad, float beta, const float *factor, const double *sum
     }
 }
 
-/* Sums of dy, and of dy (x - mean) where x is given. */
+/* What is summed over rows. */
 typedef struct Products {
-    const float *dy, *x, *mean;
+    const float *dy;
     int64_t channels;
 } Products;
 
@@ -91,23 +91,19 @@ static void product_rows(const float *restrict dy, const float *restrict x,
         }
 }
 
-static void product_block(const void *self, int64_t first, int64_t count, double *sums) {
-    const Products *p = self;
-    float sum[CHANNEL_PANEL], product[CHANNEL_PANEL];
-    for (int64_t c = 0; c < p->channels; c += CHANNEL_PANEL) {
-        int64_t width = min64(CHANNEL_PANEL, p->channels - c), at = first * p->channels + c;
-        product_rows(p->dy + at, p->x + at, p->mean + c, p->channels, count, width, sum, product);
-        for (int64_t j = 0; j < width; j++) {
-            sums[c + j] += (double)sum[j];
-            sums[p->channels + c + j] += (double)product[j];
-        }
-    }
-}
-
 void channel_products(const float *dy, const float *x, const float *mean, int64_t rows,
-                      int64_t channels, double *sums, Arena *scratch) {
-    Products products = {dy, x, mean, channels};
-    channel_reduce(rows, 2 * channels, product_block, &products, sums, scratch);
+                      int64_t channels, double *sums) {
+    float sum[CHANNEL_PANEL], product[CHANNEL_PANEL];
+    for (int64_t first = 0; first < rows; first += CHANNEL_ROWS)
+        for (int64_t c = 0; c < channels; c += CHANNEL_PANEL) {
+            int64_t width = min64(CHANNEL_PANEL, channels - c), at = first * channels + c;
+            product_rows(dy + at, x + at, mean + c, channels, min64(CHANNEL_ROWS, rows - first),
+                         width, sum, product);
+            for (int64_t j = 0; j < width; j++) {
+                sums[c + j] += (double)sum[j];
+                sums[channels + c + j] += (double)product[j];
+            }
+        }
 }
 
 /* Merges `count` values of mean `mean` and squared deviations `squares` into (n, m[0], q[0]). */
@@ -190,40 +186,21 @@ static void affine_row(const float *restrict x, const float *restrict mean,
 
 void channel_affine(const float *x, const float *mean, const float *scale, const float *shift,
                     int64_t rows, int64_t channels, float *y) {
-#pragma omp parallel for schedule(static)
     for (int64_t r = 0; r < rows; r++)
         affine_row(x + r * channels, mean, scale, shift, channels, y + r * channels);
-}
-
-static void shift_row(const float *restrict x, const float *restrict shift, int64_t channels,
-                      float *restrict y) {
-    for (int64_t c = 0; c < channels; c++) y[c] = x[c] + shift[c];
-}
-
-void channel_shift(const float *x, const float *shift, int64_t rows, int64_t channels, float *y) {
-#pragma omp parallel for schedule(static)
-    for (int64_t r = 0; r < rows; r++)
-        shift_row(x + r * channels, shift, channels, y + r * channels);
 }
 
 static void affine_backward_row(const float *restrict dy, const float *restrict x,
                                 const float *restrict mean, const float *restrict a,
                                 const float *restrict b, const float *restrict k, int64_t channels,
-                                float beta, float *restrict dx) {
-    if (beta == 0) {
-        for (int64_t c = 0; c < channels; c++)
-            dx[c] = a[c] * dy[c] + b[c] * (x[c] - mean[c]) + k[c];
-    } else {
-        for (int64_t c = 0; c < channels; c++)
-            dx[c] += a[c] * dy[c] + b[c] * (x[c] - mean[c]) + k[c];
-    }
+                                float *restrict dx) {
+    for (int64_t c = 0; c < channels; c++) dx[c] = a[c] * dy[c] + b[c] * (x[c] - mean[c]) + k[c];
 }
 
 void channel_affine_backward(const float *dy, const float *x, const float *mean, const float *a,
                              const float *b, const float *k, int64_t rows, int64_t channels,
-                             float beta, float *dx) {
-#pragma omp parallel for schedule(static)
+                             float *dx) {
     for (int64_t r = 0; r < rows; r++)
-        affine_backward_row(dy + r * channels, x + r * channels, mean, a, b, k, channels, beta,
+        affine_backward_row(dy + r * channels, x + r * channels, mean, a, b, k, channels,
                             dx + r * channels);
 }

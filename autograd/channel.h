@@ -30,21 +30,23 @@ void channel_sum(const float *x, int64_t rows, int64_t channels, float beta, flo
 void channel_moments(const float *x, int64_t rows, int64_t channels, float *mean, float *variance,
                      Arena *scratch);
 
-/* sums[c] = sum of dy, sums[channels + c] = sum of dy (x - mean[c]). */
+/* ---- Of a block of rows, on one thread: what maps are made of (autograd/map.h). ---- */
+
+/* sums[c] += sum of dy, sums[channels + c] += sum of dy (x - mean[c]); at most CHANNEL_ROWS rows in
+ * float before a double takes over. */
 void channel_products(const float *dy, const float *x, const float *mean, int64_t rows,
-                      int64_t channels, double *sums, Arena *scratch);
+                      int64_t channels, double *sums);
 
 /* y = (x - mean[c]) scale[c] + shift[c]. */
 void channel_affine(const float *x, const float *mean, const float *scale, const float *shift,
                     int64_t rows, int64_t channels, float *y);
 
-/* y = x + shift[c]. */
-void channel_shift(const float *x, const float *shift, int64_t rows, int64_t channels, float *y);
-
-/* dx = beta dx + a[c] dy + b[c] (x - mean[c]) + k[c]. beta 0 overwrites. */
+/* dx = a[c] dy + b[c] (x - mean[c]) + k[c]. */
 void channel_affine_backward(const float *dy, const float *x, const float *mean, const float *a,
                              const float *b, const float *k, int64_t rows, int64_t channels,
-                             float beta, float *dx);
+                             float *dx);
+
+/* ---- */
 
 /* grad[c] = beta grad[c] + factor[c] sums[c]; factor NULL: 1; grad NULL: nothing. */
 void channel_add(float *grad, float beta, const float *factor, const double *sums,

@@ -1,6 +1,9 @@
-/* Where every buffer of a step lies: a shape-only run of the tape says when each value and each
- * gradient is first written and last read, and buffers that never live at the same time share
- * memory.
+/* Where every buffer of a step lies, and what runs as one: a shape-only run of the tape says when
+ * each value and each gradient is first written and last read, and buffers that never live at the
+ * same time share memory.
+ *
+ * Neighbouring maps over one shape become a group. Of its values only those are kept that somebody
+ * outside reads, and what a quantizer made under one scale is kept as codes, a byte each.
  *
  * Time counts the calls of a step: forward of Var i is i, its backward is 2 n - 1 - i. */
 #ifndef NIBBLE_AUTOGRAD_PLAN_H
@@ -17,6 +20,8 @@ typedef struct PlanSlot { /* of one Var */
     const Op *op;
     Shape shape;
     PlanBuffer value, grad;
+    int first, last; /* the group of maps that runs as one (autograd/map.h): Vars' indices */
+    Dtype dtype;     /* what the value is kept as */
 } PlanSlot;
 
 typedef struct Plan {

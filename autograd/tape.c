@@ -4,6 +4,7 @@
 #include <math.h>
 #include <string.h>
 
+#include "autograd/map.h"
 #include "autograd/ops.h"
 #include "autograd/plan.h"
 
@@ -72,19 +73,6 @@ static Var *decoded(Tape *t, Var *v) {
     return v->decoded;
 }
 
-static void run_forward(Tape *t, Var *v) {
-    if (v->op->flags & OP_ALIASES) {
-        v->value.data = v->in[0]->value.data;
-        v->value.scales = v->in[0]->value.scales;
-    }
-    v->op->forward(t, v);
-}
-
-static void describe_scales(Tape *t, Var *v) {
-    if (v->op->flags & OP_ALIASES) v->value.scales = v->in[0]->value.scales;
-    if (v->op->describe) v->value.scales = v->op->describe(t, v);
-}
-
 static const PlanSlot *slot_of(const Tape *t, const Var *v) {
     assert(v->index < t->plan->count);
     const PlanSlot *slot = &t->plan->slots[v->index];
@@ -92,14 +80,69 @@ static const PlanSlot *slot_of(const Tape *t, const Var *v) {
     return slot;
 }
 
-static float *value_memory(Tape *t, const Var *v) {
-    if (t->plan) return (float *)(void *)(t->planned + slot_of(t, v)->value.offset);
-    return tape_alloc(t, checked_mul(sizeof(float), (size_t)var_count(v)));
+/* The maps that run as one with v, up to and including v, in the order of the record. */
+static int group_of(const Tape *t, Var *v, Var *ops[MAP_GROUP_MAX]) {
+    int count = 0;
+    for (int i = t->plan ? slot_of(t, v)->first : v->index; i <= v->index; i++)
+        if (t->vars[i]->op) ops[count++] = t->vars[i];
+    return count;
+}
+
+static bool ends_group(const Tape *t, const Var *v) {
+    return !t->plan || slot_of(t, v)->last == v->index;
+}
+
+static bool runs_as_map(const Tape *t, const Var *v) {
+    return map_fits(v) && !(t->keeps_residuals && v->op->forward);
+}
+
+static void run_forward(Tape *t, Var *v) {
+    if (v->op->flags & OP_ALIASES) {
+        v->value.data = v->in[0]->value.data;
+        v->value.scales = v->in[0]->value.scales;
+        v->value.dtype = v->in[0]->value.dtype;
+    }
+    if (!runs_as_map(t, v)) {
+        v->op->forward(t, v);
+        return;
+    }
+    map_prepare(t, v);
+    Var *ops[MAP_GROUP_MAX];
+    if (ends_group(t, v)) map_forward(t, ops, group_of(t, v, ops));
+}
+
+static void run_backward(Tape *t, Var *v) {
+    Var *ops[MAP_GROUP_MAX];
+    if (!map_fits(v)) {
+        if (v->needs_grad && *v->has_grad) v->op->backward(t, v);
+    } else if (ends_group(t, v)) {
+        map_backward(t, ops, group_of(t, v, ops));
+    }
+}
+
+bool tape_look(Tape *t, Var *x) {
+    x->is_looked_at = true;
+    assert(t->is_dry || t->error.code != ERROR_NONE || x->value.data);
+    return !t->is_dry && t->error.code == ERROR_NONE;
+}
+
+static void describe_scales(Tape *t, Var *v) {
+    if (v->op->flags & OP_ALIASES) v->value.scales = v->in[0]->value.scales;
+    if (v->op->describe) v->value.scales = v->op->describe(t, v);
+}
+
+static void set_memory(Tape *t, Var *v) {
+    if (v->op->flags & OP_ALIASES) return;
+    const PlanSlot *slot = t->plan ? slot_of(t, v) : NULL;
+    if (slot && slot->value.bytes) v->value.data = t->planned + slot->value.offset;
+    if (slot) v->value.dtype = slot->dtype;
+    if (!slot) v->value.data = tape_alloc(t, checked_mul(sizeof(float), (size_t)var_count(v)));
 }
 
 static float *grad_memory(Tape *t, const Var *v) {
-    if (t->plan) return (float *)(void *)(t->planned + slot_of(t, v)->grad.offset);
-    return tape_alloc(t, checked_mul(sizeof(float), (size_t)var_count(v)));
+    if (!t->plan) return tape_alloc(t, checked_mul(sizeof(float), (size_t)var_count(v)));
+    assert(slot_of(t, v)->grad.bytes);
+    return (float *)(void *)(t->planned + slot_of(t, v)->grad.offset);
 }
 
 Var *tape_record(Tape *t, const Op *op, int in_count, Var *const *in, const void *attr,
@@ -129,7 +172,7 @@ Var *tape_record(Tape *t, const Op *op, int in_count, Var *const *in, const void
         describe_scales(t, v);
         return v;
     }
-    if (!(op->flags & OP_ALIASES)) v->value.data = value_memory(t, v);
+    set_memory(t, v);
     run_forward(t, v);
     return v;
 }
@@ -175,7 +218,7 @@ void tape_backward(Tape *t, Var *loss, float seed_grad) {
     *tape_grad(t, loss, &beta) = seed_grad;
     for (int i = loss->index; i >= 0; i--) {
         Var *v = t->vars[i];
-        if (v->op && v->needs_grad && *v->has_grad) v->op->backward(t, v);
+        if (v->op) run_backward(t, v);
     }
 }
 

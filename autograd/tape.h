@@ -35,6 +35,7 @@ struct Var {
     void *saved;       /* what forward leaves for backward */
     const char *scope; /* dotted name of the module that recorded it; "" outside */
     Var *decoded;      /* the dequantized twin, once an op asked for it */
+    bool is_looked_at; /* see tape_look */
     int index;         /* on the tape */
 };
 
@@ -63,6 +64,10 @@ struct Op {
     /* The geometry of the scales of an output that will hold levels, or NULL where it will hold
      * values; forward sets the scales themselves. Called in dry runs. NULL: always values. */
     const Scales *(*describe)(Tape *t, Var *v);
+    /* How it works element by element (autograd/map.h); NULL: it does not. Where a map fits, it is
+     * taken instead of `forward` and `backward`; only a record that keeps residuals prefers
+     * `forward`. */
+    const struct Map *map;
 };
 
 struct Tape {
@@ -107,6 +112,10 @@ Var *tape_run(Tape *t, bool is_training, TapeBuild *build, void *context);
  * holds something already (set by backward; cleared by whoever starts a new sum). */
 Var *tape_leaf(Tape *t, Tensor value, float *grad, bool *has_grad);
 Var *tape_constant(Tape *t, Tensor value);
+
+/* Whoever wants to read x->value before the record is complete says so here, in the dry run as in
+ * the real one. True: the values are there; false: this is a dry run, there are none. */
+bool tape_look(Tape *t, Var *x);
 
 /* What op constructors call: copies the attributes, infers the shape, allocates, runs forward. */
 Var *tape_record(Tape *t, const Op *op, int in_count, Var *const *in, const void *attr,

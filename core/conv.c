@@ -58,7 +58,7 @@ static void phase_run_depthwise(const Plan *plan, const Phase *phase, const floa
     isa_active()->depthwise(&job);
 }
 
-static void plan_run(const Plan *plan, int64_t batch, const float *images, Finish finish,
+static void plan_run(const Plan *plan, int64_t batch, const Tensor *images, Finish finish,
                      bool is_chunked, bool is_depthwise, float *out) {
     int64_t parts = batch < UNITS_WANTED ? (UNITS_WANTED + batch - 1) / batch : 1;
     isa_active(); /* chosen before threads ask */
@@ -110,15 +110,15 @@ void conv_forward(const ConvGeometry *geometry, const Tensor *x, const Tensor *w
     bool is_chunked = exact_k < depth;
     bool is_depthwise = conv_is_depthwise(geometry) && !is_chunked;
     /* One scale of x is a factor of the whole sum, whatever w is. */
-    const float *images = x_levels ? operand_levels(x, scratch) : operand_values(x, scratch);
+    Tensor images = operand_numbers(x, x_levels, scratch);
     const float *weights = on_levels ? operand_levels(w, scratch) : operand_values(w, scratch);
     Finish finish = {.bias = bias};
     if (x_levels)
         finish.scale = output_scales(geometry, x->scales, on_levels ? w->scales : NULL, scratch);
     Plan plan;
-    plan_forward(&plan, geometry, is_chunked ? exact_k : 0, scratch);
+    plan_forward(&plan, geometry, images.dtype == DTYPE_F32, is_chunked ? exact_k : 0, scratch);
     plan_pack(&plan, weights, is_depthwise, scratch);
-    plan_run(&plan, geometry->batch, images, finish, is_chunked, is_depthwise, y);
+    plan_run(&plan, geometry->batch, &images, finish, is_chunked, is_depthwise, y);
     arena_rewind(scratch, mark);
 }
 
@@ -128,9 +128,10 @@ void conv_backward_input(const ConvGeometry *geometry, const float *dy, const Te
     ArenaMark mark = arena_mark(scratch);
     bool is_depthwise = conv_is_depthwise(geometry);
     const float *weights = operand_values(w, scratch);
+    Tensor images = {.dtype = DTYPE_F32, .data = (void *)(uintptr_t)dy};
     Plan plan;
-    plan_backward(&plan, geometry, scratch);
+    plan_backward(&plan, geometry, true, scratch);
     plan_pack(&plan, weights, is_depthwise, scratch);
-    plan_run(&plan, geometry->batch, dy, (Finish){.beta = beta}, false, is_depthwise, dx);
+    plan_run(&plan, geometry->batch, &images, (Finish){.beta = beta}, false, is_depthwise, dx);
     arena_rewind(scratch, mark);
 }

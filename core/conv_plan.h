@@ -15,16 +15,17 @@ typedef struct Plane {
     int64_t h, w, c;
     int64_t top, left; /* where the image begins */
     int64_t image_h, image_w;
-    bool is_in_place;
-    float *buffers; /* one per thread */
+    bool is_in_place; /* an f32 image is used where it lies */
+    float *buffers;   /* one per thread */
     int64_t buffer_size;
 } Plane;
 
 /* `needs_whole_vectors`: readers load past the last channel, so that an image whose channels are no
  * multiple of LANES cannot be used where it lies. */
-void plane_init(Plane *plane, bool needs_whole_vectors, Arena *scratch);
-/* The plane of one image, valid until the calling thread asks for another. */
-const float *plane_fill(const Plane *plane, const float *images, int64_t image);
+void plane_init(Plane *plane, bool is_f32, bool needs_whole_vectors, Arena *scratch);
+/* The plane of one image, valid until the calling thread asks for another: values, or levels where
+ * `images` holds levels. */
+const float *plane_fill(const Plane *plane, const Tensor *images, int64_t image);
 
 typedef struct Phase {
     int64_t pixel_count;
@@ -50,10 +51,12 @@ typedef struct Plan {
 
 bool conv_is_depthwise(const ConvGeometry *geometry);
 
-/* Forward reads x; exact_k (0: none) bounds how many products one f32 sum may hold. */
-void plan_forward(Plan *plan, const ConvGeometry *geometry, int64_t exact_k, Arena *scratch);
+/* Forward reads x (`is_f32`: where it lies, if possible); exact_k (0: none) bounds how many
+ * products one f32 sum may hold. */
+void plan_forward(Plan *plan, const ConvGeometry *geometry, bool is_f32, int64_t exact_k,
+                  Arena *scratch);
 /* The gradient to the input reads dy. */
-void plan_backward(Plan *plan, const ConvGeometry *geometry, Arena *scratch);
+void plan_backward(Plan *plan, const ConvGeometry *geometry, bool is_f32, Arena *scratch);
 
 /* Fills the weights of every phase: blocks of LANES output channels, [block][tap, channel][LANES],
  * or [tap][channels rounded up to LANES] for depthwise. */

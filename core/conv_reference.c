@@ -2,6 +2,7 @@
 #include <assert.h>
 
 #include "core/conv.h"
+#include "core/kernels/operand.h"
 
 /* One multiplication of a convolution: which elements of y, x and w meet. */
 typedef struct Meeting {
@@ -43,7 +44,7 @@ static int64_t level_at(const Tensor *tensor, int64_t offset) {
     if (tensor->dtype == DTYPE_F32) return (int64_t)tensor_f32(tensor)[offset];
     float levels[8];
     int64_t first = offset & ~(int64_t)7;
-    levels_unpack(tensor->data, tensor->scales, first, offset - first + 1, levels);
+    operand_read(tensor, first, offset - first + 1, levels);
     return (int64_t)levels[offset - first];
 }
 

@@ -21,7 +21,8 @@ enum {
 typedef struct WeightPass {
     const ConvGeometry *geometry;
     Plan plan; /* of the forward pass: the same pixels and taps */
-    const float *images, *dy;
+    Tensor images;
+    const float *dy;
     bool is_depthwise;
     int64_t chunks, pixel_block;
     int64_t group_rows;        /* kernel_h * kernel_w * channels of a group */
@@ -107,7 +108,7 @@ static void chunk_sum(const WeightPass *pass, int64_t chunk) {
     float *packed = pass->packed + parallel_self() * pass->packed_size;
     float *sums = pass->sums + chunk * pass->sum_size;
     for (int64_t image = begin; image < end; image++) {
-        const float *plane = plane_fill(&plan->plane, pass->images, image);
+        const float *plane = plane_fill(&plan->plane, &pass->images, image);
         const float *dy = pass->dy + image * plan->image_out;
         for (int64_t first = 0; first < pixels; first += pass->pixel_block) {
             int64_t left = pixels - first,
@@ -147,7 +148,7 @@ static void chunks_add(const WeightPass *pass, float scale, float beta, float *d
 static void pass_init(WeightPass *pass, Arena *scratch) {
     const ConvGeometry *g = pass->geometry;
     pass->is_depthwise = conv_is_depthwise(g);
-    plan_forward(&pass->plan, g, 0, scratch);
+    plan_forward(&pass->plan, g, pass->images.dtype == DTYPE_F32, 0, scratch);
     const Plan *plan = &pass->plan;
     const Phase *phase = plan->phases;
     pass->group_rows = phase->tap_count * plan->group_in;
@@ -180,7 +181,7 @@ void conv_backward_weight(const ConvGeometry *geometry, const Tensor *x, const f
     bool x_levels = x->scales && x->scales->count == 1; /* one factor, applied at the end */
     WeightPass pass = {
         .geometry = geometry,
-        .images = x_levels ? operand_levels(x, scratch) : operand_values(x, scratch),
+        .images = operand_numbers(x, x_levels, scratch),
         .dy = dy,
     };
     pass_init(&pass, scratch);

@@ -145,8 +145,8 @@ void levels_decode(const float *levels, const Scales *scales, int64_t first, int
 
 /* Levels to codes, a byte each. A NaN becomes code 0: it never gets this far in a run, since
  * non-finite values stop a run first. */
-static void codes_from_levels(const float *levels, const Scales *scales, int64_t first,
-                              int64_t count, uint8_t *codes) {
+void levels_to_bytes(const float *levels, const Scales *scales, int64_t first, int64_t count,
+                     uint8_t *codes) {
     float last_code = (float)((1 << scales->grid.bits) - 1), step = (float)scales->grid.step;
     for (int64_t done = 0; done < count;) {
         int64_t scale, run = scales_run(scales, first + done, &scale);
@@ -162,8 +162,8 @@ static void codes_from_levels(const float *levels, const Scales *scales, int64_t
     }
 }
 
-static void levels_from_codes(const uint8_t *codes, const Scales *scales, int64_t first,
-                              int64_t count, float *levels) {
+void levels_from_bytes(const uint8_t *codes, const Scales *scales, int64_t first, int64_t count,
+                       float *levels) {
     float step = (float)scales->grid.step;
     for (int64_t done = 0; done < count;) {
         int64_t scale, run = scales_run(scales, first + done, &scale);
@@ -205,7 +205,7 @@ void levels_pack(const float *levels, const Scales *scales, int64_t first, int64
     for (int64_t done = 0; done < count; done += BLOCK) {
         uint8_t staged[BLOCK];
         int64_t block = count - done < BLOCK ? count - done : BLOCK;
-        codes_from_levels(levels + done, scales, first + done, block, staged);
+        levels_to_bytes(levels + done, scales, first + done, block, staged);
         bits_pack(staged, block, bits, bytes + done / 8 * bits);
     }
 }
@@ -219,6 +219,6 @@ void levels_unpack(const void *codes, const Scales *scales, int64_t first, int64
         uint8_t staged[BLOCK];
         int64_t block = count - done < BLOCK ? count - done : BLOCK;
         bits_unpack(bytes + done / 8 * bits, block, bits, staged);
-        levels_from_codes(staged, scales, first + done, block, levels + done);
+        levels_from_bytes(staged, scales, first + done, block, levels + done);
     }
 }

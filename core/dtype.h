@@ -78,6 +78,11 @@ void quantize_levels(const float *x, const Scales *scales, int64_t first, int64_
 /* values[i] = scale x levels[i]; in place is fine. */
 void levels_decode(const float *levels, const Scales *scales, int64_t first, int64_t count,
                    float *values);
+/* Between levels and codes of a byte each; `codes` is that of element `first`. */
+void levels_to_bytes(const float *levels, const Scales *scales, int64_t first, int64_t count,
+                     uint8_t *codes);
+void levels_from_bytes(const uint8_t *codes, const Scales *scales, int64_t first, int64_t count,
+                       float *levels);
 /* Between levels and packed codes of `scales->grid.bits` bits. levels[0] is element `first`, a
  * multiple of 8 so that its code starts a byte; `codes` is the plane of the whole tensor. */
 void levels_pack(const float *levels, const Scales *scales, int64_t first, int64_t count,

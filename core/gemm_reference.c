@@ -3,6 +3,7 @@
 #include <stdlib.h>
 
 #include "core/gemm.h"
+#include "core/kernels/operand.h"
 
 static bool use_reference;
 
@@ -35,7 +36,7 @@ static int64_t level_at(const Matrix *matrix, int64_t offset) {
     if (tensor->dtype == DTYPE_F32) return (int64_t)((const float *)tensor->data)[offset];
     float levels[8];
     int64_t first = offset & ~(int64_t)7;
-    levels_unpack(tensor->data, tensor->scales, first, offset - first + 1, levels);
+    operand_read(tensor, first, offset - first + 1, levels);
     return (int64_t)levels[offset - first];
 }
 

@@ -170,7 +170,7 @@ void quant_set_range(Quant *q, int64_t scale, Range range) {
 }
 
 static bool is_observing(const Quant *q, const Tape *t) {
-    if (!q->count || t->is_dry || t->error.code != ERROR_NONE) return false;
+    if (!q->count || t->error.code != ERROR_NONE) return false;
     const QuantPhase *phase = q->phase;
     bool is_new = *tensor_f32(&q->count->value) == 0;
     if (is_new && (phase->is_faking || phase->is_calibrating)) return true;
@@ -179,7 +179,7 @@ static bool is_observing(const Quant *q, const Tape *t) {
 }
 
 static void observe(Quant *q, Tape *t, Var *x) {
-    if (!is_observing(q, t)) return;
+    if (!is_observing(q, t) || !tape_look(t, x)) return;
     if (!q->row->observe(q, var_f32(x), var_count(x))) return;
     *tensor_f32(&q->count->value) += 1;
     if (q->norm) apply_gain(q, tensor_f32(&q->scale->value), true);
@@ -196,7 +196,7 @@ static Var *range_var(Quant *q, Tape *t, Param *param) {
 static void token_vars(Quant *q, Tape *t, Var *x, Var **scale, Var **offset) {
     int64_t length = shape_last(x->value.shape), rows = shape_rows(x->value.shape);
     Tensor scales = {.dtype = DTYPE_F32, .shape = SHAPE(rows)}, offsets = scales;
-    if (!t->is_dry && t->error.code == ERROR_NONE) {
+    if (tape_look(t, x)) {
         const float *values = var_f32(x);
         float *s = scales.data = tape_alloc(t, sizeof(float) * (size_t)rows);
         float *o = offsets.data = tape_alloc(t, sizeof(float) * (size_t)rows);

@@ -200,9 +200,15 @@ static Tensor levels_draw(Arena *arena, Shape shape, const Scales *scales, bool 
 }
 
 static Tensor packed_of(Arena *arena, const Tensor *levels) {
-    Tensor t = tensor_zeros(arena, dtype_integer(levels->scales->grid.bits), levels->shape);
+    int64_t count = tensor_count(levels);
+    bool is_byte = draw(0, 1); /* or packed as tightly as they go */
+    Dtype dtype = is_byte ? DTYPE_BYTE : dtype_integer(levels->scales->grid.bits);
+    Tensor t = tensor_zeros(arena, dtype, levels->shape);
     t.scales = levels->scales;
-    levels_pack(tensor_f32(levels), levels->scales, 0, tensor_count(levels), t.data);
+    if (is_byte)
+        levels_to_bytes(tensor_f32(levels), levels->scales, 0, count, t.data);
+    else
+        levels_pack(tensor_f32(levels), levels->scales, 0, count, t.data);
     return t;
 }
 
@@ -227,7 +233,7 @@ static void check_levels(Case *c, int x_bits, int w_bits, bool is_extreme, Arena
     assert_memory_equal(got, expected, (size_t)c->y_count * sizeof *got);
 
     kernels_use_reference(true);
-    conv_forward(g, &x, &w, c->bias, got, scratch);
+    conv_forward(g, &x_packed, &w, c->bias, got, scratch);
     kernels_use_reference(false);
     assert_memory_equal(got, expected, (size_t)c->y_count * sizeof *got);
 }
@@ -298,11 +304,13 @@ static void test_levels_beyond_f32(void **state) {
 static void test_mixed_operands(void **state) {
     (void)state;
     Arena *arena = arena_new("case"), *scratch = arena_new("scratch");
-    for (int kind = 0; kind < 3; kind++) {
-        Case c = case_draw(arena, kind), d = c;
+    for (int i = 0; i < 12; i++) {
+        Case c = case_draw(arena, i % 3), d = c;
         const Scales *xs = scales_draw(arena, c.x_count, c.x_count, grid_unsigned(4), true);
         const Scales *ws = scales_draw(arena, c.w_count, c.filter, grid_signed(4), false);
         d.x = levels_draw(arena, c.x.shape, xs, false);
+        check_case(&d, arena, scratch);
+        d.x = packed_of(arena, &d.x);
         check_case(&d, arena, scratch);
         d.w = levels_draw(arena, c.w.shape, ws, false);
         d.x = c.x;

@@ -115,9 +115,15 @@ static Tensor levels_draw(Arena *arena, Shape shape, const Scales *scales, bool 
 }
 
 static Tensor packed_of(Arena *arena, const Tensor *levels) {
-    Tensor t = tensor_zeros(arena, dtype_integer(levels->scales->grid.bits), levels->shape);
+    int64_t count = tensor_count(levels);
+    bool is_byte = draw(0, 1); /* or packed as tightly as they go */
+    Dtype dtype = is_byte ? DTYPE_BYTE : dtype_integer(levels->scales->grid.bits);
+    Tensor t = tensor_zeros(arena, dtype, levels->shape);
     t.scales = levels->scales;
-    levels_pack(tensor_f32(levels), levels->scales, 0, tensor_count(levels), t.data);
+    if (is_byte)
+        levels_to_bytes(tensor_f32(levels), levels->scales, 0, count, t.data);
+    else
+        levels_pack(tensor_f32(levels), levels->scales, 0, count, t.data);
     return t;
 }
 

@@ -8,6 +8,7 @@
 #include <math.h>
 #include <string.h>
 
+#include "autograd/map.h"
 #include "autograd/ops.h"
 #include "autograd/plan.h"
 #include "core/parallel.h"
@@ -56,8 +57,11 @@ static Var *run_sample(const Op *op, int which, bool spoils) {
     for (int i = 0; spoils && i < recorded; i++) {
         Var *v = tape->vars[i];
         if (v->op != op) continue;
-        if (op->flags & OP_SPARES_OUTPUT) poison(v);
-        for (int j = 0; j < v->in_count && op->flags & OP_SPARES_INPUTS; j++)
+        /* A map makes its output again, from inputs that must then be there. */
+        bool spares_inputs = op->flags & OP_SPARES_INPUTS;
+        if (map_fits(v)) spares_inputs = spares_inputs && op->flags & OP_SPARES_OUTPUT;
+        if (map_fits(v) || op->flags & OP_SPARES_OUTPUT) poison(v);
+        for (int j = 0; j < v->in_count && spares_inputs; j++)
             if (v->in[j] && !(op->flags & OP_ALIASES)) poison(v->in[j]);
     }
     tape_backward(tape, loss, 1);
@@ -99,6 +103,12 @@ static const char *const networks[] = {
     "model: {kind: resnet, depth: 8, widths: [8, 12, 16]}\n" IMAGES "quant: {bits: 3}\n",
     "model: {kind: resnet, depth: 8, widths: [8, 12, 16]}\n" IMAGES
     "quant: {bits: 8, activations: {quantizer: ema, affine: true}, freeze_batch_norm: 2}\n",
+    "model: {kind: sequential, layers: [{kind: conv, filters: 6}, {kind: batch_norm}, {kind: "
+    "relu6}, "
+    "{kind: residual, main: [{kind: conv, filters: 6}, {kind: batch_norm}]}, {kind: silu}, "
+    "{kind: max_pool, kernel: 2}, {kind: dropout, probability: 0.1}, {kind: conv, filters: 5}, "
+    "{kind: gelu}, {kind: global_pool}, {kind: linear, units: 4}]}\n" IMAGES
+    "quant: {bits: 4, activations: {quantizer: lsq_plus, affine: true}}\n",
     "model: {kind: mobilenet, stem: 8, widths: [8, 16], strides: [1, 2]}\n" IMAGES
     "quant: {bits: 4, start: 2, weights: {quantizer: dorefa, granularity: tensor}}\n",
 };

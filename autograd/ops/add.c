@@ -3,16 +3,12 @@
 #include "autograd/ops/binary.h"
 #include "autograd/ops/elementwise.h"
 
+/* Of different shapes: b is repeated. */
 static void add_forward(Tape *t, Var *v) {
     (void)t;
     int64_t columns = var_count(v->in[1]), count = var_count(v);
     const float *a = var_f32(v->in[0]), *b = var_f32(v->in[1]);
     float *y = var_f32(v);
-    if (columns == count) {
-#pragma omp parallel for schedule(static)
-        for (int64_t i = 0; i < count; i++) y[i] = a[i] + b[i];
-        return;
-    }
 #pragma omp parallel for schedule(static)
     for (int64_t first = 0; first < count; first += columns)
         for (int64_t j = 0; j < columns; j++) y[first + j] = a[first + j] + b[j];
@@ -24,12 +20,24 @@ static void add_backward(Tape *t, Var *v) {
     float *da = tape_grad(t, v->in[0], &beta);
     if (da) elementwise_add(v->grad, beta, da, count);
     float *db = tape_grad(t, v->in[1], &beta);
-    if (!db) return;
-    if (columns == count)
-        elementwise_add(v->grad, beta, db, count);
-    else
-        binary_backward_b(v->grad, NULL, count / columns, columns, beta, db);
+    if (db) binary_backward_b(v->grad, NULL, count / columns, columns, beta, db);
 }
+
+static bool add_fits(const Var *v) {
+    return var_count(v->in[0]) == var_count(v->in[1]);
+}
+
+static void add_block(const float *restrict a, const float *restrict b, int64_t count,
+                      float *restrict y) {
+    for (int64_t i = 0; i < count; i++) y[i] = a[i] + b[i];
+}
+
+static void add_map_forward(const Var *v, const MapBlock *b) {
+    (void)v;
+    add_block(b->in[0], b->in[1], b->count, b->out);
+}
+
+static const Map add_map = {.input_count = 2, .fits = add_fits, .forward = add_map_forward};
 
 static Var *add_sample(Tape *t, int which) {
     if (which > 3) return NULL;
@@ -51,4 +59,5 @@ const Op op_row_add = {
     .forward = add_forward,
     .backward = add_backward,
     .sample = add_sample,
+    .map = &add_map,
 };

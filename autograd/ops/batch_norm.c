@@ -4,10 +4,13 @@
 #include <math.h>
 
 #include "autograd/channel.h"
+#include "autograd/map.h"
 #include "autograd/ops.h"
 
-typedef struct Saved {
-    float *mean, *rstd; /* [C], what x was normalised with */
+typedef struct Saved {                      /* [C] each */
+    float *mean, *rstd;                     /* what x was normalised with */
+    float *scale;                           /* gamma rstd */
+    float *dy_factor, *x_factor, *constant; /* dx = dy_factor dy + x_factor (x - mean) + constant */
 } Saved;
 
 static bool infer(Var *v, Error *err) {
@@ -52,59 +55,72 @@ static void find_statistics(Tape *t, Var *v, Saved *saved) {
     }
 }
 
-static void forward(Tape *t, Var *v) {
+static Saved *saved_new(Tape *t, int64_t channels) {
+    size_t bytes = sizeof(float) * (size_t)channels;
+    Saved *saved = tape_alloc(t, sizeof *saved);
+    float **parts[] = {&saved->mean,      &saved->rstd,     &saved->scale,
+                       &saved->dy_factor, &saved->x_factor, &saved->constant};
+    for (size_t i = 0; i < sizeof parts / sizeof *parts; i++) *parts[i] = tape_alloc(t, bytes);
+    return saved;
+}
+
+static void prepare(Tape *t, Var *v) {
     int64_t channels = shape_last(v->value.shape);
-    if (!v->saved) {
-        Saved *fresh = v->saved = tape_alloc(t, sizeof *fresh);
-        fresh->mean = tape_alloc(t, sizeof(float) * (size_t)channels);
-        fresh->rstd = tape_alloc(t, sizeof(float) * (size_t)channels);
-    }
+    if (!v->saved) v->saved = saved_new(t, channels);
     Saved *saved = v->saved;
     find_statistics(t, v, saved);
-    ArenaMark mark = arena_mark(t->arena);
-    float *scale = arena_new_array(t->arena, float, channels);
     const float *gamma = var_f32(v->in[1]);
-    for (int64_t c = 0; c < channels; c++) scale[c] = gamma[c] * saved->rstd[c];
-    channel_affine(var_f32(v->in[0]), saved->mean, scale, var_f32(v->in[2]),
-                   shape_rows(v->value.shape), channels, var_f32(v));
-    arena_rewind(t->arena, mark);
+    for (int64_t c = 0; c < channels; c++) saved->scale[c] = gamma[c] * saved->rstd[c];
+}
+
+static void forward(const Var *v, const MapBlock *b) {
+    const Saved *saved = v->saved;
+    channel_affine(b->in[0], saved->mean, saved->scale, var_f32(v->in[2]), b->count / b->channels,
+                   b->channels, b->out);
+}
+
+static int64_t sum_count(const Var *v) {
+    return 2 * shape_last(v->value.shape);
+}
+
+static void reduce(const Var *v, const MapBlock *b) {
+    const Saved *saved = v->saved;
+    channel_products(b->dy, b->in[0], saved->mean, b->count / b->channels, b->channels, b->sums);
 }
 
 /* With s1 = sum dy, s2 = sum dy (x - mean), n rows:
  * dx = gamma rstd (dy - s1 / n - (x - mean) rstd^2 s2 / n); running statistics are constants. */
-static void backward_input(Tape *t, Var *v, const double *sums, float beta, float *dx) {
+static void settle(Var *v, const double *sums, const MapGrads *grads) {
     const BatchNormAttr *attr = v->attr;
     const Saved *saved = v->saved;
     int64_t rows = shape_rows(v->value.shape), channels = shape_last(v->value.shape);
-    ArenaMark mark = arena_mark(t->arena);
-    float *a = arena_new_array(t->arena, float, channels); /* zeros: what running statistics need */
-    float *b = arena_new_array(t->arena, float, channels);
-    float *k = arena_new_array(t->arena, float, channels);
     for (int64_t c = 0; c < channels; c++) {
         double rstd = (double)saved->rstd[c], scale = (double)var_f32(v->in[1])[c] * rstd;
-        a[c] = (float)scale;
-        if (!attr->uses_batch) continue;
-        b[c] = (float)(-scale * rstd * rstd * sums[channels + c] / (double)rows);
-        k[c] = (float)(-scale * sums[c] / (double)rows);
+        double share = attr->uses_batch ? scale / (double)rows : 0;
+        saved->dy_factor[c] = (float)scale;
+        saved->x_factor[c] = (float)(-share * rstd * rstd * sums[channels + c]);
+        saved->constant[c] = (float)(-share * sums[c]);
     }
-    channel_affine_backward(v->grad, var_f32(v->in[0]), saved->mean, a, b, k, rows, channels, beta,
-                            dx);
-    arena_rewind(t->arena, mark);
+    channel_add(grads->grad[1], grads->beta[1], saved->rstd, sums + channels, channels);
+    channel_add(grads->grad[2], grads->beta[2], NULL, sums, channels);
 }
 
-static void backward(Tape *t, Var *v) {
+static void backward(const Var *v, const MapBlock *b) {
     const Saved *saved = v->saved;
-    int64_t rows = shape_rows(v->value.shape), channels = shape_last(v->value.shape);
-    float beta[3], *grad[3];
-    for (int i = 0; i < 3; i++) grad[i] = tape_grad(t, v->in[i], &beta[i]);
-    ArenaMark mark = arena_mark(t->arena);
-    double *sums = arena_new_array(t->arena, double, 2 * channels);
-    channel_products(v->grad, var_f32(v->in[0]), saved->mean, rows, channels, sums, t->arena);
-    if (grad[0]) backward_input(t, v, sums, beta[0], grad[0]);
-    channel_add(grad[1], beta[1], saved->rstd, sums + channels, channels);
-    channel_add(grad[2], beta[2], NULL, sums, channels);
-    arena_rewind(t->arena, mark);
+    channel_affine_backward(b->dy, b->in[0], saved->mean, saved->dy_factor, saved->x_factor,
+                            saved->constant, b->count / b->channels, b->channels, b->dx[0]);
 }
+
+static const Map map = {
+    .input_count = 1,
+    .is_whole = true,
+    .prepare = prepare,
+    .forward = forward,
+    .backward = backward,
+    .sum_count = sum_count,
+    .reduce = reduce,
+    .settle = settle,
+};
 
 static Var *sample(Tape *t, int which) {
     if (which >= 3) return NULL;
@@ -126,4 +142,10 @@ Var *op_batch_norm(Tape *t, Var *x, Var *gamma, Var *beta, BatchNormAttr attr) {
     return tape_record(t, &op_row_batch_norm, 3, in, &attr, sizeof attr);
 }
 
-const Op op_row_batch_norm = {"batch_norm", OP_SPARES_OUTPUT, infer, forward, backward, sample};
+const Op op_row_batch_norm = {
+    .name = "batch_norm",
+    .flags = OP_SPARES_OUTPUT,
+    .infer = infer,
+    .sample = sample,
+    .map = &map,
+};

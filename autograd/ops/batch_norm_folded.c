@@ -8,12 +8,16 @@
 #include <string.h>
 
 #include "autograd/channel.h"
+#include "autograd/map.h"
 #include "autograd/ops.h"
 
 typedef struct Saved {
     float *running_mean, *running_variance; /* [C], before this step's update */
     float *factor;                          /* [C], f */
     float *mean, *variance, *rstd;          /* [C], of c: m, v, 1 / sqrt(D) */
+    float *center, *scale, *shift;          /* [C]: y = (c - center) scale + shift */
+    float *dy_factor, *x_factor,
+        *constant; /* [C]: dc = dy_factor dy + x_factor (c - m) + constant */
 } Saved;
 
 static bool infer(Var *v, Error *err) {
@@ -37,10 +41,10 @@ static Saved *saved_new(Tape *t, const BatchNormAttr *attr, int64_t channels) {
     Saved *saved = tape_alloc(t, sizeof *saved);
     saved->running_mean = memcpy(tape_alloc(t, bytes), attr->running_mean, bytes);
     saved->running_variance = memcpy(tape_alloc(t, bytes), attr->running_variance, bytes);
-    saved->factor = tape_alloc(t, bytes);
-    saved->mean = tape_alloc(t, bytes);
-    saved->variance = tape_alloc(t, bytes);
-    saved->rstd = tape_alloc(t, bytes);
+    float **parts[] = {&saved->factor,   &saved->mean,    &saved->variance, &saved->rstd,
+                       &saved->center,   &saved->scale,   &saved->shift,    &saved->dy_factor,
+                       &saved->x_factor, &saved->constant};
+    for (size_t i = 0; i < sizeof parts / sizeof *parts; i++) *parts[i] = tape_alloc(t, bytes);
     return saved;
 }
 
@@ -70,38 +74,33 @@ static double size_of(const Saved *saved, const BatchNormAttr *attr, int64_t c) 
     return fabs((double)saved->factor[c]) * sqrt(variance + (double)attr->epsilon);
 }
 
-static void forward_batch(Tape *t, Var *v, Saved *saved) {
+static void prepare_batch(Tape *t, Var *v, Saved *saved) {
     const BatchNormAttr *attr = v->attr;
     int64_t rows = shape_rows(v->value.shape), channels = shape_last(v->value.shape);
     channel_moments(var_f32(v->in[0]), rows, channels, saved->mean, saved->variance, t->arena);
-    ArenaMark mark = arena_mark(t->arena);
-    float *scale = arena_new_array(t->arena, float, channels);
     for (int64_t c = 0; c < channels; c++) {
         double f = (double)saved->factor[c];
         double d = (double)saved->variance[c] + (double)attr->epsilon * f * f;
         saved->rstd[c] = d > 0 ? (float)(1 / sqrt(d)) : 0;
-        scale[c] = (float)(size_of(saved, attr, c) * (double)saved->rstd[c]);
+        saved->center[c] = saved->mean[c];
+        saved->scale[c] = (float)(size_of(saved, attr, c) * (double)saved->rstd[c]);
+        saved->shift[c] = var_f32(v->in[2])[c];
     }
-    channel_affine(var_f32(v->in[0]), saved->mean, scale, var_f32(v->in[2]), rows, channels,
-                   var_f32(v));
-    arena_rewind(t->arena, mark);
     if (t->is_training && !t->is_replay) update_running(v, saved);
 }
 
-static void forward_running(Tape *t, Var *v, const Saved *saved) {
+static void prepare_running(Var *v, Saved *saved) {
     const BatchNormAttr *attr = v->attr;
-    int64_t channels = shape_last(v->value.shape);
     const float *gamma = var_f32(v->in[1]), *beta = var_f32(v->in[2]);
-    ArenaMark mark = arena_mark(t->arena);
-    float *shift = arena_new_array(t->arena, float, channels);
-    for (int64_t c = 0; c < channels; c++)
-        shift[c] = batch_norm_bias(gamma[c], beta[c], bias_of(v, c), saved->running_mean[c],
-                                   saved->running_variance[c], attr->epsilon);
-    channel_shift(var_f32(v->in[0]), shift, shape_rows(v->value.shape), channels, var_f32(v));
-    arena_rewind(t->arena, mark);
+    for (int64_t c = 0; c < shape_last(v->value.shape); c++) {
+        saved->center[c] = saved->mean[c] = 0;
+        saved->scale[c] = 1;
+        saved->shift[c] = batch_norm_bias(gamma[c], beta[c], bias_of(v, c), saved->running_mean[c],
+                                          saved->running_variance[c], attr->epsilon);
+    }
 }
 
-static void forward(Tape *t, Var *v) {
+static void prepare(Tape *t, Var *v) {
     const BatchNormAttr *attr = v->attr;
     int64_t channels = shape_last(v->value.shape);
     if (!v->saved) v->saved = saved_new(t, attr, channels);
@@ -110,88 +109,86 @@ static void forward(Tape *t, Var *v) {
         saved->factor[c] =
             batch_norm_factor(var_f32(v->in[1])[c], saved->running_variance[c], attr->epsilon);
     if (attr->uses_batch)
-        forward_batch(t, v, saved);
+        prepare_batch(t, v, saved);
     else
-        forward_running(t, v, saved);
+        prepare_running(v, saved);
+}
+
+static void forward(const Var *v, const MapBlock *b) {
+    const Saved *saved = v->saved;
+    channel_affine(b->in[0], saved->center, saved->scale, saved->shift, b->count / b->channels,
+                   b->channels, b->out);
+}
+
+static int64_t sum_count(const Var *v) {
+    return 2 * shape_last(v->value.shape);
+}
+
+static void reduce(const Var *v, const MapBlock *b) {
+    const Saved *saved = v->saved;
+    channel_products(b->dy, b->in[0], saved->mean, b->count / b->channels, b->channels, b->sums);
 }
 
 /* dc = |gamma| r (dy - s1 / n - (c - m) r^2 s2 / n), r = 1 / sqrt(D), s1 = sum dy,
- * s2 = sum dy (c - m). */
-static void backward_input(Tape *t, Var *v, const double *sums, float beta, float *dx) {
+ * s2 = sum dy (c - m); d gamma as above. */
+static void settle_batch(Var *v, const double *sums, const MapGrads *grads) {
+    const BatchNormAttr *attr = v->attr;
     const Saved *saved = v->saved;
     int64_t rows = shape_rows(v->value.shape), channels = shape_last(v->value.shape);
-    ArenaMark mark = arena_mark(t->arena);
-    float *a = arena_new_array(t->arena, float, channels);
-    float *b = arena_new_array(t->arena, float, channels);
-    float *k = arena_new_array(t->arena, float, channels);
-    for (int64_t c = 0; c < channels; c++) {
-        double rstd = (double)saved->rstd[c], scale = size_of(saved, v->attr, c) * rstd;
-        a[c] = (float)scale;
-        b[c] = (float)(-scale * rstd * rstd * sums[channels + c] / (double)rows);
-        k[c] = (float)(-scale * sums[c] / (double)rows);
-    }
-    channel_affine_backward(v->grad, var_f32(v->in[0]), saved->mean, a, b, k, rows, channels, beta,
-                            dx);
-    arena_rewind(t->arena, mark);
-}
-
-static void backward_batch(Tape *t, Var *v, float *const grad[4], const float beta[4]) {
-    const BatchNormAttr *attr = v->attr;
-    const Saved *saved = v->saved;
-    int64_t channels = shape_last(v->value.shape);
-    ArenaMark mark = arena_mark(t->arena);
-    double *sums = arena_new_array(t->arena, double, 2 * channels);
-    channel_products(v->grad, var_f32(v->in[0]), saved->mean, shape_rows(v->value.shape), channels,
-                     sums, t->arena);
-    if (grad[0]) backward_input(t, v, sums, beta[0], grad[0]);
-    channel_add(grad[2], beta[2], NULL, sums, channels);
     for (int64_t c = 0; c < channels; c++) {
         double f = (double)saved->factor[c], rstd = (double)saved->rstd[c];
+        double scale = size_of(saved, attr, c) * rstd;
         double share = 1 - (double)attr->epsilon * f * f * rstd * rstd; /* v / D */
-        sums[c] = 0; /* of the bias: m takes it away */
-        sums[channels + c] *= copysign(rstd * share, f);
+        double to_gamma = sums[channels + c] * copysign(rstd * share, f);
+        double to_bias = 0; /* m takes it away */
+        saved->dy_factor[c] = (float)scale;
+        saved->x_factor[c] = (float)(-scale * rstd * rstd * sums[channels + c] / (double)rows);
+        saved->constant[c] = (float)(-scale * sums[c] / (double)rows);
+        if (grads->grad[1]) channel_add(grads->grad[1] + c, grads->beta[1], NULL, &to_gamma, 1);
+        if (grads->grad[3]) channel_add(grads->grad[3] + c, grads->beta[3], NULL, &to_bias, 1);
     }
-    channel_add(grad[1], beta[1], NULL, sums + channels, channels);
-    channel_add(grad[3], beta[3], NULL, sums, channels);
-    arena_rewind(t->arena, mark);
+    channel_add(grads->grad[2], grads->beta[2], NULL, sums, channels);
 }
 
-static void add_rows(const float *restrict x, int64_t count, float beta, float *restrict y) {
-#pragma omp parallel for schedule(static)
-    for (int64_t i = 0; i < count; i++) y[i] = beta == 0 ? x[i] : y[i] + x[i];
-}
-
-static void backward_running(Tape *t, Var *v, float *const grad[4], const float beta[4]) {
+static void settle_running(Var *v, const double *sums, const MapGrads *grads) {
     const BatchNormAttr *attr = v->attr;
     const Saved *saved = v->saved;
     int64_t channels = shape_last(v->value.shape);
-    if (grad[0]) add_rows(v->grad, var_count(v), beta[0], grad[0]);
-    if (!grad[1] && !grad[2] && !grad[3]) return;
-    ArenaMark mark = arena_mark(t->arena);
-    float *sum = arena_new_array(t->arena, float, channels);
-    double *sums = arena_new_array(t->arena, double, channels);
-    float *slope = arena_new_array(t->arena, float, channels); /* of y to gamma */
-    channel_sum(v->grad, shape_rows(v->value.shape), channels, 0, sum, t->arena);
     for (int64_t c = 0; c < channels; c++) {
-        sums[c] = (double)sum[c];
-        slope[c] = (bias_of(v, c) - saved->running_mean[c]) /
-                   sqrtf(saved->running_variance[c] + attr->epsilon);
+        float slope = (bias_of(v, c) - saved->running_mean[c]) /
+                      sqrtf(saved->running_variance[c] + attr->epsilon); /* of y to gamma */
+        saved->dy_factor[c] = 1;
+        saved->x_factor[c] = saved->constant[c] = 0;
+        if (grads->grad[1]) channel_add(grads->grad[1] + c, grads->beta[1], &slope, sums + c, 1);
     }
-    channel_add(grad[1], beta[1], slope, sums, channels);
-    channel_add(grad[2], beta[2], NULL, sums, channels);
-    channel_add(grad[3], beta[3], saved->factor, sums, channels);
-    arena_rewind(t->arena, mark);
+    channel_add(grads->grad[2], grads->beta[2], NULL, sums, channels);
+    channel_add(grads->grad[3], grads->beta[3], saved->factor, sums, channels);
 }
 
-static void backward(Tape *t, Var *v) {
+static void settle(Var *v, const double *sums, const MapGrads *grads) {
     const BatchNormAttr *attr = v->attr;
-    float beta[4], *grad[4];
-    for (int i = 0; i < 4; i++) grad[i] = tape_grad(t, v->in[i], &beta[i]);
     if (attr->uses_batch)
-        backward_batch(t, v, grad, beta);
+        settle_batch(v, sums, grads);
     else
-        backward_running(t, v, grad, beta);
+        settle_running(v, sums, grads);
 }
+
+static void backward(const Var *v, const MapBlock *b) {
+    const Saved *saved = v->saved;
+    channel_affine_backward(b->dy, b->in[0], saved->mean, saved->dy_factor, saved->x_factor,
+                            saved->constant, b->count / b->channels, b->channels, b->dx[0]);
+}
+
+static const Map map = {
+    .input_count = 1,
+    .is_whole = true,
+    .prepare = prepare,
+    .forward = forward,
+    .backward = backward,
+    .sum_count = sum_count,
+    .reduce = reduce,
+    .settle = settle,
+};
 
 /* Batch statistics, running ones, and both without a bias; the second channel's gamma below 0. */
 static Var *sample(Tape *t, int which) {
@@ -217,4 +214,9 @@ Var *op_batch_norm_folded(Tape *t, Var *x, Var *gamma, Var *beta, Var *bias, Bat
 }
 
 const Op op_row_batch_norm_folded = {
-    "batch_norm_folded", OP_SPARES_OUTPUT, infer, forward, backward, sample};
+    .name = "batch_norm_folded",
+    .flags = OP_SPARES_OUTPUT,
+    .infer = infer,
+    .sample = sample,
+    .map = &map,
+};

@@ -1,24 +1,25 @@
-/* What ops that map each element on its own share: y = f(x), dx = f'(x) dy.
- *
- * An op gives two kernels over a run of elements; the runs, the threads and the sum of gradients
- * are here. Elements do not depend on each other, so that no split of the work changes a bit. */
+/* What ops that map each element on its own share (autograd/map.h): y = f(x), dx = f'(x) dy. */
 #ifndef NIBBLE_AUTOGRAD_OPS_ELEMENTWISE_H
 #define NIBBLE_AUTOGRAD_OPS_ELEMENTWISE_H
 
-#include "autograd/tape.h"
+#include "autograd/map.h"
 
-enum {
-    ELEMENTWISE_RUN = 4096, /* elements a kernel gets at most: the operands stay in L1 and L2 */
-};
-
-typedef void ElementwiseKernel(const float *x, float *y, int64_t count);
-/* dx = f'(x) dy, overwriting; either of x and y = f(x) may serve. */
-typedef void ElementwiseGradient(const float *x, const float *y, const float *dy, float *dx,
-                                 int64_t count);
+/* The map `name`_map of two kernels over a run of elements: `name`_kernel(x, y, count), and
+ * `name`_gradient(x, y, dy, dx, count), which overwrites dx; either of x and y = f(x) may serve, as
+ * the op's flags say. */
+#define ELEMENTWISE_MAP(name)                                                                      \
+    static void name##_forward(const Var *v, const MapBlock *b) {                                  \
+        (void)v;                                                                                   \
+        name##_kernel(b->in[0], b->out, b->count);                                                 \
+    }                                                                                              \
+    static void name##_backward(const Var *v, const MapBlock *b) {                                 \
+        (void)v;                                                                                   \
+        name##_gradient(b->in[0], b->out, b->dy, b->dx[0], b->count);                              \
+    }                                                                                              \
+    static const Map name##_map = {                                                                \
+        .input_count = 1, .forward = name##_forward, .backward = name##_backward};
 
 bool elementwise_infer(Var *v, Error *err); /* the shape of input 0 */
-void elementwise_forward(Var *v, ElementwiseKernel *kernel);
-void elementwise_backward(Tape *t, Var *v, ElementwiseGradient *gradient);
 
 /* out = x + beta out (beta 0 or 1): hands a gradient on as it is. */
 void elementwise_add(const float *x, float beta, float *out, int64_t count);

@@ -16,6 +16,7 @@
 #include <string.h>
 
 #include "autograd/channel.h"
+#include "autograd/map.h"
 #include "autograd/ops.h"
 
 enum {
@@ -363,6 +364,68 @@ static void backward(Tape *t, Var *v) {
     arena_rewind(t->arena, mark);
 }
 
+/* ---- Under one scale, as a map. ---- */
+
+static bool fits(const Var *v) {
+    const FakeQuantAttr *attr = v->attr;
+    return attr->run_length == var_count(v);
+}
+
+static void map_prepare_scales(Tape *t, Var *v) {
+    Saved *saved = v->saved = saved_new(t, v);
+    set_scales(v, saved);
+    v->value.scales = &saved->scales;
+}
+
+static void map_quantize(const Var *v, const MapBlock *b) {
+    const Saved *saved = v->saved;
+    quantize_levels(b->in[0], &saved->scales, b->first, b->count, b->out);
+}
+
+enum { RANGE_SUMS = 2 }; /* of the scale and of the offset */
+
+static bool range_learns(const Var *v) {
+    return ((const FakeQuantAttr *)v->attr)->range_gradient != RANGE_FIXED;
+}
+
+static int64_t range_sum_count(const Var *v) {
+    return range_learns(v) ? RANGE_SUMS : 0;
+}
+
+static void map_gradient(const Var *v, const MapBlock *b) {
+    const FakeQuantAttr *attr = v->attr;
+    Range range = range_of(v, v->saved, 0);
+    float rounding = attr->range_gradient == RANGE_LSQ ? 1.0f : 0.0f;
+    double sums[RANGE_SUMS] = {0};
+    for (int64_t done = 0; done < b->count; done += BLOCK) {
+        int64_t left = b->count - done;
+        Slice slice = {b->in[0] + done, b->dy + done, b->dx[0] ? b->dx[0] + done : NULL, 0};
+        block_backward(&range, slice, left < BLOCK ? left : BLOCK, rounding, sums);
+    }
+    for (int i = 0; b->sums && i < range_sum_count(v); i++) b->sums[i] += sums[i];
+}
+
+static void range_settle(Var *v, const double *sums, const MapGrads *grads) {
+    const FakeQuantAttr *attr = v->attr;
+    const Saved *saved = v->saved;
+    if (!range_learns(v)) return;
+    double to_scale = sums[0] * (double)attr->grad_scale;
+    double to_offset = v->in[2] && saved->passes[0] ? sums[1] * (double)attr->grad_scale : 0;
+    channel_add(grads->grad[1], grads->beta[1], NULL, &to_scale, 1);
+    channel_add(grads->grad[2], grads->beta[2], NULL, &to_offset, 1);
+}
+
+static const Map map = {
+    .input_count = 1,
+    .fits = fits,
+    .prepare = map_prepare_scales,
+    .forward = map_quantize,
+    .backward = map_gradient,
+    .sum_count = range_sum_count,
+    .learns = range_learns,
+    .settle = range_settle,
+};
+
 /* Draws x so that codes reach past both ends but keep clear of them and of the rounding ties. */
 static Var *sample_input(Tape *t, Shape shape, const FakeQuantAttr *attr, float low, float high) {
     Var *x = tape_sample_leaf(t, shape, low, high);
@@ -423,5 +486,13 @@ Var *op_fake_quant(Tape *t, Var *x, Var *scale, Var *offset, FakeQuantAttr attr)
     return tape_record(t, &op_row_fake_quant, 3, in, &attr, sizeof attr);
 }
 
-const Op op_row_fake_quant = {"fake_quant", OP_SPARES_OUTPUT, infer,   forward,
-                              backward,     sample,           describe};
+const Op op_row_fake_quant = {
+    .name = "fake_quant",
+    .flags = OP_SPARES_OUTPUT,
+    .infer = infer,
+    .forward = forward,
+    .backward = backward,
+    .sample = sample,
+    .describe = describe,
+    .map = &map,
+};

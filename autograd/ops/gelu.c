@@ -15,25 +15,18 @@ static inline float phi_density(float x) {
     return (float)(0.5 * M_2_SQRTPI * M_SQRT1_2) * expf(-0.5f * x * x);
 }
 
-static void gelu_kernel(const float *x, float *y, int64_t count) {
+static void gelu_kernel(const float *restrict x, float *restrict y, int64_t count) {
     for (int64_t i = 0; i < count; i++) y[i] = x[i] * phi_integral(x[i]);
 }
 
-static void gelu_gradient(const float *x, const float *y, const float *dy, float *dx,
-                          int64_t count) {
+static void gelu_gradient(const float *restrict x, const float *restrict y,
+                          const float *restrict dy, float *restrict dx, int64_t count) {
     (void)y;
     for (int64_t i = 0; i < count; i++)
         dx[i] = dy[i] * (phi_integral(x[i]) + x[i] * phi_density(x[i]));
 }
 
-static void gelu_forward(Tape *t, Var *v) {
-    (void)t;
-    elementwise_forward(v, gelu_kernel);
-}
-
-static void gelu_backward(Tape *t, Var *v) {
-    elementwise_backward(t, v, gelu_gradient);
-}
+ELEMENTWISE_MAP(gelu)
 
 static Var *gelu_sample(Tape *t, int which) {
     if (which > 0) return NULL;
@@ -49,7 +42,6 @@ const Op op_row_gelu = {
     .name = "gelu",
     .flags = OP_SPARES_OUTPUT,
     .infer = elementwise_infer,
-    .forward = gelu_forward,
-    .backward = gelu_backward,
     .sample = gelu_sample,
+    .map = &gelu_map,
 };

@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "autograd/ops.h"
+#include "core/kernels/operand.h"
 
 enum { PANEL = 64, KERNEL_MAX = 256 };
 
@@ -95,7 +96,7 @@ static const float *read_input(Tape *t, Var *v) {
         saved->scales = *x->scales;
         saved->scales.row_length = saved->scales.run_length = var_count(v);
         v->value.scales = &saved->scales;
-        return x->data;
+        return operand_levels(x, t->arena);
     }
     float *values = tape_alloc(t, sizeof(float) * (size_t)tensor_count(x));
     tensor_decode(x, values);

@@ -5,12 +5,12 @@
 #include "autograd/ops.h"
 #include "autograd/ops/elementwise.h"
 
-static void relu_kernel(const float *x, float *y, int64_t count) {
+static void relu_kernel(const float *restrict x, float *restrict y, int64_t count) {
     for (int64_t i = 0; i < count; i++) y[i] = x[i] < 0 ? 0 : x[i];
 }
 
-static void relu_gradient(const float *x, const float *y, const float *dy, float *dx,
-                          int64_t count) {
+static void relu_gradient(const float *restrict x, const float *restrict y,
+                          const float *restrict dy, float *restrict dx, int64_t count) {
     (void)x;
     for (int64_t i = 0; i < count; i++) {
         float g = dy[i]; /* loaded in any case: else the loop does not vectorise */
@@ -18,14 +18,7 @@ static void relu_gradient(const float *x, const float *y, const float *dy, float
     }
 }
 
-static void relu_forward(Tape *t, Var *v) {
-    (void)t;
-    elementwise_forward(v, relu_kernel);
-}
-
-static void relu_backward(Tape *t, Var *v) {
-    elementwise_backward(t, v, relu_gradient);
-}
+ELEMENTWISE_MAP(relu)
 
 static Var *relu_sample(Tape *t, int which) {
     if (which > 0) return NULL;
@@ -41,7 +34,6 @@ const Op op_row_relu = {
     .name = "relu",
     .flags = OP_IS_NONNEGATIVE | OP_SPARES_INPUTS,
     .infer = elementwise_infer,
-    .forward = relu_forward,
-    .backward = relu_backward,
     .sample = relu_sample,
+    .map = &relu_map,
 };

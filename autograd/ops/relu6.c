@@ -2,15 +2,15 @@
 #include "autograd/ops.h"
 #include "autograd/ops/elementwise.h"
 
-static void relu6_kernel(const float *x, float *y, int64_t count) {
+static void relu6_kernel(const float *restrict x, float *restrict y, int64_t count) {
     for (int64_t i = 0; i < count; i++) {
         float low = x[i] < 0 ? 0 : x[i];
         y[i] = low > 6 ? 6 : low;
     }
 }
 
-static void relu6_gradient(const float *x, const float *y, const float *dy, float *dx,
-                           int64_t count) {
+static void relu6_gradient(const float *restrict x, const float *restrict y,
+                           const float *restrict dy, float *restrict dx, int64_t count) {
     (void)x;
     for (int64_t i = 0; i < count; i++) {
         float g = dy[i]; /* loaded in any case: else the loop does not vectorise */
@@ -19,14 +19,7 @@ static void relu6_gradient(const float *x, const float *y, const float *dy, floa
     }
 }
 
-static void relu6_forward(Tape *t, Var *v) {
-    (void)t;
-    elementwise_forward(v, relu6_kernel);
-}
-
-static void relu6_backward(Tape *t, Var *v) {
-    elementwise_backward(t, v, relu6_gradient);
-}
+ELEMENTWISE_MAP(relu6)
 
 static Var *relu6_sample(Tape *t, int which) {
     switch (which) {
@@ -52,7 +45,6 @@ const Op op_row_relu6 = {
     .name = "relu6",
     .flags = OP_IS_NONNEGATIVE | OP_SPARES_INPUTS,
     .infer = elementwise_infer,
-    .forward = relu6_forward,
-    .backward = relu6_backward,
     .sample = relu6_sample,
+    .map = &relu6_map,
 };

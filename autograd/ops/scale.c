@@ -2,25 +2,20 @@
 #include "autograd/ops.h"
 #include "autograd/ops/elementwise.h"
 
-static void scale_forward(Tape *t, Var *v) {
-    (void)t;
-    float factor = *(const float *)v->attr;
-    int64_t count = var_count(v);
-    const float *x = var_f32(v->in[0]);
-    float *y = var_f32(v);
-#pragma omp parallel for schedule(static)
+static void multiply(const float *restrict x, float factor, int64_t count, float *restrict y) {
     for (int64_t i = 0; i < count; i++) y[i] = factor * x[i];
 }
 
-static void scale_backward(Tape *t, Var *v) {
-    float factor = *(const float *)v->attr, beta;
-    float *dx = tape_grad(t, v->in[0], &beta);
-    if (!dx) return;
-    int64_t count = var_count(v);
-    const float *dy = v->grad;
-#pragma omp parallel for schedule(static) firstprivate(beta)
-    for (int64_t i = 0; i < count; i++) dx[i] = gradient_join(beta, dx[i], factor * dy[i]);
+static void scale_forward(const Var *v, const MapBlock *b) {
+    multiply(b->in[0], *(const float *)v->attr, b->count, b->out);
 }
+
+static void scale_backward(const Var *v, const MapBlock *b) {
+    multiply(b->dy, *(const float *)v->attr, b->count, b->dx[0]);
+}
+
+static const Map scale_map = {
+    .input_count = 1, .forward = scale_forward, .backward = scale_backward};
 
 static Var *scale_sample(Tape *t, int which) {
     if (which > 0) return NULL;
@@ -36,7 +31,6 @@ const Op op_row_scale = {
     .name = "scale",
     .flags = OP_SPARES_INPUTS | OP_SPARES_OUTPUT,
     .infer = elementwise_infer,
-    .forward = scale_forward,
-    .backward = scale_backward,
     .sample = scale_sample,
+    .map = &scale_map,
 };

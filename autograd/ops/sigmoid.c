@@ -4,24 +4,17 @@
 #include "autograd/ops.h"
 #include "autograd/ops/elementwise.h"
 
-static void sigmoid_kernel(const float *x, float *y, int64_t count) {
+static void sigmoid_kernel(const float *restrict x, float *restrict y, int64_t count) {
     for (int64_t i = 0; i < count; i++) y[i] = 1 / (1 + expf(-x[i]));
 }
 
-static void sigmoid_gradient(const float *x, const float *y, const float *dy, float *dx,
-                             int64_t count) {
+static void sigmoid_gradient(const float *restrict x, const float *restrict y,
+                             const float *restrict dy, float *restrict dx, int64_t count) {
     (void)x;
     for (int64_t i = 0; i < count; i++) dx[i] = dy[i] * (y[i] * (1 - y[i]));
 }
 
-static void sigmoid_forward(Tape *t, Var *v) {
-    (void)t;
-    elementwise_forward(v, sigmoid_kernel);
-}
-
-static void sigmoid_backward(Tape *t, Var *v) {
-    elementwise_backward(t, v, sigmoid_gradient);
-}
+ELEMENTWISE_MAP(sigmoid)
 
 static Var *sigmoid_sample(Tape *t, int which) {
     if (which > 0) return NULL;
@@ -37,7 +30,6 @@ const Op op_row_sigmoid = {
     .name = "sigmoid",
     .flags = OP_IS_NONNEGATIVE | OP_SPARES_INPUTS,
     .infer = elementwise_infer,
-    .forward = sigmoid_forward,
-    .backward = sigmoid_backward,
     .sample = sigmoid_sample,
+    .map = &sigmoid_map,
 };

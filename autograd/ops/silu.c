@@ -9,12 +9,12 @@ static inline float logistic(float x) {
     return 1 / (1 + expf(-x));
 }
 
-static void silu_kernel(const float *x, float *y, int64_t count) {
+static void silu_kernel(const float *restrict x, float *restrict y, int64_t count) {
     for (int64_t i = 0; i < count; i++) y[i] = x[i] * logistic(x[i]);
 }
 
-static void silu_gradient(const float *x, const float *y, const float *dy, float *dx,
-                          int64_t count) {
+static void silu_gradient(const float *restrict x, const float *restrict y,
+                          const float *restrict dy, float *restrict dx, int64_t count) {
     (void)y;
     for (int64_t i = 0; i < count; i++) {
         float s = logistic(x[i]);
@@ -22,14 +22,7 @@ static void silu_gradient(const float *x, const float *y, const float *dy, float
     }
 }
 
-static void silu_forward(Tape *t, Var *v) {
-    (void)t;
-    elementwise_forward(v, silu_kernel);
-}
-
-static void silu_backward(Tape *t, Var *v) {
-    elementwise_backward(t, v, silu_gradient);
-}
+ELEMENTWISE_MAP(silu)
 
 static Var *silu_sample(Tape *t, int which) {
     if (which > 0) return NULL;
@@ -45,7 +38,6 @@ const Op op_row_silu = {
     .name = "silu",
     .flags = OP_SPARES_OUTPUT,
     .infer = elementwise_infer,
-    .forward = silu_forward,
-    .backward = silu_backward,
     .sample = silu_sample,
+    .map = &silu_map,
 };

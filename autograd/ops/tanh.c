@@ -4,24 +4,17 @@
 #include "autograd/ops.h"
 #include "autograd/ops/elementwise.h"
 
-static void tanh_kernel(const float *x, float *y, int64_t count) {
+static void tanh_kernel(const float *restrict x, float *restrict y, int64_t count) {
     for (int64_t i = 0; i < count; i++) y[i] = tanhf(x[i]);
 }
 
-static void tanh_gradient(const float *x, const float *y, const float *dy, float *dx,
-                          int64_t count) {
+static void tanh_gradient(const float *restrict x, const float *restrict y,
+                          const float *restrict dy, float *restrict dx, int64_t count) {
     (void)x;
     for (int64_t i = 0; i < count; i++) dx[i] = dy[i] * (1 - y[i] * y[i]);
 }
 
-static void tanh_forward(Tape *t, Var *v) {
-    (void)t;
-    elementwise_forward(v, tanh_kernel);
-}
-
-static void tanh_backward(Tape *t, Var *v) {
-    elementwise_backward(t, v, tanh_gradient);
-}
+ELEMENTWISE_MAP(tanh)
 
 static Var *tanh_sample(Tape *t, int which) {
     if (which > 0) return NULL;
@@ -37,7 +30,6 @@ const Op op_row_tanh = {
     .name = "tanh",
     .flags = OP_SPARES_INPUTS,
     .infer = elementwise_infer,
-    .forward = tanh_forward,
-    .backward = tanh_backward,
     .sample = tanh_sample,
+    .map = &tanh_map,
 };

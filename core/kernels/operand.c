@@ -2,6 +2,7 @@
 
 #include <assert.h>
 #include <math.h>
+#include <string.h>
 
 enum { CHUNK = 1 << 14 /* elements decoded at a time by one thread; a multiple of 8 */ };
 
@@ -32,6 +33,30 @@ const float *operand_values(const Tensor *tensor, Arena *scratch) {
     return values;
 }
 
+void operand_read(const Tensor *tensor, int64_t first, int64_t count, float *numbers) {
+    if (tensor->dtype == DTYPE_F32)
+        memcpy(numbers, tensor_f32(tensor) + first, sizeof *numbers * (size_t)count);
+    else if (tensor->dtype == DTYPE_BYTE)
+        levels_from_bytes((const uint8_t *)tensor->data + first, tensor->scales, first, count,
+                          numbers);
+    else if (tensor->scales)
+        levels_unpack(tensor->data, tensor->scales, first, count, numbers);
+    else
+        dtype_codec(tensor->dtype)->decode(tensor->data, NULL, first, count, numbers);
+}
+
+void operand_write(const float *numbers, int64_t first, int64_t count, const Tensor *tensor) {
+    size_t at = (size_t)first * (size_t)dtype_codec(tensor->dtype)->code_bits / 8;
+    void *to = (char *)tensor->data + at;
+    assert(tensor->dtype == DTYPE_F32 || tensor->dtype == DTYPE_BYTE || !tensor->scales);
+    if (tensor->dtype == DTYPE_F32)
+        memcpy(to, numbers, sizeof *numbers * (size_t)count);
+    else if (tensor->scales)
+        levels_to_bytes(numbers, tensor->scales, first, count, to);
+    else
+        dtype_codec(tensor->dtype)->encode(numbers, count, NULL, to);
+}
+
 const float *operand_levels(const Tensor *tensor, Arena *scratch) {
     assert(operand_is_levels(tensor));
     if (tensor->dtype == DTYPE_F32) return tensor_f32(tensor);
@@ -40,9 +65,19 @@ const float *operand_levels(const Tensor *tensor, Arena *scratch) {
 #pragma omp parallel for schedule(static)
     for (int64_t first = 0; first < count; first += CHUNK) {
         int64_t some = count - first < CHUNK ? count - first : CHUNK;
-        levels_unpack(tensor->data, tensor->scales, first, some, levels + first);
+        operand_read(tensor, first, some, levels + first);
     }
     return levels;
+}
+
+Tensor operand_numbers(const Tensor *tensor, bool as_levels, Arena *scratch) {
+    bool is_ready = tensor->scales
+                        ? as_levels && (tensor->dtype == DTYPE_F32 || tensor->dtype == DTYPE_BYTE)
+                        : true;
+    if (is_ready) return *tensor;
+    const float *numbers =
+        as_levels ? operand_levels(tensor, scratch) : operand_values(tensor, scratch);
+    return (Tensor){.dtype = DTYPE_F32, .shape = tensor->shape, .data = (void *)(uintptr_t)numbers};
 }
 
 double scales_level_max(const Scales *scales) {

@@ -15,6 +15,15 @@ bool operand_is_plain(const Tensor *tensor);  /* f32 values, usable where they l
 const float *operand_values(const Tensor *tensor, Arena *scratch);
 const float *operand_levels(const Tensor *tensor, Arena *scratch);
 
+/* Elements from `first` on as numbers for a kernel: levels where the tensor holds levels, else
+ * values. Packed codes are read from multiples of 8 elements. */
+void operand_read(const Tensor *tensor, int64_t first, int64_t count, float *numbers);
+/* The same tensor in a form that operand_read takes from anywhere: as it is, or decoded whole into
+ * scratch. `as_levels`: levels are wanted, not values. */
+Tensor operand_numbers(const Tensor *tensor, bool as_levels, Arena *scratch);
+/* The way back, for f32, half precision, and (levels) byte tensors. */
+void operand_write(const float *numbers, int64_t first, int64_t count, const Tensor *tensor);
+
 /* Largest magnitude that a level can have. */
 double scales_level_max(const Scales *scales);
 

@@ -1,0 +1,343 @@
+#include "autograd/map.h"
+
+#include <assert.h>
+#include <string.h>
+
+#include "core/kernels/operand.h"
+#include "core/parallel.h"
+
+enum {
+    BLOCK_ELEMENTS = 2048, /* of a value that fits the first cache with a few others */
+    CHUNKS_MAX = 64,       /* partial sums kept: enough work for that many threads */
+};
+
+bool map_fits(const Var *v) {
+    const Map *map = v->op ? v->op->map : NULL;
+    return map && (!map->fits || map->fits(v));
+}
+
+void map_prepare(Tape *t, Var *v) {
+    if (v->op->map->prepare) v->op->map->prepare(t, v);
+}
+
+static int index_in(Var *const *ops, int count, const Var *v) {
+    for (int i = 0; i < count; i++)
+        if (ops[i] == v) return i;
+    return -1;
+}
+
+void map_needs(Var *const *ops, int count, bool *is_made, bool (*reads)[MAP_INPUTS_MAX]) {
+    memset(is_made, 0, sizeof *is_made * (size_t)count);
+    for (int i = count - 1; i >= 0; i--) {
+        const Var *v = ops[i];
+        if (v->needs_grad && !(v->op->flags & OP_SPARES_OUTPUT)) is_made[i] = true;
+        for (int j = 0; j < v->op->map->input_count; j++) {
+            reads[i][j] = is_made[i] || (v->needs_grad && !(v->op->flags & OP_SPARES_INPUTS));
+            int from = index_in(ops, i, v->in[j]);
+            if (from >= 0 && reads[i][j]) is_made[from] = true;
+        }
+    }
+}
+
+/* ---- A group at work ---- */
+
+typedef struct Node {
+    Var *v;
+    const Map *map;
+    int from[MAP_INPUTS_MAX];   /* the node whose output is read, or -1: from outside */
+    int target[MAP_INPUTS_MAX]; /* whose gradient from outside is written, or -1 */
+    bool reads[MAP_INPUTS_MAX]; /* backward: the input's values are needed */
+    bool is_made;               /* backward: the output's values are made again */
+    bool is_live;               /* backward: a gradient comes here */
+    bool has_outside;           /* part of it from v->grad */
+    int64_t sum_at, sum_count;
+    MapGrads grads; /* of parameters */
+} Node;
+
+typedef struct Target {
+    Var *v;
+    float *grad;
+    float beta;
+} Target;
+
+typedef struct Group {
+    Node nodes[MAP_GROUP_MAX];
+    Target targets[MAP_GROUP_MAX * MAP_INPUTS_MAX];
+    int count, target_count;
+    int64_t rows, channels, block_rows, blocks, chunks, sum_count;
+    bool has_reduce;
+    int64_t block_elements;
+    float *scratch; /* per thread: see lane_of */
+} Group;
+
+/* Blocks of one thread: of every node its output, its gradient and its decoded inputs. */
+typedef struct Lane {
+    float *out, *grad, *input, *spare; /* [node][block], [node][block], [node][2][block], [2] */
+} Lane;
+
+enum { BLOCKS_PER_NODE = 2 + MAP_INPUTS_MAX, SPARES = MAP_INPUTS_MAX };
+
+static Lane lane_of(const Group *g, int64_t thread) {
+    int64_t block = g->block_elements;
+    float *base = g->scratch + thread * (g->count * BLOCKS_PER_NODE + SPARES) * block;
+    return (Lane){base, base + g->count * block, base + 2 * g->count * block,
+                  base + BLOCKS_PER_NODE * g->count * block};
+}
+
+static void group_init(Group *g, Var *const *ops, int count) {
+    assert(count > 0 && count <= MAP_GROUP_MAX);
+    Shape shape = ops[0]->value.shape;
+    *g = (Group){.count = count, .rows = shape_rows(shape), .channels = shape_last(shape)};
+    g->block_rows = g->channels < BLOCK_ELEMENTS ? BLOCK_ELEMENTS / g->channels : 1;
+    g->blocks = (g->rows + g->block_rows - 1) / g->block_rows;
+    g->chunks = g->blocks < CHUNKS_MAX ? g->blocks : CHUNKS_MAX;
+    int64_t elements = g->block_rows * g->channels, line = ARENA_ALIGNMENT / sizeof(float);
+    g->block_elements = (elements + line - 1) / line * line;
+    for (int i = 0; i < count; i++) {
+        Node *n = &g->nodes[i];
+        *n = (Node){.v = ops[i], .map = ops[i]->op->map};
+        for (int j = 0; j < MAP_INPUTS_MAX; j++) {
+            n->target[j] = n->from[j] = -1;
+            if (j < n->map->input_count) n->from[j] = index_in(ops, i, ops[i]->in[j]);
+        }
+    }
+}
+
+static void scratch_init(Group *g, Arena *arena) {
+    int64_t blocks = (int64_t)parallel_threads() * (g->count * BLOCKS_PER_NODE + SPARES);
+    size_t floats = checked_mul((size_t)blocks, (size_t)g->block_elements);
+    g->scratch = arena_alloc(arena, checked_mul(sizeof(float), floats));
+}
+
+static void span_of(const Group *g, int64_t block, int64_t *first, int64_t *count) {
+    int64_t row = block * g->block_rows, rows = g->rows - row;
+    *first = row * g->channels;
+    *count = (rows < g->block_rows ? rows : g->block_rows) * g->channels;
+}
+
+/* The block of an input from outside: the memory itself, or decoded. */
+static const float *outside_block(const Group *g, const Lane *lane, int node, int j, int64_t first,
+                                  int64_t count) {
+    const Node *n = &g->nodes[node];
+    const Tensor *x = &n->v->in[j]->value;
+    if (x->dtype == DTYPE_F32) return (const float *)x->data + first;
+    float *to = lane->input + (node * MAP_INPUTS_MAX + j) * g->block_elements;
+    operand_read(x, first, count, to);
+    return to;
+}
+
+static void forward_block(const Group *g, const Lane *lane, int64_t first, int64_t count) {
+    float *out[MAP_GROUP_MAX];
+    for (int i = 0; i < g->count; i++) {
+        const Node *n = &g->nodes[i];
+        const Tensor *y = &n->v->value;
+        MapBlock b = {.first = first, .count = count, .channels = g->channels};
+        for (int j = 0; j < n->map->input_count; j++)
+            b.in[j] =
+                n->from[j] >= 0 ? out[n->from[j]] : outside_block(g, lane, i, j, first, count);
+        bool is_in_place = y->data && y->dtype == DTYPE_F32;
+        out[i] = is_in_place ? (float *)y->data + first : lane->out + i * g->block_elements;
+        b.out = out[i];
+        n->map->forward(n->v, &b);
+        if (y->data && !is_in_place) operand_write(b.out, first, count, y);
+    }
+}
+
+void map_forward(Tape *t, Var *const *ops, int count) {
+    ArenaMark mark = arena_mark(t->arena);
+    Group g;
+    group_init(&g, ops, count);
+    scratch_init(&g, t->arena);
+#pragma omp parallel for schedule(static)
+    for (int64_t block = 0; block < g.blocks; block++) {
+        Lane lane = lane_of(&g, parallel_self());
+        int64_t first, some;
+        span_of(&g, block, &first, &some);
+        forward_block(&g, &lane, first, some);
+    }
+    arena_rewind(t->arena, mark);
+}
+
+/* ---- Backward ---- */
+
+static int target_for(Group *g, Tape *t, Var *v) {
+    for (int i = 0; i < g->target_count; i++)
+        if (g->targets[i].v == v) return i;
+    Target *target = &g->targets[g->target_count];
+    *target = (Target){.v = v};
+    target->grad = tape_grad(t, v, &target->beta);
+    return g->target_count++;
+}
+
+/* What flows where; gradients of outside inputs are claimed. False: no gradient comes here. */
+static bool backward_init(Group *g, Tape *t, Var *const *ops) {
+    bool is_made[MAP_GROUP_MAX], reads[MAP_GROUP_MAX][MAP_INPUTS_MAX];
+    bool is_any_live = false;
+    map_needs(ops, g->count, is_made, reads);
+    for (int i = g->count - 1; i >= 0; i--) {
+        Node *n = &g->nodes[i];
+        n->has_outside = n->v->grad && *n->v->has_grad;
+        n->is_live = n->v->needs_grad && (n->is_live || n->has_outside);
+        n->is_made = is_made[i];
+        memcpy(n->reads, reads[i], sizeof n->reads);
+        if (!n->is_live) continue;
+        is_any_live = true;
+        n->sum_at = g->sum_count;
+        n->sum_count = n->map->sum_count ? n->map->sum_count(n->v) : 0;
+        g->sum_count += n->sum_count;
+        g->has_reduce = g->has_reduce || n->map->reduce;
+        for (int j = 0; j < n->map->input_count; j++) {
+            Var *in = n->v->in[j];
+            if (!in->needs_grad) continue;
+            if (n->from[j] >= 0)
+                g->nodes[n->from[j]].is_live = true;
+            else
+                n->target[j] = target_for(g, t, in);
+        }
+        bool learns = n->map->settle && (!n->map->learns || n->map->learns(n->v));
+        for (int j = n->map->input_count; learns && j < n->v->in_count; j++)
+            n->grads.grad[j] = tape_grad(t, n->v->in[j], &n->grads.beta[j]);
+    }
+    return is_any_live;
+}
+
+/* One block on its way back. */
+typedef struct Pass {
+    const Group *g;
+    Lane lane;
+    int64_t first, count;
+    double *sums;                                  /* of the chunk; NULL: complete already */
+    bool writes;                                   /* gradients go to targets */
+    const float *dy[MAP_GROUP_MAX];                /* of each node so far; NULL: none yet */
+    bool is_begun[MAP_GROUP_MAX * MAP_INPUTS_MAX]; /* of each target, within this block */
+} Pass;
+
+static void values_make(const Pass *p, const float *in[MAP_GROUP_MAX][MAP_INPUTS_MAX]) {
+    const Group *g = p->g;
+    for (int i = 0; i < g->count; i++) {
+        const Node *n = &g->nodes[i];
+        MapBlock b = {.first = p->first, .count = p->count, .channels = g->channels};
+        for (int j = 0; j < n->map->input_count; j++) {
+            in[i][j] = NULL;
+            if (n->reads[j])
+                in[i][j] = n->from[j] >= 0 ? p->lane.out + n->from[j] * g->block_elements
+                                           : outside_block(g, &p->lane, i, j, p->first, p->count);
+            b.in[j] = in[i][j];
+        }
+        b.out = p->lane.out + i * g->block_elements;
+        if (n->is_made) n->map->forward(n->v, &b);
+    }
+}
+
+static void add_block(const float *restrict a, const float *restrict b, int64_t count,
+                      float *restrict sum) {
+    for (int64_t i = 0; i < count; i++) sum[i] = a[i] + b[i];
+}
+
+static void add_to(const float *restrict more, int64_t count, float *restrict sum) {
+    for (int64_t i = 0; i < count; i++) sum[i] = sum[i] + more[i];
+}
+
+/* Where input j's gradient is to be written: straight to its place if it is the first there. */
+static float *gradient_place(const Pass *p, const Node *n, int j) {
+    const Group *g = p->g;
+    float *spare = p->lane.spare + j * g->block_elements;
+    int from = n->from[j], target = n->target[j];
+    if (from >= 0 && g->nodes[from].is_live)
+        return p->dy[from] ? spare : p->lane.grad + from * g->block_elements;
+    if (target < 0 || !p->writes) return NULL;
+    bool joins = p->is_begun[target] || g->targets[target].beta != 0.0f;
+    return joins ? spare : g->targets[target].grad + p->first;
+}
+
+/* `dx` is what input j gets: a block that was written as above, or one to be copied. */
+static void gradient_join(Pass *p, const Node *n, int j, const float *dx) {
+    const Group *g = p->g;
+    int from = n->from[j], target = n->target[j];
+    if (from >= 0 && g->nodes[from].is_live) {
+        float *own = p->lane.grad + from * g->block_elements;
+        if (p->dy[from] == own)
+            add_to(dx, p->count, own);
+        else if (p->dy[from])
+            add_block(p->dy[from], dx, p->count, own);
+        p->dy[from] = p->dy[from] ? own : dx;
+    } else if (target >= 0 && p->writes) {
+        float *grad = g->targets[target].grad + p->first;
+        if (p->is_begun[target] || g->targets[target].beta != 0.0f)
+            add_to(dx, p->count, grad);
+        else if (dx != grad)
+            memcpy(grad, dx, sizeof *grad * (size_t)p->count);
+        p->is_begun[target] = true;
+    }
+}
+
+static void node_backward(Pass *p, int i, const float *const in[MAP_INPUTS_MAX]) {
+    const Group *g = p->g;
+    const Node *n = &g->nodes[i];
+    MapBlock b = {.first = p->first,
+                  .count = p->count,
+                  .channels = g->channels,
+                  .out = p->lane.out + i * g->block_elements,
+                  .dy = p->dy[i],
+                  .sums = p->sums ? p->sums + n->sum_at : NULL};
+    memcpy(b.in, in, sizeof b.in);
+    if (n->map->reduce && p->sums) n->map->reduce(n->v, &b);
+    if (n->map->reduce) b.sums = NULL;
+    if (n->map->reduce && !p->writes) return; /* its backward needs the sums */
+    if (!n->map->backward) {
+        for (int j = 0; j < n->map->input_count; j++) gradient_join(p, n, j, b.dy);
+        return;
+    }
+    bool is_wanted = b.sums != NULL;
+    for (int j = 0; j < n->map->input_count; j++) {
+        if (n->v->in[j]->needs_grad) b.dx[j] = gradient_place(p, n, j);
+        is_wanted = is_wanted || b.dx[j];
+    }
+    if (!is_wanted) return;
+    n->map->backward(n->v, &b);
+    for (int j = 0; j < n->map->input_count; j++)
+        if (b.dx[j]) gradient_join(p, n, j, b.dx[j]);
+}
+
+static void backward_block(const Group *g, int64_t block, double *sums, bool writes) {
+    Pass p = {.g = g, .lane = lane_of(g, parallel_self()), .sums = sums, .writes = writes};
+    const float *in[MAP_GROUP_MAX][MAP_INPUTS_MAX];
+    span_of(g, block, &p.first, &p.count);
+    values_make(&p, in);
+    for (int i = 0; i < g->count; i++)
+        if (g->nodes[i].has_outside) p.dy[i] = g->nodes[i].v->grad + p.first;
+    for (int i = g->count - 1; i >= 0; i--)
+        if (g->nodes[i].is_live) node_backward(&p, i, in[i]);
+}
+
+static void backward_pass(const Group *g, double *sums, bool writes) {
+#pragma omp parallel for schedule(static)
+    for (int64_t chunk = 0; chunk < g->chunks; chunk++) {
+        int64_t end = (chunk + 1) * g->blocks / g->chunks;
+        for (int64_t block = chunk * g->blocks / g->chunks; block < end; block++)
+            backward_block(g, block, sums ? sums + chunk * g->sum_count : NULL, writes);
+    }
+}
+
+static void settle(const Group *g, double *sums) {
+    for (int64_t chunk = 1; chunk < g->chunks; chunk++)
+        for (int64_t i = 0; i < g->sum_count; i++) sums[i] += sums[chunk * g->sum_count + i];
+    for (int i = 0; i < g->count; i++) {
+        const Node *n = &g->nodes[i];
+        if (n->is_live && n->map->settle) n->map->settle(n->v, sums + n->sum_at, &n->grads);
+    }
+}
+
+/* Where an op's gradient needs sums of gradients (batch norm), the way back is walked twice. */
+void map_backward(Tape *t, Var *const *ops, int count) {
+    Group g;
+    group_init(&g, ops, count);
+    if (!backward_init(&g, t, ops)) return; /* gradients that the tape allocates stay */
+    ArenaMark mark = arena_mark(t->arena);
+    scratch_init(&g, t->arena);
+    double *sums = arena_new_array(t->arena, double, g.chunks *g.sum_count + 1);
+    backward_pass(&g, sums, !g.has_reduce);
+    settle(&g, sums);
+    if (g.has_reduce) backward_pass(&g, NULL, true);
+    arena_rewind(t->arena, mark);
+}

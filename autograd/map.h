@@ -1,0 +1,70 @@
+/* Maps: ops whose output element depends on the same element of inputs of the same shape, on what
+ * belongs to its channel (the last dimension), and on sums over all elements that are known before.
+ * Activations, batch norm, adds and fake quantization are maps.
+ *
+ * A run of maps over the same shape is executed as a group: block by block, every op in turn while
+ * the block is in cache, so that only what somebody else reads goes through memory. Backward makes
+ * the values that it needs again, from what the group read. A plan (autograd/plan.h) finds the
+ * groups; without one each op is a group of its own, with the same bits: blocks depend on the shape
+ * only, elements are computed alike, and sums are added in the same order. */
+#ifndef NIBBLE_AUTOGRAD_MAP_H
+#define NIBBLE_AUTOGRAD_MAP_H
+
+#include "autograd/tape.h"
+
+enum {
+    MAP_INPUTS_MAX = 2,
+    MAP_OPERANDS_MAX = 4, /* inputs and parameters */
+    MAP_GROUP_MAX = 24,   /* ops in a group */
+};
+
+/* `count` elements from `first` on: whole rows of `channels`. */
+typedef struct MapBlock {
+    int64_t first, count, channels;
+    const float *in[MAP_INPUTS_MAX]; /* of the mapped inputs; levels where the input holds levels */
+    float *out;                      /* forward: to be written; backward: the values */
+    const float *dy;                 /* the gradient of the output */
+    float *dx[MAP_INPUTS_MAX];       /* to be overwritten; NULL: not wanted */
+    double *sums;                    /* [sum_count] to add to; NULL: not wanted */
+} MapBlock;
+
+/* Where the gradients of inputs go, with how much of what is there stays (tape_grad). */
+typedef struct MapGrads {
+    float *grad[MAP_OPERANDS_MAX], beta[MAP_OPERANDS_MAX];
+} MapGrads;
+
+/* How an op maps. Backward reads in[] and out only as far as the op's flags say (OP_SPARES_...). */
+typedef struct Map {
+    int input_count; /* the first 1 or 2 inputs are mapped, those after them are parameters */
+    bool is_whole;   /* prepare reads all of input 0 (batch statistics) */
+    /* Whether this instance maps; NULL: all do. Others go through Op.forward and Op.backward. */
+    bool (*fits)(const Var *v);
+    /* Before the first block: statistics, v->saved, v->value.scales. May be NULL. */
+    void (*prepare)(Tape *t, Var *v);
+    void (*forward)(const Var *v, const MapBlock *block);
+    /* NULL: the gradient of the output is that of every mapped input. */
+    void (*backward)(const Var *v, const MapBlock *block);
+    /* Sums over all elements that gradients need: how many, and what a block adds. Without `reduce`
+     * backward adds them as it goes; with it they are there (and `settle` was called) before the
+     * first call of backward. */
+    int64_t (*sum_count)(const Var *v);
+    /* Whether the parameters of this instance get gradients; NULL: yes. */
+    bool (*learns)(const Var *v);
+    void (*reduce)(const Var *v, const MapBlock *block);
+    /* When the sums are complete: the gradients of parameters (by input; NULL where not wanted),
+     * and what backward takes from the sums. */
+    void (*settle)(Var *v, const double *sums, const MapGrads *grads);
+} Map;
+
+bool map_fits(const Var *v); /* whether v's op is a map, and this instance fits */
+void map_prepare(Tape *t, Var *v);
+
+/* One group, in the order of the tape; values go where value.data says, NULL: they are not kept. */
+void map_forward(Tape *t, Var *const *ops, int count);
+void map_backward(Tape *t, Var *const *ops, int count);
+
+/* Which values backward needs: is_made[i] for those that it makes again, and for each op's mapped
+ * inputs from outside whether they are read. */
+void map_needs(Var *const *ops, int count, bool *is_made, bool (*reads)[MAP_INPUTS_MAX]);
+
+#endif
