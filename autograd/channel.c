@@ -2,6 +2,8 @@
 
 #include <string.h>
 
+#include "core/kernels/isa.h"
+
 enum {
     CHUNKS_MAX = 64, /* partial sums kept: enough work for that many threads */
 };
@@ -53,19 +55,12 @@ typedef struct Products {
     int64_t channels;
 } Products;
 
-static void sum_rows(const float *restrict x, int64_t stride, int64_t rows, int64_t count,
-                     float *restrict sum) {
-    for (int64_t c = 0; c < count; c++) sum[c] = 0;
-    for (int64_t r = 0; r < rows; r++, x += stride)
-        for (int64_t c = 0; c < count; c++) sum[c] += x[c];
-}
-
 static void sum_block(const void *self, int64_t first, int64_t count, double *sums) {
     const Products *p = self;
     float sum[CHANNEL_PANEL];
     for (int64_t c = 0; c < p->channels; c += CHANNEL_PANEL) {
         int64_t width = min64(CHANNEL_PANEL, p->channels - c);
-        sum_rows(p->dy + first * p->channels + c, p->channels, count, width, sum);
+        isa_active()->sums(p->dy + first * p->channels + c, p->channels, count, width, sum);
         for (int64_t j = 0; j < width; j++) sums[c + j] += (double)sum[j];
     }
 }
@@ -80,25 +75,14 @@ void channel_sum(const float *x, int64_t rows, int64_t channels, float beta, flo
     arena_rewind(scratch, mark);
 }
 
-static void product_rows(const float *restrict dy, const float *restrict x,
-                         const float *restrict mean, int64_t stride, int64_t rows, int64_t count,
-                         float *restrict sum, float *restrict product) {
-    for (int64_t c = 0; c < count; c++) sum[c] = product[c] = 0;
-    for (int64_t r = 0; r < rows; r++, dy += stride, x += stride)
-        for (int64_t c = 0; c < count; c++) {
-            sum[c] += dy[c];
-            product[c] += dy[c] * (x[c] - mean[c]);
-        }
-}
-
 void channel_products(const float *dy, const float *x, const float *mean, int64_t rows,
                       int64_t channels, double *sums) {
     float sum[CHANNEL_PANEL], product[CHANNEL_PANEL];
     for (int64_t first = 0; first < rows; first += CHANNEL_ROWS)
         for (int64_t c = 0; c < channels; c += CHANNEL_PANEL) {
             int64_t width = min64(CHANNEL_PANEL, channels - c), at = first * channels + c;
-            product_rows(dy + at, x + at, mean + c, channels, min64(CHANNEL_ROWS, rows - first),
-                         width, sum, product);
+            isa_active()->products(dy + at, x + at, mean + c, channels,
+                                   min64(CHANNEL_ROWS, rows - first), width, sum, product);
             for (int64_t j = 0; j < width; j++) {
                 sums[c + j] += (double)sum[j];
                 sums[channels + c + j] += (double)product[j];
@@ -114,27 +98,14 @@ static void merge_moments(double n, double *m, double *q, double count, double m
     *q += squares + delta * delta * (n * count / total);
 }
 
-/* Sums of d = x - mean and of d^2. */
-static void deviation_rows(const float *restrict x, const float *restrict mean, int64_t stride,
-                           int64_t rows, int64_t count, float *restrict sum,
-                           float *restrict square) {
-    for (int64_t c = 0; c < count; c++) sum[c] = square[c] = 0;
-    for (int64_t r = 0; r < rows; r++, x += stride)
-        for (int64_t c = 0; c < count; c++) {
-            float d = x[c] - mean[c];
-            sum[c] += d;
-            square[c] += d * d;
-        }
-}
-
 /* Moments of `rows` rows (at most CHANNEL_ROWS), merged into the n rows in m and q. The float mean
  * is only where deviations are measured from; their sum says how far off it is. */
 static void moments_block(const float *x, int64_t stride, int64_t rows, int64_t count, double n,
                           double *m, double *q) {
     float mean[CHANNEL_PANEL], sum[CHANNEL_PANEL], square[CHANNEL_PANEL];
-    sum_rows(x, stride, rows, count, mean);
+    isa_active()->sums(x, stride, rows, count, mean);
     for (int64_t c = 0; c < count; c++) mean[c] /= (float)rows;
-    deviation_rows(x, mean, stride, rows, count, sum, square);
+    isa_active()->deviations(x, mean, stride, rows, count, sum, square);
     for (int64_t c = 0; c < count; c++) {
         double off = (double)sum[c] / (double)rows;
         merge_moments(n, m + c, q + c, (double)rows, (double)mean[c] + off,
@@ -178,29 +149,13 @@ void channel_moments(const float *x, int64_t rows, int64_t channels, float *mean
     arena_rewind(scratch, mark);
 }
 
-static void affine_row(const float *restrict x, const float *restrict mean,
-                       const float *restrict scale, const float *restrict shift, int64_t channels,
-                       float *restrict y) {
-    for (int64_t c = 0; c < channels; c++) y[c] = (x[c] - mean[c]) * scale[c] + shift[c];
-}
-
 void channel_affine(const float *x, const float *mean, const float *scale, const float *shift,
                     int64_t rows, int64_t channels, float *y) {
-    for (int64_t r = 0; r < rows; r++)
-        affine_row(x + r * channels, mean, scale, shift, channels, y + r * channels);
-}
-
-static void affine_backward_row(const float *restrict dy, const float *restrict x,
-                                const float *restrict mean, const float *restrict a,
-                                const float *restrict b, const float *restrict k, int64_t channels,
-                                float *restrict dx) {
-    for (int64_t c = 0; c < channels; c++) dx[c] = a[c] * dy[c] + b[c] * (x[c] - mean[c]) + k[c];
+    isa_active()->affine(x, mean, scale, shift, rows, channels, y);
 }
 
 void channel_affine_backward(const float *dy, const float *x, const float *mean, const float *a,
                              const float *b, const float *k, int64_t rows, int64_t channels,
                              float *dx) {
-    for (int64_t r = 0; r < rows; r++)
-        affine_backward_row(dy + r * channels, x + r * channels, mean, a, b, k, channels,
-                            dx + r * channels);
+    isa_active()->affine_backward(dy, x, mean, a, b, k, rows, channels, dx);
 }

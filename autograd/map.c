@@ -3,6 +3,7 @@
 #include <assert.h>
 #include <string.h>
 
+#include "core/kernels/isa.h"
 #include "core/kernels/operand.h"
 #include "core/parallel.h"
 
@@ -148,6 +149,7 @@ void map_forward(Tape *t, Var *const *ops, int count) {
     Group g;
     group_init(&g, ops, count);
     scratch_init(&g, t->arena);
+    isa_active(); /* chosen before threads ask */
 #pragma omp parallel for schedule(static)
     for (int64_t block = 0; block < g.blocks; block++) {
         Lane lane = lane_of(&g, parallel_self());
@@ -229,15 +231,6 @@ static void values_make(const Pass *p, const float *in[MAP_GROUP_MAX][MAP_INPUTS
     }
 }
 
-static void add_block(const float *restrict a, const float *restrict b, int64_t count,
-                      float *restrict sum) {
-    for (int64_t i = 0; i < count; i++) sum[i] = a[i] + b[i];
-}
-
-static void add_to(const float *restrict more, int64_t count, float *restrict sum) {
-    for (int64_t i = 0; i < count; i++) sum[i] = sum[i] + more[i];
-}
-
 /* Where input j's gradient is to be written: straight to its place if it is the first there. */
 static float *gradient_place(const Pass *p, const Node *n, int j) {
     const Group *g = p->g;
@@ -257,14 +250,14 @@ static void gradient_join(Pass *p, const Node *n, int j, const float *dx) {
     if (from >= 0 && g->nodes[from].is_live) {
         float *own = p->lane.grad + from * g->block_elements;
         if (p->dy[from] == own)
-            add_to(dx, p->count, own);
+            isa_active()->add(own, dx, p->count, own);
         else if (p->dy[from])
-            add_block(p->dy[from], dx, p->count, own);
+            isa_active()->add(p->dy[from], dx, p->count, own);
         p->dy[from] = p->dy[from] ? own : dx;
     } else if (target >= 0 && p->writes) {
         float *grad = g->targets[target].grad + p->first;
         if (p->is_begun[target] || g->targets[target].beta != 0.0f)
-            add_to(dx, p->count, grad);
+            isa_active()->add(grad, dx, p->count, grad);
         else if (dx != grad)
             memcpy(grad, dx, sizeof *grad * (size_t)p->count);
         p->is_begun[target] = true;

@@ -1,5 +1,7 @@
 #include "core/dtype.h"
 
+#include "core/kernels/isa.h"
+
 #include <assert.h>
 #include <string.h>
 
@@ -99,12 +101,6 @@ static float clamp(float x, float low, float high) {
     return x > high ? high : x;
 }
 
-/* Step 1: the levels are all integers from low to high. */
-static void quantize_run(const float *x, int64_t count, float inverse, float low, float high,
-                         float *levels) {
-    for (int64_t i = 0; i < count; i++) levels[i] = round_even(clamp(x[i] * inverse, low, high));
-}
-
 /* Other steps: the code is what gets rounded. */
 static void quantize_run_stepped(const float *x, int64_t count, float inverse, float low,
                                  float step, float last_code, float *levels) {
@@ -124,7 +120,7 @@ void quantize_levels(const float *x, const Scales *scales, int64_t first, int64_
         float zero = scales->zero ? scales->zero[scale] : 0.0f;
         float low = (float)grid_low(grid) - zero, high = (float)grid_high(grid) - zero;
         if (grid.step == 1)
-            quantize_run(x + done, run, inverse, low, high, levels + done);
+            isa_active()->quantize(x + done, run, inverse, low, high, levels + done);
         else
             quantize_run_stepped(x + done, run, inverse, low, (float)grid.step,
                                  (float)((1 << grid.bits) - 1), levels + done);
@@ -138,7 +134,7 @@ void levels_decode(const float *levels, const Scales *scales, int64_t first, int
         int64_t scale, run = scales_run(scales, first + done, &scale);
         if (run > count - done) run = count - done;
         float s = scales->scale[scale];
-        for (int64_t i = done; i < done + run; i++) values[i] = s * levels[i];
+        isa_active()->multiply(levels + done, s, run, values + done);
         done += run;
     }
 }
@@ -153,11 +149,7 @@ void levels_to_bytes(const float *levels, const Scales *scales, int64_t first, i
         if (run > count - done) run = count - done;
         float zero = scales->zero ? scales->zero[scale] : 0.0f;
         float low = (float)scales->grid.base - zero;
-        for (int64_t i = done; i < done + run; i++) {
-            float code = (levels[i] - low) / step;
-            code = code >= 0.0f ? code : 0.0f;
-            codes[i] = (uint8_t)(code <= last_code ? code : last_code);
-        }
+        isa_active()->levels_to_bytes(levels + done, run, 1 / step, low, last_code, codes + done);
         done += run;
     }
 }
@@ -170,7 +162,7 @@ void levels_from_bytes(const uint8_t *codes, const Scales *scales, int64_t first
         if (run > count - done) run = count - done;
         float zero = scales->zero ? scales->zero[scale] : 0.0f;
         float low = (float)scales->grid.base - zero;
-        for (int64_t i = done; i < done + run; i++) levels[i] = step * (float)codes[i] + low;
+        isa_active()->levels_from_bytes(codes + done, run, step, low, levels + done);
         done += run;
     }
 }

@@ -18,11 +18,9 @@
 #include "autograd/channel.h"
 #include "autograd/map.h"
 #include "autograd/ops.h"
+#include "core/kernels/isa.h"
 
-enum {
-    PIECE = 16 * 1024, /* elements that one thread takes at a time */
-    BLOCK = 512        /* elements summed in float before a double takes over */
-};
+enum { PIECE = 16 * 1024 /* elements that one thread takes at a time */ };
 
 typedef struct Residuals {
     float *element; /* LSQ, fixed: round(v) - v; PACT: x^ - x, in range */
@@ -36,6 +34,7 @@ typedef struct Saved {
     float *scale, *zero; /* what `scales` points to; zero NULL without an offset */
     bool *passes;        /* whether the zero point follows the offset, [count of scales] */
     Residuals residuals;
+    SteRange range; /* of the one scale of a map */
 } Saved;
 
 float fake_quant_stored_scale(Dtype dtype, float scale) {
@@ -108,23 +107,15 @@ static void set_scales(const Var *v, Saved *saved) {
     }
 }
 
-/* What the elements under one scale have in common. Rounding happens in code units,
- * code = (v - shift) / step, as in quantize_levels; for step 1 these are levels. */
-typedef struct Range {
-    float scale, inverse;
-    float shift, step, per_step;    /* level = code step + shift; 1 / step */
-    float low, high;                /* codes in range */
-    float slope_below, slope_above; /* d x^ / d scale outside the range */
-} Range;
-
-static Range range_of(const Var *v, const Saved *saved, int64_t i) {
+static SteRange ste_range(const Var *v, const Saved *saved, int64_t i) {
+    const FakeQuantAttr *attr = v->attr;
     Grid grid = saved->scales.grid;
     float zero = saved->zero ? saved->zero[i] : 0;
     float low = (float)grid_low(grid) - zero, high = (float)grid_high(grid) - zero;
-    Range range = {
-        .scale = saved->scale[i],
+    SteRange range = {
         .inverse = 1.0f / saved->scale[i],
         .step = (float)grid.step,
+        .rounding = attr->range_gradient == RANGE_LSQ ? 1.0f : 0.0f,
     };
     double follows = 0; /* near -zero: the difference below cancels */
     if (saved->zero && saved->passes[i])
@@ -140,7 +131,7 @@ static Range range_of(const Var *v, const Saved *saved, int64_t i) {
 
 /* The code before clamping, at most one outside the range; half to even by the addition of
  * 1.5 x 2^23, which leaves no fraction bits. */
-static float code_of(const Range *range, float x) {
+static float code_of(const SteRange *range, float x) {
     const float magic = 12582912.0f;
     float code = (x * range->inverse - range->shift) * range->per_step;
     code = code < range->low - 1 ? range->low - 1 : code;
@@ -185,12 +176,13 @@ static void save_residuals(Tape *t, const Var *v, Saved *saved) {
     }
     for (int64_t p = 0; p < scales * pieces_per_run(&saved->scales); p++) {
         Piece piece = piece_of(&saved->scales, p);
-        Range range = range_of(v, saved, piece.scale);
+        SteRange range = ste_range(v, saved, piece.scale);
+        float scale = saved->scale[piece.scale];
         for (int64_t i = piece.first; i < piece.first + piece.count; i++) {
             float code = code_of(&range, x[i]), level = code * range.step + range.shift;
             kept->side[i] = (int8_t)((code > range.high) - (code < range.low));
-            kept->element[i] = attr->range_gradient == RANGE_PACT ? level * range.scale - x[i]
-                                                                  : level - x[i] / range.scale;
+            kept->element[i] =
+                attr->range_gradient == RANGE_PACT ? level * scale - x[i] : level - x[i] / scale;
         }
     }
 }
@@ -226,6 +218,7 @@ static void forward(Tape *t, Var *v) {
     }
     Saved *saved = v->saved = saved_new(t, v);
     set_scales(v, saved);
+    saved->range = ste_range(v, saved, 0);
     const float *x = var_f32(v->in[0]);
     float *levels = var_f32(v);
     int64_t count = var_count(v);
@@ -237,96 +230,22 @@ static void forward(Tape *t, Var *v) {
     if (t->keeps_residuals) save_residuals(t, v, saved);
 }
 
-/* Four elements at a time, written out: compilers will not vectorise comparisons of floats that
- * might raise a flag. */
-typedef float Lanes __attribute__((vector_size(16)));
-typedef int32_t Mask __attribute__((vector_size(16)));
-enum { LANES = sizeof(Lanes) / sizeof(float) };
-
-static inline Lanes splat(float x) {
-    return (Lanes){x, x, x, x};
-}
-
-static inline Lanes choose(Mask mask, Lanes yes, Lanes no) {
-    return (Lanes)((mask & (Mask)yes) | (~mask & (Mask)no));
-}
-
-/* code_of, d x^ / d scale, and where the gradient passes. `rounding` 1: LSQ; else 0. */
-static inline Mask lanes_slope(const Range *range, Lanes x, float rounding, Lanes *slope) {
-    const Lanes magic = splat(12582912.0f), low = splat(range->low), high = splat(range->high);
-    const Lanes under = splat(range->low - 1), over = splat(range->high + 1);
-    Lanes v = x * splat(range->inverse), code = (v - splat(range->shift)) * splat(range->per_step);
-    code = choose(code < under, under, code);
-    code = choose(code > over, over, code);
-    code = (code + magic) - magic;
-    Lanes level = code * splat(range->step) + splat(range->shift);
-    *slope = choose(code < low, splat(range->slope_below), splat(rounding) * (level - v));
-    *slope = choose(code > high, splat(range->slope_above), *slope);
-    return (code >= low) & (code <= high);
-}
-
-/* Where a piece's gradients go. */
-typedef struct Slice {
-    const float *x, *dy;
-    float *dx; /* NULL: not needed */
-    float beta;
-} Slice;
-
-static inline void lanes_backward(const Range *range, Slice at, float rounding, Lanes *to_scale,
-                                  Lanes *to_offset) {
-    Lanes x, dy, slope, before;
-    memcpy(&x, at.x, sizeof x);
-    memcpy(&dy, at.dy, sizeof dy);
-    Mask is_inside = lanes_slope(range, x, rounding, &slope);
-    *to_scale += dy * slope;
-    *to_offset += (Lanes)(~is_inside & (Mask)dy);
-    if (!at.dx) return;
-    Lanes dx = (Lanes)(is_inside & (Mask)dy);
-    if (at.beta != 0) {
-        memcpy(&before, at.dx, sizeof before);
-        dx += before;
-    }
-    memcpy(at.dx, &dx, sizeof dx);
-}
-
-/* The last elements, fewer than LANES, padded with elements of no gradient. */
-static void tail_backward(const Range *range, Slice at, int64_t count, float rounding,
-                          Lanes *to_scale, Lanes *to_offset) {
-    float x[LANES] = {0}, dy[LANES] = {0}, dx[LANES] = {0};
-    size_t bytes = sizeof *x * (size_t)count;
-    memcpy(x, at.x, bytes);
-    memcpy(dy, at.dy, bytes);
-    if (at.dx && at.beta != 0) memcpy(dx, at.dx, bytes);
-    lanes_backward(range, (Slice){x, dy, dx, at.beta}, rounding, to_scale, to_offset);
-    if (at.dx) memcpy(at.dx, dx, bytes);
-}
-
-/* One pass over at most BLOCK elements; adds what they give to the scale and the offset. */
-static void block_backward(const Range *range, Slice at, int64_t count, float rounding,
-                           double sums[2]) {
-    Lanes to_scale = splat(0), to_offset = splat(0);
-    for (; count >= LANES; count -= LANES) {
-        lanes_backward(range, at, rounding, &to_scale, &to_offset);
-        at.x += LANES;
-        at.dy += LANES;
-        if (at.dx) at.dx += LANES;
-    }
-    if (count > 0) tail_backward(range, at, count, rounding, &to_scale, &to_offset);
-    for (int i = 0; i < LANES; i++) {
-        sums[0] += (double)to_scale[i];
-        sums[1] += (double)to_offset[i];
-    }
+/* `count` elements at most STE_COUNT_MAX; dx (NULL: not wanted) = beta dx + their gradients. */
+static void few_backward(const SteRange *range, const float *x, const float *dy, int64_t count,
+                         float beta, float *dx, double *sums) {
+    float more[STE_COUNT_MAX];
+    bool joins = dx && beta != 0;
+    isa_active()->ste(range, x, dy, count, joins ? more : dx, sums);
+    if (joins) isa_active()->add(dx, more, count, dx);
 }
 
 static void piece_backward(const Var *v, Piece piece, float *dx, float beta, double sums[2]) {
-    const FakeQuantAttr *attr = v->attr;
-    Range range = range_of(v, v->saved, piece.scale);
-    float rounding = attr->range_gradient == RANGE_LSQ ? 1.0f : 0.0f;
+    const SteRange range = ste_range(v, v->saved, piece.scale);
     sums[0] = sums[1] = 0;
-    for (int64_t done = 0; done < piece.count; done += BLOCK) {
+    for (int64_t done = 0; done < piece.count; done += STE_COUNT_MAX) {
         int64_t at = piece.first + done, left = piece.count - done;
-        Slice slice = {var_f32(v->in[0]) + at, v->grad + at, dx ? dx + at : NULL, beta};
-        block_backward(&range, slice, left < BLOCK ? left : BLOCK, rounding, sums);
+        few_backward(&range, var_f32(v->in[0]) + at, v->grad + at,
+                     left < STE_COUNT_MAX ? left : STE_COUNT_MAX, beta, dx ? dx + at : NULL, sums);
     }
 }
 
@@ -374,6 +293,7 @@ static bool fits(const Var *v) {
 static void map_prepare_scales(Tape *t, Var *v) {
     Saved *saved = v->saved = saved_new(t, v);
     set_scales(v, saved);
+    saved->range = ste_range(v, saved, 0);
     v->value.scales = &saved->scales;
 }
 
@@ -393,16 +313,17 @@ static int64_t range_sum_count(const Var *v) {
 }
 
 static void map_gradient(const Var *v, const MapBlock *b) {
-    const FakeQuantAttr *attr = v->attr;
-    Range range = range_of(v, v->saved, 0);
-    float rounding = attr->range_gradient == RANGE_LSQ ? 1.0f : 0.0f;
-    double sums[RANGE_SUMS] = {0};
-    for (int64_t done = 0; done < b->count; done += BLOCK) {
-        int64_t left = b->count - done;
-        Slice slice = {b->in[0] + done, b->dy + done, b->dx[0] ? b->dx[0] + done : NULL, 0};
-        block_backward(&range, slice, left < BLOCK ? left : BLOCK, rounding, sums);
+    const Saved *saved = v->saved;
+    if (!b->sums || !range_learns(v)) { /* the mask alone */
+        if (b->dx[0]) isa_active()->ste(&saved->range, b->in[0], b->dy, b->count, b->dx[0], NULL);
+        return;
     }
-    for (int i = 0; b->sums && i < range_sum_count(v); i++) b->sums[i] += sums[i];
+    for (int64_t done = 0; done < b->count; done += STE_COUNT_MAX) {
+        int64_t left = b->count - done;
+        few_backward(&saved->range, b->in[0] + done, b->dy + done,
+                     left < STE_COUNT_MAX ? left : STE_COUNT_MAX, 0,
+                     b->dx[0] ? b->dx[0] + done : NULL, b->sums);
+    }
 }
 
 static void range_settle(Var *v, const double *sums, const MapGrads *grads) {

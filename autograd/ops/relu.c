@@ -4,18 +4,16 @@
  * so that NaN stays NaN. */
 #include "autograd/ops.h"
 #include "autograd/ops/elementwise.h"
+#include "core/kernels/isa.h"
 
-static void relu_kernel(const float *restrict x, float *restrict y, int64_t count) {
-    for (int64_t i = 0; i < count; i++) y[i] = x[i] < 0 ? 0 : x[i];
+static void relu_kernel(const float *x, float *y, int64_t count) {
+    isa_active()->relu(x, count, y);
 }
 
-static void relu_gradient(const float *restrict x, const float *restrict y,
-                          const float *restrict dy, float *restrict dx, int64_t count) {
+static void relu_gradient(const float *x, const float *y, const float *dy, float *dx,
+                          int64_t count) {
     (void)x;
-    for (int64_t i = 0; i < count; i++) {
-        float g = dy[i]; /* loaded in any case: else the loop does not vectorise */
-        dx[i] = y[i] <= 0 ? 0 : g;
-    }
+    isa_active()->relu_backward(y, dy, count, dx);
 }
 
 ELEMENTWISE_MAP(relu)

@@ -1,17 +1,14 @@
 /* y = factor x        dx = factor dy        (factor is a constant) */
 #include "autograd/ops.h"
 #include "autograd/ops/elementwise.h"
-
-static void multiply(const float *restrict x, float factor, int64_t count, float *restrict y) {
-    for (int64_t i = 0; i < count; i++) y[i] = factor * x[i];
-}
+#include "core/kernels/isa.h"
 
 static void scale_forward(const Var *v, const MapBlock *b) {
-    multiply(b->in[0], *(const float *)v->attr, b->count, b->out);
+    isa_active()->multiply(b->in[0], *(const float *)v->attr, b->count, b->out);
 }
 
 static void scale_backward(const Var *v, const MapBlock *b) {
-    multiply(b->dy, *(const float *)v->attr, b->count, b->dx[0]);
+    isa_active()->multiply(b->dy, *(const float *)v->attr, b->count, b->dx[0]);
 }
 
 static const Map scale_map = {

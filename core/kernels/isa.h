@@ -79,6 +79,19 @@ typedef struct DepthwiseOuterJob {
     float *sum;
 } DepthwiseOuterJob;
 
+/* What the elements under one scale have in common, for the straight-through estimator. Rounding
+ * happens in code units, code = (x inverse - shift) per_step; level = code step + shift. The slope,
+ * d x^ / d scale, is rounding (level - x inverse) in the range (rounding 1: LSQ, 0: PACT). */
+typedef struct SteRange {
+    float inverse;                  /* 1 / scale */
+    float shift, step, per_step;    /* per_step: 1 / step */
+    float low, high;                /* codes in range */
+    float slope_below, slope_above; /* outside it */
+    float rounding;
+} SteRange;
+
+enum { STE_COUNT_MAX = 512 /* elements summed in float before a double takes over */ };
+
 typedef struct Isa {
     const char *name;
     bool (*is_supported)(void);
@@ -86,6 +99,9 @@ typedef struct Isa {
     void (*outer)(const OuterJob *job);
     void (*depthwise)(const DepthwiseJob *job);
     void (*depthwise_outer)(const DepthwiseOuterJob *job);
+#define ROW_KERNEL(name, arguments) void(*name) arguments;
+#include "core/kernels/rows.def"
+#undef ROW_KERNEL
 } Isa;
 
 const Isa *isa_active(void); /* what kernels_init chose, else the best there is */

@@ -1,0 +1,162 @@
+/* The row kernels of every instruction set that this processor has: each against a plain loop, and
+ * all with the same bits. */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+
+#include <cmocka.h>
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "core/gemm.h"
+#include "core/kernels/isa.h"
+#include "core/random.h"
+
+enum { ROWS_MAX = 37, CHANNELS_MAX = 70, ELEMENTS = ROWS_MAX * CHANNELS_MAX, CASES = 60 };
+
+static const char *const isas[] = {"baseline", "avx2", "avx512"};
+enum { ISA_COUNT = sizeof isas / sizeof *isas };
+
+static float x[ELEMENTS], dy[ELEMENTS], a[CHANNELS_MAX], b[CHANNELS_MAX], c[CHANNELS_MAX],
+    d[CHANNELS_MAX];
+static uint8_t bytes[ELEMENTS];
+
+/* What every kernel gave, one after the other. */
+typedef struct Results {
+    float affine[ELEMENTS], backward[ELEMENTS], sum[3][CHANNELS_MAX], other[2][CHANNELS_MAX];
+    float add[ELEMENTS], multiply[ELEMENTS], relu[ELEMENTS], relu_backward[ELEMENTS];
+    float quantize[ELEMENTS], levels[ELEMENTS], ste[ELEMENTS], mask[ELEMENTS];
+    double ste_sums[2];
+    uint8_t bytes[ELEMENTS];
+} Results;
+
+static const SteRange range = {.inverse = 3,
+                               .step = 1,
+                               .per_step = 1,
+                               .low = -4,
+                               .high = 3,
+                               .slope_below = -4,
+                               .slope_above = 3,
+                               .rounding = 1};
+
+static void draw(uint64_t number) {
+    RandomKey key = {.seed = 7, .stream = RANDOM_TEST, .step = number};
+    float *all[] = {x, dy, a, b, c, d};
+    for (size_t i = 0; i < sizeof all / sizeof *all; i++) {
+        key.seed++;
+        random_fill_uniform(key, -2, 2, i < 2 ? ELEMENTS : CHANNELS_MAX, all[i]);
+    }
+    for (int i = 0; i < ELEMENTS; i++) bytes[i] = (uint8_t)(int)((x[i] + 2) * 63);
+}
+
+static void run(int64_t rows, int64_t channels, Results *r) {
+    const Isa *k = isa_active();
+    int64_t count = rows * channels;
+    memset(r, 0, sizeof *r);
+    k->affine(x, a, b, c, rows, channels, r->affine);
+    k->affine_backward(dy, x, a, b, c, d, rows, channels, r->backward);
+    k->sums(x, channels, rows, channels, r->sum[0]);
+    k->products(dy, x, a, channels, rows, channels, r->sum[1], r->other[0]);
+    k->deviations(x, a, channels, rows, channels, r->sum[2], r->other[1]);
+    k->add(x, dy, count, r->add);
+    k->multiply(x, a[0], count, r->multiply);
+    k->relu(x, count, r->relu);
+    k->relu_backward(x, dy, count, r->relu_backward);
+    k->quantize(x, count, 3, -4, 3, r->quantize);
+    k->levels_to_bytes(r->quantize, count, 1, -4, 7, r->bytes);
+    k->levels_from_bytes(bytes, count, 2, -7, r->levels);
+    int64_t few = count < STE_COUNT_MAX ? count : STE_COUNT_MAX;
+    k->ste(&range, x, dy, few, r->ste, r->ste_sums);
+    k->ste(&range, x, dy, count, r->mask, NULL);
+}
+
+static void assert_near(double got, double expected, double size) {
+    if (fabs(got - expected) > 1e-6 * size) fail_msg("%g instead of %g", got, expected);
+}
+
+static void check_columns(const Results *r, int64_t rows, int64_t channels) {
+    for (int64_t j = 0; j < channels; j++) {
+        double s[3] = {0}, o[2] = {0};
+        for (int64_t i = j; i < rows * channels; i += channels) {
+            double off = (double)x[i] - (double)a[j];
+            s[0] += (double)x[i], s[1] += (double)dy[i], s[2] += off;
+            o[0] += (double)dy[i] * off, o[1] += off * off;
+        }
+        for (int i = 0; i < 3; i++) assert_near((double)r->sum[i][j], s[i], 4 * (double)rows);
+        for (int i = 0; i < 2; i++) assert_near((double)r->other[i][j], o[i], 16 * (double)rows);
+    }
+}
+
+static void check_elements(const Results *r, int64_t rows, int64_t channels) {
+    double sums[2] = {0};
+    for (int64_t i = 0; i < rows * channels; i++) {
+        int64_t j = i % channels;
+        assert_true(r->affine[i] == (x[i] - a[j]) * b[j] + c[j]);
+        assert_true(r->backward[i] == b[j] * dy[i] + c[j] * (x[i] - a[j]) + d[j]);
+        assert_true(r->add[i] == x[i] + dy[i] && r->multiply[i] == a[0] * x[i]);
+        assert_true(r->relu[i] == fmaxf(x[i], 0) && r->relu_backward[i] == (x[i] > 0 ? dy[i] : 0));
+        float code = rintf(x[i] * 3), level = fminf(fmaxf(code, -4), 3);
+        assert_true(r->quantize[i] == level && r->bytes[i] == (uint8_t)(level + 4));
+        assert_true(r->levels[i] == 2.0f * (float)bytes[i] - 7);
+        assert_true(r->mask[i] == (code == level ? dy[i] : 0));
+        if (i >= STE_COUNT_MAX) continue;
+        assert_true(r->ste[i] == r->mask[i]);
+        double slope = code == level ? (double)level - (double)(x[i] * 3) : (double)level;
+        sums[0] += (double)dy[i] * slope;
+        sums[1] += code == level ? 0 : (double)dy[i];
+    }
+    for (int i = 0; i < 2; i++) assert_near(r->ste_sums[i], sums[i], 4 * STE_COUNT_MAX);
+}
+
+static bool choose(const char *isa) {
+    Error err = {0};
+    setenv("NIBBLE_ISA", isa, 1);
+    return kernels_init(&err);
+}
+
+static void test_row_kernels(void **state) {
+    (void)state;
+    static Results first, other;
+    for (uint64_t i = 0; i < CASES; i++) {
+        int64_t rows = 1 + (int64_t)(i * 7 % ROWS_MAX),
+                channels = 1 + (int64_t)(i * 13 % CHANNELS_MAX);
+        draw(i);
+        assert_true(choose(isas[0]));
+        run(rows, channels, &first);
+        check_columns(&first, rows, channels);
+        check_elements(&first, rows, channels);
+        for (int j = 1; j < ISA_COUNT; j++) {
+            if (!choose(isas[j])) continue;
+            run(rows, channels, &other);
+            assert_memory_equal(&first, &other, sizeof first);
+        }
+    }
+    unsetenv("NIBBLE_ISA");
+}
+
+/* What is not a number stays none, or becomes code 0; nothing else is disturbed. */
+static void test_not_a_number(void **state) {
+    (void)state;
+    for (int j = 0; j < ISA_COUNT; j++) {
+        if (!choose(isas[j])) continue;
+        float in[33], out[33];
+        uint8_t codes[33];
+        for (int i = 0; i < 33; i++) in[i] = i % 3 ? 1.0f : NAN;
+        isa_active()->relu(in, 33, out);
+        for (int i = 0; i < 33; i++) assert_true(i % 3 ? out[i] == 1 : isnan(out[i]));
+        isa_active()->quantize(in, 33, 1, -4, 3, out);
+        for (int i = 0; i < 33; i++) assert_true(i % 3 ? out[i] == 1 : isnan(out[i]));
+        isa_active()->levels_to_bytes(out, 33, 1, -4, 7, codes);
+        for (int i = 0; i < 33; i++) assert_int_equal(codes[i], i % 3 ? 5 : 0);
+    }
+    unsetenv("NIBBLE_ISA");
+}
+
+int main(void) {
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_row_kernels),
+        cmocka_unit_test(test_not_a_number),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
