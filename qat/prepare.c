@@ -168,6 +168,11 @@ static Edge *edge_new(Qat *qat) {
     return &qat->edges[qat->edge_count++];
 }
 
+static bool is_network_input(const Var *x) {
+    while (x->op && (x->op->flags & OP_ALIASES)) x = x->in[0];
+    return !x->op;
+}
+
 /* The quantizer of `bits` on the edge that carries `x`, made on first use. */
 static bool edge_find(Search *s, Var *x, int bits, Edge **out) {
     Qat *qat = s->qat;
@@ -183,6 +188,7 @@ static bool edge_find(Search *s, Var *x, int bits, Edge **out) {
     const char *name = arena_format(qat->arena, "%s.out%d", edge->producer, bits);
     QuantSpec spec = spec_of(&qat->config.activations, qat_activation_granularities, bits,
                              !var_is_nonnegative(x));
+    if (is_network_input(x)) spec.quantizer = qat->config.input;
     Shape sample = x->value.shape;
     sample.dim[0] = 1;
     *out = edge;

@@ -30,6 +30,7 @@ typedef struct QuantRule {
 typedef struct QatConfig {
     int bits;
     TensorQuantConfig weights, activations;
+    Variant input; /* quantizer of the network's input */
     int residual_bits;
     List rules; /* of QuantRule; later rules win */
     double start, freeze_observers,

@@ -100,7 +100,7 @@ static void what_cannot_be_done_is_refused(void **state) {
         {"{bits: 8, activations: {granularity: token, quantizer: minmax}}",
          "input of conv1: input.out8 is an image: scales per token are for the inputs of linear "
          "layers"},
-        {"{bits: 8, activations: {quantizer: pact}}",
+        {"{bits: 8, input: pact}",
          "input of conv1: quantizer 'pact' clips to [0, alpha] but input.out8 is signed: use 'lsq' "
          "there"},
         {"{bits: 8, weights: {quantizer: pact}}",
@@ -136,6 +136,17 @@ static void linear_layers_take_scales_per_token(void **state) {
     train_step(qat->model, tape, x, 0.01f);
     logits_of(qat->model, tape, x);
     assert_products_read_levels(qat);
+}
+
+/* A learned range would cost the gradient to data that do not change. */
+static void the_input_of_the_network_has_a_quantizer_of_its_own(void **state) {
+    (void)state;
+    Qat *qat = prepare("model: {kind: mlp, widths: [5]}\nquant: {bits: 8}\n");
+    assert_ptr_equal(qat->edges[0].quant->row, &quantizer_minmax); /* behind the flatten */
+    assert_ptr_equal(qat->edges[1].quant->row, &quantizer_lsq);
+    qat = prepare("model: {kind: cnn, widths: [4, 6]}\nquant: {bits: 8, input: lsq_plus}\n");
+    assert_ptr_equal(qat->edges[0].quant->row, &quantizer_lsq_plus);
+    assert_ptr_equal(qat->edges[1].quant->row, &quantizer_lsq);
 }
 
 /* ---- What is installed. ---- */
@@ -276,7 +287,7 @@ static void keep_line(void *context, LogLevel level, const char *message) {
 static void edges_and_weights_are_described(void **state) {
     (void)state;
     static const char *const expected[] = {
-        "edge   input              -> conv1              8 bits signed, lsq, per tensor",
+        "edge   input              -> conv1              8 bits signed, minmax, per tensor",
         "edge   flatten            -> classes            4 bits unsigned, lsq, per tensor",
         "weight conv1.weight                             8 bits, lsq, per channel, folds norm1",
         "weight classes.weight                           stays float",
@@ -301,6 +312,7 @@ int main(void) {
         TEST(what_cannot_be_done_is_refused),
         TEST(depthwise_needs_more_than_one_channel),
         TEST(linear_layers_take_scales_per_token),
+        TEST(the_input_of_the_network_has_a_quantizer_of_its_own),
         TEST(readers_share_the_quantizer_and_its_work),
         TEST(the_shadow_is_the_network_before),
         TEST(without_quantization_nothing_is_installed),

@@ -132,7 +132,7 @@ static void test_settings_that_do_not_fit(void **state) {
         {"schedule={\"kind\":cosine,\"warmup\":1000}", "warmup"},
         {"quant.weights.granularity=token quant.bits=4", "unknown granularity 'token'"},
         {"quant.activations.granularity=token quant.bits=4", "token"},
-        {"quant.activations.quantizer=pact quant.bits=4", "quantizer 'pact'"},
+        {"quant.input=pact quant.bits=4", "quantizer 'pact'"},
         {"quant.weights.quantizer=dorefa quant.bits=4", "granularity"},
         {"quant.bits=4 quant.weights.affine=true", "learns no offset"},
         {"precision=f64", "unknown precision 'f64'"},
