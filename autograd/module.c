@@ -141,9 +141,24 @@ Var *module_apply(Module *self, Tape *t, Var *const *in) {
     }
     Var *out = seen[0];
     if (module_build(self, t, seen)) out = self->layer->forward(self, t, seen);
+    for (int i = 0; i < self->output_count; i++) {
+        const View *view = &self->outputs[i];
+        view->apply(view->self, t, out);
+    }
     self->last_out = out;
     t->scope = outer;
     return out;
+}
+
+void module_add_output(Module *self, View view) {
+    if (self->output_count == self->output_capacity) {
+        self->output_capacity = self->output_capacity ? 2 * self->output_capacity : 2;
+        View *wider = arena_new_array(self->model->arena, View, self->output_capacity);
+        if (self->output_count)
+            memcpy(wider, self->outputs, sizeof *wider * (size_t)self->output_count);
+        self->outputs = wider;
+    }
+    self->outputs[self->output_count++] = view;
 }
 
 Var *module_apply_one(Module *self, Tape *t, Var *x) {

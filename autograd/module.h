@@ -83,7 +83,9 @@ struct Module {
     Param **params;
     int param_count, param_capacity;
     View inputs[MODULE_INPUTS_MAX]; /* applied to what forward is given */
-    void *state;                    /* the layer's own */
+    View *outputs; /* applied to what it gives, right there; they remember the result for readers */
+    int output_count, output_capacity;
+    void *state; /* the layer's own */
     bool is_built;
     int order; /* among all modules, in the order of building */
     /* Of the latest record, for qat's search of edges and for reports: what was handed in (before
@@ -125,6 +127,7 @@ Param *module_find_param(const Module *self, const char *name); /* own, by last 
 Param *model_param(Model *model, const char *full_name, Shape shape, ParamRole role, Init init);
 Module *module_child(Module *self, const Layer *layer, const void *config, const char *name);
 void module_children(Module *self, const List *layers);   /* appends one child per Variant */
+void module_add_output(Module *self, View view);          /* to `outputs` */
 Var *module_apply(Module *self, Tape *t, Var *const *in); /* views, build if needed, forward */
 Var *module_apply_one(Module *self, Tape *t, Var *x);
 

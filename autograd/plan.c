@@ -51,40 +51,43 @@ static bool holds(const Growth *g, const Var *v) {
 }
 
 /* Whether v can go with those before it: what it needs beforehand must not be among them. */
-static bool may_join(const Tape *record, const Growth *g, const Var *v) {
+static bool may_join(const Tape *record, const Growth *g, const Var *v, bool is_forward) {
     if (!g->count || g->count == MAP_GROUP_MAX) return false;
     const Var *last = record->vars[g->members[g->count - 1]];
-    if (last->is_looked_at || !is_same_matrix(last, v)) return false;
+    if ((is_forward && last->is_looked_at) || !is_same_matrix(last, v)) return false;
     int mapped = v->op->map->input_count;
     for (int j = v->op->map->is_whole ? 0 : mapped; j < v->in_count; j++)
         if (v->in[j] && holds(g, v->in[j])) return false;
     return true;
 }
 
-static void close_group(Plan *plan, Growth *g) {
-    for (int i = 0; i < g->count; i++) {
-        plan->slots[g->members[i]].first = g->members[0];
-        plan->slots[g->members[i]].last = g->members[g->count - 1];
-    }
+static void set_group(PlanSlot *slot, int first, int last, bool is_forward) {
+    *(is_forward ? &slot->first : &slot->back_first) = first;
+    *(is_forward ? &slot->last : &slot->back_last) = last;
+}
+
+static void close_group(Plan *plan, Growth *g, bool is_forward) {
+    for (int i = 0; i < g->count; i++)
+        set_group(&plan->slots[g->members[i]], g->members[0], g->members[g->count - 1], is_forward);
     g->count = 0;
 }
 
-static void find_groups(Plan *plan, const Tape *record) {
+static void find_groups(Plan *plan, const Tape *record, bool is_forward) {
     Growth g = {0};
     for (int i = 0; i < record->count; i++) {
         const Var *v = record->vars[i];
-        plan->slots[i].first = plan->slots[i].last = i;
+        set_group(&plan->slots[i], i, i, is_forward);
         if (!v->op) continue; /* a leaf is no hindrance */
         bool is_map = map_fits(v);
-        if (!is_map || !may_join(record, &g, v)) close_group(plan, &g);
+        if (!is_map || !may_join(record, &g, v, is_forward)) close_group(plan, &g, is_forward);
         if (is_map) g.members[g.count++] = i;
     }
-    close_group(plan, &g);
+    close_group(plan, &g, is_forward);
 }
 
-static int group_vars(const Tape *record, const PlanSlot *slot, Var **ops) {
+static int backward_group(const Tape *record, const PlanSlot *slot, Var **ops) {
     int count = 0;
-    for (int i = slot->first; i <= slot->last; i++)
+    for (int i = slot->back_first; i <= slot->back_last; i++)
         if (record->vars[i]->op) ops[count++] = record->vars[i];
     return count;
 }
@@ -107,43 +110,46 @@ static int forward_time(const Plan *plan, int index) {
 }
 
 static int backward_time(const Plan *plan, int index) {
-    return 2 * plan->count - 1 - plan->slots[index].last;
+    return 2 * plan->count - 1 - plan->slots[index].back_last;
 }
 
-/* v reads its input j, at `time` and (`again`) in backward. Within a group nothing is kept. */
-static void read_value(Plan *plan, const Var *v, int j, bool again) {
+/* The buffer of what v reads as input j, or NULL where a group from `first` on passes it along. */
+static PlanBuffer *read_buffer(Plan *plan, const Var *v, int j, int first) {
     const Var *in = memory_of(v->in[j]);
-    const PlanSlot *group = &plan->slots[v->index];
-    if (in == v->in[j] && in->op && in->index >= group->first) return;
+    if (in == v->in[j] && in->op && in->index >= first) return NULL;
     PlanBuffer *value = &plan->slots[in->index].value;
     value->bytes = 1; /* kept; the size comes later */
-    reach(value, forward_time(plan, v->index));
-    if (again) reach(value, backward_time(plan, v->index));
+    return value;
 }
 
-static void op_reads(Plan *plan, const Var *v) {
-    bool again = v->needs_grad && !(v->op->flags & OP_SPARES_INPUTS);
-    for (int j = 0; j < v->in_count; j++)
-        if (v->in[j]) read_value(plan, v, j, again);
-    if (!v->needs_grad || (v->op->flags & OP_SPARES_OUTPUT)) return;
-    PlanBuffer *own = &plan->slots[memory_of(v)->index].value;
-    own->bytes = 1;
-    reach(own, backward_time(plan, v->index));
+static void read_forward(Plan *plan, const Var *v) {
+    for (int j = 0; j < v->in_count; j++) {
+        PlanBuffer *value = v->in[j] ? read_buffer(plan, v, j, plan->slots[v->index].first) : NULL;
+        if (value) reach(value, forward_time(plan, v->index));
+    }
 }
 
-static void group_reads(Plan *plan, const Tape *record, const PlanSlot *slot) {
+static void read_backward(Plan *plan, const Var *v, int j) {
+    PlanBuffer *value = v->in[j] ? read_buffer(plan, v, j, plan->slots[v->index].back_first) : NULL;
+    if (value) reach(value, backward_time(plan, v->index));
+}
+
+static void op_reads_back(Plan *plan, const Var *v) {
+    for (int j = 0; j < v->in_count && !(v->op->flags & OP_SPARES_INPUTS); j++)
+        read_backward(plan, v, j);
+    if (v->op->flags & OP_SPARES_OUTPUT) return;
+    reach(&plan->slots[memory_of(v)->index].value, backward_time(plan, v->index));
+}
+
+static void group_reads_back(Plan *plan, const Tape *record, const PlanSlot *slot) {
     Var *ops[MAP_GROUP_MAX] = {0};
     bool is_made[MAP_GROUP_MAX], reads[MAP_GROUP_MAX][MAP_INPUTS_MAX];
-    int count = group_vars(record, slot, ops);
+    int count = backward_group(record, slot, ops);
     map_needs(ops, count, is_made, reads);
-    for (int i = 0; i < count; i++) {
-        int mapped = ops[i]->op->map->input_count;
-        for (int j = 0; j < ops[i]->in_count; j++) {
-            if (!ops[i]->in[j]) continue;
-            bool again = j < mapped ? reads[i][j] : ops[i]->needs_grad;
-            read_value(plan, ops[i], j, again);
-        }
-    }
+    for (int i = 0; i < count; i++)
+        for (int j = 0; j < ops[i]->in_count; j++)
+            if (j < ops[i]->op->map->input_count ? reads[i][j] : ops[i]->needs_grad)
+                read_backward(plan, ops[i], j);
 }
 
 static void values_live(Plan *plan, const Tape *record, const Var *root) {
@@ -154,10 +160,12 @@ static void values_live(Plan *plan, const Tape *record, const Var *root) {
         reach(&slot->value, slot->last);
         if (!v->op) continue;
         if (v->is_looked_at || !map_fits(v)) slot->value.bytes = 1;
-        if (!map_fits(v))
-            op_reads(plan, v);
-        else if (i == slot->last)
-            group_reads(plan, record, slot);
+        read_forward(plan, v);
+        if (map_fits(v)) {
+            if (i == slot->back_last) group_reads_back(plan, record, slot);
+        } else if (v->needs_grad) {
+            op_reads_back(plan, v);
+        }
     }
     PlanBuffer *result = &plan->slots[memory_of(root)->index].value;
     result->bytes = 1;
@@ -175,7 +183,7 @@ static void gradients_live(Plan *plan, const Tape *record, const Var *root) {
         for (int j = 0; j < v->in_count; j++) {
             const Var *in = v->in[j];
             if (!in || !in->needs_grad || !in->op) continue;
-            if (is_map && in->index >= plan->slots[i].first) continue;
+            if (is_map && in->index >= plan->slots[i].back_first) continue;
             PlanBuffer *grad = &plan->slots[in->index].grad;
             if (!grad->begin) grad->begin = backward_time(plan, i);
         }
@@ -253,7 +261,8 @@ Plan *plan_new(const Tape *record, const Var *root, Arena *arena) {
     plan->count = record->count;
     plan->signature = plan_signature(record, root);
     plan->slots = arena_new_array(arena, PlanSlot, record->count);
-    find_groups(plan, record);
+    find_groups(plan, record, true);
+    find_groups(plan, record, false);
     values_live(plan, record, root);
     gradients_live(plan, record, root);
     for (int i = 0; i < record->count; i++) {

@@ -20,8 +20,9 @@ typedef struct PlanSlot { /* of one Var */
     const Op *op;
     Shape shape;
     PlanBuffer value, grad;
-    int first, last; /* the group of maps that runs as one (autograd/map.h): Vars' indices */
-    Dtype dtype;     /* what the value is kept as */
+    int first, last; /* the maps that run as one (autograd/map.h), forward: Vars' indices */
+    int back_first, back_last; /* and backward: a value that is looked at ends the former only */
+    Dtype dtype;               /* what the value is kept as */
 } PlanSlot;
 
 typedef struct Plan {

@@ -80,16 +80,25 @@ static const PlanSlot *slot_of(const Tape *t, const Var *v) {
     return slot;
 }
 
-/* The maps that run as one with v, up to and including v, in the order of the record. */
-static int group_of(const Tape *t, Var *v, Var *ops[MAP_GROUP_MAX]) {
+static int ops_between(const Tape *t, int first, int last, Var *ops[MAP_GROUP_MAX]) {
     int count = 0;
-    for (int i = t->plan ? slot_of(t, v)->first : v->index; i <= v->index; i++)
+    for (int i = first; i <= last; i++)
         if (t->vars[i]->op) ops[count++] = t->vars[i];
     return count;
 }
 
-static bool ends_group(const Tape *t, const Var *v) {
-    return !t->plan || slot_of(t, v)->last == v->index;
+/* The maps that run as one with v, in the order of the record; 0 where v is not the last of them.
+ */
+static int forward_group(const Tape *t, const Var *v, Var *ops[MAP_GROUP_MAX]) {
+    if (!t->plan) return ops_between(t, v->index, v->index, ops);
+    const PlanSlot *slot = slot_of(t, v);
+    return slot->last == v->index ? ops_between(t, slot->first, slot->last, ops) : 0;
+}
+
+static int backward_group(const Tape *t, const Var *v, Var *ops[MAP_GROUP_MAX]) {
+    if (!t->plan) return ops_between(t, v->index, v->index, ops);
+    const PlanSlot *slot = slot_of(t, v);
+    return slot->back_last == v->index ? ops_between(t, slot->back_first, slot->back_last, ops) : 0;
 }
 
 static bool runs_as_map(const Tape *t, const Var *v) {
@@ -108,15 +117,17 @@ static void run_forward(Tape *t, Var *v) {
     }
     map_prepare(t, v);
     Var *ops[MAP_GROUP_MAX];
-    if (ends_group(t, v)) map_forward(t, ops, group_of(t, v, ops));
+    int count = forward_group(t, v, ops);
+    if (count) map_forward(t, ops, count);
 }
 
 static void run_backward(Tape *t, Var *v) {
     Var *ops[MAP_GROUP_MAX];
     if (!map_fits(v)) {
         if (v->needs_grad && *v->has_grad) v->op->backward(t, v);
-    } else if (ends_group(t, v)) {
-        map_backward(t, ops, group_of(t, v, ops));
+    } else {
+        int count = backward_group(t, v, ops);
+        if (count) map_backward(t, ops, count);
     }
 }
 

@@ -168,6 +168,16 @@ static Edge *edge_new(Qat *qat) {
     return &qat->edges[qat->edge_count++];
 }
 
+/* Where the value is made, so that one pass makes and quantizes it, and nobody keeps it in float
+ * for readers to come. */
+static void quantize_at_source(Search *s, const Var *x, Quant *quant) {
+    for (int i = 0; x->op && i < s->count; i++) {
+        if (s->modules[i]->last_out != x) continue;
+        module_add_output(s->modules[i], (View){quant_view, quant});
+        return;
+    }
+}
+
 static bool is_network_input(const Var *x) {
     while (x->op && (x->op->flags & OP_ALIASES)) x = x->in[0];
     return !x->op;
@@ -192,8 +202,10 @@ static bool edge_find(Search *s, Var *x, int bits, Edge **out) {
     Shape sample = x->value.shape;
     sample.dim[0] = 1;
     *out = edge;
-    return quant_new(qat->model, name, false, sample, &spec, &qat->phase, &edge->quant, s->err) ||
-           error_blame(s->err, "quant.activations");
+    if (!quant_new(qat->model, name, false, sample, &spec, &qat->phase, &edge->quant, s->err))
+        return error_blame(s->err, "quant.activations");
+    quantize_at_source(s, x, edge->quant);
+    return true;
 }
 
 static int count_readers(const Tape *t, const Var *v) {
