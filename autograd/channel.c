@@ -3,6 +3,8 @@
 #include <string.h>
 
 #include "core/kernels/isa.h"
+#include "core/kernels/operand.h"
+#include "core/parallel.h"
 
 enum {
     CHUNKS_MAX = 64, /* partial sums kept: enough work for that many threads */
@@ -113,29 +115,38 @@ static void moments_block(const float *x, int64_t stride, int64_t rows, int64_t 
     }
 }
 
-/* Moments of rows first .. end - 1 into m[channels], q[channels]. */
-static void moments_chunk(const float *x, int64_t first, int64_t end, int64_t channels, double *m,
-                          double *q) {
+/* Moments of rows first .. end - 1 into m[channels], q[channels]; `decoded` holds CHANNEL_ROWS
+ * rows, where x is not f32. */
+static void moments_chunk(const Tensor *x, int64_t first, int64_t end, int64_t channels,
+                          float *decoded, double *m, double *q) {
     double n = 0;
     for (int64_t row = first; row < end; row += CHANNEL_ROWS) {
         int64_t rows = min64(CHANNEL_ROWS, end - row);
+        const float *block = decoded;
+        if (x->dtype == DTYPE_F32)
+            block = (const float *)x->data + row * channels;
+        else
+            operand_read(x, row * channels, rows * channels, decoded);
         for (int64_t c = 0; c < channels; c += CHANNEL_PANEL)
-            moments_block(x + row * channels + c, channels, rows,
-                          min64(CHANNEL_PANEL, channels - c), n, m + c, q + c);
+            moments_block(block + c, channels, rows, min64(CHANNEL_PANEL, channels - c), n, m + c,
+                          q + c);
         n += (double)rows;
     }
 }
 
-void channel_moments(const float *x, int64_t rows, int64_t channels, float *mean, float *variance,
+void channel_moments(const Tensor *x, int64_t rows, int64_t channels, float *mean, float *variance,
                      Arena *scratch) {
     Chunks chunks = chunks_of(rows);
     ArenaMark mark = arena_mark(scratch);
     double *m = arena_new_array(scratch, double, chunks.count *channels);
     double *q = arena_new_array(scratch, double, chunks.count *channels);
+    int64_t block = x->dtype == DTYPE_F32 ? 0 : CHANNEL_ROWS * channels;
+    float *decoded = arena_alloc(scratch, sizeof(float) * (size_t)(block * parallel_threads()));
+    isa_active(); /* chosen before threads ask */
 #pragma omp parallel for schedule(static)
     for (int64_t i = 0; i < chunks.count; i++)
         moments_chunk(x, i * chunks.rows, min64(rows, (i + 1) * chunks.rows), channels,
-                      m + i * channels, q + i * channels);
+                      decoded + parallel_self() * block, m + i * channels, q + i * channels);
     for (int64_t i = 1; i < chunks.count; i++) {
         double n = (double)(i * chunks.rows);
         double count = (double)(min64(rows, (i + 1) * chunks.rows) - i * chunks.rows);

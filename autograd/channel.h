@@ -7,7 +7,7 @@
 
 #include <stdint.h>
 
-#include "core/arena.h"
+#include "core/tensor.h"
 
 enum {
     CHANNEL_ROWS = 64,  /* rows summed in float before a double takes over */
@@ -27,7 +27,7 @@ void channel_sum(const float *x, int64_t rows, int64_t channels, float beta, flo
 
 /* mean[c] and variance[c] (divided by rows), each block in two passes, blocks merged pairwise
  * (Chan, Golub, LeVeque 1979), so that a large mean costs no precision. */
-void channel_moments(const float *x, int64_t rows, int64_t channels, float *mean, float *variance,
+void channel_moments(const Tensor *x, int64_t rows, int64_t channels, float *mean, float *variance,
                      Arena *scratch);
 
 /* ---- Of a block of rows, on one thread: what maps are made of (autograd/map.h). ---- */

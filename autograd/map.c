@@ -57,7 +57,7 @@ typedef struct Node {
 
 typedef struct Target {
     Var *v;
-    float *grad;
+    Tensor grad;
     float beta;
 } Target;
 
@@ -73,10 +73,10 @@ typedef struct Group {
 
 /* Blocks of one thread: of every node its output, its gradient and its decoded inputs. */
 typedef struct Lane {
-    float *out, *grad, *input, *spare; /* [node][block], [node][block], [node][2][block], [2] */
+    float *out, *grad, *input, *spare; /* [node], [node], [node][2], [SPARES] blocks */
 } Lane;
 
-enum { BLOCKS_PER_NODE = 2 + MAP_INPUTS_MAX, SPARES = MAP_INPUTS_MAX };
+enum { BLOCKS_PER_NODE = 2 + MAP_INPUTS_MAX, SPARES = MAP_INPUTS_MAX + 1 };
 
 static Lane lane_of(const Group *g, int64_t thread) {
     int64_t block = g->block_elements;
@@ -167,7 +167,7 @@ static int target_for(Group *g, Tape *t, Var *v) {
         if (g->targets[i].v == v) return i;
     Target *target = &g->targets[g->target_count];
     *target = (Target){.v = v};
-    target->grad = tape_grad(t, v, &target->beta);
+    target->grad = tape_grad_tensor(t, v, &target->beta);
     return g->target_count++;
 }
 
@@ -239,8 +239,20 @@ static float *gradient_place(const Pass *p, const Node *n, int j) {
     if (from >= 0 && g->nodes[from].is_live)
         return p->dy[from] ? spare : p->lane.grad + from * g->block_elements;
     if (target < 0 || !p->writes) return NULL;
-    bool joins = p->is_begun[target] || g->targets[target].beta != 0.0f;
-    return joins ? spare : g->targets[target].grad + p->first;
+    const Target *to = &g->targets[target];
+    bool is_direct = !p->is_begun[target] && to->beta == 0.0f && to->grad.dtype == DTYPE_F32;
+    return is_direct ? (float *)to->grad.data + p->first : spare;
+}
+
+/* grad (+)= dx, at the precision that it is kept in. */
+static void target_join(const Pass *p, const Tensor *grad, bool joins, const float *dx) {
+    float *sum = p->lane.spare + MAP_INPUTS_MAX * p->g->block_elements;
+    if (grad->dtype == DTYPE_F32) sum = (float *)grad->data + p->first;
+    if (joins && grad->dtype != DTYPE_F32) operand_read(grad, p->first, p->count, sum);
+    if (joins) isa_active()->add(sum, dx, p->count, sum);
+    if (!joins && grad->dtype == DTYPE_F32 && dx != sum)
+        memcpy(sum, dx, sizeof *sum * (size_t)p->count);
+    if (grad->dtype != DTYPE_F32) operand_write(joins ? sum : dx, p->first, p->count, grad);
 }
 
 /* `dx` is what input j gets: a block that was written as above, or one to be copied. */
@@ -255,11 +267,8 @@ static void gradient_join(Pass *p, const Node *n, int j, const float *dx) {
             isa_active()->add(p->dy[from], dx, p->count, own);
         p->dy[from] = p->dy[from] ? own : dx;
     } else if (target >= 0 && p->writes) {
-        float *grad = g->targets[target].grad + p->first;
-        if (p->is_begun[target] || g->targets[target].beta != 0.0f)
-            isa_active()->add(grad, dx, p->count, grad);
-        else if (dx != grad)
-            memcpy(grad, dx, sizeof *grad * (size_t)p->count);
+        const Target *to = &g->targets[target];
+        target_join(p, &to->grad, p->is_begun[target] || to->beta != 0.0f, dx);
         p->is_begun[target] = true;
     }
 }
@@ -292,13 +301,22 @@ static void node_backward(Pass *p, int i, const float *const in[MAP_INPUTS_MAX])
         if (b.dx[j]) gradient_join(p, n, j, b.dx[j]);
 }
 
+/* What readers outside the group gave: the memory itself, or decoded to the node's own block. */
+static const float *outside_gradient(const Pass *p, int i) {
+    const Tensor grad = var_grad(p->g->nodes[i].v);
+    if (grad.dtype == DTYPE_F32) return (const float *)grad.data + p->first;
+    float *own = p->lane.grad + i * p->g->block_elements;
+    operand_read(&grad, p->first, p->count, own);
+    return own;
+}
+
 static void backward_block(const Group *g, int64_t block, double *sums, bool writes) {
     Pass p = {.g = g, .lane = lane_of(g, parallel_self()), .sums = sums, .writes = writes};
     const float *in[MAP_GROUP_MAX][MAP_INPUTS_MAX];
     span_of(g, block, &p.first, &p.count);
     values_make(&p, in);
     for (int i = 0; i < g->count; i++)
-        if (g->nodes[i].has_outside) p.dy[i] = g->nodes[i].v->grad + p.first;
+        if (g->nodes[i].has_outside) p.dy[i] = outside_gradient(&p, i);
     for (int i = g->count - 1; i >= 0; i--)
         if (g->nodes[i].is_live) node_backward(&p, i, in[i]);
 }

@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "autograd/layers.h"
+#include "autograd/ops.h"
 
 static const Kind *const kinds[] = {
 #define LAYER(name) &layer_##name.kind,
@@ -169,6 +170,7 @@ Var *param_leaf(Param *param, Tape *t) {
     if (param->generation != t->generation || !param->leaf) {
         float *grad = param->is_frozen ? NULL : param->grad;
         param->leaf = tape_leaf(t, param->value, grad, &param->has_grad);
+        param->leaf->is_parameter = true;
         param->read = NULL;
         param->generation = t->generation;
     }
@@ -178,8 +180,11 @@ Var *param_leaf(Param *param, Tape *t) {
 Var *param_read(Param *param, Tape *t) {
     if (!param) return NULL;
     Var *leaf = param_leaf(param, t);
-    if (!param->view.apply) return leaf;
-    if (!param->read) param->read = param->view.apply(param->view.self, t, leaf);
+    bool is_cast = t->half != DTYPE_F32 && param->role == PARAM_WEIGHT;
+    if (!param->view.apply && !is_cast) return leaf;
+    if (!param->read)
+        param->read =
+            param->view.apply ? param->view.apply(param->view.self, t, leaf) : op_cast(t, leaf);
     return param->read;
 }
 

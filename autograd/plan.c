@@ -21,6 +21,7 @@ static uint64_t mix_int(uint64_t hash, int64_t value) {
 uint64_t plan_signature(const Tape *record, const Var *root) {
     uint64_t hash = mix_int(0xcbf29ce484222325u, record->count);
     hash = mix_int(hash, root->index);
+    hash = mix_int(hash, record->half + 64 * record->keeps_f32_grads);
     for (int i = 0; i < record->count; i++) {
         const Var *v = record->vars[i];
         hash = mix(hash, &v->op, sizeof v->op);
@@ -192,10 +193,26 @@ static void gradients_live(Plan *plan, const Tape *record, const Var *root) {
     }
 }
 
-/* What a quantizer leaves under one scale is at most 256 different numbers. */
-static Dtype kept_dtype(const Tape *record, const Var *v) {
+/* Tensors of half precision: not scalars, vectors, or what somebody reads as f32. */
+static bool may_be_half(const Tape *record, const Var *v, const Var *root) {
+    return record->half != DTYPE_F32 && v->op && v->value.shape.rank > 1 && !v->is_looked_at &&
+           memory_of(v) != memory_of(root);
+}
+
+/* What a quantizer leaves under one scale is at most 256 different numbers. Weights on their way
+ * stay f32 until they are what products read. */
+static Dtype kept_dtype(const Tape *record, const Var *v, const Var *root) {
     bool is_codes = v->op == &op_row_fake_quant && map_fits(v) && v->value.scales;
-    return is_codes && !record->keeps_residuals ? DTYPE_BYTE : DTYPE_F32;
+    if (is_codes && !record->keeps_residuals) return DTYPE_BYTE;
+    bool is_activation = !v->is_parameter || v->op == &op_row_cast;
+    bool is_half = is_activation && !v->value.scales && may_be_half(record, v, root);
+    return is_half ? record->half : DTYPE_F32;
+}
+
+static Dtype grad_dtype(const Tape *record, const Var *v, const Var *root) {
+    bool is_weight = v->op == &op_row_cast || v->op == &op_row_fake_quant;
+    bool is_kind = !v->is_parameter || (is_weight && !record->keeps_f32_grads);
+    return is_kind && may_be_half(record, v, root) ? record->half : DTYPE_F32;
 }
 
 static size_t padded_bytes(const Var *v, Dtype dtype) {
@@ -271,9 +288,10 @@ Plan *plan_new(const Tape *record, const Var *root, Arena *arena) {
         bool is_owner = v->op && memory_of(v) == v;
         slot->op = v->op;
         slot->shape = v->value.shape;
-        slot->dtype = kept_dtype(record, v);
+        slot->dtype = kept_dtype(record, v, root);
+        slot->grad_dtype = grad_dtype(record, v, root);
         slot->value.bytes = is_owner && slot->value.bytes ? padded_bytes(v, slot->dtype) : 0;
-        if (slot->grad.begin) slot->grad.bytes = padded_bytes(v, DTYPE_F32);
+        if (slot->grad.begin) slot->grad.bytes = padded_bytes(v, slot->grad_dtype);
         if (slot->value.bytes && slot->value.end >= record->count)
             plan->value_bytes_kept += slot->value.bytes;
     }

@@ -22,7 +22,7 @@ typedef struct PlanSlot { /* of one Var */
     PlanBuffer value, grad;
     int first, last; /* the maps that run as one (autograd/map.h), forward: Vars' indices */
     int back_first, back_last; /* and backward: a value that is looked at ends the former only */
-    Dtype dtype;               /* what the value is kept as */
+    Dtype dtype, grad_dtype;   /* what the value and the gradient are kept as */
 } PlanSlot;
 
 typedef struct Plan {

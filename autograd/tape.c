@@ -7,10 +7,12 @@
 #include "autograd/map.h"
 #include "autograd/ops.h"
 #include "autograd/plan.h"
+#include "core/kernels/operand.h"
 
 Tape *tape_new(Arena *owner) {
     Tape *t = arena_new_array(owner, Tape, 1);
     t->arena = arena_new("step");
+    t->staging = arena_new("staging");
     t->scope = "";
     t->needs_grad = true;
     return t;
@@ -20,7 +22,8 @@ void tape_free(Tape *t) {
     if (!t) return;
     arena_free(t->arena);
     arena_free(t->plan_arena);
-    t->arena = t->plan_arena = NULL;
+    arena_free(t->staging);
+    t->arena = t->plan_arena = t->staging = NULL;
     t->plan = t->last_plan = NULL;
 }
 
@@ -105,6 +108,101 @@ static bool runs_as_map(const Tape *t, const Var *v) {
     return map_fits(v) && !(t->keeps_residuals && v->op->forward);
 }
 
+/* ---- Half precision: ops that know only f32 get copies, and what they write is rounded. ---- */
+
+typedef struct Staged { /* a gradient that an op writes in f32 */
+    Var *v;
+    float *copy;
+    struct Staged *next;
+} Staged;
+
+enum { STAGING_RUN = 1 << 14 /* elements that a thread converts at a time */ };
+
+static bool is_half(Dtype dtype) {
+    return dtype == DTYPE_F16 || dtype == DTYPE_BF16;
+}
+
+static float *staging_new(Tape *t, int64_t count) {
+    return arena_alloc(t->staging, checked_mul(sizeof(float), (size_t)count));
+}
+
+static void convert_in(const Tensor *from, int64_t count, float *to) {
+#pragma omp parallel for schedule(static)
+    for (int64_t first = 0; first < count; first += STAGING_RUN)
+        operand_read(from, first, count - first < STAGING_RUN ? count - first : STAGING_RUN,
+                     to + first);
+}
+
+static void convert_out(const float *from, int64_t count, const Tensor *to) {
+#pragma omp parallel for schedule(static)
+    for (int64_t first = 0; first < count; first += STAGING_RUN)
+        operand_write(from + first, first,
+                      count - first < STAGING_RUN ? count - first : STAGING_RUN, to);
+}
+
+/* Gives v's inputs f32 values for a while; `kept` is what they had. */
+static void stage_inputs(Tape *t, Var *v, Tensor kept[OP_INPUTS_MAX]) {
+    for (int j = 0; j < v->in_count; j++) {
+        if (!v->in[j]) continue;
+        Tensor *value = &v->in[j]->value;
+        kept[j] = *value;
+        if (!value->data || !is_half(value->dtype)) continue;
+        float *copy = staging_new(t, tensor_count(value));
+        convert_in(value, tensor_count(value), copy);
+        value->data = copy;
+        value->dtype = DTYPE_F32;
+    }
+}
+
+/* Backwards, because an input may be there twice: its first copy of `kept` is the true one. */
+static void unstage_inputs(Var *v, const Tensor kept[OP_INPUTS_MAX]) {
+    for (int j = v->in_count - 1; j >= 0; j--)
+        if (v->in[j]) v->in[j]->value = kept[j];
+}
+
+static void stage_forward(Tape *t, Var *v) {
+    Tensor kept[OP_INPUTS_MAX];
+    ArenaMark mark = arena_mark(t->staging);
+    stage_inputs(t, v, kept);
+    const Tensor out = v->value;
+    bool is_rounded = is_half(out.dtype);
+    if (is_rounded) {
+        v->value.data = staging_new(t, var_count(v));
+        v->value.dtype = DTYPE_F32;
+    }
+    v->op->forward(t, v);
+    if (is_rounded) {
+        convert_out(v->value.data, var_count(v), &out);
+        v->value.data = out.data;
+        v->value.dtype = out.dtype;
+    }
+    unstage_inputs(v, kept);
+    arena_rewind(t->staging, mark);
+}
+
+static void stage_backward(Tape *t, Var *v) {
+    Tensor kept[OP_INPUTS_MAX];
+    ArenaMark mark = arena_mark(t->staging);
+    bool is_staged = !(v->op->flags & OP_READS_HALF);
+    const Tensor dy = var_grad(v);
+    if (is_staged) stage_inputs(t, v, kept);
+    if (is_staged && is_half(dy.dtype)) {
+        v->grad = staging_new(t, var_count(v));
+        convert_in(&dy, var_count(v), v->grad);
+        v->grad_dtype = DTYPE_F32;
+    }
+    v->op->backward(t, v);
+    for (const Staged *s = t->staged; s; s = s->next) {
+        const Tensor grad = var_grad(s->v);
+        convert_out(s->copy, var_count(s->v), &grad);
+    }
+    t->staged = NULL;
+    if (is_staged) unstage_inputs(v, kept);
+    v->grad = dy.data;
+    v->grad_dtype = dy.dtype;
+    arena_rewind(t->staging, mark);
+}
+
 static void run_forward(Tape *t, Var *v) {
     if (v->op->flags & OP_ALIASES) {
         v->value.data = v->in[0]->value.data;
@@ -112,7 +210,12 @@ static void run_forward(Tape *t, Var *v) {
         v->value.dtype = v->in[0]->value.dtype;
     }
     if (!runs_as_map(t, v)) {
-        v->op->forward(t, v);
+        bool is_staged =
+            t->plan && is_half(t->half) && !(v->op->flags & (OP_READS_HALF | OP_ALIASES));
+        if (is_staged)
+            stage_forward(t, v);
+        else
+            v->op->forward(t, v);
         return;
     }
     map_prepare(t, v);
@@ -123,11 +226,14 @@ static void run_forward(Tape *t, Var *v) {
 
 static void run_backward(Tape *t, Var *v) {
     Var *ops[MAP_GROUP_MAX];
-    if (!map_fits(v)) {
-        if (v->needs_grad && *v->has_grad) v->op->backward(t, v);
-    } else {
+    if (map_fits(v)) {
         int count = backward_group(t, v, ops);
         if (count) map_backward(t, ops, count);
+    } else if (v->needs_grad && *v->has_grad) {
+        if (t->plan && is_half(t->half))
+            stage_backward(t, v);
+        else
+            v->op->backward(t, v);
     }
 }
 
@@ -150,10 +256,12 @@ static void set_memory(Tape *t, Var *v) {
     if (!slot) v->value.data = tape_alloc(t, checked_mul(sizeof(float), (size_t)var_count(v)));
 }
 
-static float *grad_memory(Tape *t, const Var *v) {
+static float *grad_memory(Tape *t, Var *v) {
     if (!t->plan) return tape_alloc(t, checked_mul(sizeof(float), (size_t)var_count(v)));
-    assert(slot_of(t, v)->grad.bytes);
-    return (float *)(void *)(t->planned + slot_of(t, v)->grad.offset);
+    const PlanSlot *slot = slot_of(t, v);
+    assert(slot->grad.bytes);
+    v->grad_dtype = slot->grad_dtype;
+    return (float *)(void *)(t->planned + slot->grad.offset);
 }
 
 Var *tape_record(Tape *t, const Op *op, int in_count, Var *const *in, const void *attr,
@@ -172,6 +280,7 @@ Var *tape_record(Tape *t, const Op *op, int in_count, Var *const *in, const void
     v->in_count = in_count;
     memcpy(v->in, inputs, sizeof *inputs * (size_t)in_count);
     v->needs_grad = needs_grad && t->needs_grad;
+    v->is_parameter = inputs[0]->is_parameter;
     v->value.shape = inputs[0]->value.shape;
     if (attr_bytes) v->attr = memcpy(tape_alloc(t, attr_bytes), attr, attr_bytes);
     if (t->error.code != ERROR_NONE) return v;
@@ -213,13 +322,24 @@ void *tape_alloc(Tape *t, size_t bytes) {
     return arena_alloc(t->arena, bytes);
 }
 
-float *tape_grad(Tape *t, Var *in, float *beta) {
+Tensor tape_grad_tensor(Tape *t, Var *in, float *beta) {
     *beta = 0;
-    if (!in || !in->needs_grad) return NULL;
+    if (!in || !in->needs_grad) return (Tensor){0};
     if (!in->grad) in->grad = grad_memory(t, in);
     *beta = *in->has_grad ? 1.0f : 0.0f;
     *in->has_grad = true;
-    return in->grad;
+    return var_grad(in);
+}
+
+float *tape_grad(Tape *t, Var *in, float *beta) {
+    const Tensor grad = tape_grad_tensor(t, in, beta);
+    if (!is_half(grad.dtype) || !grad.data) return grad.data;
+    int64_t count = var_count(in);
+    Staged *staged = arena_alloc(t->staging, sizeof *staged);
+    *staged = (Staged){in, staging_new(t, count), t->staged};
+    t->staged = staged;
+    if (*beta != 0.0f) convert_in(&grad, count, staged->copy);
+    return staged->copy;
 }
 
 void tape_backward(Tape *t, Var *loss, float seed_grad) {

@@ -24,8 +24,9 @@ enum { OP_INPUTS_MAX = 16 };
 
 struct Var {
     Tensor value; /* f32; with scales it holds levels (core/tensor.h), as fake-quant leaves them */
-    float *grad;  /* gradient to the values, f32, same shape; NULL until a reader writes it */
-    bool *has_grad; /* whether `grad` holds something to add to; own flag or the Param's */
+    float *grad;  /* gradient to the values, same shape; NULL until a reader writes it */
+    Dtype grad_dtype; /* f32; half where the tape keeps it so, outside the op's own backward */
+    bool *has_grad;   /* whether `grad` holds something to add to; own flag or the Param's */
     bool own_flag;
     bool needs_grad;
     const Op *op;           /* NULL: a leaf */
@@ -36,6 +37,7 @@ struct Var {
     const char *scope; /* dotted name of the module that recorded it; "" outside */
     Var *decoded;      /* the dequantized twin, once an op asked for it */
     bool is_looked_at; /* see tape_look */
+    bool is_parameter; /* a parameter, or made of parameters alone: a weight on its way */
     int index;         /* on the tape */
 };
 
@@ -46,6 +48,8 @@ typedef enum OpFlags {
     OP_ALIASES = 8,        /* the output shares the data (and scales) of input 0: reshape */
     OP_SPARES_OUTPUT = 16, /* backward does not read v->value: its memory may be used again */
     OP_SPARES_INPUTS = 32, /* backward does not read the values of inputs */
+    OP_READS_HALF = 64,    /* takes values and gradients as tensors of any precision (var_grad,
+                              tape_grad_tensor); for other ops the tape decodes and rounds */
 } OpFlags;
 
 struct Op {
@@ -80,6 +84,9 @@ struct Tape {
     bool needs_grad;  /* record what backward needs; off in evaluation */
     bool is_replay;   /* inside tape_replay: no side effects, rounding residuals stay frozen */
     bool keeps_residuals; /* fake-quant saves its rounding residuals (for tape_replay) */
+    Dtype half;           /* f16, bf16: planned records keep activations, weights that products
+                             read, and gradients so; products, sums and all arithmetic are f32 */
+    bool keeps_f32_grads; /* but for the gradients of weights */
     uint64_t seed, step;  /* key of dropout */
     uint64_t generation;  /* of this record, unlike that of any other record of any tape, so that
                              others can cache what belongs to one record */
@@ -88,6 +95,8 @@ struct Tape {
     int count, capacity;
     struct Plan *plan; /* where this record's buffers lie (autograd/plan.h); NULL: each apart */
     unsigned char *planned; /* the block that they share */
+    struct Staged *staged;  /* gradients that the op at work writes in f32 */
+    Arena *staging;         /* f32 copies of half-precision tensors, for one op */
     struct Plan *last_plan; /* kept, because the next record is likely the same */
     Arena *plan_arena;
 };
@@ -128,6 +137,8 @@ void tape_backward(Tape *t, Var *loss, float seed_grad);
 /* For backward functions: the gradient buffer of `in` (NULL if it needs none). *beta is 0 when the
  * buffer holds nothing yet (overwrite it all), else 1 (add). Call once per backward and input. */
 float *tape_grad(Tape *t, Var *in, float *beta);
+/* The same as a tensor of the precision that it is kept in; .data is NULL if `in` needs none. */
+Tensor tape_grad_tensor(Tape *t, Var *in, float *beta);
 
 void *tape_alloc(Tape *t, size_t bytes); /* step memory, 64-byte aligned, undefined contents */
 
@@ -148,6 +159,10 @@ const Var *tape_find_nonfinite_grad(const Tape *t);
 bool var_is_nonnegative(const Var *v);
 static inline float *var_f32(const Var *v) {
     return tensor_f32(&v->value);
+}
+/* The gradient that came to v, as it is kept. */
+static inline Tensor var_grad(const Var *v) {
+    return (Tensor){.dtype = v->grad_dtype, .shape = v->value.shape, .data = v->grad};
 }
 static inline int64_t var_count(const Var *v) {
     return shape_count(v->value.shape);

@@ -6,6 +6,7 @@
 #include "core/gemm.h"
 #include "core/kernels/isa.h"
 #include "core/kernels/operand.h"
+#include "core/parallel.h"
 
 enum { UNITS_WANTED = 16 /* pieces of work, so that few images keep several threads busy too */ };
 
@@ -58,15 +59,25 @@ static void phase_run_depthwise(const Plan *plan, const Phase *phase, const floa
     isa_active()->depthwise(&job);
 }
 
+/* Where a thread leaves an image before it is rounded; NULL: f32 goes straight to its place. */
+static float *staging_new(const Plan *plan, const Tensor *out, Arena *scratch) {
+    if (out->dtype == DTYPE_F32) return NULL;
+    size_t count = checked_mul((size_t)plan->image_out, (size_t)parallel_threads());
+    return arena_alloc(scratch, checked_mul(sizeof(float), count));
+}
+
 static void plan_run(const Plan *plan, int64_t batch, const Tensor *images, Finish finish,
-                     bool is_chunked, bool is_depthwise, float *out) {
-    int64_t parts = batch < UNITS_WANTED ? (UNITS_WANTED + batch - 1) / batch : 1;
+                     bool is_chunked, bool is_depthwise, const Tensor *out, Arena *scratch) {
+    float *staging = staging_new(plan, out, scratch);
+    int64_t parts = batch < UNITS_WANTED && !staging ? (UNITS_WANTED + batch - 1) / batch : 1;
     isa_active(); /* chosen before threads ask */
 #pragma omp parallel for schedule(dynamic)
     for (int64_t unit = 0; unit < batch * parts; unit++) {
-        int64_t image = unit / parts, part = unit % parts;
+        int64_t image = unit / parts, part = unit % parts, at = image * plan->image_out;
         const float *plane = plane_fill(&plan->plane, images, image);
-        float *image_out = out + image * plan->image_out;
+        float *image_out =
+            staging ? staging + parallel_self() * plan->image_out : (float *)out->data + at;
+        if (staging && finish.beta != 0.0f) operand_read(out, at, plan->image_out, image_out);
         for (int64_t i = 0; i < plan->phase_count; i++) {
             const Phase *phase = plan->phases + i;
             int64_t first = part * phase->pixel_count / parts;
@@ -76,6 +87,7 @@ static void plan_run(const Plan *plan, int64_t batch, const Tensor *images, Fini
             else
                 phase_run(plan, phase, plane, finish, is_chunked, first, count, image_out);
         }
+        if (staging) operand_write(image_out, at, plan->image_out, out);
     }
 }
 
@@ -96,12 +108,13 @@ static const float *output_scales(const ConvGeometry *g, const Scales *x, const 
 }
 
 void conv_forward(const ConvGeometry *geometry, const Tensor *x, const Tensor *w, const float *bias,
-                  float *y, Arena *scratch) {
+                  const Tensor *y, Arena *scratch) {
     geometry_check(geometry);
     bool x_levels = x->scales && x->scales->count == 1,
          on_levels = x_levels && scales_fit(geometry, w);
     if (on_levels && kernels_reference()) {
-        conv_forward_integer_reference(geometry, x, w, bias, y);
+        assert(y->dtype == DTYPE_F32); /* verification is of evaluation, which is in f32 */
+        conv_forward_integer_reference(geometry, x, w, bias, y->data);
         return;
     }
     ArenaMark mark = arena_mark(scratch);
@@ -118,20 +131,19 @@ void conv_forward(const ConvGeometry *geometry, const Tensor *x, const Tensor *w
     Plan plan;
     plan_forward(&plan, geometry, images.dtype == DTYPE_F32, is_chunked ? exact_k : 0, scratch);
     plan_pack(&plan, weights, is_depthwise, scratch);
-    plan_run(&plan, geometry->batch, &images, finish, is_chunked, is_depthwise, y);
+    plan_run(&plan, geometry->batch, &images, finish, is_chunked, is_depthwise, y, scratch);
     arena_rewind(scratch, mark);
 }
 
-void conv_backward_input(const ConvGeometry *geometry, const float *dy, const Tensor *w, float beta,
-                         float *dx, Arena *scratch) {
+void conv_backward_input(const ConvGeometry *geometry, const Tensor *dy, const Tensor *w,
+                         float beta, const Tensor *dx, Arena *scratch) {
     geometry_check(geometry);
     ArenaMark mark = arena_mark(scratch);
     bool is_depthwise = conv_is_depthwise(geometry);
     const float *weights = operand_values(w, scratch);
-    Tensor images = {.dtype = DTYPE_F32, .data = (void *)(uintptr_t)dy};
     Plan plan;
-    plan_backward(&plan, geometry, true, scratch);
+    plan_backward(&plan, geometry, dy->dtype == DTYPE_F32, scratch);
     plan_pack(&plan, weights, is_depthwise, scratch);
-    plan_run(&plan, geometry->batch, &images, (Finish){.beta = beta}, false, is_depthwise, dx);
+    plan_run(&plan, geometry->batch, dy, (Finish){.beta = beta}, false, is_depthwise, dx, scratch);
     arena_rewind(scratch, mark);
 }

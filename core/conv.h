@@ -20,17 +20,18 @@ typedef struct ConvGeometry {
 /* y [batch, out_h, out_w, out_c] = x * w + bias (NULL: none), overwriting y. When x holds levels
  * under one scale and w levels under one scale per tensor or per output channel, the sum runs on
  * the levels and is exact, as in gemm.h: y = float(sum) * (scale_x * scale_w) + bias. Operands of
- * any other kind are decoded first. `scratch` is left as it was found. */
+ * any other kind are decoded first. y, dy and dx are f32 or half precision: sums are in f32, and
+ * only their result is rounded. `scratch` is left as it was found. */
 void conv_forward(const ConvGeometry *geometry, const Tensor *x, const Tensor *w, const float *bias,
-                  float *y, Arena *scratch);
+                  const Tensor *y, Arena *scratch);
 
 /* dx = beta dx + the gradient to x; `w` may hold levels (its values are used). */
-void conv_backward_input(const ConvGeometry *geometry, const float *dy, const Tensor *w, float beta,
-                         float *dx, Arena *scratch);
+void conv_backward_input(const ConvGeometry *geometry, const Tensor *dy, const Tensor *w,
+                         float beta, const Tensor *dx, Arena *scratch);
 
 /* dw = beta dw + the gradient to w; `x` may hold levels (its values are used). Summed over pixels
  * in a fixed number of chunks, then in a fixed order. */
-void conv_backward_weight(const ConvGeometry *geometry, const Tensor *x, const float *dy,
+void conv_backward_weight(const ConvGeometry *geometry, const Tensor *x, const Tensor *dy,
                           float beta, float *dw, Arena *scratch);
 
 /* Plain references, in double; the integer one in int32_t, with the epilogue above. */

@@ -21,8 +21,8 @@ enum {
 typedef struct WeightPass {
     const ConvGeometry *geometry;
     Plan plan; /* of the forward pass: the same pixels and taps */
-    Tensor images;
-    const float *dy;
+    Tensor images, dy;
+    float *dy_images; /* decoded, one per thread; NULL: dy is f32 */
     bool is_depthwise;
     int64_t chunks, pixel_block;
     int64_t group_rows;        /* kernel_h * kernel_w * channels of a group */
@@ -101,6 +101,15 @@ static void pixels_sum_depthwise(const WeightPass *pass, const float *plane, con
     isa_active()->depthwise_outer(&job);
 }
 
+/* One image of dy in f32. */
+static const float *dy_image(const WeightPass *pass, int64_t image) {
+    int64_t size = pass->plan.image_out;
+    if (!pass->dy_images) return (const float *)pass->dy.data + image * size;
+    float *to = pass->dy_images + parallel_self() * size;
+    operand_read(&pass->dy, image * size, size, to);
+    return to;
+}
+
 static void chunk_sum(const WeightPass *pass, int64_t chunk) {
     const Plan *plan = &pass->plan;
     int64_t batch = pass->geometry->batch, pixels = plan->phases->pixel_count;
@@ -109,7 +118,7 @@ static void chunk_sum(const WeightPass *pass, int64_t chunk) {
     float *sums = pass->sums + chunk * pass->sum_size;
     for (int64_t image = begin; image < end; image++) {
         const float *plane = plane_fill(&plan->plane, &pass->images, image);
-        const float *dy = pass->dy + image * plan->image_out;
+        const float *dy = dy_image(pass, image);
         for (int64_t first = 0; first < pixels; first += pass->pixel_block) {
             int64_t left = pixels - first,
                     count = left < pass->pixel_block ? left : pass->pixel_block;
@@ -175,16 +184,20 @@ static void pass_init(WeightPass *pass, Arena *scratch) {
         arena_alloc(scratch, checked_mul((size_t)(pass->chunks * pass->sum_size), sizeof(float)));
 }
 
-void conv_backward_weight(const ConvGeometry *geometry, const Tensor *x, const float *dy,
+void conv_backward_weight(const ConvGeometry *geometry, const Tensor *x, const Tensor *dy,
                           float beta, float *dw, Arena *scratch) {
     ArenaMark mark = arena_mark(scratch);
     bool x_levels = x->scales && x->scales->count == 1; /* one factor, applied at the end */
     WeightPass pass = {
         .geometry = geometry,
         .images = operand_numbers(x, x_levels, scratch),
-        .dy = dy,
+        .dy = *dy,
     };
     pass_init(&pass, scratch);
+    if (dy->dtype != DTYPE_F32) {
+        size_t count = checked_mul((size_t)pass.plan.image_out, (size_t)parallel_threads());
+        pass.dy_images = arena_alloc(scratch, checked_mul(sizeof(float), count));
+    }
     isa_active();
 #pragma omp parallel for schedule(dynamic)
     for (int64_t chunk = 0; chunk < pass.chunks; chunk++) chunk_sum(&pass, chunk);

@@ -42,6 +42,9 @@ typedef struct Tensor {
     const Scales *scales;
 } Tensor;
 
+/* An f32 tensor where the function called knows the shape. */
+#define TENSOR_F32(pointer) (&(Tensor){.dtype = DTYPE_F32, .data = (void *)(uintptr_t)(pointer)})
+
 Tensor tensor_new(Arena *arena, Dtype dtype, Shape shape); /* contents undefined */
 Tensor tensor_zeros(Arena *arena, Dtype dtype, Shape shape);
 int64_t tensor_count(const Tensor *tensor);

@@ -80,15 +80,16 @@ typedef struct Pass {
 } Pass;
 
 static void conv_y(const Kernel *k) {
-    conv_forward(&k->geometry, &k->x, &k->w, NULL, k->y, k->scratch);
+    conv_forward(&k->geometry, &k->x, &k->w, NULL, TENSOR_F32(k->y), k->scratch);
 }
 
 static void conv_dx(const Kernel *k) {
-    conv_backward_input(&k->geometry, k->dy.data, &k->w, 0, k->dx, k->scratch);
+    conv_backward_input(&k->geometry, TENSOR_F32(k->dy.data), &k->w, 0, TENSOR_F32(k->dx),
+                        k->scratch);
 }
 
 static void conv_dw(const Kernel *k) {
-    conv_backward_weight(&k->geometry, &k->x, k->dy.data, 0, k->dw, k->scratch);
+    conv_backward_weight(&k->geometry, &k->x, TENSOR_F32(k->dy.data), 0, k->dw, k->scratch);
 }
 
 static void linear_y(const Kernel *k) {

@@ -108,7 +108,7 @@ static void test_moments(void **state) {
         float *variance = arena_new_array(arena, float, channels);
         random_fill_normal((RandomKey){3, RANDOM_TEST, s}, 1, rows * channels, x);
         for (int64_t i = 0; i < rows * channels; i++) x[i] += 1000 * (float)(i % channels);
-        channel_moments(x, rows, channels, mean, variance, arena);
+        channel_moments(TENSOR_F32(x), rows, channels, mean, variance, arena);
         for (int64_t c = 0; c < channels; c++) {
             double m, q;
             moments_reference(x, rows, channels, c, &m, &q);

@@ -103,20 +103,20 @@ static float *copy_of(Arena *arena, const float *values, int64_t count) {
 static void check_case(const Case *c, Arena *arena, Arena *scratch) {
     const ConvGeometry *g = &c->g;
     float *got = draw_values(arena, c->y_count), *expected = draw_values(arena, c->y_count);
-    conv_forward(g, &c->x, &c->w, c->bias, got, scratch);
+    conv_forward(g, &c->x, &c->w, c->bias, TENSOR_F32(got), scratch);
     conv_forward_reference(g, &c->x, &c->w, c->bias, expected);
     assert_close(got, expected, c->y_count, c->filter);
 
     float beta = (float)draw(0, 2) * 0.5f;
     got = draw_values(arena, c->x_count);
     expected = copy_of(arena, got, c->x_count);
-    conv_backward_input(g, c->dy, &c->w, beta, got, scratch);
+    conv_backward_input(g, TENSOR_F32(c->dy), &c->w, beta, TENSOR_F32(got), scratch);
     conv_backward_input_reference(g, c->dy, &c->w, beta, expected);
     assert_close(got, expected, c->x_count, c->w_count / g->in_c);
 
     got = draw_values(arena, c->w_count);
     expected = copy_of(arena, got, c->w_count);
-    conv_backward_weight(g, &c->x, c->dy, beta, got, scratch);
+    conv_backward_weight(g, &c->x, TENSOR_F32(c->dy), beta, got, scratch);
     conv_backward_weight_reference(g, &c->x, c->dy, beta, expected);
     assert_close(got, expected, c->w_count, g->batch * g->out_h * g->out_w);
     assert_int_equal(arena_used(scratch), 0);
@@ -157,8 +157,8 @@ static void test_beta_zero_reads_nothing(void **state) {
         float *dx = draw_values(arena, c.x_count), *dw = draw_values(arena, c.w_count);
         for (int64_t i = 0; i < c.x_count; i++) dx[i] = NAN;
         for (int64_t i = 0; i < c.w_count; i++) dw[i] = NAN;
-        conv_backward_input(&c.g, c.dy, &c.w, 0, dx, scratch);
-        conv_backward_weight(&c.g, &c.x, c.dy, 0, dw, scratch);
+        conv_backward_input(&c.g, TENSOR_F32(c.dy), &c.w, 0, TENSOR_F32(dx), scratch);
+        conv_backward_weight(&c.g, &c.x, TENSOR_F32(c.dy), 0, dw, scratch);
         for (int64_t i = 0; i < c.x_count; i++) assert_true(isfinite(dx[i]));
         for (int64_t i = 0; i < c.w_count; i++) assert_true(isfinite(dw[i]));
     }
@@ -225,15 +225,15 @@ static void check_levels(Case *c, int x_bits, int w_bits, bool is_extreme, Arena
     Tensor w = levels_draw(arena, c->w.shape, ws, is_extreme);
     float *got = draw_values(arena, c->y_count), *expected = draw_values(arena, c->y_count);
     conv_forward_integer_reference(g, &x, &w, c->bias, expected);
-    conv_forward(g, &x, &w, c->bias, got, scratch);
+    conv_forward(g, &x, &w, c->bias, TENSOR_F32(got), scratch);
     assert_memory_equal(got, expected, (size_t)c->y_count * sizeof *got);
 
     Tensor x_packed = packed_of(arena, &x), w_packed = packed_of(arena, &w);
-    conv_forward(g, &x_packed, &w_packed, c->bias, got, scratch);
+    conv_forward(g, &x_packed, &w_packed, c->bias, TENSOR_F32(got), scratch);
     assert_memory_equal(got, expected, (size_t)c->y_count * sizeof *got);
 
     kernels_use_reference(true);
-    conv_forward(g, &x_packed, &w, c->bias, got, scratch);
+    conv_forward(g, &x_packed, &w, c->bias, TENSOR_F32(got), scratch);
     kernels_use_reference(false);
     assert_memory_equal(got, expected, (size_t)c->y_count * sizeof *got);
 }
@@ -336,9 +336,9 @@ static Results results_of(const Case *c, Arena *arena, Arena *scratch) {
     r.y = arena_new_array(arena, float, c->y_count);
     r.dx = arena_new_array(arena, float, c->x_count);
     r.dw = arena_new_array(arena, float, c->w_count);
-    conv_forward(&c->g, &c->x, &c->w, c->bias, r.y, scratch);
-    conv_backward_input(&c->g, c->dy, &c->w, 1, r.dx, scratch);
-    conv_backward_weight(&c->g, &c->x, c->dy, 1, r.dw, scratch);
+    conv_forward(&c->g, &c->x, &c->w, c->bias, TENSOR_F32(r.y), scratch);
+    conv_backward_input(&c->g, TENSOR_F32(c->dy), &c->w, 1, TENSOR_F32(r.dx), scratch);
+    conv_backward_weight(&c->g, &c->x, TENSOR_F32(c->dy), 1, r.dw, scratch);
     return r;
 }
 

@@ -44,7 +44,7 @@ static void find_statistics(Tape *t, Var *v, Saved *saved) {
     const BatchNormAttr *attr = v->attr;
     int64_t rows = shape_rows(v->value.shape), channels = shape_last(v->value.shape);
     if (attr->uses_batch) {
-        channel_moments(var_f32(v->in[0]), rows, channels, saved->mean, saved->rstd, t->arena);
+        channel_moments(&v->in[0]->value, rows, channels, saved->mean, saved->rstd, t->arena);
         if (t->is_training && !t->is_replay)
             update_running(attr, saved->mean, saved->rstd, rows, channels);
     }

@@ -77,7 +77,7 @@ static double size_of(const Saved *saved, const BatchNormAttr *attr, int64_t c) 
 static void prepare_batch(Tape *t, Var *v, Saved *saved) {
     const BatchNormAttr *attr = v->attr;
     int64_t rows = shape_rows(v->value.shape), channels = shape_last(v->value.shape);
-    channel_moments(var_f32(v->in[0]), rows, channels, saved->mean, saved->variance, t->arena);
+    channel_moments(&v->in[0]->value, rows, channels, saved->mean, saved->variance, t->arena);
     for (int64_t c = 0; c < channels; c++) {
         double f = (double)saved->factor[c];
         double d = (double)saved->variance[c] + (double)attr->epsilon * f * f;

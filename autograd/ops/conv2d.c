@@ -5,6 +5,7 @@
 #include "autograd/channel.h"
 #include "autograd/ops.h"
 #include "core/conv.h"
+#include "core/kernels/operand.h"
 
 static int64_t out_size(int64_t in, int64_t kernel, int64_t padding, const Conv2dAttr *attr) {
     int64_t span = attr->dilation * (kernel - 1) + 1;
@@ -70,18 +71,28 @@ static ConvGeometry geometry_of(const Var *v) {
 static void forward(Tape *t, Var *v) {
     ConvGeometry geometry = geometry_of(v);
     const float *bias = v->in[2] ? var_f32(v->in[2]) : NULL;
-    conv_forward(&geometry, &v->in[0]->value, &v->in[1]->value, bias, var_f32(v), t->arena);
+    conv_forward(&geometry, &v->in[0]->value, &v->in[1]->value, bias, &v->value, t->arena);
+}
+
+static void bias_backward(Tape *t, Var *v, const Tensor *dy) {
+    float beta, *grad = tape_grad(t, v->in[2], &beta);
+    if (!grad) return;
+    ArenaMark mark = arena_mark(t->arena);
+    const float *values = operand_values(dy, t->arena);
+    channel_sum(values, shape_rows(v->value.shape), shape_last(v->value.shape), beta, grad,
+                t->arena);
+    arena_rewind(t->arena, mark);
 }
 
 static void backward(Tape *t, Var *v) {
     ConvGeometry geometry = geometry_of(v);
-    float beta, *grad;
-    if ((grad = tape_grad(t, v->in[0], &beta)))
-        conv_backward_input(&geometry, v->grad, &v->in[1]->value, beta, grad, t->arena);
-    if ((grad = tape_grad(t, v->in[1], &beta)))
-        conv_backward_weight(&geometry, &v->in[0]->value, v->grad, beta, grad, t->arena);
-    if ((grad = tape_grad(t, v->in[2], &beta)))
-        channel_sum(v->grad, shape_rows(v->value.shape), geometry.out_c, beta, grad, t->arena);
+    const Tensor dy = var_grad(v);
+    float beta;
+    Tensor dx = tape_grad_tensor(t, v->in[0], &beta);
+    if (dx.data) conv_backward_input(&geometry, &dy, &v->in[1]->value, beta, &dx, t->arena);
+    float *dw = tape_grad(t, v->in[1], &beta);
+    if (dw) conv_backward_weight(&geometry, &v->in[0]->value, &dy, beta, dw, t->arena);
+    bias_backward(t, v, &dy);
 }
 
 static Var *sample(Tape *t, int which) {
@@ -109,5 +120,5 @@ Var *op_conv2d(Tape *t, Var *x, Var *w, Var *bias, Conv2dAttr attr) {
     return tape_record(t, &op_row_conv2d, 3, in, &attr, sizeof attr);
 }
 
-const Op op_row_conv2d = {"conv2d", OP_READS_LEVELS | OP_SPARES_OUTPUT, infer, forward, backward,
-                          sample};
+const Op op_row_conv2d = {
+    "conv2d", OP_READS_LEVELS | OP_READS_HALF | OP_SPARES_OUTPUT, infer, forward, backward, sample};
