@@ -238,7 +238,12 @@ static void run_backward(Tape *t, Var *v) {
 }
 
 bool tape_look(Tape *t, Var *x) {
-    x->is_looked_at = true;
+    Var *owner = x;
+    owner->is_looked_at = true;
+    while (owner->op && (owner->op->flags & OP_ALIASES)) {
+        owner = owner->in[0];
+        owner->is_looked_at = true;
+    }
     assert(t->is_dry || t->error.code != ERROR_NONE || x->value.data);
     return !t->is_dry && t->error.code == ERROR_NONE;
 }
@@ -369,35 +374,50 @@ Var *tape_sample_leaf(Tape *t, Shape shape, float low, float high) {
     return tape_leaf(t, value, tape_alloc(t, sizeof(float) * (size_t)count), NULL);
 }
 
-/* By the exponent's bits, in integers, so that the loop vectorises. */
-static bool all_finite(const float *x, int64_t count) {
-    uint32_t largest = 0;
+/* By the bits, in integers, so that the loop vectorises; NaNs are beyond everything. */
+static bool all_below(const float *x, int64_t count, float limit) {
+    uint32_t largest = 0, bound;
     for (int64_t i = 0; i < count; i++) {
         uint32_t bits;
         memcpy(&bits, &x[i], sizeof bits);
         bits &= 0x7fffffffu;
         largest = bits > largest ? bits : largest;
     }
-    return largest < 0x7f800000u;
+    memcpy(&bound, &limit, sizeof bound);
+    return largest < bound;
+}
+
+static bool var_is_below(const Var *v, float limit) {
+    bool is_float = v->value.data && v->value.dtype == DTYPE_F32;
+    return !is_float || all_below(v->value.data, var_count(v), limit);
 }
 
 bool var_is_finite(const Var *v) {
-    return !v->value.data || v->value.dtype != DTYPE_F32 || all_finite(v->value.data, var_count(v));
+    return var_is_below(v, INFINITY);
+}
+
+const Var *tape_find_beyond(const Tape *t, float limit) {
+    for (int i = 0; i < t->count; i++) {
+        if (!var_is_below(t->vars[i], limit)) return t->vars[i];
+    }
+    return NULL;
+}
+
+const Var *tape_find_grad_beyond(const Tape *t, float limit) {
+    for (int i = t->count - 1; i >= 0; i--) {
+        const Var *v = t->vars[i];
+        bool has_grad = v->grad && *v->has_grad && v->grad_dtype == DTYPE_F32;
+        if (has_grad && !all_below(v->grad, var_count(v), limit)) return v;
+    }
+    return NULL;
 }
 
 const Var *tape_find_nonfinite(const Tape *t) {
-    for (int i = 0; i < t->count; i++) {
-        if (!var_is_finite(t->vars[i])) return t->vars[i];
-    }
-    return NULL;
+    return tape_find_beyond(t, INFINITY);
 }
 
 const Var *tape_find_nonfinite_grad(const Tape *t) {
-    for (int i = t->count - 1; i >= 0; i--) {
-        const Var *v = t->vars[i];
-        if (v->grad && *v->has_grad && !all_finite(v->grad, var_count(v))) return v;
-    }
-    return NULL;
+    return tape_find_grad_beyond(t, INFINITY);
 }
 
 bool var_is_nonnegative(const Var *v) {

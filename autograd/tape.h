@@ -82,6 +82,7 @@ struct Tape {
                          observers observe */
     bool is_float;    /* the FP32 shadow: quantizing views let values pass */
     bool needs_grad;  /* record what backward needs; off in evaluation */
+    bool is_rerun;    /* of a batch that was seen: running statistics and ranges stay as they are */
     bool is_replay;   /* inside tape_replay: no side effects, rounding residuals stay frozen */
     bool keeps_residuals; /* fake-quant saves its rounding residuals (for tape_replay) */
     Dtype half;           /* f16, bf16: planned records keep activations, weights that products
@@ -154,6 +155,9 @@ bool var_is_finite(const Var *v);
 /* First Var whose values (or gradient) are not all finite, or NULL: to name the layer. */
 const Var *tape_find_nonfinite(const Tape *t);
 const Var *tape_find_nonfinite_grad(const Tape *t);
+/* The same for what is not below `limit` in magnitude: what half precision could not hold. */
+const Var *tape_find_beyond(const Tape *t, float limit);
+const Var *tape_find_grad_beyond(const Tape *t, float limit);
 
 /* Whether shape inference alone shows that v's values are never below 0. */
 bool var_is_nonnegative(const Var *v);

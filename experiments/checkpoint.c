@@ -36,6 +36,10 @@ bool checkpoint_save(const char *path, const char *previous, const char *config_
         h5_write_int(w, "progress", "best_step", cursor->best_step);
         h5_write_float(w, "progress", "best_accuracy", cursor->best_accuracy);
         h5_write_float(w, "progress", "loss_average", cursor->loss_average);
+        h5_write_float(w, "progress", "loss_scale", cursor->loss_scale.scale);
+        h5_write_int(w, "progress", "clean_steps", cursor->loss_scale.clean_steps);
+        h5_write_int(w, "progress", "skipped_steps", cursor->loss_scale.skipped);
+        h5_write_int(w, "progress", "stuck_steps", cursor->loss_scale.stuck);
         for (int i = 0; i < model->param_count; i++) {
             const Param *p = model->params[i];
             char name[NAME_BYTES];
@@ -88,6 +92,13 @@ static bool has_param(const Source *s, const Param *p) {
     return h5_read_exists(s->reader, name);
 }
 
+static bool read_loss_scale(const Source *s, LossScale *scale) {
+    return h5_read_float(s->reader, "progress", "loss_scale", &scale->scale, s->err) &&
+           h5_read_int(s->reader, "progress", "clean_steps", &scale->clean_steps, s->err) &&
+           h5_read_int(s->reader, "progress", "skipped_steps", &scale->skipped, s->err) &&
+           h5_read_int(s->reader, "progress", "stuck_steps", &scale->stuck, s->err);
+}
+
 static bool read_all(const Source *s, Model *model, Optimizer *optimizer, Cursor *cursor,
                      Arena *arena, const char *path) {
     const char **names;
@@ -104,7 +115,8 @@ static bool read_all(const Source *s, Model *model, Optimizer *optimizer, Cursor
            h5_read_int(s->reader, "progress", "metric_lines", &cursor->metric_lines, s->err) &&
            h5_read_int(s->reader, "progress", "best_step", &cursor->best_step, s->err) &&
            h5_read_float(s->reader, "progress", "best_accuracy", &cursor->best_accuracy, s->err) &&
-           h5_read_float(s->reader, "progress", "loss_average", &cursor->loss_average, s->err);
+           h5_read_float(s->reader, "progress", "loss_average", &cursor->loss_average, s->err) &&
+           read_loss_scale(s, &cursor->loss_scale);
 }
 
 /* The first line of a text, without the blanks before it. */

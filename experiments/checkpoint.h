@@ -4,6 +4,7 @@
 #define NIBBLE_EXPERIMENTS_CHECKPOINT_H
 
 #include "autograd/module.h"
+#include "optim/loss_scale.h"
 #include "optim/optimizer.h"
 
 /* Where a training stands. Epoch, batch and random keys follow from the step. */
@@ -13,6 +14,7 @@ typedef struct Cursor {
     int64_t best_step;    /* 0: none yet */
     double best_accuracy; /* on the validation split, of the network as trained */
     double loss_average;  /* moving average of the training loss, for people */
+    LossScale loss_scale;
 } Cursor;
 
 /* `config_text` is the configuration without what may change in a run (config_write_fixed).

@@ -11,7 +11,13 @@
 #include "optim/optimizer.h"
 #include "optim/schedule.h"
 
-static const char *const precisions[] = {"f32", NULL};
+static const char *const precisions[] = {"f32", "f16", "bf16", NULL};
+static const Dtype precision_dtypes[] = {DTYPE_F32, DTYPE_F16, DTYPE_BF16};
+static const char *const grads[] = {"half", "f32", NULL};
+
+Dtype config_half(const ExperimentConfig *config) {
+    return precision_dtypes[config->precision];
+}
 
 static const Field train_fields[] = {
     FIELD_FLOAT(TrainConfig, epochs, "10", 0, 1e6, "passes over the training images"),
@@ -23,6 +29,9 @@ static const Field train_fields[] = {
     FIELD_INT(TrainConfig, log_every, "50", 1, INT32_MAX, "steps between lines of metrics.jsonl"),
     FIELD_FLOAT(TrainConfig, label_smoothing, "0", 0, 0.9,
                 "share of the target given to all classes"),
+    FIELD_CHOICE(TrainConfig, grad, "half", grads,
+                 "precision of a batch's weight gradients where `precision` is half; batches are "
+                 "summed in f32"),
     FIELD_STRING(TrainConfig, init, "", "run directory or checkpoint to take the weights from"),
     FIELD_END,
 };
@@ -32,7 +41,8 @@ const Field experiment_fields[] = {
     FIELD_VARIANT(ExperimentConfig, model, REQUIRED, &model_kinds, "the network"),
     FIELD_VARIANT(ExperimentConfig, data, REQUIRED, &dataset_kinds,
                   "the images, and how they are fed"),
-    FIELD_CHOICE(ExperimentConfig, precision, "f32", precisions, "of activations and gradients"),
+    FIELD_CHOICE(ExperimentConfig, precision, "f32", precisions,
+                 "of activations, their gradients, and weights in products"),
     FIELD_STRUCT(ExperimentConfig, quant, qat_fields, "quantization"),
     FIELD_VARIANT(ExperimentConfig, optimizer, "sgd", &optimizer_kinds, "how weights are updated"),
     FIELD_VARIANT(ExperimentConfig, schedule, "cosine", &schedule_kinds,

@@ -12,6 +12,7 @@ typedef struct TrainConfig {
     int64_t checkpoint_every; /* steps; 0: once per epoch */
     int64_t log_every;        /* steps */
     double label_smoothing;
+    int grad;         /* of weights, under half precision */
     const char *init; /* a run directory or checkpoint file; NULL: from scratch */
 } TrainConfig;
 
@@ -24,6 +25,11 @@ typedef struct ExperimentConfig {
     TrainConfig train;
     const Node *places; /* where every setting was given */
 } ExperimentConfig;
+
+enum { GRAD_HALF, GRAD_F32 }; /* choices of train.grad */
+
+/* What `precision` stands for: DTYPE_F32, DTYPE_F16 or DTYPE_BF16. */
+Dtype config_half(const ExperimentConfig *config);
 
 extern const Field experiment_fields[];
 

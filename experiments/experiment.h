@@ -5,6 +5,7 @@
 #include "autograd/module.h"
 #include "data/loader.h"
 #include "experiments/config.h"
+#include "optim/loss_scale.h"
 #include "optim/optimizer.h"
 #include "qat/prepare.h"
 
@@ -17,6 +18,7 @@ typedef struct Experiment {
     Model *model;
     Qat *qat;
     Optimizer *optimizer;
+    LossScale loss_scale;
     Tape *tape;
 } Experiment;
 

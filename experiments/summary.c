@@ -65,6 +65,8 @@ static void add_facts(const Experiment *e, Json *json, const SummaryTimes *times
     json_set_number(json, "samples_per_second", times->samples_per_second);
     json_set_number(json, "train_seconds", times->seconds);
     json_set_int(json, "peak_rss_bytes", environment_peak_rss_bytes());
+    json_set_text(json, "precision", dtype_name(config_half(&e->config)));
+    if (e->loss_scale.is_dynamic) json_set_int(json, "skipped_steps", e->loss_scale.skipped);
     json_set_int(json, "parameters", model_trainable_count(e->model));
     json_set_int(json, "model_bytes", bytes.f32);
     json_set_int(json, "quantized_bytes", bytes.quantized);

@@ -64,12 +64,28 @@ static Var *record_loss(void *context, Tape *t) {
     return op_cross_entropy(t, logits, batch->labels, (float)smoothing);
 }
 
-/* To name the layer, the batch is seen once more, and this time every value stays. */
-static bool fail_nonfinite(Lesson *lesson, int64_t step, Error *err) {
+/* To name a layer, the batch is seen once more, in f32 and with every value kept. */
+static Var *see_again(Lesson *lesson) {
     Tape *t = lesson->e->tape;
+    t->is_rerun = true;
     tape_begin(t, true);
-    record_loss(lesson, t);
-    const Var *bad = tape_find_nonfinite(t);
+    Var *loss = record_loss(lesson, t);
+    t->is_rerun = false;
+    return loss;
+}
+
+static const float half_limit = 65520; /* what f16 rounds to infinity, and up */
+
+static bool fail_nonfinite(Lesson *lesson, int64_t step, Error *err) {
+    const Tape *t = lesson->e->tape;
+    see_again(lesson);
+    const Var *bad = tape_find_nonfinite(t), *large = tape_find_beyond(t, half_limit);
+    if (lesson->e->loss_scale.is_dynamic && !bad && large)
+        return FAIL(err, ERROR_NUMERIC,
+                    "step %ld: the loss is not finite: values of %s (%s) are beyond f16's 65,504, "
+                    "which no loss scale cures; set precision: bf16. The last checkpoint is intact",
+                    (long)step + 1, *large->scope ? large->scope : "the input",
+                    large->op ? large->op->name : "data");
     return FAIL(
         err, ERROR_NUMERIC,
         "step %ld: the loss is not finite; the first value that is not is in %s (%s). Lower "
@@ -91,27 +107,49 @@ static bool micro_batch(Experiment *e, int64_t step, int64_t micro, double *loss
     Tape *t = e->tape;
     double share = 1.0 / (double)e->config.train.accumulate;
     Lesson lesson = lesson_at(e, step, micro);
-    Var *mean = tape_run(t, true, record_loss, &lesson);
+    t->half = config_half(&e->config);
+    const Var *mean = tape_run(t, true, record_loss, &lesson);
+    float value = t->error.code == ERROR_NONE ? var_f32(mean)[0] : 0;
+    if (t->error.code == ERROR_NONE && isfinite(value))
+        tape_backward(t, t->vars[mean->index], (float)(share * e->loss_scale.scale));
+    t->half = DTYPE_F32; /* whoever looks at the network next does so in f32 */
     if (t->error.code != ERROR_NONE) {
         *err = t->error;
         return false;
     }
-    float value = var_f32(mean)[0];
     if (!isfinite(value)) return fail_nonfinite(&lesson, step, err);
     *loss += (double)value * share;
-    tape_backward(t, mean, (float)share);
     return true;
 }
 
-/* The layer where gradients of the step's last batch are first not finite, or NULL. */
+/* The layer where gradients first overflow in the step's last batch. */
 static const char *overflowing_layer(Experiment *e, int64_t step) {
     Tape *t = e->tape;
-    Lesson lesson = lesson_at(e, step, e->config.train.accumulate - 1);
-    tape_begin(t, true);
-    Var *loss = record_loss(&lesson, t);
-    tape_backward(t, loss, 1.0f / (float)e->config.train.accumulate);
-    const Var *bad = tape_find_nonfinite_grad(t);
-    return bad ? bad->scope : NULL;
+    int64_t accumulate = e->config.train.accumulate;
+    Lesson lesson = lesson_at(e, step, accumulate - 1);
+    Var *loss = see_again(&lesson);
+    tape_backward(t, loss, (float)(e->loss_scale.scale / (double)accumulate));
+    const Var *bad = e->loss_scale.is_dynamic ? tape_find_grad_beyond(t, half_limit)
+                                              : tape_find_nonfinite_grad(t);
+    if (!bad) return "a layer that the batch in f32 does not show";
+    return *bad->scope ? bad->scope : "the loss";
+}
+
+/* Gradients are beyond f16: nothing is changed but the loss scale. */
+static bool skip_step(Experiment *e, int64_t step, Error *err) {
+    LossScale *scale = &e->loss_scale;
+    const char *layer = overflowing_layer(e, step);
+    double before = scale->scale;
+    bool goes_on = loss_scale_update(scale, true);
+    if (!goes_on)
+        return FAIL(err, ERROR_NUMERIC,
+                    "step %ld: gradients overflow f16 in %s for the %dth time in a row at loss "
+                    "scale 1; lower optimizer.lr, or set precision: bf16. The last checkpoint is "
+                    "intact",
+                    (long)step + 1, layer, LOSS_SCALE_STUCK_MAX);
+    log_warning("step %ld is skipped: gradients overflow f16 in %s; loss scale %.0f, now %.0f",
+                (long)step + 1, layer, before, scale->scale);
+    return true;
 }
 
 bool trainer_step(Experiment *e, int64_t step, double *loss, Error *err) {
@@ -121,11 +159,14 @@ bool trainer_step(Experiment *e, int64_t step, double *loss, Error *err) {
     *loss = 0;
     for (int64_t micro = 0; micro < e->config.train.accumulate; micro++)
         TRY(micro_batch(e, step, micro, loss, err));
+    bool is_scaled = e->loss_scale.is_dynamic;
+    if (is_scaled && !optimizer_unscale(e->optimizer, 1 / e->loss_scale.scale))
+        return skip_step(e, step, err);
+    loss_scale_update(&e->loss_scale, false);
     double factor = schedule_factor(&e->config.schedule, step, total);
     if (optimizer_step(e->optimizer, factor, err)) return true;
-    const char *layer = overflowing_layer(e, step);
-    error_prefix(err, "step %ld%s%s", (long)step + 1, layer ? ": gradients overflow in " : "",
-                 layer ? layer : "");
+    error_prefix(err, "step %ld: gradients overflow in %s", (long)step + 1,
+                 overflowing_layer(e, step));
     return false;
 }
 
@@ -152,6 +193,12 @@ static bool log_step(Training *r, double loss, Error *err) {
              (long)r->cursor.step, (long)((r->cursor.step - 1) / r->epoch_steps + 1), loss,
              learning_rate(r, r->cursor.step - 1), optimizer_norm(r->e->optimizer),
              environment_seconds() - r->started, rate(r));
+    const LossScale *scale = &r->e->loss_scale;
+    if (scale->is_dynamic) {
+        size_t used = strlen(line) - 1; /* before the brace */
+        snprintf(line + used, sizeof line - used, ",\"loss_scale\":%.0f,\"skipped_steps\":%ld}",
+                 scale->scale, (long)scale->skipped);
+    }
     return metrics_add(&r->metrics, line, err);
 }
 
@@ -191,6 +238,7 @@ static bool save(Training *r, Error *err) {
     TRY(check_finite(r, err));
     Experiment *e = r->e;
     r->cursor.metric_lines = r->metrics.lines;
+    r->cursor.loss_scale = e->loss_scale;
     TRY(checkpoint_save(r->checkpoint, r->previous, e->fixed_text, &r->cursor, e->model,
                         e->optimizer, err));
     r->saved_step = r->cursor.step;
@@ -228,6 +276,7 @@ static bool validate(Training *r, bool may_be_best, Error *err) {
     r->cursor.best_accuracy = trained.accuracy;
     r->cursor.best_step = r->cursor.step;
     r->cursor.metric_lines = r->metrics.lines;
+    r->cursor.loss_scale = e->loss_scale;
     return checkpoint_save(r->best, NULL, e->fixed_text, &r->cursor, e->model, e->optimizer, err);
 }
 
@@ -279,6 +328,9 @@ static bool resume(Training *r, Error *err) {
                         r->checkpoint);
         return false;
     }
+    bool is_dynamic = e->loss_scale.is_dynamic;
+    e->loss_scale = r->cursor.loss_scale;
+    e->loss_scale.is_dynamic = is_dynamic;
     r->saved_step = r->cursor.step;
     log_info("resuming after step %ld", (long)r->cursor.step);
     return true;

@@ -110,6 +110,17 @@ bool optimizer_new(const Variant *settings, Model *model, Arena *arena, Optimize
     return true;
 }
 
+/* On the bits, because the compiler may vectorise integer sums in any order. */
+static bool is_finite_range(const float *x, int64_t count) {
+    uint32_t bad = 0;
+    for (int64_t i = 0; i < count; i++) {
+        uint32_t bits;
+        memcpy(&bits, x + i, sizeof bits);
+        bad |= (bits & 0x7f800000u) == 0x7f800000u;
+    }
+    return !bad;
+}
+
 /* ---- The norm of all gradients ---- */
 
 /* Lane j adds the elements j, j + 8, ...; a fixed order that vector units can follow. */
@@ -146,6 +157,21 @@ static bool find_norm(Optimizer *o, Error *err) {
     return true;
 }
 
+bool optimizer_unscale(Optimizer *o, double factor) {
+#pragma omp parallel for schedule(static)
+    for (int i = 0; i < o->chunk_count; i++) {
+        Chunk *c = &o->chunks[i];
+        Param *param = o->slots[c->slot].param;
+        c->bad = NULL;
+        if (!param->has_grad || param->is_frozen) continue;
+        for (int64_t j = c->first; j < c->first + c->count; j++) param->grad[j] *= (float)factor;
+        if (!is_finite_range(param->grad + c->first, c->count)) c->bad = "gradient";
+    }
+    bool is_finite = true;
+    for (int i = 0; i < o->chunk_count; i++) is_finite = is_finite && !o->chunks[i].bad;
+    return is_finite;
+}
+
 static float clip_factor(const Optimizer *o) {
     double limit = o->shared->clip_norm;
     if (limit <= 0) return 1;
@@ -178,17 +204,6 @@ static void set_terms(Optimizer *o, int i, double lr_factor) {
     slot->terms = (UpdateTerms){.lr = role == PARAM_SCALE ? lr * config->scale_lr : lr,
                                 .weight_decay = decay_of(config, role),
                                 .step = o->steps[i]};
-}
-
-/* On the bits, because the compiler may vectorise integer sums in any order. */
-static bool is_finite_range(const float *x, int64_t count) {
-    uint32_t bad = 0;
-    for (int64_t i = 0; i < count; i++) {
-        uint32_t bits;
-        memcpy(&bits, x + i, sizeof bits);
-        bad |= (bits & 0x7f800000u) == 0x7f800000u;
-    }
-    return !bad;
 }
 
 /* A learned scale must neither cross 0 nor leave its tensor behind, where its gradient loses its

@@ -97,6 +97,10 @@ bool optimizer_new(const Variant *settings, Model *model, Arena *arena, Optimize
  * left a value or state that is not finite, named, and the model must not be saved. */
 bool optimizer_step(Optimizer *optimizer, double lr_factor, Error *err);
 
+/* Multiplies all gradients by `factor` (1 / the loss scale). False: one is not finite, so the step
+ * must be skipped. */
+bool optimizer_unscale(Optimizer *optimizer, double factor);
+
 /* Norm of all gradients of the latest step, before clipping. */
 double optimizer_norm(const Optimizer *optimizer);
 

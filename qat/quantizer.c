@@ -170,7 +170,7 @@ void quant_set_range(Quant *q, int64_t scale, Range range) {
 }
 
 static bool is_observing(const Quant *q, const Tape *t) {
-    if (!q->count || t->error.code != ERROR_NONE) return false;
+    if (!q->count || t->error.code != ERROR_NONE || t->is_rerun) return false;
     const QuantPhase *phase = q->phase;
     bool is_new = *tensor_f32(&q->count->value) == 0;
     if (is_new && (phase->is_faking || phase->is_calibrating)) return true;

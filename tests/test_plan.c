@@ -189,6 +189,56 @@ static void test_a_plan_changes_no_bit(void **state) {
     }
 }
 
+/* ---- Half precision ---- */
+
+/* One step of two equal experiments, in f32 and in `half`. Losses agree to the precision of the
+ * format, gradients point the same way. */
+static void check_half(const char *network, Dtype half, double tolerance) {
+    Experiment e[2];
+    Arena *configs = arena_new("configs");
+    float *grads[2], losses[2];
+    int64_t count = 0;
+    for (int i = 0; i < 2; i++) {
+        open_network(network, configs, &e[i]);
+        Batched b = {&e[i], loader_batch(e[i].loader, LOADER_TRAIN, 0, 0)};
+        Tape *t = e[i].tape;
+        qat_set_step(e[i].qat, 3, 6);
+        t->half = i ? half : DTYPE_F32;
+        for (int again = 0; again < 2; again++) { /* ranges are found in the first */
+            model_clear_grads(e[i].model);
+            Var *loss = tape_run(t, true, record, &b);
+            assert_int_equal(t->error.code, ERROR_NONE);
+            losses[i] = *var_f32(loss);
+            tape_backward(t, loss, 1);
+        }
+        grads[i] = gradients(e[i].model, &count);
+    }
+    double dot = 0, norms[2] = {0};
+    for (int64_t j = 0; j < count; j++) {
+        dot += (double)grads[0][j] * (double)grads[1][j];
+        for (int i = 0; i < 2; i++) norms[i] += (double)grads[i][j] * (double)grads[i][j];
+    }
+    double cosine = dot / sqrt(norms[0] * norms[1]);
+    double off = fabs((double)(losses[1] - losses[0])) / (double)losses[0];
+    if (!(off < tolerance) || !(cosine > 1 - tolerance) || losses[0] == losses[1])
+        fail_msg("%s: loss %g and %g, cosine of gradients %g", network, (double)losses[0],
+                 (double)losses[1], cosine);
+    bool has_images = !strstr(network, "kind: mlp"); /* there, weights weigh more than values */
+    size_t kept = e[0].tape->plan->value_bytes_kept;
+    assert_true(!has_images || e[1].tape->plan->value_bytes_kept < kept);
+    for (int i = 0; i < 2; i++) experiment_close(&e[i]);
+    arena_free(configs);
+}
+
+static void test_half_precision(void **state) {
+    (void)state;
+    for (size_t n = 0; n < sizeof networks / sizeof *networks; n++) {
+        bool is_quantized = strstr(networks[n], "quant:"); /* a code may fall on the other side */
+        check_half(networks[n], DTYPE_F16, is_quantized ? 0.1 : 0.003);
+        check_half(networks[n], DTYPE_BF16, is_quantized ? 0.2 : 0.02);
+    }
+}
+
 static bool share_memory(const PlanBuffer *a, const PlanBuffer *b) {
     return a->bytes && b->bytes && a->offset < b->offset + b->bytes &&
            b->offset < a->offset + a->bytes && a->begin <= b->end && b->begin <= a->end;
@@ -252,6 +302,7 @@ int main(void) {
         cmocka_unit_test_setup_teardown(test_a_plan_changes_no_bit, set_up, tear_down),
         cmocka_unit_test_setup_teardown(test_buffers_that_live_together_lie_apart, set_up,
                                         tear_down),
+        cmocka_unit_test_setup_teardown(test_half_precision, set_up, tear_down),
         cmocka_unit_test_setup_teardown(test_errors_show_in_the_dry_run, set_up, tear_down),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
