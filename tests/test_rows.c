@@ -29,6 +29,8 @@ typedef struct Results {
     float quantize[ELEMENTS], levels[ELEMENTS], ste[ELEMENTS], mask[ELEMENTS];
     double ste_sums[2];
     uint8_t bytes[ELEMENTS];
+    uint16_t half[2][ELEMENTS];
+    float from_half[2][ELEMENTS];
 } Results;
 
 static const SteRange range = {.inverse = 3,
@@ -66,6 +68,10 @@ static void run(int64_t rows, int64_t channels, Results *r) {
     k->quantize(x, count, 3, -4, 3, r->quantize);
     k->levels_to_bytes(r->quantize, count, 1, -4, 7, r->bytes);
     k->levels_from_bytes(bytes, count, 2, -7, r->levels);
+    k->f16_encode(x, count, r->half[0]);
+    k->f16_decode(r->half[0], count, r->from_half[0]);
+    k->bf16_encode(x, count, r->half[1]);
+    k->bf16_decode(r->half[1], count, r->from_half[1]);
     int64_t few = count < STE_COUNT_MAX ? count : STE_COUNT_MAX;
     k->ste(&range, x, dy, few, r->ste, r->ste_sums);
     k->ste(&range, x, dy, count, r->mask, NULL);
@@ -100,6 +106,8 @@ static void check_elements(const Results *r, int64_t rows, int64_t channels) {
         assert_true(r->quantize[i] == level && r->bytes[i] == (uint8_t)(level + 4));
         assert_true(r->levels[i] == 2.0f * (float)bytes[i] - 7);
         assert_true(r->mask[i] == (code == level ? dy[i] : 0));
+        assert_true(fabsf(r->from_half[0][i] - x[i]) <= 0x1p-11f * fabsf(x[i]));
+        assert_true(fabsf(r->from_half[1][i] - x[i]) <= 0x1p-8f * fabsf(x[i]));
         if (i >= STE_COUNT_MAX) continue;
         assert_true(r->ste[i] == r->mask[i]);
         double slope = code == level ? (double)level - (double)(x[i] * 3) : (double)level;
@@ -153,10 +161,37 @@ static void test_not_a_number(void **state) {
     unsetenv("NIBBLE_ISA");
 }
 
+/* Every f16 code through the decoder and back, and values at the edges of the format. */
+static void test_half_precision_codes(void **state) {
+    (void)state;
+    enum { CODES = 1 << 16, EDGES = 12 };
+    static uint16_t codes[CODES], back[CODES];
+    static float values[CODES], first[CODES];
+    const float edges[EDGES] = {65504, 65519.99f, 65520, 1e30f,    INFINITY, -65520,
+                                0,     -0.0f,     6e-8f, 2.98e-8f, 1e-40f,   0x1.ffcp-15f};
+    const uint16_t expected[EDGES] = {0x7bff, 0x7bff, 0x7c00, 0x7c00, 0x7c00, 0xfc00,
+                                      0,      0x8000, 1,      0,      0,      0x400};
+    for (int i = 0; i < CODES; i++) codes[i] = (uint16_t)i;
+    for (int j = 0; j < ISA_COUNT; j++) {
+        if (!choose(isas[j])) continue;
+        isa_active()->f16_decode(codes, CODES, values);
+        if (j == 0) memcpy(first, values, sizeof first);
+        assert_memory_equal(first, values, sizeof first);
+        isa_active()->f16_encode(values, CODES, back);
+        for (int i = 0; i < CODES; i++) assert_int_equal(back[i], isnan(values[i]) ? i | 0x200 : i);
+        float few[2 * EDGES]; /* long enough for every vector, and a rest */
+        for (int i = 0; i < 2 * EDGES; i++) few[i] = edges[i % EDGES];
+        isa_active()->f16_encode(few, 2 * EDGES, back);
+        for (int i = 0; i < 2 * EDGES; i++) assert_int_equal(back[i], expected[i % EDGES]);
+    }
+    unsetenv("NIBBLE_ISA");
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_row_kernels),
         cmocka_unit_test(test_not_a_number),
+        cmocka_unit_test(test_half_precision_codes),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

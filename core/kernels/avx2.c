@@ -8,6 +8,9 @@
 #define ROWS                  6
 #define BROADCAST(x)          ((Vector)_mm256_set1_ps(x))
 #define MULTIPLY_ADD(a, b, c) ((Vector)_mm256_fmadd_ps((__m256)(a), (__m256)(b), (__m256)(c)))
+#define F16_LOAD(p)           ((Vector)_mm256_cvtph_ps(_mm_loadu_si128((const __m128i *)(p))))
+#define F16_STORE(p, v)                                                                            \
+    _mm_storeu_si128((__m128i *)(p), _mm256_cvtps_ph((__m256)(v), _MM_FROUND_TO_NEAREST_INT))
 #define TILE_CASES(tile, job)                                                                      \
     TILE_CASE(1, tile, job)                                                                        \
     TILE_CASE(2, tile, job)                                                                        \
@@ -15,9 +18,11 @@
     TILE_CASE(4, tile, job)                                                                        \
     TILE_CASE(5, tile, job)                                                                        \
     TILE_CASE(6, tile, job)
-#define ISA           isa_avx2
-#define ISA_NAME      "avx2"
-#define ISA_SUPPORTED (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma"))
+#define ISA      isa_avx2
+#define ISA_NAME "avx2"
+#define ISA_SUPPORTED                                                                              \
+    (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") &&                            \
+     __builtin_cpu_supports("f16c"))
 
 extern const Isa ISA;
 

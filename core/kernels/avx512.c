@@ -8,6 +8,9 @@
 #define ROWS                  12
 #define BROADCAST(x)          ((Vector)_mm512_set1_ps(x))
 #define MULTIPLY_ADD(a, b, c) ((Vector)_mm512_fmadd_ps((__m512)(a), (__m512)(b), (__m512)(c)))
+#define F16_LOAD(p)           ((Vector)_mm512_cvtph_ps(_mm256_loadu_si256((const __m256i *)(p))))
+#define F16_STORE(p, v)                                                                            \
+    _mm256_storeu_si256((__m256i *)(p), _mm512_cvtps_ph((__m512)(v), _MM_FROUND_TO_NEAREST_INT))
 #define TILE_CASES(tile, job)                                                                      \
     TILE_CASE(1, tile, job)                                                                        \
     TILE_CASE(2, tile, job)                                                                        \
