@@ -407,6 +407,7 @@ const Var *tape_find_grad_beyond(const Tape *t, float limit) {
     for (int i = t->count - 1; i >= 0; i--) {
         const Var *v = t->vars[i];
         bool has_grad = v->grad && *v->has_grad && v->grad_dtype == DTYPE_F32;
+        if (isfinite(limit) && v->value.shape.rank < 2) continue; /* never kept in half */
         if (has_grad && !all_below(v->grad, var_count(v), limit)) return v;
     }
     return NULL;

@@ -155,7 +155,8 @@ bool var_is_finite(const Var *v);
 /* First Var whose values (or gradient) are not all finite, or NULL: to name the layer. */
 const Var *tape_find_nonfinite(const Tape *t);
 const Var *tape_find_nonfinite_grad(const Tape *t);
-/* The same for what is not below `limit` in magnitude: what half precision could not hold. */
+/* The same for what is not below `limit` in magnitude: what half precision could not hold (scalars
+ * and vectors are not kept so). */
 const Var *tape_find_beyond(const Tape *t, float limit);
 const Var *tape_find_grad_beyond(const Tape *t, float limit);
 

@@ -27,11 +27,39 @@ static void forward(Tape *t, Var *v) {
     gemm(x, matrix_transposed(w), 0, var_f32(v), w.rows, &epilogue, t->arena);
 }
 
+/* Whether w holds levels in f32, under one scale or one per output. */
+static bool has_output_scales(const Matrix *w) {
+    const Scales *s = w->tensor.scales;
+    if (!s || w->tensor.dtype != DTYPE_F32) return false;
+    return s->count == 1 || (s->row_length == w->cols && s->run_length == w->cols);
+}
+
+/* dx = dy w. Scales of outputs go to dy, which is smaller than w: w's levels are used as they lie.
+ */
+static void input_backward(Tape *t, Matrix dy, Matrix w, float beta, float *dx) {
+    if (!has_output_scales(&w)) {
+        gemm(dy, w, beta, dx, w.cols, NULL, t->arena);
+        return;
+    }
+    ArenaMark mark = arena_mark(t->arena);
+    const Scales *s = w.tensor.scales;
+    const float *from = tensor_f32(&dy.tensor);
+    float *scaled = tape_alloc(t, checked_mul(sizeof(float), (size_t)(dy.rows * dy.cols)));
+#pragma omp parallel for schedule(static)
+    for (int64_t i = 0; i < dy.rows; i++)
+        for (int64_t o = 0; o < dy.cols; o++)
+            scaled[i * dy.cols + o] = from[i * dy.cols + o] * s->scale[s->count > 1 ? o : 0];
+    dy.tensor.data = scaled;
+    w.tensor.scales = NULL;
+    gemm(dy, w, beta, dx, w.cols, NULL, t->arena);
+    arena_rewind(t->arena, mark);
+}
+
 static void backward(Tape *t, Var *v) {
     Matrix x = matrix_of(v->in[0]->value), w = matrix_of(v->in[1]->value);
     Matrix dy = matrix_of((Tensor){.dtype = DTYPE_F32, .shape = v->value.shape, .data = v->grad});
     float beta, *grad;
-    if ((grad = tape_grad(t, v->in[0], &beta))) gemm(dy, w, beta, grad, w.cols, NULL, t->arena);
+    if ((grad = tape_grad(t, v->in[0], &beta))) input_backward(t, dy, w, beta, grad);
     if ((grad = tape_grad(t, v->in[1], &beta)))
         gemm(matrix_transposed(dy), x, beta, grad, w.cols, NULL, t->arena);
     if ((grad = tape_grad(t, v->in[2], &beta)))

@@ -5,6 +5,7 @@
 
 #include "autograd/ops.h"
 #include "core/kernels/operand.h"
+#include "core/parallel.h"
 
 enum { PANEL = 64, KERNEL_MAX = 256 };
 
@@ -87,20 +88,17 @@ static void pool_row(const float *x, int64_t row, Shape in, Shape out, const Poo
 }
 
 /* Levels under one scale stay levels; others become values in step memory. */
-static const float *read_input(Tape *t, Var *v) {
+static Tensor read_input(Tape *t, Var *v) {
     Saved *saved = v->saved;
     const Tensor *x = &v->in[0]->value;
+    bool stays_levels = x->scales && x->scales->count == 1;
     v->value.scales = NULL;
-    if (!x->scales) return tensor_f32(x);
-    if (x->scales->count == 1) {
+    if (stays_levels) {
         saved->scales = *x->scales;
         saved->scales.row_length = saved->scales.run_length = var_count(v);
         v->value.scales = &saved->scales;
-        return operand_levels(x, t->arena);
     }
-    float *values = tape_alloc(t, sizeof(float) * (size_t)tensor_count(x));
-    tensor_decode(x, values);
-    return values;
+    return operand_numbers(x, stays_levels, t->arena);
 }
 
 static const Scales *describe(Tape *t, Var *v) {
@@ -112,6 +110,15 @@ static const Scales *describe(Tape *t, Var *v) {
     return out;
 }
 
+static int64_t image_size(Shape shape) {
+    return shape.dim[1] * shape.dim[2] * shape.dim[3];
+}
+
+/* For each thread, where images of other precisions are f32. */
+static float *buffers_new(Tape *t, int64_t floats) {
+    return tape_alloc(t, checked_mul(sizeof(float), (size_t)(floats * parallel_threads())));
+}
+
 static void forward(Tape *t, Var *v) {
     const Pool2dAttr *attr = v->attr;
     Shape in = v->in[0]->value.shape, out = v->value.shape;
@@ -121,13 +128,19 @@ static void forward(Tape *t, Var *v) {
     }
     const Saved *saved = v->saved;
     ArenaMark mark = arena_mark(t->arena);
-    const float *x = read_input(t, v);
-    float *y = var_f32(v);
-    int64_t image = in.dim[1] * in.dim[2] * in.dim[3], out_row = out.dim[2] * out.dim[3];
+    const Tensor x = read_input(t, v);
+    int64_t image = image_size(in), pooled = image_size(out), row = out.dim[2] * out.dim[3];
+    float *buffers = buffers_new(t, image + pooled);
 #pragma omp parallel for schedule(static)
-    for (int64_t r = 0; r < out.dim[0] * out.dim[1]; r++)
-        pool_row(x + r / out.dim[1] * image, r % out.dim[1], in, out, attr, y + r * out_row,
-                 saved->winner + r * out_row);
+    for (int64_t n = 0; n < out.dim[0]; n++) {
+        float *buffer = buffers + parallel_self() * (image + pooled);
+        const float *from = operand_part(&x, n * image, image, buffer);
+        bool is_f32 = v->value.dtype == DTYPE_F32;
+        float *to = is_f32 ? (float *)v->value.data + n * pooled : buffer + image;
+        for (int64_t r = 0; r < out.dim[1]; r++)
+            pool_row(from, r, in, out, attr, to + r * row, saved->winner + n * pooled + r * row);
+        if (!is_f32) operand_write(to, n * pooled, pooled, &v->value);
+    }
     arena_rewind(t->arena, mark);
 }
 
@@ -156,15 +169,27 @@ static void backward_image(const float *dy, const uint16_t *winner, Shape in, Sh
 static void backward(Tape *t, Var *v) {
     const Saved *saved = v->saved;
     Shape in = v->in[0]->value.shape, out = v->value.shape;
-    int64_t image = in.dim[1] * in.dim[2] * in.dim[3], pooled = out.dim[1] * out.dim[2] * in.dim[3];
-    float beta, *dx = tape_grad(t, v->in[0], &beta);
-    if (!dx) return;
-#pragma omp parallel for schedule(static)
+    int64_t image = image_size(in), pooled = image_size(out);
+    const Tensor dy = var_grad(v);
+    float beta;
+    const Tensor dx = tape_grad_tensor(t, v->in[0], &beta);
+    if (!dx.data) return;
+    bool is_f32 = dx.dtype == DTYPE_F32;
+    ArenaMark mark = arena_mark(t->arena);
+    float *buffers = buffers_new(t, image + pooled);
+#pragma omp parallel for schedule(static) firstprivate(beta)
     for (int64_t n = 0; n < in.dim[0]; n++) {
-        if (beta == 0) memset(dx + n * image, 0, sizeof *dx * (size_t)image);
-        backward_image(v->grad + n * pooled, saved->winner + n * pooled, in, out, v->attr,
-                       dx + n * image);
+        float *buffer = buffers + parallel_self() * (image + pooled);
+        const float *from = operand_part(&dy, n * pooled, pooled, buffer + image);
+        float *to = is_f32 ? (float *)dx.data + n * image : buffer;
+        if (beta == 0)
+            memset(to, 0, sizeof *to * (size_t)image);
+        else if (!is_f32)
+            operand_read(&dx, n * image, image, to);
+        backward_image(from, saved->winner + n * pooled, in, out, v->attr, to);
+        if (!is_f32) operand_write(to, n * image, image, &dx);
     }
+    arena_rewind(t->arena, mark);
 }
 
 /* A permutation of multiples of 0.05: no two pixels tie. */
@@ -189,7 +214,7 @@ Var *op_max_pool2d(Tape *t, Var *x, Pool2dAttr attr) {
 
 const Op op_row_max_pool2d = {
     .name = "max_pool2d",
-    .flags = OP_READS_LEVELS | OP_KEEPS_SIGN | OP_SPARES_INPUTS | OP_SPARES_OUTPUT,
+    .flags = OP_READS_LEVELS | OP_READS_HALF | OP_KEEPS_SIGN | OP_SPARES_INPUTS | OP_SPARES_OUTPUT,
     .infer = infer,
     .forward = forward,
     .backward = backward,

@@ -45,6 +45,12 @@ void operand_read(const Tensor *tensor, int64_t first, int64_t count, float *num
         dtype_codec(tensor->dtype)->decode(tensor->data, NULL, first, count, numbers);
 }
 
+const float *operand_part(const Tensor *tensor, int64_t first, int64_t count, float *buffer) {
+    if (tensor->dtype == DTYPE_F32) return tensor_f32(tensor) + first;
+    operand_read(tensor, first, count, buffer);
+    return buffer;
+}
+
 void operand_write(const float *numbers, int64_t first, int64_t count, const Tensor *tensor) {
     size_t at = (size_t)first * (size_t)dtype_codec(tensor->dtype)->code_bits / 8;
     void *to = (char *)tensor->data + at;

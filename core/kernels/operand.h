@@ -18,6 +18,9 @@ const float *operand_levels(const Tensor *tensor, Arena *scratch);
 /* Elements from `first` on as numbers for a kernel: levels where the tensor holds levels, else
  * values. Packed codes are read from multiples of 8 elements. */
 void operand_read(const Tensor *tensor, int64_t first, int64_t count, float *numbers);
+/* The same without a copy where the numbers lie as f32; else they are read into `buffer`. */
+const float *operand_part(const Tensor *tensor, int64_t first, int64_t count, float *buffer);
+
 /* The same tensor in a form that operand_read takes from anywhere: as it is, or decoded whole into
  * scratch. `as_levels`: levels are wanted, not values. */
 Tensor operand_numbers(const Tensor *tensor, bool as_levels, Arena *scratch);
