@@ -4,6 +4,7 @@
 #include "autograd/channel.h"
 #include "autograd/ops.h"
 #include "core/gemm.h"
+#include "core/kernels/operand.h"
 
 static bool infer(Var *v, Error *err) {
     Shape x = v->in[0]->value.shape, w = v->in[1]->value.shape;
@@ -27,11 +28,10 @@ static void forward(Tape *t, Var *v) {
     gemm(x, matrix_transposed(w), 0, var_f32(v), w.rows, &epilogue, t->arena);
 }
 
-/* Whether w holds levels in f32, under one scale or one per output. */
+/* Whether w holds levels under one scale or one per output. */
 static bool has_output_scales(const Matrix *w) {
     const Scales *s = w->tensor.scales;
-    if (!s || w->tensor.dtype != DTYPE_F32) return false;
-    return s->count == 1 || (s->row_length == w->cols && s->run_length == w->cols);
+    return s && (s->count == 1 || (s->row_length == w->cols && s->run_length == w->cols));
 }
 
 /* dx = dy w. Scales of outputs go to dy, which is smaller than w: w's levels are used as they lie.
@@ -50,7 +50,9 @@ static void input_backward(Tape *t, Matrix dy, Matrix w, float beta, float *dx) 
         for (int64_t o = 0; o < dy.cols; o++)
             scaled[i * dy.cols + o] = from[i * dy.cols + o] * s->scale[s->count > 1 ? o : 0];
     dy.tensor.data = scaled;
-    w.tensor.scales = NULL;
+    w.tensor = (Tensor){.dtype = DTYPE_F32,
+                        .shape = w.tensor.shape,
+                        .data = (void *)(uintptr_t)operand_levels(&w.tensor, t->arena)};
     gemm(dy, w, beta, dx, w.cols, NULL, t->arena);
     arena_rewind(t->arena, mark);
 }
