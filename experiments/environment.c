@@ -10,6 +10,7 @@
 
 #include "core/blas.h"
 #include "core/gemm.h"
+#include "core/log.h"
 #include "core/parallel.h"
 
 double environment_seconds(void) {
@@ -110,4 +111,25 @@ bool environment_write(const char *path, Error *err) {
     bool is_written = json_write_file(json, path, err);
     json_free(json);
     return is_written;
+}
+
+static void compare_field(const Json *before, const Json *now, const char *field) {
+    const char *was = json_get_text(before, field), *is = json_get_text(now, field);
+    if (was && is && strcmp(was, is) != 0)
+        log_warning(
+            "this run was made with %s '%s' and goes on with '%s': its last bits will differ "
+            "from those of a run that stayed",
+            field, was, is);
+}
+
+void environment_compare(const char *path) {
+    Error ignored = {0};
+    Json *before = access(path, R_OK) ? NULL : json_read_file(path, &ignored), *now = json_new();
+    environment_describe(now);
+    if (before) {
+        compare_field(before, now, "kernels");
+        compare_field(before, now, "blas");
+    }
+    json_free(before);
+    json_free(now);
 }

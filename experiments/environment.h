@@ -15,6 +15,10 @@
 void environment_describe(Json *json);
 bool environment_write(const char *path, Error *err); /* env.json: just that */
 
+/* Warns where a run's env.json names other inner loops or another BLAS than this process has: it goes
+ * on right, but not with the same bits. No such file: nothing. */
+void environment_compare(const char *path);
+
 double environment_seconds(void);         /* monotonic, from an arbitrary start */
 int64_t environment_rss_bytes(void);      /* memory that this process holds now; 0: unknown */
 int64_t environment_peak_rss_bytes(void); /* the most memory this process ever held; 0: unknown */

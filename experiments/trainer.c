@@ -44,13 +44,7 @@ int64_t trainer_total_steps(const Experiment *e) {
 
 /* ---- One step ---- */
 
-/* One micro-batch, as it is recorded. */
-typedef struct Lesson {
-    Experiment *e;
-    Batch batch;
-} Lesson;
-
-static Var *record_loss(void *context, Tape *t) {
+Var *trainer_record(void *context, Tape *t) {
     const Lesson *lesson = context;
     const Model *model = lesson->e->model;
     const Batch *batch = &lesson->batch;
@@ -69,7 +63,7 @@ static Var *see_again(Lesson *lesson) {
     Tape *t = lesson->e->tape;
     t->is_rerun = true;
     tape_begin(t, true);
-    Var *loss = record_loss(lesson, t);
+    Var *loss = trainer_record(lesson, t);
     t->is_rerun = false;
     return loss;
 }
@@ -108,7 +102,7 @@ static bool micro_batch(Experiment *e, int64_t step, int64_t micro, double *loss
     double share = 1.0 / (double)e->config.train.accumulate;
     Lesson lesson = lesson_at(e, step, micro);
     t->half = config_half(&e->config);
-    const Var *mean = tape_run(t, true, record_loss, &lesson);
+    const Var *mean = tape_run(t, true, trainer_record, &lesson);
     float value = t->error.code == ERROR_NONE ? var_f32(mean)[0] : 0;
     if (t->error.code == ERROR_NONE && isfinite(value))
         tape_backward(t, t->vars[mean->index], (float)(share * e->loss_scale.scale));
@@ -380,6 +374,7 @@ static bool prepare(Training *r, bool resumes, Error *err) {
     if (resumes && run_has(r->checkpoint)) {
         TRY(check_length(e, err));
         TRY(resume(r, err));
+        environment_compare(run_path(arena, r->directory, RUN_ENVIRONMENT));
     } else {
         TRY(trainer_begin(e, err));
     }

@@ -28,6 +28,7 @@
 #define RESNET                                                                                     \
     "model: {kind: resnet, depth: 8, widths: [4, 4, 6]}\n" IMAGES                                  \
     "optimizer: {kind: sgd, lr: 0.05}\n"                                                           \
+    "precision: f16\n"                                                                             \
     "schedule: {kind: step}\n"                                                                     \
     "quant: {bits: 4, activations: {quantizer: ema}}\n"                                            \
     "train: {epochs: 2, checkpoint_every: 6, log_every: 5}\n"
@@ -234,6 +235,20 @@ static void test_killed_before_the_first_save(void **state) {
     assert_same_run("late_whole", "late");
 }
 
+/* On another processor's inner loops the bits differ, and the user is told. */
+static void test_another_instruction_set_is_told(void **state) {
+    (void)state;
+    text_file("isa.yaml", MLP);
+    Start baseline = {.variable = "NIBBLE_ISA", .value = "baseline"};
+    Result first = program_run(baseline, "train isa.yaml --out isa train.steps=3");
+    assert_code(first, 0, "train on the baseline");
+    assert_lacks(program_run(baseline, "train --resume isa train.steps=5").err, "goes on with");
+    Result other = program_run((Start){.variable = "NIBBLE_ISA", .value = "avx2"},
+                               "train --resume isa train.steps=7");
+    bool has_avx2 = !strstr(other.err, "this processor cannot run it");
+    if (has_avx2) assert_has(other.err, "made with kernels 'baseline' and goes on with 'avx2'");
+}
+
 static void test_leftovers_are_removed(void **state) {
     (void)state;
     text_file("left.yaml", MLP);
@@ -280,6 +295,7 @@ int main(void) {
         cmocka_unit_test(test_train_steps_pauses),
         cmocka_unit_test(test_nothing_left_to_do),
         cmocka_unit_test(test_killed_before_the_first_save),
+        cmocka_unit_test(test_another_instruction_set_is_told),
         cmocka_unit_test(test_leftovers_are_removed),
         cmocka_unit_test(test_one_process_per_run),
         cmocka_unit_test(test_what_cannot_change),
