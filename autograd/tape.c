@@ -289,7 +289,8 @@ Var *tape_record(Tape *t, const Op *op, int in_count, Var *const *in, const void
     v->value.shape = inputs[0]->value.shape;
     if (attr_bytes) v->attr = memcpy(tape_alloc(t, attr_bytes), attr, attr_bytes);
     if (t->error.code != ERROR_NONE) return v;
-    if (!op->infer(v, &t->error)) {
+    int64_t count; /* checked before anybody multiplies sizes or allocates */
+    if (!op->infer(v, &t->error) || !shape_check(v->value.shape, &count, &t->error)) {
         error_prefix(&t->error, "%s%s%s", t->scope, *t->scope ? ": " : "", op->name);
         return v;
     }
@@ -317,7 +318,9 @@ Var *tape_run(Tape *t, bool is_training, TapeBuild *build, void *context) {
     t->is_dry = false;
     if (t->error.code != ERROR_NONE) return t->vars[root->index];
     Plan *plan = plan_for(t, root);
+    size_t record_bytes = arena_used(t->arena);
     tape_begin(t, is_training);
+    arena_reserve(t->arena, checked_add(record_bytes, plan->bytes));
     t->plan = plan;
     t->planned = tape_alloc(t, plan->bytes);
     return build(context, t);

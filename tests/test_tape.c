@@ -137,6 +137,19 @@ static void test_many_vars(void **state) {
     assert_true(*var_f32(y) == 2001 && *x->grad == 2001);
 }
 
+static void test_sizes_that_overflow(void **state) {
+    (void)state;
+    tape->is_dry = true;
+    Tensor images = {.dtype = DTYPE_F32, .shape = SHAPE(1 << 30, 1 << 10, 1 << 10, 1)};
+    Tensor filters = {.dtype = DTYPE_F32, .shape = SHAPE(1 << 30, 1, 1, 1)};
+    Var *x = tape_constant(tape, images);
+    Var *w = tape_constant(tape, filters);
+    tape->scope = "wide";
+    op_conv2d(tape, x, w, NULL, (Conv2dAttr){.stride = 1, .dilation = 1, .groups = 1});
+    assert_int_equal(tape->error.code, ERROR_INPUT);
+    assert_non_null(strstr(tape->error.message, "wide: conv2d"));
+}
+
 static void test_dry_run(void **state) {
     (void)state;
     tape->is_dry = true;
@@ -247,6 +260,7 @@ int main(void) {
         TEST(test_evaluation_records_no_gradients),
         TEST(test_errors_are_sticky),
         TEST(test_many_vars),
+        TEST(test_sizes_that_overflow),
         TEST(test_dry_run),
         TEST(test_steps_stop_allocating),
         TEST(test_replay_follows_leaves),
