@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "core/blas.h"
+#include "core/kernels/isa.h"
 #include "core/kernels/operand.h"
 #include "core/parallel.h"
 
@@ -11,7 +12,8 @@ enum {
     TILE_M_MAX = 128,
     TILE_N_MAX = 256,
     TILE_MIN = 32,
-    TILES_WANTED = 4, /* so that several threads share a small product */
+    TILES_WANTED = 4,          /* so that several threads share a small product */
+    SLAB_FLOATS_MAX = 1 << 17, /* decoded columns that stay in the second cache */
 };
 
 /* op(matrix) as BLAS reads it, in f32. */
@@ -21,9 +23,12 @@ typedef struct Side {
     bool is_transposed;
 } Side;
 
-/* One product after its operands are plain. */
+/* One product. `a` is plain; `b` is too, or is decoded a slab of columns at a time. */
 typedef struct Product {
     Side a, b;
+    const Tensor *b_tensor; /* to be decoded; NULL: b is plain */
+    bool b_as_levels;
+    int64_t b_first; /* b.data begins at this column of op(b) */
     int64_t m, n, k;
     int64_t exact_k;                    /* levels: products that one f32 sum may hold; 0: values */
     const float *a_scale, *b_scale;     /* levels: per row of op(a), per column of op(b) */
@@ -75,8 +80,8 @@ static void blas_tile(const Product *p, Tile t, int64_t k_first, int64_t k, floa
     Side a = p->a, b = p->b;
     int64_t a_offset =
         a.is_transposed ? k_first * a.row_stride + t.i : t.i * a.row_stride + k_first;
-    int64_t b_offset =
-        b.is_transposed ? t.j * b.row_stride + k_first : k_first * b.row_stride + t.j;
+    int64_t j = t.j - p->b_first;
+    int64_t b_offset = b.is_transposed ? j * b.row_stride + k_first : k_first * b.row_stride + j;
     blas_sgemm(a.is_transposed, b.is_transposed, t.m, t.n, k, 1.0f, a.data + a_offset, a.row_stride,
                b.data + b_offset, b.row_stride, beta, c, c_row_stride);
 }
@@ -124,29 +129,88 @@ static Tile tile_choose(int64_t m, int64_t n) {
     return t;
 }
 
-static void product_run(const Product *p, Arena *scratch) {
+/* What a thread needs beside the operands. */
+typedef struct Workspace {
+    float *slab, *part; /* decoded columns of op(b); an f32 partial sum of a tile */
+    double *sum;
+} Workspace;
+
+static void tile_run(const Product *p, Tile t, const Workspace *w) {
+    if (t.m > p->m - t.i) t.m = p->m - t.i;
+    if (t.n > p->n - t.j) t.n = p->n - t.j;
+    if (p->exact_k && p->exact_k < p->k)
+        tile_in_chunks(p, t, w->part, w->sum);
+    else
+        blas_tile(p, t, 0, p->k, p->beta, p->c + t.i * p->c_row_stride + t.j, p->c_row_stride);
+    epilogue_apply(p, t);
+}
+
+static void b_read(const Product *p, int64_t first, int64_t count, float *to) {
+    if (p->b_as_levels)
+        operand_read(p->b_tensor, first, count, to);
+    else
+        operand_read_values(p->b_tensor, first, count, to);
+}
+
+/* Columns first .. first + count - 1 of op(b), as they are stored but side by side. */
+static Product with_slab(const Product *p, int64_t first, int64_t count, float *slab) {
+    Product q = *p;
+    q.b.data = slab;
+    q.b_first = first;
+    if (p->b.is_transposed) {
+        b_read(p, first * p->k, count * p->k, slab);
+        return q;
+    }
+    for (int64_t row = 0; row < p->k; row++)
+        b_read(p, row * p->b.row_stride + first, count, slab + row * count);
+    q.b.row_stride = count;
+    return q;
+}
+
+/* The tiles of one column of tiles, so that a slab is decoded once. */
+static void column_run(const Product *p, Tile t, const Workspace *w) {
+    int64_t count = p->n - t.j < t.n ? p->n - t.j : t.n;
+    Product q = p->b_tensor ? with_slab(p, t.j, count, w->slab) : *p;
+    for (t.i = 0; t.i < p->m; t.i += t.m) tile_run(&q, t, w);
+}
+
+static Workspace workspace_new(const Product *p, Tile size, Arena *scratch, int64_t threads) {
     bool in_chunks = p->exact_k && p->exact_k < p->k;
+    size_t tiles = in_chunks ? (size_t)(threads * size.m * size.n) : 0;
+    size_t slabs = p->b_tensor ? checked_mul((size_t)(threads * size.n), (size_t)p->k) : 0;
+    return (Workspace){.slab = arena_alloc(scratch, checked_mul(sizeof(float), slabs)),
+                       .part = arena_alloc(scratch, sizeof(float) * tiles),
+                       .sum = arena_alloc(scratch, sizeof(double) * tiles)};
+}
+
+static Workspace workspace_of(const Workspace *all, const Product *p, Tile size) {
+    int64_t self = parallel_self(), tile = self * size.m * size.n;
+    return (Workspace){all->slab + self * size.n * p->k, all->part + tile, all->sum + tile};
+}
+
+static void product_run(const Product *p, Arena *scratch) {
     Tile size = tile_choose(p->m, p->n);
-    int64_t tile_size = size.m * size.n, threads = parallel_threads();
-    float *parts = NULL;
-    double *sums = NULL;
-    if (in_chunks) {
-        parts = arena_alloc(scratch, (size_t)(threads * tile_size) * sizeof *parts);
-        sums = arena_alloc(scratch, (size_t)(threads * tile_size) * sizeof *sums);
-    }
+    while (p->b_tensor && size.n > TILE_MIN && size.n * p->k > SLAB_FLOATS_MAX) size.n /= 2;
     int64_t columns = pieces(p->n, size.n), tiles = pieces(p->m, size.m) * columns;
+    Workspace all = workspace_new(p, size, scratch, parallel_threads());
+    isa_active(); /* chosen before threads ask */
 #pragma omp parallel for schedule(static)
-    for (int64_t index = 0; index < tiles; index++) {
+    for (int64_t index = 0; index < (p->b_tensor ? columns : tiles); index++) {
+        Workspace w = workspace_of(&all, p, size);
         Tile t = {index / columns * size.m, index % columns * size.n, size.m, size.n};
-        if (t.m > p->m - t.i) t.m = p->m - t.i;
-        if (t.n > p->n - t.j) t.n = p->n - t.j;
-        int64_t self = parallel_self();
-        if (in_chunks)
-            tile_in_chunks(p, t, parts + self * tile_size, sums + self * tile_size);
+        if (p->b_tensor)
+            column_run(p, t, &w);
         else
-            blas_tile(p, t, 0, p->k, p->beta, p->c + t.i * p->c_row_stride + t.j, p->c_row_stride);
-        epilogue_apply(p, t);
+            tile_run(p, t, &w);
     }
+}
+
+/* op(b) is used where it lies, or decoded slab by slab. */
+static void set_b(Product *p, const Matrix *b, bool as_levels) {
+    bool is_ready = operand_is_plain(&b->tensor) || (as_levels && b->tensor.dtype == DTYPE_F32);
+    p->b = side_of(b, is_ready ? b->tensor.data : NULL);
+    p->b_tensor = is_ready ? NULL : &b->tensor;
+    p->b_as_levels = as_levels;
 }
 
 void gemm(Matrix a, Matrix b, float beta, float *c, int64_t c_row_stride, const Epilogue *epilogue,
@@ -175,10 +239,10 @@ void gemm(Matrix a, Matrix b, float beta, float *c, int64_t c_row_stride, const 
         p.a_scale = as->scale, p.a_scale_step = as->count > 1;
         p.b_scale = bs->scale, p.b_scale_step = bs->count > 1;
         p.a = side_of(&a, operand_levels(&a.tensor, scratch));
-        p.b = side_of(&b, operand_levels(&b.tensor, scratch));
+        set_b(&p, &b, true);
     } else {
         p.a = side_of(&a, operand_values(&a.tensor, scratch));
-        p.b = side_of(&b, operand_values(&b.tensor, scratch));
+        set_b(&p, &b, false);
     }
     product_run(&p, scratch);
     arena_rewind(scratch, mark);

@@ -30,8 +30,9 @@ typedef struct Epilogue {
  * (in f32 while no sum can reach 2^24; beyond, such sums over stretches of k are added in wider
  * integers held in double), converted to f32 once, then
  *     c = float(sum) * (scale_a * scale_b) + bias
- * in just this order. Operands of any other kind are decoded to f32 first, once.
- * `scratch` is left as it was found. */
+ * in just this order. Of any other kind, `a` is decoded to f32 first; `b`, the weights, is decoded
+ * a few columns of op(b) at a time into the cache of the thread that multiplies them, and is never
+ * whole in memory as f32. `scratch` is left as it was found. */
 void gemm(Matrix a, Matrix b, float beta, float *c, int64_t c_row_stride, const Epilogue *epilogue,
           Arena *scratch);
 

@@ -225,6 +225,41 @@ static void test_half_precision(void **state) {
     arena_free(scratch);
 }
 
+/* Every storage, both transpositions, several tiles: as if the operand had been decoded first. */
+static void test_any_dtype_either_way(void **state) {
+    (void)state;
+    Arena *scratch = arena_new("scratch");
+    for (int i = 0; i < 60; i++) {
+        Arena *arena = arena_new("case");
+        Sizes s = {draw(1, 150), draw(1, 300), draw(1, 300)};
+        bool is_transposed = i % 2;
+        int64_t rows = is_transposed ? s.n : s.k, cols = is_transposed ? s.k : s.n;
+        const Scales *scales = scales_draw(arena, rows * cols, cols, 1 + draw(0, cols - 1),
+                                           grid_signed((int)draw(2, 8)));
+        Tensor levels = levels_draw(arena, SHAPE(rows, cols), scales, false), stored = levels;
+        if (i % 3 == 1) stored = packed_of(arena, &levels);
+        if (i % 3 == 2) {
+            stored = tensor_new(arena, i % 4 ? DTYPE_F16 : DTYPE_BF16, levels.shape);
+            dtype_codec(stored.dtype)
+                ->encode(draw_values(arena, rows * cols), rows * cols, NULL, stored.data);
+        }
+        Tensor plain = tensor_new(arena, DTYPE_F32, stored.shape);
+        tensor_decode(&stored, plain.data);
+        Matrix a = matrix_draw(arena, s.m, s.k, draw(0, 1), false);
+        Matrix b = matrix_of(stored), p = matrix_of(plain);
+        b.is_transposed = p.is_transposed = is_transposed;
+        float *got = draw_values(arena, s.m * s.n), *expected = draw_values(arena, s.m * s.n);
+        memcpy(expected, got, sizeof *got * (size_t)(s.m * s.n));
+        float beta = (float)draw(0, 1);
+        gemm(a, b, beta, got, s.n, NULL, scratch);
+        gemm_reference(a, p, beta, expected, s.n, NULL);
+        for (int64_t j = 0; j < s.m * s.n; j++)
+            assert_true(fabsf(got[j] - expected[j]) <= 2e-4f * (1 + fabsf(expected[j])));
+        arena_free(arena);
+    }
+    arena_free(scratch);
+}
+
 /* ---- Threads ---- */
 
 static void test_threads_change_no_bit(void **state) {
@@ -264,6 +299,7 @@ int main(void) {
         cmocka_unit_test(test_levels_equal_integers),
         cmocka_unit_test(test_levels_beyond_f32),
         cmocka_unit_test(test_levels_that_must_be_decoded),
+        cmocka_unit_test(test_any_dtype_either_way),
         cmocka_unit_test(test_half_precision),
         cmocka_unit_test(test_threads_change_no_bit),
     };

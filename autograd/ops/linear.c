@@ -25,7 +25,13 @@ static bool infer(Var *v, Error *err) {
 static void forward(Tape *t, Var *v) {
     Matrix x = matrix_of(v->in[0]->value), w = matrix_of(v->in[1]->value);
     Epilogue epilogue = {.bias = v->in[2] ? var_f32(v->in[2]) : NULL};
-    gemm(x, matrix_transposed(w), 0, var_f32(v), w.rows, &epilogue, t->arena);
+    ArenaMark mark = arena_mark(t->arena);
+    bool is_f32 = v->value.dtype == DTYPE_F32;
+    int64_t count = var_count(v);
+    float *y = is_f32 ? var_f32(v) : tape_alloc(t, checked_mul(sizeof(float), (size_t)count));
+    gemm(x, matrix_transposed(w), 0, y, w.rows, &epilogue, t->arena);
+    if (!is_f32) operand_write(y, 0, count, &v->value);
+    arena_rewind(t->arena, mark);
 }
 
 /* Whether w holds levels under one scale or one per output. */
@@ -43,13 +49,13 @@ static void input_backward(Tape *t, Matrix dy, Matrix w, float beta, float *dx) 
     }
     ArenaMark mark = arena_mark(t->arena);
     const Scales *s = w.tensor.scales;
-    const float *from = tensor_f32(&dy.tensor);
+    const float *from = operand_values(&dy.tensor, t->arena);
     float *scaled = tape_alloc(t, checked_mul(sizeof(float), (size_t)(dy.rows * dy.cols)));
 #pragma omp parallel for schedule(static)
     for (int64_t i = 0; i < dy.rows; i++)
         for (int64_t o = 0; o < dy.cols; o++)
             scaled[i * dy.cols + o] = from[i * dy.cols + o] * s->scale[s->count > 1 ? o : 0];
-    dy.tensor.data = scaled;
+    dy.tensor = (Tensor){.dtype = DTYPE_F32, .shape = dy.tensor.shape, .data = scaled};
     w.tensor = (Tensor){.dtype = DTYPE_F32,
                         .shape = w.tensor.shape,
                         .data = (void *)(uintptr_t)operand_levels(&w.tensor, t->arena)};
@@ -59,13 +65,16 @@ static void input_backward(Tape *t, Matrix dy, Matrix w, float beta, float *dx) 
 
 static void backward(Tape *t, Var *v) {
     Matrix x = matrix_of(v->in[0]->value), w = matrix_of(v->in[1]->value);
-    Matrix dy = matrix_of((Tensor){.dtype = DTYPE_F32, .shape = v->value.shape, .data = v->grad});
+    Matrix dy = matrix_of(var_grad(v));
     float beta, *grad;
     if ((grad = tape_grad(t, v->in[0], &beta))) input_backward(t, dy, w, beta, grad);
     if ((grad = tape_grad(t, v->in[1], &beta)))
         gemm(matrix_transposed(dy), x, beta, grad, w.cols, NULL, t->arena);
-    if ((grad = tape_grad(t, v->in[2], &beta)))
-        channel_sum(v->grad, dy.rows, dy.cols, beta, grad, t->arena);
+    if (!(grad = tape_grad(t, v->in[2], &beta))) return;
+    ArenaMark mark = arena_mark(t->arena);
+    const float *values = operand_values(&dy.tensor, t->arena);
+    channel_sum(values, dy.rows, dy.cols, beta, grad, t->arena);
+    arena_rewind(t->arena, mark);
 }
 
 static Var *sample(Tape *t, int which) {
@@ -82,5 +91,5 @@ Var *op_linear(Tape *t, Var *x, Var *w, Var *bias) {
     return tape_record(t, &op_row_linear, 3, in, NULL, 0);
 }
 
-const Op op_row_linear = {"linear", OP_READS_LEVELS | OP_SPARES_OUTPUT, infer, forward, backward,
-                          sample};
+const Op op_row_linear = {
+    "linear", OP_READS_LEVELS | OP_READS_HALF | OP_SPARES_OUTPUT, infer, forward, backward, sample};

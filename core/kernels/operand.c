@@ -33,6 +33,19 @@ const float *operand_values(const Tensor *tensor, Arena *scratch) {
     return values;
 }
 
+/* Codes start bytes at multiples of 8 elements only. */
+static void read_packed(const Tensor *tensor, int64_t first, int64_t count, float *levels) {
+    float lead[8];
+    int64_t skip = first % 8, some = skip ? 8 - skip : 0;
+    if (some > count) some = count;
+    if (some) {
+        levels_unpack(tensor->data, tensor->scales, first - skip, skip + some, lead);
+        memcpy(levels, lead + skip, sizeof *levels * (size_t)some);
+    }
+    if (some < count)
+        levels_unpack(tensor->data, tensor->scales, first + some, count - some, levels + some);
+}
+
 void operand_read(const Tensor *tensor, int64_t first, int64_t count, float *numbers) {
     if (tensor->dtype == DTYPE_F32)
         memcpy(numbers, tensor_f32(tensor) + first, sizeof *numbers * (size_t)count);
@@ -40,9 +53,16 @@ void operand_read(const Tensor *tensor, int64_t first, int64_t count, float *num
         levels_from_bytes((const uint8_t *)tensor->data + first, tensor->scales, first, count,
                           numbers);
     else if (tensor->scales)
-        levels_unpack(tensor->data, tensor->scales, first, count, numbers);
+        read_packed(tensor, first, count, numbers);
     else
         dtype_codec(tensor->dtype)->decode(tensor->data, NULL, first, count, numbers);
+}
+
+void operand_read_values(const Tensor *tensor, int64_t first, int64_t count, float *values) {
+    if (operand_is_plain(tensor))
+        memcpy(values, tensor_f32(tensor) + first, sizeof *values * (size_t)count);
+    else
+        decode_chunk(tensor, first, count, values);
 }
 
 const float *operand_part(const Tensor *tensor, int64_t first, int64_t count, float *buffer) {

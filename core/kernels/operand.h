@@ -16,8 +16,10 @@ const float *operand_values(const Tensor *tensor, Arena *scratch);
 const float *operand_levels(const Tensor *tensor, Arena *scratch);
 
 /* Elements from `first` on as numbers for a kernel: levels where the tensor holds levels, else
- * values. Packed codes are read from multiples of 8 elements. */
+ * values. */
 void operand_read(const Tensor *tensor, int64_t first, int64_t count, float *numbers);
+/* The same as values, whatever the tensor holds. */
+void operand_read_values(const Tensor *tensor, int64_t first, int64_t count, float *values);
 /* The same without a copy where the numbers lie as f32; else they are read into `buffer`. */
 const float *operand_part(const Tensor *tensor, int64_t first, int64_t count, float *buffer);
 
