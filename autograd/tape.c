@@ -39,6 +39,7 @@ void tape_begin(Tape *t, bool is_training) {
     t->scope = "";
     t->generation = ++generations;
     t->plan = NULL;
+    t->overflowed = NULL;
 }
 
 static Var *var_new(Tape *t) {
@@ -224,6 +225,28 @@ static void run_forward(Tape *t, Var *v) {
     if (count) map_forward(t, ops, count);
 }
 
+/* By the bits, in integers, so that the loop vectorises; NaNs are beyond everything. */
+static bool all_below(const float *x, int64_t count, float limit) {
+    uint32_t largest = 0, bound;
+    for (int64_t i = 0; i < count; i++) {
+        uint32_t bits;
+        memcpy(&bits, &x[i], sizeof bits);
+        bits &= 0x7fffffffu;
+        largest = bits > largest ? bits : largest;
+    }
+    memcpy(&bound, &limit, sizeof bound);
+    return largest < bound;
+}
+
+static bool has_finite_grad(const Var *v) {
+    if (!v->grad || !*v->has_grad) return true;
+    if (v->grad_dtype == DTYPE_F32) return all_below(v->grad, var_count(v), INFINITY);
+    uint16_t exponent = v->grad_dtype == DTYPE_F16 ? 0x7c00 : 0x7f80, bad = 0;
+    const uint16_t *codes = (const void *)v->grad;
+    for (int64_t i = 0; i < var_count(v); i++) bad |= (codes[i] & exponent) == exponent;
+    return !bad;
+}
+
 static void run_backward(Tape *t, Var *v) {
     Var *ops[MAP_GROUP_MAX];
     if (map_fits(v)) {
@@ -357,6 +380,7 @@ void tape_backward(Tape *t, Var *loss, float seed_grad) {
     *tape_grad(t, loss, &beta) = seed_grad;
     for (int i = loss->index; i >= 0; i--) {
         Var *v = t->vars[i];
+        if (t->is_watching && !t->overflowed && !has_finite_grad(v)) t->overflowed = v;
         if (v->op) run_backward(t, v);
     }
 }
@@ -377,19 +401,6 @@ Var *tape_sample_leaf(Tape *t, Shape shape, float low, float high) {
     return tape_leaf(t, value, tape_alloc(t, sizeof(float) * (size_t)count), NULL);
 }
 
-/* By the bits, in integers, so that the loop vectorises; NaNs are beyond everything. */
-static bool all_below(const float *x, int64_t count, float limit) {
-    uint32_t largest = 0, bound;
-    for (int64_t i = 0; i < count; i++) {
-        uint32_t bits;
-        memcpy(&bits, &x[i], sizeof bits);
-        bits &= 0x7fffffffu;
-        largest = bits > largest ? bits : largest;
-    }
-    memcpy(&bound, &limit, sizeof bound);
-    return largest < bound;
-}
-
 static bool var_is_below(const Var *v, float limit) {
     bool is_float = v->value.data && v->value.dtype == DTYPE_F32;
     return !is_float || all_below(v->value.data, var_count(v), limit);
@@ -406,22 +417,8 @@ const Var *tape_find_beyond(const Tape *t, float limit) {
     return NULL;
 }
 
-const Var *tape_find_grad_beyond(const Tape *t, float limit) {
-    for (int i = t->count - 1; i >= 0; i--) {
-        const Var *v = t->vars[i];
-        bool has_grad = v->grad && *v->has_grad && v->grad_dtype == DTYPE_F32;
-        if (isfinite(limit) && v->value.shape.rank < 2) continue; /* never kept in half */
-        if (has_grad && !all_below(v->grad, var_count(v), limit)) return v;
-    }
-    return NULL;
-}
-
 const Var *tape_find_nonfinite(const Tape *t) {
     return tape_find_beyond(t, INFINITY);
-}
-
-const Var *tape_find_nonfinite_grad(const Tape *t) {
-    return tape_find_grad_beyond(t, INFINITY);
 }
 
 bool var_is_nonnegative(const Var *v) {

@@ -84,13 +84,15 @@ struct Tape {
     bool needs_grad;  /* record what backward needs; off in evaluation */
     bool is_rerun;    /* of a batch that was seen: running statistics and ranges stay as they are */
     bool is_replay;   /* inside tape_replay: no side effects, rounding residuals stay frozen */
-    bool keeps_residuals; /* fake-quant saves its rounding residuals (for tape_replay) */
-    Dtype half;           /* f16, bf16: planned records keep activations, weights that products
-                             read, and gradients so; products, sums and all arithmetic are f32 */
-    bool keeps_f32_grads; /* but for the gradients of weights */
-    uint64_t seed, step;  /* key of dropout */
-    uint64_t generation;  /* of this record, unlike that of any other record of any tape, so that
-                             others can cache what belongs to one record */
+    bool keeps_residuals;  /* fake-quant saves its rounding residuals (for tape_replay) */
+    Dtype half;            /* f16, bf16: planned records keep activations, weights that products
+                              read, and gradients so; products, sums and all arithmetic are f32 */
+    bool keeps_f32_grads;  /* but for the gradients of weights */
+    bool is_watching;      /* backward looks at gradients as they are kept, and finds where they */
+    const Var *overflowed; /* first are not all finite: the highest Var; NULL: nowhere */
+    uint64_t seed, step;   /* key of dropout */
+    uint64_t generation;   /* of this record, unlike that of any other record of any tape, so that
+                              others can cache what belongs to one record */
     const char *scope;
     Var **vars;
     int count, capacity;
@@ -152,13 +154,10 @@ void tape_replay(Tape *t);
 Var *tape_sample_leaf(Tape *t, Shape shape, float low, float high);
 
 bool var_is_finite(const Var *v);
-/* First Var whose values (or gradient) are not all finite, or NULL: to name the layer. */
+/* First Var whose values are not all finite, or NULL: to name the layer. */
 const Var *tape_find_nonfinite(const Tape *t);
-const Var *tape_find_nonfinite_grad(const Tape *t);
-/* The same for what is not below `limit` in magnitude: what half precision could not hold (scalars
- * and vectors are not kept so). */
+/* The same for values that are not below `limit` in magnitude: what half precision cannot hold. */
 const Var *tape_find_beyond(const Tape *t, float limit);
-const Var *tape_find_grad_beyond(const Tape *t, float limit);
 
 /* Whether shape inference alone shows that v's values are never below 0. */
 bool var_is_nonnegative(const Var *v);

@@ -6,6 +6,10 @@
 #include <stdlib.h>
 #include <string.h>
 
+#ifdef __GLIBC__
+#include <malloc.h>
+#endif
+
 typedef struct Block {
     struct Block *previous;
     size_t capacity, used; /* bytes after this header */
@@ -21,7 +25,8 @@ struct Arena {
 
 enum {
     BLOCK_BYTES_MIN = 1 << 16,
-    BLOCK_BYTES_LARGE = 1 << 28 /* from here on the machine is asked first */
+    BLOCK_BYTES_MAPPED = 1 << 20, /* from here on freed blocks go back to the system at once */
+    BLOCK_BYTES_LARGE = 1 << 28   /* from here on the machine is asked first */
 };
 
 static _Noreturn void exhausted(const char *name, size_t held, size_t wanted) {
@@ -77,7 +82,17 @@ static void blocks_free(Block *block, const Block *until) {
     }
 }
 
+/* Left to itself, glibc keeps freed blocks of up to 32 MiB, once one of that size was freed, and a
+ * process holds what it no longer uses. */
+static void return_freed(void) {
+#ifdef __GLIBC__
+    static _Atomic bool is_set;
+    if (!is_set) is_set = mallopt(M_MMAP_THRESHOLD, BLOCK_BYTES_MAPPED);
+#endif
+}
+
 Arena *arena_new(const char *name) {
+    return_freed();
     Arena *arena = calloc(1, sizeof *arena);
     if (!arena) exhausted(name, 0, sizeof *arena);
     arena->name = name;
@@ -95,7 +110,9 @@ void *arena_alloc(Arena *arena, size_t bytes) {
     Block *block = arena->last;
     if (!block || block->capacity - block->used < rounded) {
         size_t held = block ? arena->used_before_last + block->used : 0;
-        size_t capacity = rounded > held ? rounded : held; /* at least doubles the arena */
+        size_t growth =
+            held < BLOCK_BYTES_LARGE ? held : BLOCK_BYTES_LARGE; /* doubles small ones */
+        size_t capacity = rounded > growth ? rounded : growth;
         if (capacity < BLOCK_BYTES_MIN) capacity = BLOCK_BYTES_MIN;
         Block *fresh = block_new(arena, capacity);
         fresh->previous = block;
@@ -165,6 +182,14 @@ void arena_reset(Arena *arena) {
     }
     last->used = 0;
     arena->used_before_last = 0;
+}
+
+void arena_reserve(Arena *arena, size_t bytes) {
+    arena_reset(arena);
+    if (arena->last && arena->last->capacity >= bytes) return;
+    blocks_free(arena->last, NULL);
+    arena->last = NULL;
+    arena->last = block_new(arena, bytes);
 }
 
 size_t arena_used(const Arena *arena) {

@@ -40,6 +40,10 @@ void arena_rewind(Arena *arena, ArenaMark mark);
  * no more. */
 void arena_reset(Arena *arena);
 
+/* Releases everything, and holds at least `bytes` in one piece from then on. What was held before
+ * goes back first, so that a larger need never meets the memory of a smaller one. */
+void arena_reserve(Arena *arena, size_t bytes);
+
 size_t arena_used(const Arena *arena);         /* bytes handed out now */
 size_t arena_peak(const Arena *arena);         /* most bytes ever handed out */
 size_t arena_system_calls(const Arena *arena); /* how often the system was asked for memory */

@@ -12,13 +12,7 @@ static int64_t argmax(const float *x, int64_t count) {
     return best;
 }
 
-typedef struct Question {
-    Experiment *e;
-    const Batch *batch;
-    Var *logits, *loss;
-} Question;
-
-static Var *record_logits(void *context, Tape *t) {
+Var *evaluate_record(void *context, Tape *t) {
     Question *q = context;
     Model *model = q->e->model;
     const Batch *batch = q->batch;
@@ -32,13 +26,13 @@ static Var *record_logits(void *context, Tape *t) {
     return q->logits;
 }
 
-/* One batch on a tape of its own record, of which every value stays. */
+/* One batch on a record of which every value stays. */
 static Var *forward(Experiment *e, Tape *t, const Batch *batch, bool is_float) {
     t->needs_grad = false;
     t->is_float = is_float;
     tape_begin(t, false);
     Question question = {.e = e, .batch = batch};
-    return record_logits(&question, t);
+    return evaluate_record(&question, t);
 }
 
 static bool check_finite(const Tape *t, const Var *logits, Error *err) {
@@ -76,7 +70,7 @@ bool evaluate(Experiment *e, LoaderSplit split, bool is_float, Evaluation *out, 
     for (int64_t i = 0; ok && i < batches; i++) {
         Batch batch = loader_batch(e->loader, split, 0, i);
         Question q = {.e = e, .batch = &batch};
-        tape_run(t, false, record_logits, &q);
+        tape_run(t, false, evaluate_record, &q);
         /* To name the layer, the batch is seen once more, and this time every value stays. */
         if (t->error.code == ERROR_NONE && !var_is_finite(q.logits))
             q.logits = forward(e, t, &batch, is_float);
@@ -103,11 +97,11 @@ typedef struct Noise {
     double signal, noise;
 } Noise;
 
-static void add_noise(const Var *exact, const Var *quantized, Noise *sum) {
-    const float *a = var_f32(exact), *b = var_f32(quantized);
+static void add_noise(const Var *exact, const float *quantized, Noise *sum) {
+    const float *a = var_f32(exact);
     int64_t count = var_count(exact);
     for (int64_t i = 0; i < count; i++) {
-        double difference = (double)a[i] - (double)b[i];
+        double difference = (double)a[i] - (double)quantized[i];
         sum->signal += (double)a[i] * (double)a[i];
         sum->noise += difference * difference;
     }
@@ -122,28 +116,52 @@ static void report_site(const WeightSite *site, const Noise *sum, LayerReport *r
     };
 }
 
+/* A few images of a batch. */
+static Batch batch_part(const Experiment *e, const Batch *batch, int64_t first) {
+    int64_t left = batch->count - first;
+    return (Batch){.images = batch->images + first * dataset_pixels(loader_dataset(e->loader)),
+                   .labels = batch->labels + first,
+                   .count = left < EVALUATE_LAYER_ROWS ? left : EVALUATE_LAYER_ROWS};
+}
+
+static const float *copy_output(const Var *v, Arena *arena) {
+    size_t bytes = sizeof(float) * (size_t)var_count(v);
+    return memcpy(arena_alloc(arena, bytes), var_f32(v), bytes);
+}
+
+/* Adds what every site's output, quantized, is away from the shadow's. */
+static bool compare_layers(Experiment *e, const Batch *batch, Noise *sums, Arena *arena,
+                           Error *err) {
+    int sites = e->qat->site_count;
+    ArenaMark mark = arena_mark(arena);
+    const float **quantized = arena_new_array(arena, const float *, sites);
+    TRY(check_finite(e->tape, forward(e, e->tape, batch, false), err));
+    for (int i = 0; i < sites; i++)
+        quantized[i] = copy_output(site_output(&e->qat->sites[i]), arena);
+    TRY(check_finite(e->tape, forward(e, e->tape, batch, true), err));
+    for (int i = 0; i < sites; i++)
+        add_noise(site_output(&e->qat->sites[i]), quantized[i], &sums[i]);
+    arena_rewind(arena, mark);
+    return true;
+}
+
 bool evaluate_layers(Experiment *e, LoaderSplit split, int64_t batches, LayerReport *reports,
                      Error *err) {
     int sites = e->qat->site_count;
     Arena *arena = arena_new("layer report");
     Noise *sums = arena_new_array(arena, Noise, sites);
-    Var **quantized = arena_new_array(arena, Var *, sites);
-    Tape *shadow = tape_new(arena);
     int64_t available = loader_batches(e->loader, split);
     bool ok = true;
     for (int64_t i = 0; ok && i < batches && i < available; i++) {
         Batch batch = loader_batch(e->loader, split, 0, i);
-        const Var *logits = forward(e, e->tape, &batch, false);
-        ok = check_finite(e->tape, logits, err);
-        for (int j = 0; j < sites; j++) quantized[j] = site_output(&e->qat->sites[j]);
-        if (ok) logits = forward(e, shadow, &batch, true);
-        ok = ok && check_finite(shadow, logits, err);
-        for (int j = 0; ok && j < sites; j++)
-            add_noise(site_output(&e->qat->sites[j]), quantized[j], &sums[j]);
+        for (int64_t first = 0; ok && first < batch.count; first += EVALUATE_LAYER_ROWS) {
+            Batch part = batch_part(e, &batch, first);
+            ok = compare_layers(e, &part, sums, arena, err);
+        }
     }
     e->tape->needs_grad = true;
+    e->tape->is_float = false;
     for (int j = 0; j < sites; j++) report_site(&e->qat->sites[j], &sums[j], &reports[j]);
-    tape_free(shadow);
     arena_free(arena);
     return ok;
 }

@@ -12,6 +12,15 @@ typedef struct Evaluation {
     float *logits;      /* [rows, classes]; the caller's, or NULL */
 } Evaluation;
 
+/* One batch, and what an evaluation does with it on a tape: its logits (a TapeBuild). In a dry
+ * record the batch's data may be NULL. */
+typedef struct Question {
+    Experiment *e;
+    const Batch *batch;
+    Var *logits, *loss; /* the answer */
+} Question;
+Var *evaluate_record(void *question, Tape *t);
+
 /* Runs a whole split. `is_float`: the shadow. The result does not depend on the thread count. A
  * non-finite logit is ERROR_NUMERIC and named. */
 bool evaluate(Experiment *e, LoaderSplit split, bool is_float, Evaluation *out, Error *err);
@@ -23,7 +32,9 @@ typedef struct LayerReport {
     double sqnr_db; /* of the layer's output, norm included: signal over quantization noise */
 } LayerReport;
 
-/* `reports` [qat->site_count]. */
+/* `reports` [qat->site_count]. Sees so few images at a time, because it holds every value of every
+ * layer. */
+enum { EVALUATE_LAYER_ROWS = 8 };
 bool evaluate_layers(Experiment *e, LoaderSplit split, int64_t batches, LayerReport *reports,
                      Error *err);
 

@@ -8,6 +8,7 @@
 static bool open_parts(const ExperimentConfig *config, Experiment *e, Error *err) {
     uint64_t seed = (uint64_t)config->seed;
     TRY(loader_open(config->data, seed, e->arena, &e->loader, err));
+    e->data_bytes = arena_used(e->arena);
     TRY(parallel_init(0, err));
     const Dataset *data = loader_dataset(e->loader);
     Shape input = SHAPE(data->height, data->width, data->channels);

@@ -14,6 +14,7 @@ typedef struct Experiment {
     const char *config_text; /* resolved, as it goes into config.yaml and packed files */
     const char *fixed_text;  /* the same without what may change in a run, for checkpoints */
     Arena *arena;            /* the model's and the data's lifetime */
+    size_t data_bytes;       /* of it */
     Loader *loader;
     Model *model;
     Qat *qat;

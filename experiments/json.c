@@ -133,12 +133,20 @@ void json_append_text(Json *object, const char *path, const char *value) {
     append(object, path, text_of(value));
 }
 
-void json_append_ints(Json *object, const char *path, const int64_t *values, int count) {
+static json_t *list_of(const int64_t *values, int count) {
     json_t *list = must(json_array());
     for (int i = 0; i < count; i++) {
         if (json_array_append_new(list, must(json_integer(values[i])))) must(NULL);
     }
-    append(object, path, list);
+    return list;
+}
+
+void json_append_ints(Json *object, const char *path, const int64_t *values, int count) {
+    append(object, path, list_of(values, count));
+}
+
+void json_set_ints(Json *object, const char *path, const int64_t *values, int count) {
+    set(object, path, list_of(values, count));
 }
 
 bool json_get_number(const Json *object, const char *path, double *value) {

@@ -31,6 +31,7 @@ void json_set_number(Json *object, const char *path, double value);
 void json_set_int(Json *object, const char *path, int64_t value);
 void json_set_bool(Json *object, const char *path, bool value);
 void json_set_text(Json *object, const char *path, const char *value); /* NULL: null */
+void json_set_ints(Json *object, const char *path, const int64_t *values, int count); /* a list */
 
 /* A new empty object at the end of the list at `path`, which is made if it is not there. */
 Json *json_append(Json *object, const char *path);

@@ -64,7 +64,6 @@ static void add_facts(const Experiment *e, Json *json, const SummaryTimes *times
     json_set_int(json, "steps", times->steps);
     json_set_number(json, "samples_per_second", times->samples_per_second);
     json_set_number(json, "train_seconds", times->seconds);
-    json_set_int(json, "peak_rss_bytes", environment_peak_rss_bytes());
     json_set_text(json, "precision", dtype_name(config_half(&e->config)));
     if (e->loss_scale.is_dynamic) json_set_int(json, "skipped_steps", e->loss_scale.skipped);
     json_set_int(json, "parameters", model_trainable_count(e->model));
@@ -81,6 +80,7 @@ bool summary_write(Experiment *e, const char *directory, const SummaryTimes *tim
     Json *json = json_new();
     add_facts(e, json, times);
     bool ok = add_accuracies(e, json, err) && add_layers(e, json, err);
+    json_set_int(json, "peak_rss_bytes", environment_peak_rss_bytes());
     optimizer_swap_ema(e->optimizer);
     Arena *arena = arena_new("summary");
     ok = ok && json_write_file(json, run_path(arena, directory, RUN_SUMMARY), err);

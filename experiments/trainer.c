@@ -116,17 +116,19 @@ static bool micro_batch(Experiment *e, int64_t step, int64_t micro, double *loss
     return true;
 }
 
-/* The layer where gradients first overflow in the step's last batch. */
+/* The layer where gradients first overflow in the step's last batch, which is seen once more. */
 static const char *overflowing_layer(Experiment *e, int64_t step) {
     Tape *t = e->tape;
     int64_t accumulate = e->config.train.accumulate;
     Lesson lesson = lesson_at(e, step, accumulate - 1);
-    Var *loss = see_again(&lesson);
+    t->is_watching = t->is_rerun = true;
+    t->half = config_half(&e->config);
+    Var *loss = tape_run(t, true, trainer_record, &lesson);
     tape_backward(t, loss, (float)(e->loss_scale.scale / (double)accumulate));
-    const Var *bad = e->loss_scale.is_dynamic ? tape_find_grad_beyond(t, half_limit)
-                                              : tape_find_nonfinite_grad(t);
-    if (!bad) return "a layer that the batch in f32 does not show";
-    return *bad->scope ? bad->scope : "the loss";
+    t->half = DTYPE_F32;
+    t->is_watching = t->is_rerun = false;
+    if (!t->overflowed) return "the gradients of a parameter";
+    return *t->overflowed->scope ? t->overflowed->scope : "the loss";
 }
 
 /* Gradients are beyond f16: nothing is changed but the loss scale. */

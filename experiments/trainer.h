@@ -18,6 +18,14 @@ bool trainer_begin(Experiment *e, Error *err);
 int64_t trainer_epoch_steps(const Experiment *e);
 int64_t trainer_total_steps(const Experiment *e);
 
+/* One micro-batch, and what a step does with it on a tape: its mean loss (a TapeBuild). In a dry
+ * record the batch's data may be NULL. */
+typedef struct Lesson {
+    Experiment *e;
+    Batch batch;
+} Lesson;
+Var *trainer_record(void *lesson, Tape *t);
+
 /* One optimizer step (accumulating over micro-batches) at `step`; the mean loss in *loss. Allocates
  * nothing from the system once the arenas have grown. */
 bool trainer_step(Experiment *e, int64_t step, double *loss, Error *err);

@@ -107,6 +107,22 @@ static void test_repeated_pattern_settles(void **state) {
     arena_free(arena);
 }
 
+static void test_reserved_bytes_come_in_one_piece(void **state) {
+    (void)state;
+    Arena *arena = arena_new("test");
+    arena_alloc(arena, 5000);
+    arena_reserve(arena, 300000);
+    assert_int_equal(arena_used(arena), 0);
+    size_t calls = arena_system_calls(arena);
+    char *first = arena_alloc(arena, 100032);
+    assert_ptr_equal(arena_alloc(arena, 199936), first + 100032);
+    arena_reserve(arena, 200000); /* there is more already */
+    assert_int_equal(arena_used(arena), 0);
+    arena_alloc(arena, 299968);
+    assert_int_equal(arena_system_calls(arena), calls);
+    arena_free(arena);
+}
+
 static void test_sizes(void **state) {
     (void)state;
     assert_int_equal(checked_mul(1000, 1000), 1000000);
@@ -160,6 +176,7 @@ int main(void) {
         cmocka_unit_test(test_marks_nest),
         cmocka_unit_test(test_rewind_to_nothing),
         cmocka_unit_test(test_repeated_pattern_settles),
+        cmocka_unit_test(test_reserved_bytes_come_in_one_piece),
         cmocka_unit_test(test_sizes),
         cmocka_unit_test(test_out_of_memory),
     };

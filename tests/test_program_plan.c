@@ -150,6 +150,7 @@ static void test_peak_is_what_a_run_measures(void **state) {
     assert_measured(shipped, "train.steps=20", 2 << 20);
     assert_measured("cnn.yaml", "", 0);
     assert_measured("cnn.yaml", "quant.bits=32 quant.rules=[]", 0);
+    assert_measured("cnn.yaml", "precision=f16", 0);
     assert_measured("cnn.yaml", "data.batch=8 data.eval_batch=300 data.test=300", 0);
 }
 

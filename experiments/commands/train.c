@@ -6,6 +6,7 @@
 #include "experiments/checkpoint.h"
 #include "experiments/commands.h"
 #include "experiments/experiment.h"
+#include "experiments/footprint.h"
 #include "experiments/json.h"
 #include "experiments/run.h"
 #include "experiments/stop.h"
@@ -66,6 +67,7 @@ static bool train(const ExperimentConfig *config, const char *directory, bool re
     RunClaim claim = {.fd = -1};
     bool ok = experiment_open(config, arena, &e, err);
     if (ok && !resumes) ok = trainer_begin(&e, err);
+    if (ok) ok = footprint_check(&e, err);
     /* Nothing of an earlier run is touched before everything else is known to be right. */
     if (ok)
         ok =

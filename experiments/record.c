@@ -1,0 +1,279 @@
+#include "experiments/record.h"
+
+#include "autograd/map.h"
+#include "autograd/ops.h"
+#include "core/conv_scratch.h"
+#include "core/parallel.h"
+
+enum {
+    FLOAT_BYTES = sizeof(float),
+    /* As in map.c and gemm.c: small beside the rest, so near enough. */
+    MAP_BLOCK_ELEMENTS = 2048,
+    MAP_BLOCKS_PER_OP = 2 + MAP_INPUTS_MAX,
+    MAP_SPARES = MAP_INPUTS_MAX + 1,
+    MAP_CHUNKS = 64,
+    PRODUCT_TILE = 128 * 256,
+    PRODUCT_TILE_BYTES = sizeof(float) + sizeof(double),
+    PRODUCT_SLAB_BYTES = sizeof(float) << 17,
+};
+
+typedef struct Reading {
+    const Tape *record;
+    const Plan *plan;
+} Reading;
+
+static int64_t most(int64_t a, int64_t b) {
+    return a > b ? a : b;
+}
+
+static int64_t padded(int64_t bytes) {
+    return (bytes + ARENA_ALIGNMENT - 1) / ARENA_ALIGNMENT * ARENA_ALIGNMENT;
+}
+
+/* ---- Half precision: ops that know only f32 get copies (autograd/tape.c). ---- */
+
+static bool is_half(Dtype dtype) {
+    return dtype == DTYPE_F16 || dtype == DTYPE_BF16;
+}
+
+static const Var *memory_of(const Var *v) {
+    while (v->op && (v->op->flags & OP_ALIASES)) v = v->in[0];
+    return v;
+}
+
+static Dtype kept_as(const Reading *r, const Var *v) {
+    v = memory_of(v);
+    return r->plan && v->op ? r->plan->slots[v->index].dtype : v->value.dtype;
+}
+
+static Dtype grad_kept_as(const Reading *r, const Var *v) {
+    return r->plan && v->op ? r->plan->slots[v->index].grad_dtype : DTYPE_F32;
+}
+
+static bool is_staged(const Var *v) {
+    return !map_fits(v) && !(v->op->flags & (OP_READS_HALF | OP_ALIASES));
+}
+
+static int64_t staged_inputs(const Reading *r, const Var *v) {
+    int64_t bytes = 0;
+    for (int j = 0; j < v->in_count; j++)
+        if (v->in[j] && is_half(kept_as(r, v->in[j]))) bytes += FLOAT_BYTES * var_count(v->in[j]);
+    return bytes;
+}
+
+static int64_t staged_forward(const Reading *r, const Var *v) {
+    if (!is_staged(v)) return 0;
+    return staged_inputs(r, v) + (is_half(kept_as(r, v)) ? FLOAT_BYTES * var_count(v) : 0);
+}
+
+/* Gradients of weights are staged by any op, those of activations by those that know only f32 or
+ * take them so (tape_grad). */
+static int64_t staged_backward(const Reading *r, const Var *v) {
+    if (map_fits(v)) return 0;
+    bool is_whole = !(v->op->flags & OP_READS_HALF);
+    int64_t bytes = is_whole ? staged_inputs(r, v) : 0;
+    if (is_whole && is_half(grad_kept_as(r, v))) bytes += FLOAT_BYTES * var_count(v);
+    bool has_tensors = v->op == &op_row_conv2d || v->op == &op_row_max_pool2d;
+    for (int j = has_tensors ? 1 : 0; j < v->in_count; j++) {
+        const Var *in = v->in[j];
+        if (in && in->needs_grad && is_half(grad_kept_as(r, in)))
+            bytes += FLOAT_BYTES * var_count(in);
+    }
+    return bytes;
+}
+
+/* ---- Operands: what decoding them takes (core/kernels/operand.h). ---- */
+
+static int64_t values_bytes(const Reading *r, const Var *v) {
+    bool is_plain = !v->value.scales && kept_as(r, v) == DTYPE_F32;
+    return is_plain ? 0 : FLOAT_BYTES * var_count(v);
+}
+
+static int64_t levels_bytes(const Reading *r, const Var *v) {
+    return kept_as(r, v) == DTYPE_F32 ? 0 : FLOAT_BYTES * var_count(v);
+}
+
+static bool has_one_scale(const Var *v) {
+    return v->value.scales && v->value.scales->count == 1;
+}
+
+/* One scale for all, or one per row of `row` elements. */
+static bool has_scales_by(const Var *v, int64_t row) {
+    const Scales *s = v->value.scales;
+    return s && (s->count == 1 || (s->row_length == row && s->run_length == row));
+}
+
+/* ---- Convolutions ---- */
+
+static ConvGeometry geometry_of(const Var *v) {
+    const Conv2dAttr *attr = v->attr;
+    Shape x = v->in[0]->value.shape, w = v->in[1]->value.shape, y = v->value.shape;
+    return (ConvGeometry){
+        .batch = x.dim[0],
+        .in_h = x.dim[1],
+        .in_w = x.dim[2],
+        .in_c = x.dim[3],
+        .out_h = y.dim[1],
+        .out_w = y.dim[2],
+        .out_c = y.dim[3],
+        .kernel_h = w.dim[1],
+        .kernel_w = w.dim[2],
+        .stride_h = attr->stride,
+        .stride_w = attr->stride,
+        .dilation_h = attr->dilation,
+        .dilation_w = attr->dilation,
+        .pad_top = attr->pad_top,
+        .pad_left = attr->pad_left,
+        .groups = attr->groups,
+    };
+}
+
+/* Images are read as they are kept, unless their scales are several. */
+static int64_t images_bytes(const Var *x) {
+    return !x->value.scales || has_one_scale(x) ? 0 : FLOAT_BYTES * var_count(x);
+}
+
+static ConvOperands conv_operands(const Reading *r, const Var *v) {
+    const Var *x = v->in[0];
+    return (ConvOperands){
+        .x_is_f32 = images_bytes(x) > 0 || kept_as(r, x) == DTYPE_F32,
+        .y_is_f32 = kept_as(r, v) == DTYPE_F32,
+        .dx_is_f32 = grad_kept_as(r, x) == DTYPE_F32,
+        .dy_is_f32 = grad_kept_as(r, v) == DTYPE_F32,
+    };
+}
+
+static int64_t conv_forward_bytes(const Reading *r, const Var *v) {
+    const Var *x = v->in[0], *w = v->in[1];
+    ConvGeometry g = geometry_of(v);
+    bool on_levels = has_one_scale(x) && has_scales_by(w, var_count(w) / g.out_c);
+    return conv_forward_scratch(&g, conv_operands(r, v)) + images_bytes(x) +
+           (on_levels ? levels_bytes(r, w) : values_bytes(r, w));
+}
+
+static int64_t conv_backward_bytes(const Reading *r, const Var *v) {
+    const Var *x = v->in[0], *w = v->in[1];
+    ConvGeometry g = geometry_of(v);
+    ConvOperands operands = conv_operands(r, v);
+    int64_t bytes = 0;
+    if (x->needs_grad) bytes = conv_backward_input_scratch(&g, operands) + values_bytes(r, w);
+    if (w->needs_grad)
+        bytes = most(bytes, conv_backward_weight_scratch(&g, operands) + images_bytes(x));
+    if (v->in[2] && v->in[2]->needs_grad && !operands.dy_is_f32)
+        bytes = most(bytes, FLOAT_BYTES * var_count(v));
+    return bytes;
+}
+
+/* ---- Linear layers: the left operand is decoded whole, the right one by slabs (gemm.c). ---- */
+
+static int64_t linear_forward_bytes(const Reading *r, const Var *v) {
+    const Var *x = v->in[0], *w = v->in[1];
+    int64_t depth = shape_last(x->value.shape), threads = parallel_threads();
+    int64_t bytes = threads * PRODUCT_SLAB_BYTES;
+    if (kept_as(r, v) != DTYPE_F32) bytes += FLOAT_BYTES * var_count(v);
+    if (!has_scales_by(x, depth) || !has_scales_by(w, depth)) return bytes + values_bytes(r, x);
+    int bits = x->value.scales->grid.bits + w->value.scales->grid.bits;
+    if (depth >> (24 - bits)) /* an f32 does not hold the sum of levels */
+        bytes += threads * PRODUCT_TILE * PRODUCT_TILE_BYTES;
+    return bytes + levels_bytes(r, x);
+}
+
+/* The scales of a weight's outputs go to a copy of dy. */
+static int64_t linear_backward_bytes(const Reading *r, const Var *v) {
+    const Var *x = v->in[0], *w = v->in[1];
+    int64_t dy = grad_kept_as(r, v) == DTYPE_F32 ? 0 : FLOAT_BYTES * var_count(v), bytes = dy;
+    if (x->needs_grad && has_scales_by(w, shape_last(w->value.shape)))
+        bytes += FLOAT_BYTES * var_count(v) + levels_bytes(r, w);
+    return bytes + (int64_t)parallel_threads() * PRODUCT_SLAB_BYTES;
+}
+
+/* ---- Pools: an image and its result per thread. ---- */
+
+static int64_t pool_bytes(const Var *v) {
+    int64_t images = v->value.shape.dim[0], both = var_count(v->in[0]) + var_count(v);
+    return (int64_t)parallel_threads() * FLOAT_BYTES * (both / images);
+}
+
+/* ---- Maps ---- */
+
+/* A whole group, counted at its last op. */
+static int64_t map_bytes(const Reading *r, const Var *v, bool is_backward) {
+    int first = v->index, last = v->index;
+    if (r->plan) {
+        const PlanSlot *slot = &r->plan->slots[v->index];
+        first = is_backward ? slot->back_first : slot->first;
+        last = is_backward ? slot->back_last : slot->last;
+    }
+    if (last != v->index) return 0;
+    int64_t ops = 0, channels = shape_last(v->value.shape);
+    for (int i = first; i <= last; i++) ops += r->record->vars[i]->op != NULL;
+    int64_t block = channels < MAP_BLOCK_ELEMENTS ? MAP_BLOCK_ELEMENTS : channels;
+    int64_t lanes = parallel_threads() * (ops * MAP_BLOCKS_PER_OP + MAP_SPARES) * block;
+    int64_t sums = is_backward ? MAP_CHUNKS * 2 * channels * (int64_t)sizeof(double) : 0;
+    return lanes * FLOAT_BYTES + sums;
+}
+
+/* ---- Ops ---- */
+
+/* What stays until the record ends. */
+static int64_t saved_bytes(const Var *v) {
+    int64_t rows = shape_rows(v->in[0]->value.shape), columns = shape_last(v->in[0]->value.shape);
+    if (v->op == &op_row_max_pool2d) return (int64_t)sizeof(uint16_t) * var_count(v);
+    if (v->op == &op_row_dropout) return var_count(v);
+    if (v->op == &op_row_layer_norm) return 2 * FLOAT_BYTES * rows;
+    if (v->op == &op_row_cross_entropy)
+        return rows * (int64_t)sizeof(double) + rows * columns * FLOAT_BYTES;
+    if (v->op == &op_row_batch_norm || v->op == &op_row_batch_norm_folded)
+        return 8 * FLOAT_BYTES * columns;
+    return 0;
+}
+
+static int64_t forward_bytes(const Reading *r, const Var *v) {
+    if (v->op == &op_row_conv2d) return conv_forward_bytes(r, v);
+    if (v->op == &op_row_linear) return linear_forward_bytes(r, v);
+    if (v->op == &op_row_max_pool2d) return pool_bytes(v) + images_bytes(v->in[0]);
+    return map_fits(v) ? map_bytes(r, v, false) : 0;
+}
+
+static int64_t backward_bytes(const Reading *r, const Var *v) {
+    if (v->op == &op_row_conv2d) return conv_backward_bytes(r, v);
+    if (v->op == &op_row_linear) return linear_backward_bytes(r, v);
+    if (v->op == &op_row_max_pool2d) return pool_bytes(v);
+    return map_fits(v) ? map_bytes(r, v, true) : 0;
+}
+
+static int64_t values_apart(const Tape *record) {
+    int64_t bytes = 0;
+    for (int i = 0; i < record->count; i++) {
+        const Var *v = record->vars[i];
+        bool is_owner = v->op && !(v->op->flags & OP_ALIASES);
+        if (is_owner) bytes += padded(FLOAT_BYTES * var_count(v));
+    }
+    return bytes;
+}
+
+RecordBytes record_bytes(const Tape *record, const Plan *plan) {
+    Reading r = {record, plan};
+    RecordBytes out = {.vars = (int64_t)arena_used(record->arena)};
+    out.block = plan ? (int64_t)plan->bytes : values_apart(record);
+    out.kept = plan && record->needs_grad ? (int64_t)plan->value_bytes_kept : 0;
+    int64_t saved = 0;
+    for (int i = 0; i < record->count; i++) {
+        const Var *v = record->vars[i];
+        if (!v->op) continue;
+        saved += padded(saved_bytes(v));
+        out.staged = most(out.staged, staged_forward(&r, v));
+        out.scratch = most(out.scratch, saved + forward_bytes(&r, v));
+    }
+    for (int i = 0; plan && i < record->count; i++) {
+        const Var *v = record->vars[i];
+        if (!v->op || !v->needs_grad) continue;
+        out.staged = most(out.staged, staged_backward(&r, v));
+        out.scratch = most(out.scratch, saved + backward_bytes(&r, v));
+    }
+    return out;
+}
+
+int64_t record_arena(const RecordBytes *bytes) {
+    return bytes->vars + bytes->block + bytes->scratch;
+}
