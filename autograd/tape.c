@@ -163,7 +163,6 @@ static void unstage_inputs(Var *v, const Tensor kept[OP_INPUTS_MAX]) {
 
 static void stage_forward(Tape *t, Var *v) {
     Tensor kept[OP_INPUTS_MAX];
-    ArenaMark mark = arena_mark(t->staging);
     stage_inputs(t, v, kept);
     const Tensor out = v->value;
     bool is_rounded = is_half(out.dtype);
@@ -178,12 +177,11 @@ static void stage_forward(Tape *t, Var *v) {
         v->value.dtype = out.dtype;
     }
     unstage_inputs(v, kept);
-    arena_rewind(t->staging, mark);
+    arena_reset(t->staging); /* its memory is kept for the next op */
 }
 
 static void stage_backward(Tape *t, Var *v) {
     Tensor kept[OP_INPUTS_MAX];
-    ArenaMark mark = arena_mark(t->staging);
     bool is_staged = !(v->op->flags & OP_READS_HALF);
     const Tensor dy = var_grad(v);
     if (is_staged) stage_inputs(t, v, kept);
@@ -201,7 +199,7 @@ static void stage_backward(Tape *t, Var *v) {
     if (is_staged) unstage_inputs(v, kept);
     v->grad = dy.data;
     v->grad_dtype = dy.dtype;
-    arena_rewind(t->staging, mark);
+    arena_reset(t->staging); /* its memory is kept for the next op */
 }
 
 static void run_forward(Tape *t, Var *v) {

@@ -188,13 +188,23 @@ static Workspace workspace_of(const Workspace *all, const Product *p, Tile size)
     return (Workspace){all->slab + self * size.n * p->k, all->part + tile, all->sum + tile};
 }
 
+/* Columns of a slab: what fits the cache, in a number of nearly equal slabs that threads share
+ * evenly. From the shape alone. */
+static int64_t slab_columns(const Product *p, int64_t columns) {
+    enum { EVEN = 4, STEP = 8 };
+    while (columns > TILE_MIN && columns * p->k > SLAB_FLOATS_MAX) columns /= 2;
+    int64_t slabs = (pieces(p->n, columns) + EVEN - 1) / EVEN * EVEN;
+    int64_t even = pieces(pieces(p->n, slabs), STEP) * STEP;
+    return even < TILE_MIN ? TILE_MIN : even;
+}
+
 static void product_run(const Product *p, Arena *scratch) {
     Tile size = tile_choose(p->m, p->n);
-    while (p->b_tensor && size.n > TILE_MIN && size.n * p->k > SLAB_FLOATS_MAX) size.n /= 2;
+    if (p->b_tensor) size.n = slab_columns(p, size.n);
     int64_t columns = pieces(p->n, size.n), tiles = pieces(p->m, size.m) * columns;
     Workspace all = workspace_new(p, size, scratch, parallel_threads());
     isa_active(); /* chosen before threads ask */
-#pragma omp parallel for schedule(static)
+#pragma omp parallel for schedule(dynamic)
     for (int64_t index = 0; index < (p->b_tensor ? columns : tiles); index++) {
         Workspace w = workspace_of(&all, p, size);
         Tile t = {index / columns * size.m, index % columns * size.n, size.m, size.n};

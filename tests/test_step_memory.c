@@ -167,6 +167,16 @@ static void test_mobilenet(void **state) {
           "optimizer: adamw\n" LENGTH);
 }
 
+/* Copies in f32 of what is kept in half come from an arena of their own. */
+static void test_half_precision(void **state) {
+    (void)state;
+    check("model: {kind: cnn, widths: [8, 12], hidden: 24, dropout: 0.2}\n" IMAGES
+          "precision: f16\nquant: {bits: 4}\n" LENGTH);
+    check("model: {kind: sequential, layers: [{kind: conv, filters: 6}, {kind: batch_norm}, "
+          "{kind: relu}, {kind: avg_pool, kernel: 2}, {kind: flatten}, {kind: layer_norm}, "
+          "{kind: linear, units: 4}]}\n" IMAGES "precision: bf16\n" LENGTH);
+}
+
 static void test_without_prefetch(void **state) {
     (void)state;
     check("model: {kind: mlp, widths: [40]}\n"
@@ -190,6 +200,7 @@ int main(void) {
         cmocka_unit_test(test_cnn_observed),
         cmocka_unit_test(test_resnet),
         cmocka_unit_test(test_mobilenet),
+        cmocka_unit_test(test_half_precision),
         cmocka_unit_test(test_without_prefetch),
     };
     return cmocka_run_group_tests(tests, start, NULL);
