@@ -105,29 +105,6 @@ static bool has_scales_by(const Var *v, int64_t row) {
 
 /* ---- Convolutions ---- */
 
-static ConvGeometry geometry_of(const Var *v) {
-    const Conv2dAttr *attr = v->attr;
-    Shape x = v->in[0]->value.shape, w = v->in[1]->value.shape, y = v->value.shape;
-    return (ConvGeometry){
-        .batch = x.dim[0],
-        .in_h = x.dim[1],
-        .in_w = x.dim[2],
-        .in_c = x.dim[3],
-        .out_h = y.dim[1],
-        .out_w = y.dim[2],
-        .out_c = y.dim[3],
-        .kernel_h = w.dim[1],
-        .kernel_w = w.dim[2],
-        .stride_h = attr->stride,
-        .stride_w = attr->stride,
-        .dilation_h = attr->dilation,
-        .dilation_w = attr->dilation,
-        .pad_top = attr->pad_top,
-        .pad_left = attr->pad_left,
-        .groups = attr->groups,
-    };
-}
-
 /* Images are read as they are kept, unless their scales are several. */
 static int64_t images_bytes(const Var *x) {
     return !x->value.scales || has_one_scale(x) ? 0 : FLOAT_BYTES * var_count(x);
@@ -145,7 +122,7 @@ static ConvOperands conv_operands(const Reading *r, const Var *v) {
 
 static int64_t conv_forward_bytes(const Reading *r, const Var *v) {
     const Var *x = v->in[0], *w = v->in[1];
-    ConvGeometry g = geometry_of(v);
+    ConvGeometry g = conv2d_geometry(v);
     bool on_levels = has_one_scale(x) && has_scales_by(w, var_count(w) / g.out_c);
     return conv_forward_scratch(&g, conv_operands(r, v)) + images_bytes(x) +
            (on_levels ? levels_bytes(r, w) : values_bytes(r, w));
@@ -153,7 +130,7 @@ static int64_t conv_forward_bytes(const Reading *r, const Var *v) {
 
 static int64_t conv_backward_bytes(const Reading *r, const Var *v) {
     const Var *x = v->in[0], *w = v->in[1];
-    ConvGeometry g = geometry_of(v);
+    ConvGeometry g = conv2d_geometry(v);
     ConvOperands operands = conv_operands(r, v);
     int64_t bytes = 0;
     if (x->needs_grad) bytes = conv_backward_input_scratch(&g, operands) + values_bytes(r, w);

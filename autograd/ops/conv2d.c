@@ -45,7 +45,7 @@ static bool infer(Var *v, Error *err) {
     return true;
 }
 
-static ConvGeometry geometry_of(const Var *v) {
+ConvGeometry conv2d_geometry(const Var *v) {
     const Conv2dAttr *attr = v->attr;
     Shape x = v->in[0]->value.shape, w = v->in[1]->value.shape, y = v->value.shape;
     return (ConvGeometry){
@@ -69,7 +69,7 @@ static ConvGeometry geometry_of(const Var *v) {
 }
 
 static void forward(Tape *t, Var *v) {
-    ConvGeometry geometry = geometry_of(v);
+    ConvGeometry geometry = conv2d_geometry(v);
     const float *bias = v->in[2] ? var_f32(v->in[2]) : NULL;
     conv_forward(&geometry, &v->in[0]->value, &v->in[1]->value, bias, &v->value, t->arena);
 }
@@ -85,7 +85,7 @@ static void bias_backward(Tape *t, Var *v, const Tensor *dy) {
 }
 
 static void backward(Tape *t, Var *v) {
-    ConvGeometry geometry = geometry_of(v);
+    ConvGeometry geometry = conv2d_geometry(v);
     const Tensor dy = var_grad(v);
     float beta;
     Tensor dx = tape_grad_tensor(t, v->in[0], &beta);
