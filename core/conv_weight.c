@@ -61,15 +61,16 @@ static void pixels_sum(const WeightPass *pass, const float *plane, const float *
     for (int64_t block = 0; block < plan_blocks(plan); block++) {
         int64_t group = block / per_group, in_group = block % per_group * LANES;
         int64_t left = plan->group_out - in_group;
-        dy_pack(dy + first * plan->out_c + group * plan->group_out + in_group, plan->out_c, count,
-                left < LANES ? left : LANES, packed);
+        const float *from = dy + first * plan->out_c + group * plan->group_out + in_group;
+        bool is_packed = plan->out_c == LANES; /* as it lies */
+        if (!is_packed) dy_pack(from, plan->out_c, count, left < LANES ? left : LANES, packed);
         OuterJob job = {
             .plane = plane + group * plan->group_in,
             .pixel_in = plan->phases->pixel_in + first,
             .pixel_count = count,
             .row_offset = pass->row_offset,
             .row_count = pass->group_rows,
-            .dy = packed,
+            .dy = is_packed ? from : packed,
             .is_first = is_first,
             .sum = sums + block * pass->group_rows * LANES,
         };
