@@ -256,7 +256,7 @@ static void target_join(const Pass *p, const Tensor *grad, bool joins, const flo
 }
 
 /* `dx` is what input j gets: a block that was written as above, or one to be copied. */
-static void gradient_join(Pass *p, const Node *n, int j, const float *dx) {
+static void input_gradient_add(Pass *p, const Node *n, int j, const float *dx) {
     const Group *g = p->g;
     int from = n->from[j], target = n->target[j];
     if (from >= 0 && g->nodes[from].is_live) {
@@ -287,7 +287,7 @@ static void node_backward(Pass *p, int i, const float *const in[MAP_INPUTS_MAX])
     if (n->map->reduce) b.sums = NULL;
     if (n->map->reduce && !p->writes) return; /* its backward needs the sums */
     if (!n->map->backward) {
-        for (int j = 0; j < n->map->input_count; j++) gradient_join(p, n, j, b.dy);
+        for (int j = 0; j < n->map->input_count; j++) input_gradient_add(p, n, j, b.dy);
         return;
     }
     bool is_wanted = b.sums != NULL;
@@ -298,7 +298,7 @@ static void node_backward(Pass *p, int i, const float *const in[MAP_INPUTS_MAX])
     if (!is_wanted) return;
     n->map->backward(n->v, &b);
     for (int j = 0; j < n->map->input_count; j++)
-        if (b.dx[j]) gradient_join(p, n, j, b.dx[j]);
+        if (b.dx[j]) input_gradient_add(p, n, j, b.dx[j]);
 }
 
 /* What readers outside the group gave: the memory itself, or decoded to the node's own block. */

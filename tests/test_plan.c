@@ -109,6 +109,10 @@ static const char *const networks[] = {
     "{kind: max_pool, kernel: 2}, {kind: dropout, probability: 0.1}, {kind: conv, filters: 5}, "
     "{kind: gelu}, {kind: global_pool}, {kind: linear, units: 4}]}\n" IMAGES
     "quant: {bits: 4, activations: {quantizer: lsq_plus, affine: true}}\n",
+    /* A map is the second to add to the gradient of what two branches read. */
+    "model: {kind: sequential, layers: [{kind: conv, filters: 6}, {kind: branches, branches: ["
+    "{layers: [{kind: silu}]}, {layers: [{kind: conv, filters: 4}]}]}, {kind: global_pool}, "
+    "{kind: linear, units: 4}]}\n" IMAGES,
     "model: {kind: mobilenet, stem: 8, widths: [8, 16], strides: [1, 2]}\n" IMAGES
     "quant: {bits: 4, start: 2, weights: {quantizer: dorefa, granularity: tensor}}\n",
 };
