@@ -143,8 +143,10 @@ extern const KindTable layer_kinds;
 
 /* Folded batch norm (autograd/ops.h): joins a conv or linear module and the batch_norm that alone
  * reads it. The weight's view becomes: fold, then `inner` (a quantizer's view, may be empty); the
- * norm then runs in its folded form. In the float shadow (Tape.is_float) nothing is folded. */
-void batch_norm_join(Module *norm, Module *product, View inner);
+ * norm then runs in its folded form. In the float shadow (Tape.is_float), and while *is_folding,
+ * which must outlive the model, is false, nothing is folded: the steps are those of the float
+ * network, bit for bit. */
+void batch_norm_join(Module *norm, Module *product, View inner, const bool *is_folding);
 bool batch_norm_is_joined(const Module *norm);
 /* For scales of the joined weight that are learned row by row: scale [channels, ...] times the size
  * of its channel's factor |gamma| / sigma. What is learned is then a step of the unfolded weight:

@@ -266,7 +266,7 @@ static bool quantize_weight(Search *s, WeightSite *site, int bits) {
     View view = {quant_view, site->quant};
     site->norm = sole_norm(s, site->module);
     if (site->norm) {
-        batch_norm_join(site->norm, site->module, view);
+        batch_norm_join(site->norm, site->module, view, &s->qat->phase.is_faking);
         quant_join(site->quant, site->norm);
     } else {
         site->weight->view = view;

@@ -271,6 +271,31 @@ static void before_the_start_values_pass(void **state) {
                             sizeof(float) * (size_t)tensor_count(&waiting));
 }
 
+/* With batch norm too: the masters, and the running statistics, take the float network's steps. */
+static void before_the_start_steps_are_the_float_networks(void **state) {
+    (void)state;
+    static const char text[] =
+        "model: {kind: cnn, widths: [3, 4], hidden: 5, dropout: 0.5}\n"
+        "quant: {bits: %s, start: 5, freeze_observers: 7, freeze_batch_norm: 8}\n";
+    Qat *qat = prepare(arena_format(arena, text, "4"));
+    Model *plain = prepare(arena_format(arena, text, "32"))->model;
+    Tape *other = tape_new(arena);
+    Tensor x = batch_of(qat->model, 6, 1);
+    for (int step = 0; step < 6; step++) {
+        qat_set_step(qat, step, 10);
+        train_step(qat->model, tape, x, 0.05f);
+        train_step(plain, other, x, 0.05f);
+        Tensor a = logits_of(qat->model, tape, x), b = logits_of(plain, other, x);
+        bool is_same = memcmp(a.data, b.data, sizeof(float) * (size_t)tensor_count(&a)) == 0;
+        assert_int_equal(is_same, step < 5);
+        for (int i = 0; i < plain->param_count && step < 5; i++) {
+            const Param *p = plain->params[i];
+            assert_same_bits(p->value, model_find_param(qat->model, p->name)->value);
+        }
+    }
+    tape_free(other);
+}
+
 /* ---- The report. ---- */
 
 typedef struct Lines {
@@ -319,6 +344,7 @@ int main(void) {
         TEST(phases_follow_the_step),
         TEST(the_freeze_holds_for_every_norm),
         TEST(before_the_start_values_pass),
+        TEST(before_the_start_steps_are_the_float_networks),
         TEST(edges_and_weights_are_described),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

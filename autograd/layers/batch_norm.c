@@ -18,6 +18,7 @@ typedef struct State {
     bool is_frozen;
     Module *product; /* joined convolution or linear layer, or NULL */
     Param *product_bias;
+    const bool *is_folding;
     View inner;
     Tensor deployed; /* bias [channels] of a packed product; data NULL: not deployed */
 } State;
@@ -46,13 +47,17 @@ static BatchNormAttr attributes(const Module *self, const Tape *t) {
     };
 }
 
+static bool is_unfolded(const State *s, const Tape *t) {
+    return t->is_float || !*s->is_folding;
+}
+
 static Var *forward(Module *self, Tape *t, Var *const *in) {
     State *s = self->state;
     if (s->deployed.data) return op_add(t, in[0], tape_constant(t, s->deployed));
     BatchNormAttr attr = attributes(self, t);
     Var *gamma = param_read(s->gamma, t);
     Var *beta = param_read(s->beta, t);
-    if (!s->product || t->is_float) return op_batch_norm(t, in[0], gamma, beta, attr);
+    if (!s->product || is_unfolded(s, t)) return op_batch_norm(t, in[0], gamma, beta, attr);
     Var *bias = s->product_bias ? param_leaf(s->product_bias, t) : NULL;
     return op_batch_norm_folded(t, in[0], gamma, beta, bias, attr);
 }
@@ -61,7 +66,7 @@ static Var *forward(Module *self, Tape *t, Var *const *in) {
 static Var *fold_weight(void *context, Tape *t, Var *w) {
     Module *norm = context;
     State *s = norm->state;
-    if (t->is_float) return w;
+    if (is_unfolded(s, t)) return w;
     Var *gamma = param_read(s->gamma, t);
     Var *folded = op_batch_norm_fold(t, w, gamma, attributes(norm, t));
     return s->inner.apply ? s->inner.apply(s->inner.self, t, folded) : folded;
@@ -69,16 +74,17 @@ static Var *fold_weight(void *context, Tape *t, Var *w) {
 
 /* View of the joined product's bias: the norm adds it. */
 static Var *move_bias(void *context, Tape *t, Var *bias) {
-    (void)context;
-    return t->is_float ? bias : NULL;
+    const Module *norm = context;
+    return is_unfolded(norm->state, t) ? bias : NULL;
 }
 
-void batch_norm_join(Module *norm, Module *product, View inner) {
+void batch_norm_join(Module *norm, Module *product, View inner, const bool *is_folding) {
     State *s = norm->state;
     Param *weight = module_find_param(product, "weight");
     assert(norm->layer == &layer_batch_norm && weight);
     s->product = product;
     s->inner = inner;
+    s->is_folding = is_folding;
     s->product_bias = module_find_param(product, "bias");
     weight->view = (View){fold_weight, norm};
     if (s->product_bias) s->product_bias->view = (View){move_bias, norm};
