@@ -51,28 +51,33 @@ void channel_add(float *grad, float beta, const float *factor, const double *sum
     }
 }
 
+void channel_sums(const float *x, int64_t rows, int64_t channels, double *sums) {
+    float sum[CHANNEL_PANEL];
+    for (int64_t first = 0; first < rows; first += CHANNEL_ROWS)
+        for (int64_t c = 0; c < channels; c += CHANNEL_PANEL) {
+            int64_t width = min64(CHANNEL_PANEL, channels - c);
+            isa_active()->sums(x + first * channels + c, channels,
+                               min64(CHANNEL_ROWS, rows - first), width, sum);
+            for (int64_t j = 0; j < width; j++) sums[c + j] += (double)sum[j];
+        }
+}
+
 /* What is summed over rows. */
-typedef struct Products {
-    const float *dy;
+typedef struct Rows {
+    const float *x;
     int64_t channels;
-} Products;
+} Rows;
 
 static void sum_block(const void *self, int64_t first, int64_t count, double *sums) {
-    const Products *p = self;
-    float sum[CHANNEL_PANEL];
-    for (int64_t c = 0; c < p->channels; c += CHANNEL_PANEL) {
-        int64_t width = min64(CHANNEL_PANEL, p->channels - c);
-        isa_active()->sums(p->dy + first * p->channels + c, p->channels, count, width, sum);
-        for (int64_t j = 0; j < width; j++) sums[c + j] += (double)sum[j];
-    }
+    const Rows *m = self;
+    channel_sums(m->x + first * m->channels, count, m->channels, sums);
 }
 
 void channel_sum(const float *x, int64_t rows, int64_t channels, float beta, float *out,
                  Arena *scratch) {
     ArenaMark mark = arena_mark(scratch);
     double *sums = arena_new_array(scratch, double, channels);
-    channel_reduce(rows, channels, sum_block, &(Products){.dy = x, .channels = channels}, sums,
-                   scratch);
+    channel_reduce(rows, channels, sum_block, &(Rows){x, channels}, sums, scratch);
     channel_add(out, beta, NULL, sums, channels);
     arena_rewind(scratch, mark);
 }

@@ -32,6 +32,9 @@ void channel_moments(const Tensor *x, int64_t rows, int64_t channels, float *mea
 
 /* ---- Of a block of rows, on one thread: what maps are made of (autograd/map.h). ---- */
 
+/* sums[c] += sum of x; at most CHANNEL_ROWS rows in float before a double takes over. */
+void channel_sums(const float *x, int64_t rows, int64_t channels, double *sums);
+
 /* sums[c] += sum of dy, sums[channels + c] += sum of dy (x - mean[c]); at most CHANNEL_ROWS rows in
  * float before a double takes over. */
 void channel_products(const float *dy, const float *x, const float *mean, int64_t rows,

@@ -27,17 +27,39 @@ static int index_in(Var *const *ops, int count, const Var *v) {
     return -1;
 }
 
-void map_needs(Var *const *ops, int count, bool *is_made, bool (*reads)[MAP_INPUTS_MAX]) {
+MapFlow map_flow(const Var *v) {
+    const Map *map = v->op->map;
+    if (!map->backward) return MAP_FLOW_PLAIN;
+    return map->flow_of ? map->flow_of(v) : map->flow;
+}
+
+void map_needs(Var *const *ops, int count, bool has_masks, bool *is_made,
+               bool (*reads)[MAP_INPUTS_MAX]) {
     memset(is_made, 0, sizeof *is_made * (size_t)count);
     for (int i = count - 1; i >= 0; i--) {
         const Var *v = ops[i];
-        if (v->needs_grad && !(v->op->flags & OP_SPARES_OUTPUT)) is_made[i] = true;
+        MapFlow flow = map_flow(v);
+        bool takes_values = v->needs_grad && flow != MAP_FLOW_PLAIN;
+        if (has_masks && flow == MAP_FLOW_MASK) takes_values = false;
+        if (takes_values && !(v->op->flags & OP_SPARES_OUTPUT)) is_made[i] = true;
         for (int j = 0; j < v->op->map->input_count; j++) {
-            reads[i][j] = is_made[i] || (v->needs_grad && !(v->op->flags & OP_SPARES_INPUTS));
+            reads[i][j] = is_made[i] || (takes_values && !(v->op->flags & OP_SPARES_INPUTS));
             int from = index_in(ops, i, v->in[j]);
             if (from >= 0 && reads[i][j]) is_made[from] = true;
         }
     }
+}
+
+static bool reads_any(Var *const *ops, int count, bool has_masks) {
+    bool is_made[MAP_GROUP_MAX], reads[MAP_GROUP_MAX][MAP_INPUTS_MAX], any = false;
+    map_needs(ops, count, has_masks, is_made, reads);
+    for (int i = 0; i < count; i++)
+        for (int j = 0; j < ops[i]->op->map->input_count; j++) any = any || reads[i][j];
+    return any;
+}
+
+bool map_takes_masks(Var *const *ops, int count) {
+    return reads_any(ops, count, false) && !reads_any(ops, count, true);
 }
 
 /* ---- A group at work ---- */
@@ -51,6 +73,7 @@ typedef struct Node {
     bool is_made;               /* backward: the output's values are made again */
     bool is_live;               /* backward: a gradient comes here */
     bool has_outside;           /* part of it from v->grad */
+    bool is_plain;              /* MAP_FLOW_PLAIN */
     int64_t sum_at, sum_count;
     MapGrads grads; /* of parameters */
 } Node;
@@ -66,7 +89,7 @@ typedef struct Group {
     Target targets[MAP_GROUP_MAX * MAP_INPUTS_MAX];
     int count, target_count;
     int64_t rows, channels, block_rows, blocks, chunks, sum_count;
-    bool has_reduce;
+    bool has_reduce; /* of an op that waits for its sums */
     int64_t block_elements;
     float *scratch; /* per thread: see lane_of */
 } Group;
@@ -85,18 +108,39 @@ static Lane lane_of(const Group *g, int64_t thread) {
                   base + BLOCKS_PER_NODE * g->count * block};
 }
 
+static int64_t rows_per_block(int64_t channels) {
+    return channels < BLOCK_ELEMENTS ? BLOCK_ELEMENTS / channels : 1;
+}
+
+static int64_t block_count(Shape shape) {
+    int64_t rows = shape_rows(shape), per_block = rows_per_block(shape_last(shape));
+    return (rows + per_block - 1) / per_block;
+}
+
+/* Of one block's mask. */
+static int64_t mask_words(int64_t channels) {
+    int64_t elements = rows_per_block(channels) * channels;
+    return (elements + MASK_RUN - 1) / MASK_RUN * LANES;
+}
+
+size_t map_mask_bytes(Shape shape) {
+    size_t words = checked_mul((size_t)block_count(shape), (size_t)mask_words(shape_last(shape)));
+    return checked_mul(sizeof(uint32_t), words);
+}
+
 static void group_init(Group *g, Var *const *ops, int count) {
     assert(count > 0 && count <= MAP_GROUP_MAX);
     Shape shape = ops[0]->value.shape;
     *g = (Group){.count = count, .rows = shape_rows(shape), .channels = shape_last(shape)};
-    g->block_rows = g->channels < BLOCK_ELEMENTS ? BLOCK_ELEMENTS / g->channels : 1;
-    g->blocks = (g->rows + g->block_rows - 1) / g->block_rows;
+    g->block_rows = rows_per_block(g->channels);
+    g->blocks = block_count(shape);
     g->chunks = g->blocks < CHUNKS_MAX ? g->blocks : CHUNKS_MAX;
     int64_t elements = g->block_rows * g->channels, line = ARENA_ALIGNMENT / sizeof(float);
     g->block_elements = (elements + line - 1) / line * line;
     for (int i = 0; i < count; i++) {
         Node *n = &g->nodes[i];
         *n = (Node){.v = ops[i], .map = ops[i]->op->map};
+        n->is_plain = map_flow(n->v) == MAP_FLOW_PLAIN;
         for (int j = 0; j < MAP_INPUTS_MAX; j++) {
             n->target[j] = n->from[j] = -1;
             if (j < n->map->input_count) n->from[j] = index_in(ops, i, ops[i]->in[j]);
@@ -127,6 +171,22 @@ static const float *outside_block(const Group *g, const Lane *lane, int node, in
     return to;
 }
 
+/* Of the block that begins at element `first`. */
+static uint32_t *mask_block(const Group *g, const Var *v, int64_t first) {
+    return v->mask + first / (g->block_rows * g->channels) * mask_words(g->channels);
+}
+
+/* What backward makes of ones is the mask. */
+static void mask_write(const Group *g, const Lane *lane, const Node *n, const MapBlock *block) {
+    float *ones = lane->spare, *passed = lane->spare + g->block_elements;
+    for (int64_t i = 0; i < block->count; i++) ones[i] = 1;
+    MapBlock b = *block;
+    b.dy = ones;
+    b.dx[0] = passed;
+    n->map->backward(n->v, &b);
+    isa_active()->mask_pack(passed, block->count, mask_block(g, n->v, block->first));
+}
+
 static void forward_block(const Group *g, const Lane *lane, int64_t first, int64_t count) {
     float *out[MAP_GROUP_MAX];
     for (int i = 0; i < g->count; i++) {
@@ -140,6 +200,7 @@ static void forward_block(const Group *g, const Lane *lane, int64_t first, int64
         out[i] = is_in_place ? (float *)y->data + first : lane->out + i * g->block_elements;
         b.out = out[i];
         n->map->forward(n->v, &b);
+        if (n->v->mask) mask_write(g, lane, n, &b);
         if (y->data && !is_in_place) operand_write(b.out, first, count, y);
     }
 }
@@ -174,8 +235,9 @@ static int target_for(Group *g, Tape *t, Var *v) {
 /* What flows where; gradients of outside inputs are claimed. False: no gradient comes here. */
 static bool backward_init(Group *g, Tape *t, Var *const *ops) {
     bool is_made[MAP_GROUP_MAX], reads[MAP_GROUP_MAX][MAP_INPUTS_MAX];
-    bool is_any_live = false;
-    map_needs(ops, g->count, is_made, reads);
+    bool is_any_live = false, has_masks = false;
+    for (int i = 0; i < g->count; i++) has_masks = has_masks || ops[i]->mask;
+    map_needs(ops, g->count, has_masks, is_made, reads);
     for (int i = g->count - 1; i >= 0; i--) {
         Node *n = &g->nodes[i];
         n->has_outside = n->v->grad && *n->v->has_grad;
@@ -187,7 +249,7 @@ static bool backward_init(Group *g, Tape *t, Var *const *ops) {
         n->sum_at = g->sum_count;
         n->sum_count = n->map->sum_count ? n->map->sum_count(n->v) : 0;
         g->sum_count += n->sum_count;
-        g->has_reduce = g->has_reduce || n->map->reduce;
+        g->has_reduce = g->has_reduce || (n->map->reduce && !n->is_plain);
         for (int j = 0; j < n->map->input_count; j++) {
             Var *in = n->v->in[j];
             if (!in->needs_grad) continue;
@@ -285,8 +347,8 @@ static void node_backward(Pass *p, int i, const float *const in[MAP_INPUTS_MAX])
     memcpy(b.in, in, sizeof b.in);
     if (n->map->reduce && p->sums) n->map->reduce(n->v, &b);
     if (n->map->reduce) b.sums = NULL;
-    if (n->map->reduce && !p->writes) return; /* its backward needs the sums */
-    if (!n->map->backward) {
+    if (n->map->reduce && !n->is_plain && !p->writes) return; /* its backward needs the sums */
+    if (n->is_plain) {
         for (int j = 0; j < n->map->input_count; j++) input_gradient_add(p, n, j, b.dy);
         return;
     }
@@ -296,7 +358,10 @@ static void node_backward(Pass *p, int i, const float *const in[MAP_INPUTS_MAX])
         is_wanted = is_wanted || b.dx[j];
     }
     if (!is_wanted) return;
-    n->map->backward(n->v, &b);
+    if (n->v->mask)
+        isa_active()->mask_apply(mask_block(g, n->v, p->first), b.dy, b.count, b.dx[0]);
+    else
+        n->map->backward(n->v, &b);
     for (int j = 0; j < n->map->input_count; j++)
         if (b.dx[j]) input_gradient_add(p, n, j, b.dx[j]);
 }

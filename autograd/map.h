@@ -33,6 +33,13 @@ typedef struct MapGrads {
     float *grad[MAP_OPERANDS_MAX], beta[MAP_OPERANDS_MAX];
 } MapGrads;
 
+/* What the gradient of an input takes besides that of the output. */
+typedef enum MapFlow {
+    MAP_FLOW_VALUES, /* values, as the op's flags say */
+    MAP_FLOW_MASK,   /* it is the output's where the input was in range, else 0: a bit says so */
+    MAP_FLOW_PLAIN,  /* nothing: it is the output's */
+} MapFlow;
+
 /* How an op maps. Backward reads in[] and out only as far as the op's flags say (OP_SPARES_...). */
 typedef struct Map {
     int input_count; /* the first 1 or 2 inputs are mapped, those after them are parameters */
@@ -42,11 +49,13 @@ typedef struct Map {
     /* Before the first block: statistics, v->saved, v->value.scales. May be NULL. */
     void (*prepare)(Tape *t, Var *v);
     void (*forward)(const Var *v, const MapBlock *block);
+    MapFlow flow;                     /* of a map with `backward`; one without is MAP_FLOW_PLAIN */
+    MapFlow (*flow_of)(const Var *v); /* where it depends on the instance; NULL: `flow` */
     /* NULL: the gradient of the output is that of every mapped input. */
     void (*backward)(const Var *v, const MapBlock *block);
     /* Sums over all elements that gradients need: how many, and what a block adds. Without `reduce`
      * backward adds them as it goes; with it they are there (and `settle` was called) before the
-     * first call of backward. */
+     * first call of backward. Where the flow is plain, `reduce` reads the gradient alone. */
     int64_t (*sum_count)(const Var *v);
     /* Whether the parameters of this instance get gradients; NULL: yes. */
     bool (*learns)(const Var *v);
@@ -63,8 +72,17 @@ void map_prepare(Tape *t, Var *v);
 void map_forward(Tape *t, Var *const *ops, int count);
 void map_backward(Tape *t, Var *const *ops, int count);
 
+MapFlow map_flow(const Var *v);
+
 /* Which values backward needs: is_made[i] for those that it makes again, and for each op's mapped
- * inputs from outside whether they are read. */
-void map_needs(Var *const *ops, int count, bool *is_made, bool (*reads)[MAP_INPUTS_MAX]);
+ * inputs from outside whether they are read. `has_masks`: forward leaves masks (Var.mask) where the
+ * flow is one. */
+void map_needs(Var *const *ops, int count, bool has_masks, bool *is_made,
+               bool (*reads)[MAP_INPUTS_MAX]);
+
+/* Whether backward reads no value at all if masks are there, but would without them: a bit per
+ * element is then kept instead of what the group read. */
+bool map_takes_masks(Var *const *ops, int count);
+size_t map_mask_bytes(Shape shape); /* of one op's mask: its blocks', one after the other */
 
 #endif

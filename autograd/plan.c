@@ -26,6 +26,7 @@ uint64_t plan_signature(const Tape *record, const Var *root) {
         const Var *v = record->vars[i];
         hash = mix(hash, &v->op, sizeof v->op);
         hash = mix_int(hash, v->needs_grad + 2 * v->is_looked_at);
+        if (v->op && map_fits(v)) hash = mix_int(hash, map_flow(v));
         hash = mix_int(hash, v->value.shape.rank);
         for (int d = 0; d < v->value.shape.rank; d++) hash = mix_int(hash, v->value.shape.dim[d]);
         for (int j = 0; j < v->in_count; j++) hash = mix_int(hash, v->in[j] ? v->in[j]->index : -1);
@@ -95,6 +96,10 @@ static int backward_group(const Tape *record, const PlanSlot *slot, Var **ops) {
 
 /* ---- Lifetimes. ---- */
 
+static size_t padded_bytes(size_t bytes) {
+    return (bytes + ARENA_ALIGNMENT - 1) / ARENA_ALIGNMENT * ARENA_ALIGNMENT;
+}
+
 /* Whose memory v's value is. */
 static const Var *memory_of(const Var *v) {
     while (v->op && (v->op->flags & OP_ALIASES)) v = v->in[0];
@@ -142,11 +147,21 @@ static void op_reads_back(Plan *plan, const Var *v) {
     reach(&plan->slots[memory_of(v)->index].value, backward_time(plan, v->index));
 }
 
+static void keep_mask(Plan *plan, const Var *v) {
+    PlanBuffer *mask = &plan->slots[v->index].mask;
+    *mask =
+        (PlanBuffer){.begin = forward_time(plan, v->index), .end = backward_time(plan, v->index)};
+    mask->bytes = padded_bytes(map_mask_bytes(v->value.shape));
+}
+
 static void group_reads_back(Plan *plan, const Tape *record, const PlanSlot *slot) {
     Var *ops[MAP_GROUP_MAX] = {0};
     bool is_made[MAP_GROUP_MAX], reads[MAP_GROUP_MAX][MAP_INPUTS_MAX];
     int count = backward_group(record, slot, ops);
-    map_needs(ops, count, is_made, reads);
+    bool has_masks = map_takes_masks(ops, count);
+    map_needs(ops, count, has_masks, is_made, reads);
+    for (int i = 0; has_masks && i < count; i++)
+        if (ops[i]->needs_grad && map_flow(ops[i]) == MAP_FLOW_MASK) keep_mask(plan, ops[i]);
     for (int i = 0; i < count; i++)
         for (int j = 0; j < ops[i]->in_count; j++)
             if (j < ops[i]->op->map->input_count ? reads[i][j] : ops[i]->needs_grad)
@@ -215,15 +230,14 @@ static Dtype grad_dtype(const Tape *record, const Var *v, const Var *root) {
     return is_kind && may_be_half(record, v, root) ? record->half : DTYPE_F32;
 }
 
-static size_t padded_bytes(const Var *v, Dtype dtype) {
-    size_t bytes = dtype == DTYPE_F32 ? checked_mul(sizeof(float), (size_t)var_count(v))
-                                      : dtype_bytes(dtype, var_count(v));
-    return (bytes + ARENA_ALIGNMENT - 1) / ARENA_ALIGNMENT * ARENA_ALIGNMENT;
+static size_t kept_bytes(const Var *v, Dtype dtype) {
+    return padded_bytes(dtype == DTYPE_F32 ? checked_mul(sizeof(float), (size_t)var_count(v))
+                                           : dtype_bytes(dtype, var_count(v)));
 }
 
 /* ---- Packing: the largest first, each at the lowest place that is free while it lives. ---- */
 
-enum { BUFFERS_PER_VAR = 2 };
+enum { BUFFERS_PER_VAR = 3 };
 
 static bool live_together(const PlanBuffer *a, const PlanBuffer *b) {
     return a->begin <= b->end && b->begin <= a->end;
@@ -259,7 +273,8 @@ static void pack(Plan *plan, Arena *scratch) {
     PlanBuffer **sorted = arena_new_array(scratch, PlanBuffer *, most);
     PlanBuffer **placed = arena_new_array(scratch, PlanBuffer *, most);
     for (int i = 0; i < plan->count; i++) {
-        PlanBuffer *buffers[BUFFERS_PER_VAR] = {&plan->slots[i].value, &plan->slots[i].grad};
+        PlanBuffer *buffers[BUFFERS_PER_VAR] = {&plan->slots[i].value, &plan->slots[i].grad,
+                                                &plan->slots[i].mask};
         for (int j = 0; j < BUFFERS_PER_VAR; j++)
             if (buffers[j]->bytes) insert_by_size(sorted, count++, buffers[j]);
     }
@@ -270,6 +285,12 @@ static void pack(Plan *plan, Arena *scratch) {
         if (end > plan->bytes) plan->bytes = end;
     }
     arena_rewind(scratch, mark);
+}
+
+size_t plan_kept_bytes(const Plan *plan, int index) {
+    const PlanSlot *slot = &plan->slots[index];
+    bool is_kept = slot->value.bytes && slot->value.end >= plan->count;
+    return (is_kept ? slot->value.bytes : 0) + slot->mask.bytes;
 }
 
 Plan *plan_new(const Tape *record, const Var *root, Arena *arena) {
@@ -290,10 +311,9 @@ Plan *plan_new(const Tape *record, const Var *root, Arena *arena) {
         slot->shape = v->value.shape;
         slot->dtype = kept_dtype(record, v, root);
         slot->grad_dtype = grad_dtype(record, v, root);
-        slot->value.bytes = is_owner && slot->value.bytes ? padded_bytes(v, slot->dtype) : 0;
-        if (slot->grad.begin) slot->grad.bytes = padded_bytes(v, slot->grad_dtype);
-        if (slot->value.bytes && slot->value.end >= record->count)
-            plan->value_bytes_kept += slot->value.bytes;
+        slot->value.bytes = is_owner && slot->value.bytes ? kept_bytes(v, slot->dtype) : 0;
+        if (slot->grad.begin) slot->grad.bytes = kept_bytes(v, slot->grad_dtype);
+        plan->value_bytes_kept += plan_kept_bytes(plan, i);
     }
     pack(plan, arena);
     return plan;

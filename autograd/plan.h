@@ -3,7 +3,8 @@
  * same time share memory.
  *
  * Neighbouring maps over one shape become a group. Of its values only those are kept that somebody
- * outside reads, and what a quantizer made under one scale is kept as codes, a byte each.
+ * outside reads, and what a quantizer made under one scale is kept as codes, a byte each. Where a
+ * bit per element tells backward all that it needs of values, bits are kept.
  *
  * Time counts the calls of a step: forward of Var i is i, its backward is 2 n - 1 - i. */
 #ifndef NIBBLE_AUTOGRAD_PLAN_H
@@ -19,7 +20,7 @@ typedef struct PlanBuffer {
 typedef struct PlanSlot { /* of one Var */
     const Op *op;
     Shape shape;
-    PlanBuffer value, grad;
+    PlanBuffer value, grad, mask; /* mask: see map_takes_masks */
     int first, last; /* the maps that run as one (autograd/map.h), forward: Vars' indices */
     int back_first, back_last; /* and backward: a value that is looked at ends the former only */
     Dtype dtype, grad_dtype;   /* what the value and the gradient are kept as */
@@ -30,11 +31,14 @@ typedef struct Plan {
     int count;
     uint64_t signature;      /* of the record it was made for */
     size_t bytes;            /* of the block that all buffers share */
-    size_t value_bytes_kept; /* values that live from forward to backward */
+    size_t value_bytes_kept; /* values and masks that live from forward to backward */
 } Plan;
 
 /* From a dry record whose result is `root`: its value is kept to the end. Memory from `arena`. */
 Plan *plan_new(const Tape *record, const Var *root, Arena *arena);
+
+/* What lives from forward to backward of one Var: its value, its mask. */
+size_t plan_kept_bytes(const Plan *plan, int index);
 
 /* Equal for records whose plans are equal. */
 uint64_t plan_signature(const Tape *record, const Var *root);

@@ -36,6 +36,7 @@ struct Var {
     void *saved;       /* what forward leaves for backward */
     const char *scope; /* dotted name of the module that recorded it; "" outside */
     Var *decoded;      /* the dequantized twin, once an op asked for it */
+    uint32_t *mask;    /* of a map: where gradients pass (autograd/map.h); NULL: none is kept */
     bool is_looked_at; /* see tape_look */
     bool is_parameter; /* a parameter, or made of parameters alone: a weight on its way */
     int index;         /* on the tape */

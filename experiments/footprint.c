@@ -168,10 +168,9 @@ static void layers_fill(const Experiment *e, const Tape *t, const Plan *plan, Ar
     for (int i = 0; i < t->count; i++) {
         FootprintLayer *layer = layer_of(out, t->vars[i]->scope);
         if (!layer) continue;
-        const PlanBuffer *value = &plan->slots[i].value;
         layer->flops +=
             accumulate * (flops[i].forward + flops[i].input_grad + flops[i].weight_grad);
-        if (value->bytes && value->end >= t->count) layer->kept_bytes += (int64_t)value->bytes;
+        layer->kept_bytes += (int64_t)plan_kept_bytes(plan, i);
     }
 }
 

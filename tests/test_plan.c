@@ -229,7 +229,8 @@ static void check_half(const char *network, Dtype half, double tolerance) {
                  (double)losses[1], cosine);
     bool has_images = !strstr(network, "kind: mlp"); /* there, weights weigh more than values */
     size_t kept = e[0].tape->plan->value_bytes_kept;
-    assert_true(!has_images || e[1].tape->plan->value_bytes_kept < kept);
+    bool has_floats = has_images && !strstr(network, "freeze"); /* not codes and masks alone */
+    assert_true(!has_floats || e[1].tape->plan->value_bytes_kept < kept);
     for (int i = 0; i < 2; i++) experiment_close(&e[i]);
     arena_free(configs);
 }
@@ -249,13 +250,14 @@ static bool share_memory(const PlanBuffer *a, const PlanBuffer *b) {
 }
 
 static void check_apart(const Plan *plan) {
-    PlanBuffer *all = arena_new_array(arena, PlanBuffer, 2 * plan->count);
+    PlanBuffer *all = arena_new_array(arena, PlanBuffer, 3 * plan->count);
     size_t sum = 0;
     for (int i = 0; i < plan->count; i++) {
-        all[2 * i] = plan->slots[i].value;
-        all[2 * i + 1] = plan->slots[i].grad;
+        all[3 * i] = plan->slots[i].value;
+        all[3 * i + 1] = plan->slots[i].grad;
+        all[3 * i + 2] = plan->slots[i].mask;
     }
-    for (int i = 0; i < 2 * plan->count; i++) {
+    for (int i = 0; i < 3 * plan->count; i++) {
         assert_true(all[i].offset + all[i].bytes <= plan->bytes);
         sum += all[i].bytes;
         for (int j = 0; j < i; j++) assert_false(share_memory(&all[i], &all[j]));
@@ -286,6 +288,46 @@ static void test_buffers_that_live_together_lie_apart(void **state) {
     }
 }
 
+/* Bytes kept for backward per element that convolutions write, at a step. */
+static double kept_per_element(Experiment *e, int64_t step) {
+    qat_set_step(e->qat, step, 6);
+    Batched b = {e, loader_batch(e->loader, LOADER_TRAIN, 0, 0)};
+    tape_run(e->tape, true, record, &b);
+    assert_int_equal(e->tape->error.code, ERROR_NONE);
+    int64_t elements = 0;
+    for (int i = 0; i < e->tape->count; i++) {
+        const Var *v = e->tape->vars[i];
+        if (v->op == &op_row_conv2d) elements += var_count(v);
+    }
+    return (double)e->tape->plan->value_bytes_kept / (double)elements;
+}
+
+/* What a convolution writes is needed by batch norm while it moves, and by ranges that learn. */
+static void test_frozen_norms_leave_codes_and_bits(void **state) {
+    (void)state;
+    static const struct {
+        const char *quantizer;
+        double moving, frozen; /* at most */
+    } cases[] = {{"ema", 7, 3}, {"lsq", 7, 7}};
+    for (int i = 0; i < 2; i++) {
+        Experiment e;
+        Arena *configs = arena_new("configs");
+        const char *text =
+            arena_format(arena,
+                         "model: {kind: resnet, depth: 8, widths: [8, 16, 32]}\n" IMAGES
+                         "quant: {bits: 8, activations: {quantizer: %s}, freeze_batch_norm: 2}\n",
+                         cases[i].quantizer);
+        open_network(text, configs, &e);
+        double moving = kept_per_element(&e, 1), frozen = kept_per_element(&e, 2);
+        if (!(moving > 5 && moving <= cases[i].moving))
+            fail_msg("%s: %g bytes while norms move", cases[i].quantizer, moving);
+        if (!(frozen <= cases[i].frozen && (frozen < 5) == (cases[i].frozen < 5)))
+            fail_msg("%s: %g bytes once norms are frozen", cases[i].quantizer, frozen);
+        experiment_close(&e);
+        arena_free(configs);
+    }
+}
+
 static Var *record_wrong(void *context, Tape *t) {
     (void)context;
     Var *a = tape_sample_leaf(t, SHAPE(2, 3), -1, 1);
@@ -307,6 +349,7 @@ int main(void) {
         cmocka_unit_test_setup_teardown(test_buffers_that_live_together_lie_apart, set_up,
                                         tear_down),
         cmocka_unit_test_setup_teardown(test_half_precision, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(test_frozen_norms_leave_codes_and_bits, set_up, tear_down),
         cmocka_unit_test_setup_teardown(test_errors_show_in_the_dry_run, set_up, tear_down),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

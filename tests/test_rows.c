@@ -28,6 +28,8 @@ typedef struct Results {
     float add[ELEMENTS], multiply[ELEMENTS], relu[ELEMENTS], relu_backward[ELEMENTS];
     float quantize[ELEMENTS], levels[ELEMENTS], ste[ELEMENTS], mask[ELEMENTS];
     double ste_sums[2];
+    uint32_t bits[(ELEMENTS + MASK_RUN - 1) / MASK_RUN * LANES];
+    float masked[ELEMENTS];
     uint8_t bytes[ELEMENTS];
     uint16_t half[2][ELEMENTS];
     float from_half[2][ELEMENTS];
@@ -75,6 +77,8 @@ static void run(int64_t rows, int64_t channels, Results *r) {
     int64_t few = count < STE_COUNT_MAX ? count : STE_COUNT_MAX;
     k->ste(&range, x, dy, few, r->ste, r->ste_sums);
     k->ste(&range, x, dy, count, r->mask, NULL);
+    k->mask_pack(r->mask, count, r->bits);
+    k->mask_apply(r->bits, dy, count, r->masked);
 }
 
 static void assert_near(double got, double expected, double size) {
@@ -106,6 +110,9 @@ static void check_elements(const Results *r, int64_t rows, int64_t channels) {
         assert_true(r->quantize[i] == level && r->bytes[i] == (uint8_t)(level + 4));
         assert_true(r->levels[i] == 2.0f * (float)bytes[i] - 7);
         assert_true(r->mask[i] == (code == level ? dy[i] : 0));
+        assert_true(r->masked[i] == r->mask[i]);
+        uint32_t word = r->bits[i / MASK_RUN * LANES + i % LANES];
+        assert_int_equal(word >> (i % MASK_RUN / LANES) & 1, r->mask[i] != 0);
         assert_true(fabsf(r->from_half[0][i] - x[i]) <= 0x1p-11f * fabsf(x[i]));
         assert_true(fabsf(r->from_half[1][i] - x[i]) <= 0x1p-8f * fabsf(x[i]));
         if (i >= STE_COUNT_MAX) continue;

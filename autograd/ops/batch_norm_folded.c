@@ -120,12 +120,25 @@ static void forward(const Var *v, const MapBlock *b) {
                    b->channels, b->out);
 }
 
+static bool uses_batch(const Var *v) {
+    return ((const BatchNormAttr *)v->attr)->uses_batch;
+}
+
+/* With running statistics c is only shifted. */
+static MapFlow flow_of(const Var *v) {
+    return uses_batch(v) ? MAP_FLOW_VALUES : MAP_FLOW_PLAIN;
+}
+
 static int64_t sum_count(const Var *v) {
-    return 2 * shape_last(v->value.shape);
+    return (uses_batch(v) ? 2 : 1) * shape_last(v->value.shape);
 }
 
 static void reduce(const Var *v, const MapBlock *b) {
     const Saved *saved = v->saved;
+    if (!uses_batch(v)) {
+        channel_sums(b->dy, b->count / b->channels, b->channels, b->sums);
+        return;
+    }
     channel_products(b->dy, b->in[0], saved->mean, b->count / b->channels, b->channels, b->sums);
 }
 
@@ -157,8 +170,6 @@ static void settle_running(Var *v, const double *sums, const MapGrads *grads) {
     for (int64_t c = 0; c < channels; c++) {
         float slope = (bias_of(v, c) - saved->running_mean[c]) /
                       sqrtf(saved->running_variance[c] + attr->epsilon); /* of y to gamma */
-        saved->dy_factor[c] = 1;
-        saved->x_factor[c] = saved->constant[c] = 0;
         if (grads->grad[1]) channel_add(grads->grad[1] + c, grads->beta[1], &slope, sums + c, 1);
     }
     channel_add(grads->grad[2], grads->beta[2], NULL, sums, channels);
@@ -166,8 +177,7 @@ static void settle_running(Var *v, const double *sums, const MapGrads *grads) {
 }
 
 static void settle(Var *v, const double *sums, const MapGrads *grads) {
-    const BatchNormAttr *attr = v->attr;
-    if (attr->uses_batch)
+    if (uses_batch(v))
         settle_batch(v, sums, grads);
     else
         settle_running(v, sums, grads);
@@ -184,6 +194,7 @@ static const Map map = {
     .is_whole = true,
     .prepare = prepare,
     .forward = forward,
+    .flow_of = flow_of,
     .backward = backward,
     .sum_count = sum_count,
     .reduce = reduce,

@@ -4,10 +4,10 @@
 
 #include "autograd/map.h"
 
-/* The map `name`_map of two kernels over a run of elements: `name`_kernel(x, y, count), and
- * `name`_gradient(x, y, dy, dx, count), which overwrites dx; either of x and y = f(x) may serve, as
- * the op's flags say. */
-#define ELEMENTWISE_MAP(name)                                                                      \
+/* The map `name`_map, whose gradient flows as MapFlow says, of two kernels over a run of elements:
+ * `name`_kernel(x, y, count), and `name`_gradient(x, y, dy, dx, count), which overwrites dx; either
+ * of x and y = f(x) may serve, as the op's flags say. */
+#define ELEMENTWISE_MAP(name, how)                                                                 \
     static void name##_forward(const Var *v, const MapBlock *b) {                                  \
         (void)v;                                                                                   \
         name##_kernel(b->in[0], b->out, b->count);                                                 \
@@ -17,7 +17,7 @@
         name##_gradient(b->in[0], b->out, b->dy, b->dx[0], b->count);                              \
     }                                                                                              \
     static const Map name##_map = {                                                                \
-        .input_count = 1, .forward = name##_forward, .backward = name##_backward};
+        .input_count = 1, .flow = how, .forward = name##_forward, .backward = name##_backward};
 
 bool elementwise_infer(Var *v, Error *err); /* the shape of input 0 */
 

@@ -308,6 +308,10 @@ static bool range_learns(const Var *v) {
     return ((const FakeQuantAttr *)v->attr)->range_gradient != RANGE_FIXED;
 }
 
+static MapFlow flow_of(const Var *v) {
+    return range_learns(v) ? MAP_FLOW_VALUES : MAP_FLOW_MASK;
+}
+
 static int64_t range_sum_count(const Var *v) {
     return range_learns(v) ? RANGE_SUMS : 0;
 }
@@ -341,6 +345,7 @@ static const Map map = {
     .fits = fits,
     .prepare = map_prepare_scales,
     .forward = map_quantize,
+    .flow_of = flow_of,
     .backward = map_gradient,
     .sum_count = range_sum_count,
     .learns = range_learns,

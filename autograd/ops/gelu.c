@@ -26,7 +26,7 @@ static void gelu_gradient(const float *restrict x, const float *restrict y,
         dx[i] = dy[i] * (phi_integral(x[i]) + x[i] * phi_density(x[i]));
 }
 
-ELEMENTWISE_MAP(gelu)
+ELEMENTWISE_MAP(gelu, MAP_FLOW_VALUES)
 
 static Var *gelu_sample(Tape *t, int which) {
     if (which > 0) return NULL;

@@ -16,7 +16,7 @@ static void relu_gradient(const float *x, const float *y, const float *dy, float
     isa_active()->relu_backward(y, dy, count, dx);
 }
 
-ELEMENTWISE_MAP(relu)
+ELEMENTWISE_MAP(relu, MAP_FLOW_MASK)
 
 static Var *relu_sample(Tape *t, int which) {
     if (which > 0) return NULL;

@@ -19,7 +19,7 @@ static void relu6_gradient(const float *restrict x, const float *restrict y,
     }
 }
 
-ELEMENTWISE_MAP(relu6)
+ELEMENTWISE_MAP(relu6, MAP_FLOW_MASK)
 
 static Var *relu6_sample(Tape *t, int which) {
     switch (which) {

@@ -14,7 +14,7 @@ static void sigmoid_gradient(const float *restrict x, const float *restrict y,
     for (int64_t i = 0; i < count; i++) dx[i] = dy[i] * (y[i] * (1 - y[i]));
 }
 
-ELEMENTWISE_MAP(sigmoid)
+ELEMENTWISE_MAP(sigmoid, MAP_FLOW_VALUES)
 
 static Var *sigmoid_sample(Tape *t, int which) {
     if (which > 0) return NULL;

@@ -22,7 +22,7 @@ static void silu_gradient(const float *restrict x, const float *restrict y,
     }
 }
 
-ELEMENTWISE_MAP(silu)
+ELEMENTWISE_MAP(silu, MAP_FLOW_VALUES)
 
 static Var *silu_sample(Tape *t, int which) {
     if (which > 0) return NULL;

@@ -14,7 +14,7 @@ static void tanh_gradient(const float *restrict x, const float *restrict y,
     for (int64_t i = 0; i < count; i++) dx[i] = dy[i] * (1 - y[i] * y[i]);
 }
 
-ELEMENTWISE_MAP(tanh)
+ELEMENTWISE_MAP(tanh, MAP_FLOW_VALUES)
 
 static Var *tanh_sample(Tape *t, int which) {
     if (which > 0) return NULL;

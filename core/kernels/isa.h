@@ -90,6 +90,7 @@ typedef struct SteRange {
     float rounding;
 } SteRange;
 
+enum { MASK_RUN = 32 * LANES /* elements whose mask is a word per lane */ };
 enum { STE_COUNT_MAX = 512 /* elements summed in float before a double takes over */ };
 
 typedef struct Isa {
