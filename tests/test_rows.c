@@ -38,11 +38,12 @@ typedef struct Results {
 static const SteRange range = {.inverse = 3,
                                .step = 1,
                                .per_step = 1,
-                               .low = -4,
-                               .high = 3,
+                               .first = -4.5f,
+                               .last = 0x1.bffffep1f, /* below 3.5, which rounds to 4 */
                                .slope_below = -4,
                                .slope_above = 3,
-                               .rounding = 1};
+                               .rounding = 1,
+                               .has_offset = true};
 
 static void draw(uint64_t number) {
     RandomKey key = {.seed = 7, .stream = RANDOM_TEST, .step = number};

@@ -107,6 +107,10 @@ static void set_scales(const Var *v, Saved *saved) {
     }
 }
 
+static bool is_even(float code) {
+    return fmodf(code, 2) == 0;
+}
+
 static SteRange ste_range(const Var *v, const Saved *saved, int64_t i) {
     const FakeQuantAttr *attr = v->attr;
     Grid grid = saved->scales.grid;
@@ -116,6 +120,7 @@ static SteRange ste_range(const Var *v, const Saved *saved, int64_t i) {
         .inverse = 1.0f / saved->scale[i],
         .step = (float)grid.step,
         .rounding = attr->range_gradient == RANGE_LSQ ? 1.0f : 0.0f,
+        .has_offset = saved->zero != NULL,
     };
     double follows = 0; /* near -zero: the difference below cancels */
     if (saved->zero && saved->passes[i])
@@ -124,19 +129,17 @@ static SteRange ste_range(const Var *v, const Saved *saved, int64_t i) {
     range.slope_above = (float)((double)high - follows);
     range.shift = grid.step == 1 ? 0 : low;
     range.per_step = 1.0f / range.step;
-    range.low = (low - range.shift) * range.per_step;
-    range.high = (high - range.shift) * range.per_step;
+    low = (low - range.shift) * range.per_step;
+    high = (high - range.shift) * range.per_step;
+    /* A tie rounds to the even of two codes. */
+    range.first = is_even(low) ? low - 0.5f : nextafterf(low - 0.5f, INFINITY);
+    range.last = is_even(high) ? high + 0.5f : nextafterf(high + 0.5f, -INFINITY);
     return range;
 }
 
-/* The code before clamping, at most one outside the range; half to even by the addition of
- * 1.5 x 2^23, which leaves no fraction bits. */
+/* Before rounding. */
 static float code_of(const SteRange *range, float x) {
-    const float magic = 12582912.0f;
-    float code = (x * range->inverse - range->shift) * range->per_step;
-    code = code < range->low - 1 ? range->low - 1 : code;
-    code = code > range->high + 1 ? range->high + 1 : code;
-    return (code + magic) - magic;
+    return (x * range->inverse - range->shift) * range->per_step;
 }
 
 /* Elements [first, first + count) under scale `scale`: one piece of a run. */
@@ -179,8 +182,8 @@ static void save_residuals(Tape *t, const Var *v, Saved *saved) {
         SteRange range = ste_range(v, saved, piece.scale);
         float scale = saved->scale[piece.scale];
         for (int64_t i = piece.first; i < piece.first + piece.count; i++) {
-            float code = code_of(&range, x[i]), level = code * range.step + range.shift;
-            kept->side[i] = (int8_t)((code > range.high) - (code < range.low));
+            float code = code_of(&range, x[i]), level = rintf(code) * range.step + range.shift;
+            kept->side[i] = (int8_t)((code > range.last) - (code < range.first));
             kept->element[i] =
                 attr->range_gradient == RANGE_PACT ? level * scale - x[i] : level - x[i] / scale;
         }
@@ -235,7 +238,7 @@ static void few_backward(const SteRange *range, const float *x, const float *dy,
                          float beta, float *dx, double *sums) {
     float more[STE_COUNT_MAX];
     bool joins = dx && beta != 0;
-    isa_active()->ste(range, x, dy, count, joins ? more : dx, sums);
+    isa_active()->ste(range, x, dy, count, dx && !joins ? dx : more, sums);
     if (joins) isa_active()->add(dx, more, count, dx);
 }
 

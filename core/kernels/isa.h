@@ -80,14 +80,16 @@ typedef struct DepthwiseOuterJob {
 } DepthwiseOuterJob;
 
 /* What the elements under one scale have in common, for the straight-through estimator. Rounding
- * happens in code units, code = (x inverse - shift) per_step; level = code step + shift. The slope,
- * d x^ / d scale, is rounding (level - x inverse) in the range (rounding 1: LSQ, 0: PACT). */
+ * happens in code units, code = round half even of (x inverse - shift) per_step; level = code step
+ * + shift. The slope, d x^ / d scale, is rounding (level - x inverse) in the range (rounding 1:
+ * LSQ, 0: PACT). */
 typedef struct SteRange {
     float inverse;                  /* 1 / scale */
     float shift, step, per_step;    /* per_step: 1 / step */
-    float low, high;                /* codes in range */
+    float first, last;              /* before rounding: the least and the greatest in range */
     float slope_below, slope_above; /* outside it */
     float rounding;
+    bool has_offset; /* its sum is wanted */
 } SteRange;
 
 enum { MASK_RUN = 32 * LANES /* elements whose mask is a word per lane */ };
