@@ -17,6 +17,13 @@ bool map_fits(const Var *v) {
     return map && (!map->fits || map->fits(v));
 }
 
+static int64_t rows_per_block(Shape shape);
+
+bool map_fits_tail(const Var *v) {
+    const MapTail *tail = v->op ? v->op->tail : NULL;
+    return tail && tail->fits(v, rows_per_block(v->in[0]->value.shape));
+}
+
 void map_prepare(Tape *t, Var *v) {
     if (v->op->map->prepare) v->op->map->prepare(t, v);
 }
@@ -91,6 +98,8 @@ typedef struct Group {
     int64_t rows, channels, block_rows, blocks, chunks, sum_count;
     bool has_reduce; /* of an op that waits for its sums */
     int64_t block_elements;
+    Var *tail;      /* or NULL */
+    int tail_from;  /* the node that it reads */
     float *scratch; /* per thread: see lane_of */
 } Group;
 
@@ -108,31 +117,45 @@ static Lane lane_of(const Group *g, int64_t thread) {
                   base + BLOCKS_PER_NODE * g->count * block};
 }
 
-static int64_t rows_per_block(int64_t channels) {
+/* Of images, where that makes blocks of a good size, an even number of rows that divides the
+ * height, so that the windows of a pooling by two do not cross blocks; else 0. */
+static int64_t image_rows_per_block(Shape shape) {
+    if (shape.rank != 4 || shape.dim[1] % 2) return 0;
+    int64_t row = shape.dim[2] * shape.dim[3], best = 0;
+    for (int64_t rows = 2; rows <= shape.dim[1] && rows * row <= BLOCK_ELEMENTS; rows += 2)
+        if (shape.dim[1] % rows == 0) best = rows;
+    if (!best && row <= BLOCK_ELEMENTS) best = 2;
+    return best * row >= BLOCK_ELEMENTS / 2 ? best : 0;
+}
+
+static int64_t rows_per_block(Shape shape) {
+    int64_t of_image = image_rows_per_block(shape), channels = shape_last(shape);
+    if (of_image) return of_image * shape.dim[2];
     return channels < BLOCK_ELEMENTS ? BLOCK_ELEMENTS / channels : 1;
 }
 
 static int64_t block_count(Shape shape) {
-    int64_t rows = shape_rows(shape), per_block = rows_per_block(shape_last(shape));
+    int64_t rows = shape_rows(shape), per_block = rows_per_block(shape);
     return (rows + per_block - 1) / per_block;
 }
 
 /* Of one block's mask. */
-static int64_t mask_words(int64_t channels) {
-    int64_t elements = rows_per_block(channels) * channels;
-    return (elements + MASK_RUN - 1) / MASK_RUN * LANES;
+static int64_t mask_words(int64_t block_elements) {
+    return (block_elements + MASK_RUN - 1) / MASK_RUN * LANES;
 }
 
 size_t map_mask_bytes(Shape shape) {
-    size_t words = checked_mul((size_t)block_count(shape), (size_t)mask_words(shape_last(shape)));
-    return checked_mul(sizeof(uint32_t), words);
+    int64_t words = mask_words(rows_per_block(shape) * shape_last(shape));
+    return checked_mul(sizeof(uint32_t), checked_mul((size_t)block_count(shape), (size_t)words));
 }
 
-static void group_init(Group *g, Var *const *ops, int count) {
+static void group_init(Group *g, Var *const *ops, int count, Var *tail) {
     assert(count > 0 && count <= MAP_GROUP_MAX);
     Shape shape = ops[0]->value.shape;
     *g = (Group){.count = count, .rows = shape_rows(shape), .channels = shape_last(shape)};
-    g->block_rows = rows_per_block(g->channels);
+    g->tail = tail;
+    g->tail_from = tail ? index_in(ops, count, tail->in[0]) : -1;
+    g->block_rows = rows_per_block(shape);
     g->blocks = block_count(shape);
     g->chunks = g->blocks < CHUNKS_MAX ? g->blocks : CHUNKS_MAX;
     int64_t elements = g->block_rows * g->channels, line = ARENA_ALIGNMENT / sizeof(float);
@@ -173,7 +196,8 @@ static const float *outside_block(const Group *g, const Lane *lane, int node, in
 
 /* Of the block that begins at element `first`. */
 static uint32_t *mask_block(const Group *g, const Var *v, int64_t first) {
-    return v->mask + first / (g->block_rows * g->channels) * mask_words(g->channels);
+    int64_t elements = g->block_rows * g->channels;
+    return v->mask + first / elements * mask_words(elements);
 }
 
 /* What backward makes of ones is the mask. */
@@ -185,6 +209,15 @@ static void mask_write(const Group *g, const Lane *lane, const Node *n, const Ma
     b.dx[0] = passed;
     n->map->backward(n->v, &b);
     isa_active()->mask_pack(passed, block->count, mask_block(g, n->v, block->first));
+}
+
+static void tail_forward(const Group *g, const Lane *lane, int64_t first, int64_t count,
+                         const float *x) {
+    const Tensor *y = &g->tail->value;
+    int64_t ratio = g->tail->op->tail->ratio(g->tail), at = first / ratio;
+    float *to = y->dtype == DTYPE_F32 ? (float *)y->data + at : lane->spare;
+    g->tail->op->tail->forward(g->tail, first, count, x, to);
+    if (y->dtype != DTYPE_F32) operand_write(to, at, count / ratio, y);
 }
 
 static void forward_block(const Group *g, const Lane *lane, int64_t first, int64_t count) {
@@ -203,12 +236,14 @@ static void forward_block(const Group *g, const Lane *lane, int64_t first, int64
         if (n->v->mask) mask_write(g, lane, n, &b);
         if (y->data && !is_in_place) operand_write(b.out, first, count, y);
     }
+    if (g->tail) tail_forward(g, lane, first, count, out[g->tail_from]);
 }
 
-void map_forward(Tape *t, Var *const *ops, int count) {
+void map_forward(Tape *t, Var *const *ops, int count, Var *tail) {
+    if (tail) tail->op->tail->prepare(t, tail);
     ArenaMark mark = arena_mark(t->arena);
     Group g;
-    group_init(&g, ops, count);
+    group_init(&g, ops, count, tail);
     scratch_init(&g, t->arena);
     isa_active(); /* chosen before threads ask */
 #pragma omp parallel for schedule(static)
@@ -238,6 +273,10 @@ static bool backward_init(Group *g, Tape *t, Var *const *ops) {
     bool is_any_live = false, has_masks = false;
     for (int i = 0; i < g->count; i++) has_masks = has_masks || ops[i]->mask;
     map_needs(ops, g->count, has_masks, is_made, reads);
+    if (g->tail && g->tail->needs_grad && *g->tail->has_grad)
+        g->nodes[g->tail_from].is_live = true;
+    else
+        g->tail = NULL;
     for (int i = g->count - 1; i >= 0; i--) {
         Node *n = &g->nodes[i];
         n->has_outside = n->v->grad && *n->v->has_grad;
@@ -375,6 +414,20 @@ static const float *outside_gradient(const Pass *p, int i) {
     return own;
 }
 
+/* What comes through the tail joins what came from elsewhere. */
+static void tail_backward(Pass *p) {
+    const Group *g = p->g;
+    const Tensor grad = var_grad(g->tail);
+    int64_t ratio = g->tail->op->tail->ratio(g->tail), at = p->first / ratio;
+    const float *dy = operand_part(&grad, at, p->count / ratio, p->lane.spare + g->block_elements);
+    float *own = p->lane.grad + g->tail_from * g->block_elements;
+    const float *other = p->dy[g->tail_from];
+    float *to = other ? p->lane.spare : own;
+    g->tail->op->tail->backward(g->tail, p->first, p->count, dy, to);
+    if (other) isa_active()->add(other, to, p->count, own);
+    p->dy[g->tail_from] = own;
+}
+
 static void backward_block(const Group *g, int64_t block, double *sums, bool writes) {
     Pass p = {.g = g, .lane = lane_of(g, parallel_self()), .sums = sums, .writes = writes};
     const float *in[MAP_GROUP_MAX][MAP_INPUTS_MAX];
@@ -382,6 +435,7 @@ static void backward_block(const Group *g, int64_t block, double *sums, bool wri
     values_make(&p, in);
     for (int i = 0; i < g->count; i++)
         if (g->nodes[i].has_outside) p.dy[i] = outside_gradient(&p, i);
+    if (g->tail) tail_backward(&p);
     for (int i = g->count - 1; i >= 0; i--)
         if (g->nodes[i].is_live) node_backward(&p, i, in[i]);
 }
@@ -405,9 +459,9 @@ static void settle(const Group *g, double *sums) {
 }
 
 /* Where an op's gradient needs sums of gradients (batch norm), the way back is walked twice. */
-void map_backward(Tape *t, Var *const *ops, int count) {
+void map_backward(Tape *t, Var *const *ops, int count, Var *tail) {
     Group g;
-    group_init(&g, ops, count);
+    group_init(&g, ops, count, tail);
     if (!backward_init(&g, t, ops)) return; /* gradients that the tape allocates stay */
     ArenaMark mark = arena_mark(t->arena);
     scratch_init(&g, t->arena);

@@ -6,7 +6,10 @@
  * the block is in cache, so that only what somebody else reads goes through memory. Backward makes
  * the values that it needs again, from what the group read. A plan (autograd/plan.h) finds the
  * groups; without one each op is a group of its own, with the same bits: blocks depend on the shape
- * only, elements are computed alike, and sums are added in the same order. */
+ * only, elements are computed alike, and sums are added in the same order.
+ *
+ * An op that reads the last map's output in windows of whole blocks, a pooling, can be a group's
+ * tail: what it reads then never leaves the cache, forward and backward. */
 #ifndef NIBBLE_AUTOGRAD_MAP_H
 #define NIBBLE_AUTOGRAD_MAP_H
 
@@ -65,12 +68,24 @@ typedef struct Map {
     void (*settle)(Var *v, const double *sums, const MapGrads *grads);
 } Map;
 
+/* How an op works as a tail. Blocks are `count` elements of its input from `first` on; those of the
+ * output and its gradient are `ratio` times smaller. */
+typedef struct MapTail {
+    bool (*fits)(const Var *v, int64_t block_rows); /* whether windows lie within blocks */
+    int64_t (*ratio)(const Var *v);
+    void (*prepare)(Tape *t, Var *v);
+    void (*forward)(const Var *v, int64_t first, int64_t count, const float *x, float *y);
+    void (*backward)(const Var *v, int64_t first, int64_t count, const float *dy, float *dx);
+} MapTail;
+
 bool map_fits(const Var *v); /* whether v's op is a map, and this instance fits */
 void map_prepare(Tape *t, Var *v);
+bool map_fits_tail(const Var *v); /* whether v can be the tail of the group that makes its input */
 
-/* One group, in the order of the tape; values go where value.data says, NULL: they are not kept. */
-void map_forward(Tape *t, Var *const *ops, int count);
-void map_backward(Tape *t, Var *const *ops, int count);
+/* One group, in the order of the tape, and its tail or NULL; values go where value.data says, NULL:
+ * they are not kept. */
+void map_forward(Tape *t, Var *const *ops, int count, Var *tail);
+void map_backward(Tape *t, Var *const *ops, int count, Var *tail);
 
 MapFlow map_flow(const Var *v);
 

@@ -36,11 +36,6 @@ uint64_t plan_signature(const Tape *record, const Var *root) {
 
 /* ---- Groups. ---- */
 
-static bool is_same_matrix(const Var *a, const Var *b) {
-    return shape_rows(a->value.shape) == shape_rows(b->value.shape) &&
-           shape_last(a->value.shape) == shape_last(b->value.shape);
-}
-
 /* The group that grows while the tape is walked. */
 typedef struct Growth {
     int members[MAP_GROUP_MAX], count;
@@ -56,7 +51,8 @@ static bool holds(const Growth *g, const Var *v) {
 static bool may_join(const Tape *record, const Growth *g, const Var *v, bool is_forward) {
     if (!g->count || g->count == MAP_GROUP_MAX) return false;
     const Var *last = record->vars[g->members[g->count - 1]];
-    if ((is_forward && last->is_looked_at) || !is_same_matrix(last, v)) return false;
+    if ((is_forward && last->is_looked_at) || !shape_equal(last->value.shape, v->value.shape))
+        return false;
     int mapped = v->op->map->input_count;
     for (int j = v->op->map->is_whole ? 0 : mapped; j < v->in_count; j++)
         if (v->in[j] && holds(g, v->in[j])) return false;
@@ -74,12 +70,29 @@ static void close_group(Plan *plan, Growth *g, bool is_forward) {
     g->count = 0;
 }
 
+/* Whether v, no map, reads what the group makes, so that it can go with it and end it. */
+static bool may_end(const Tape *record, const Growth *g, const Var *v, bool is_forward) {
+    if (!g->count || !map_fits_tail(v) || record->keeps_residuals) return false;
+    return holds(g, v->in[0]) &&
+           !(is_forward && record->vars[g->members[g->count - 1]]->is_looked_at);
+}
+
+static void end_group(Plan *plan, Growth *g, int tail, bool is_forward) {
+    PlanSlot *slot = &plan->slots[tail];
+    set_group(slot, g->members[0], tail, is_forward);
+    *(is_forward ? &slot->is_tail : &slot->is_back_tail) = true;
+    for (int i = 0; i < g->count; i++)
+        set_group(&plan->slots[g->members[i]], g->members[0], tail, is_forward);
+    g->count = 0;
+}
+
 static void find_groups(Plan *plan, const Tape *record, bool is_forward) {
     Growth g = {0};
     for (int i = 0; i < record->count; i++) {
         const Var *v = record->vars[i];
         set_group(&plan->slots[i], i, i, is_forward);
         if (!v->op) continue; /* a leaf is no hindrance */
+        if (may_end(record, &g, v, is_forward)) end_group(plan, &g, i, is_forward);
         bool is_map = map_fits(v);
         if (!is_map || !may_join(record, &g, v, is_forward)) close_group(plan, &g, is_forward);
         if (is_map) g.members[g.count++] = i;
@@ -90,7 +103,7 @@ static void find_groups(Plan *plan, const Tape *record, bool is_forward) {
 static int backward_group(const Tape *record, const PlanSlot *slot, Var **ops) {
     int count = 0;
     for (int i = slot->back_first; i <= slot->back_last; i++)
-        if (record->vars[i]->op) ops[count++] = record->vars[i];
+        if (map_fits(record->vars[i])) ops[count++] = record->vars[i];
     return count;
 }
 
@@ -177,7 +190,7 @@ static void values_live(Plan *plan, const Tape *record, const Var *root) {
         if (!v->op) continue;
         if (v->is_looked_at || !map_fits(v)) slot->value.bytes = 1;
         read_forward(plan, v);
-        if (map_fits(v)) {
+        if (map_fits(v) || slot->is_back_tail) {
             if (i == slot->back_last) group_reads_back(plan, record, slot);
         } else if (v->needs_grad) {
             op_reads_back(plan, v);
@@ -195,11 +208,11 @@ static void gradients_live(Plan *plan, const Tape *record, const Var *root) {
     for (int i = record->count - 1; i >= 0; i--) {
         const Var *v = record->vars[i];
         if (!v->op || !v->needs_grad) continue;
-        bool is_map = map_fits(v);
+        bool is_grouped = map_fits(v) || plan->slots[i].is_back_tail;
         for (int j = 0; j < v->in_count; j++) {
             const Var *in = v->in[j];
             if (!in || !in->needs_grad || !in->op) continue;
-            if (is_map && in->index >= plan->slots[i].back_first) continue;
+            if (is_grouped && in->index >= plan->slots[i].back_first) continue;
             PlanBuffer *grad = &plan->slots[in->index].grad;
             if (!grad->begin) grad->begin = backward_time(plan, i);
         }

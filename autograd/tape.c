@@ -84,29 +84,45 @@ static const PlanSlot *slot_of(const Tape *t, const Var *v) {
     return slot;
 }
 
-static int ops_between(const Tape *t, int first, int last, Var *ops[MAP_GROUP_MAX]) {
-    int count = 0;
-    for (int i = first; i <= last; i++)
-        if (t->vars[i]->op) ops[count++] = t->vars[i];
-    return count;
+/* The maps that run as one, in the order of the record, and their tail or NULL. */
+typedef struct Group {
+    Var *ops[MAP_GROUP_MAX], *tail;
+    int count; /* 0: they run elsewhere */
+} Group;
+
+static void group_fill(const Tape *t, int first, int last, Group *g) {
+    for (int i = first; i <= last; i++) {
+        if (map_fits(t->vars[i]))
+            g->ops[g->count++] = t->vars[i];
+        else if (t->vars[i]->op)
+            g->tail = t->vars[i];
+    }
 }
 
-/* The maps that run as one with v, in the order of the record; 0 where v is not the last of them.
- */
-static int forward_group(const Tape *t, const Var *v, Var *ops[MAP_GROUP_MAX]) {
-    if (!t->plan) return ops_between(t, v->index, v->index, ops);
-    const PlanSlot *slot = slot_of(t, v);
-    return slot->last == v->index ? ops_between(t, slot->first, slot->last, ops) : 0;
+/* The group that is complete with v, or alone where there is no plan. */
+static Group forward_group(const Tape *t, const Var *v) {
+    Group g = {.count = 0};
+    const PlanSlot *slot = t->plan ? slot_of(t, v) : NULL;
+    if (!slot)
+        group_fill(t, v->index, v->index, &g);
+    else if (slot->last == v->index)
+        group_fill(t, slot->first, slot->last, &g);
+    return g;
 }
 
-static int backward_group(const Tape *t, const Var *v, Var *ops[MAP_GROUP_MAX]) {
-    if (!t->plan) return ops_between(t, v->index, v->index, ops);
-    const PlanSlot *slot = slot_of(t, v);
-    return slot->back_last == v->index ? ops_between(t, slot->back_first, slot->back_last, ops) : 0;
+static Group backward_group(const Tape *t, const Var *v) {
+    Group g = {.count = 0};
+    const PlanSlot *slot = t->plan ? slot_of(t, v) : NULL;
+    if (!slot)
+        group_fill(t, v->index, v->index, &g);
+    else if (slot->back_last == v->index)
+        group_fill(t, slot->back_first, slot->back_last, &g);
+    return g;
 }
 
 static bool runs_as_map(const Tape *t, const Var *v) {
-    return map_fits(v) && !(t->keeps_residuals && v->op->forward);
+    if (!map_fits(v)) return t->plan && slot_of(t, v)->is_tail;
+    return !(t->keeps_residuals && v->op->forward);
 }
 
 /* ---- Half precision: ops that know only f32 get copies, and what they write is rounded. ---- */
@@ -217,10 +233,9 @@ static void run_forward(Tape *t, Var *v) {
             v->op->forward(t, v);
         return;
     }
-    map_prepare(t, v);
-    Var *ops[MAP_GROUP_MAX];
-    int count = forward_group(t, v, ops);
-    if (count) map_forward(t, ops, count);
+    if (v->op->map) map_prepare(t, v);
+    Group g = forward_group(t, v);
+    if (g.count) map_forward(t, g.ops, g.count, g.tail);
 }
 
 /* By the bits, in integers, so that the loop vectorises; NaNs are beyond everything. */
@@ -246,10 +261,9 @@ static bool has_finite_grad(const Var *v) {
 }
 
 static void run_backward(Tape *t, Var *v) {
-    Var *ops[MAP_GROUP_MAX];
-    if (map_fits(v)) {
-        int count = backward_group(t, v, ops);
-        if (count) map_backward(t, ops, count);
+    if (map_fits(v) || (t->plan && slot_of(t, v)->is_back_tail)) {
+        Group g = backward_group(t, v);
+        if (g.count) map_backward(t, g.ops, g.count, g.tail);
     } else if (v->needs_grad && *v->has_grad) {
         if (t->plan && is_half(t->half))
             stage_backward(t, v);

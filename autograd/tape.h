@@ -73,6 +73,7 @@ struct Op {
      * taken instead of `forward` and `backward`; only a record that keeps residuals prefers
      * `forward`. */
     const struct Map *map;
+    const struct MapTail *tail; /* how it ends a group of maps; NULL: it does not */
 };
 
 struct Tape {

@@ -182,7 +182,7 @@ static int64_t map_bytes(const Reading *r, const Var *v, bool is_backward) {
         last = is_backward ? slot->back_last : slot->last;
     }
     if (last != v->index) return 0;
-    int64_t ops = 0, channels = shape_last(v->value.shape);
+    int64_t ops = 0, channels = shape_last(r->record->vars[first]->value.shape);
     for (int i = first; i <= last; i++) ops += r->record->vars[i]->op != NULL;
     int64_t block = channels < MAP_BLOCK_ELEMENTS ? MAP_BLOCK_ELEMENTS : channels;
     int64_t lanes = parallel_threads() * (ops * MAP_BLOCKS_PER_OP + MAP_SPARES) * block;
@@ -205,18 +205,23 @@ static int64_t saved_bytes(const Var *v) {
     return 0;
 }
 
+static bool is_tail(const Reading *r, const Var *v, bool is_backward) {
+    const PlanSlot *slot = r->plan ? &r->plan->slots[v->index] : NULL;
+    return slot && (is_backward ? slot->is_back_tail : slot->is_tail);
+}
+
 static int64_t forward_bytes(const Reading *r, const Var *v) {
+    if (map_fits(v) || is_tail(r, v, false)) return map_bytes(r, v, false);
     if (v->op == &op_row_conv2d) return conv_forward_bytes(r, v);
     if (v->op == &op_row_linear) return linear_forward_bytes(r, v);
-    if (v->op == &op_row_max_pool2d) return pool_bytes(v) + images_bytes(v->in[0]);
-    return map_fits(v) ? map_bytes(r, v, false) : 0;
+    return v->op == &op_row_max_pool2d ? pool_bytes(v) + images_bytes(v->in[0]) : 0;
 }
 
 static int64_t backward_bytes(const Reading *r, const Var *v) {
+    if (map_fits(v) || is_tail(r, v, true)) return map_bytes(r, v, true);
     if (v->op == &op_row_conv2d) return conv_backward_bytes(r, v);
     if (v->op == &op_row_linear) return linear_backward_bytes(r, v);
-    if (v->op == &op_row_max_pool2d) return pool_bytes(v);
-    return map_fits(v) ? map_bytes(r, v, true) : 0;
+    return v->op == &op_row_max_pool2d ? pool_bytes(v) : 0;
 }
 
 static int64_t values_apart(const Tape *record) {

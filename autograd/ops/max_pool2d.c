@@ -3,6 +3,7 @@
  * are and keep their scale. */
 #include <string.h>
 
+#include "autograd/map.h"
 #include "autograd/ops.h"
 #include "core/kernels/operand.h"
 #include "core/parallel.h"
@@ -119,13 +120,16 @@ static float *buffers_new(Tape *t, int64_t floats) {
     return tape_alloc(t, checked_mul(sizeof(float), (size_t)(floats * parallel_threads())));
 }
 
+static void saved_make(Tape *t, Var *v) {
+    if (v->saved) return;
+    Saved *saved = v->saved = tape_alloc(t, sizeof *saved);
+    saved->winner = tape_alloc(t, sizeof *saved->winner * (size_t)var_count(v));
+}
+
 static void forward(Tape *t, Var *v) {
     const Pool2dAttr *attr = v->attr;
     Shape in = v->in[0]->value.shape, out = v->value.shape;
-    if (!v->saved) {
-        Saved *fresh = v->saved = tape_alloc(t, sizeof *fresh);
-        fresh->winner = tape_alloc(t, sizeof *fresh->winner * (size_t)var_count(v));
-    }
+    saved_make(t, v);
     const Saved *saved = v->saved;
     ArenaMark mark = arena_mark(t->arena);
     const Tensor x = read_input(t, v);
@@ -192,6 +196,62 @@ static void backward(Tape *t, Var *v) {
     arena_rewind(t->arena, mark);
 }
 
+/* ---- As the tail of a group of maps: windows side by side, in blocks of whole image rows. ---- */
+
+static bool tail_fits(const Var *v, int64_t block_rows) {
+    const Pool2dAttr *attr = v->attr;
+    const Tensor *x = &v->in[0]->value;
+    int64_t kernel = attr->kernel, width = x->shape.dim[2];
+    return kernel == attr->stride && !attr->padding && !x->scales && width % kernel == 0 &&
+           block_rows % (kernel * width) == 0 &&
+           x->shape.dim[1] % (block_rows / width) == 0; /* no block of two images */
+}
+
+static int64_t tail_ratio(const Var *v) {
+    const Pool2dAttr *attr = v->attr;
+    return attr->kernel * attr->kernel;
+}
+
+static void tail_prepare(Tape *t, Var *v) {
+    saved_make(t, v);
+    v->value.scales = NULL;
+}
+
+/* The rows of a block as an image of their own. */
+static void tail_shapes(const Var *v, int64_t count, Shape *in, Shape *out) {
+    const Pool2dAttr *attr = v->attr;
+    *in = v->in[0]->value.shape;
+    *out = v->value.shape;
+    in->dim[1] = count / (in->dim[2] * in->dim[3]);
+    out->dim[1] = in->dim[1] / attr->kernel;
+}
+
+static void tail_forward(const Var *v, int64_t first, int64_t count, const float *x, float *y) {
+    const Saved *saved = v->saved;
+    Shape in, out;
+    tail_shapes(v, count, &in, &out);
+    uint16_t *winner = saved->winner + first / tail_ratio(v);
+    int64_t row = out.dim[2] * out.dim[3];
+    for (int64_t r = 0; r < out.dim[1]; r++)
+        pool_row(x, r, in, out, v->attr, y + r * row, winner + r * row);
+}
+
+static void tail_backward(const Var *v, int64_t first, int64_t count, const float *dy, float *dx) {
+    const Saved *saved = v->saved;
+    Shape in, out;
+    tail_shapes(v, count, &in, &out);
+    memset(dx, 0, sizeof *dx * (size_t)count);
+    backward_image(dy, saved->winner + first / tail_ratio(v), in, out, v->attr, dx);
+}
+
+static const MapTail tail = {
+    .fits = tail_fits,
+    .ratio = tail_ratio,
+    .prepare = tail_prepare,
+    .forward = tail_forward,
+    .backward = tail_backward,
+};
+
 /* A permutation of multiples of 0.05: no two pixels tie. */
 static Var *distinct_leaf(Tape *t, Shape shape) {
     Var *x = tape_sample_leaf(t, shape, -1, 1);
@@ -220,4 +280,5 @@ const Op op_row_max_pool2d = {
     .backward = backward,
     .sample = sample,
     .describe = describe,
+    .tail = &tail,
 };
