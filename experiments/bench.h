@@ -12,8 +12,8 @@ extern const char *const bench_variant_names[BENCH_VARIANTS];
 
 typedef struct BenchOptions {
     double seconds; /* to measure a variant of a model; kernels and machine take parts of it */
-    int64_t batch;
-    bool is_printed; /* a table on stdout */
+    int64_t batch, width; /* width: times that of the models as they are */
+    bool is_printed;      /* a table on stdout */
     bool runs_kernels, runs_model[BENCH_MODELS], runs_variant[BENCH_VARIANTS];
 } BenchOptions;
 

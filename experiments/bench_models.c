@@ -12,11 +12,16 @@
 enum { ROUNDS = 5, WARM_UP_STEPS = 3, ROUND_STEPS_MAX = 200, DATA_BATCHES = 4 };
 
 const char *const bench_model_names[BENCH_MODELS] = {"mlp", "cnn", "resnet20", "mobilenet"};
-static const char *const model_settings[BENCH_MODELS] = {
-    "{kind: mlp, widths: [512, 512]}",
-    "{kind: cnn, widths: [32, 64], hidden: 128}",
-    "{kind: resnet, depth: 20, widths: [16, 32, 64]}",
-    "{kind: mobilenet, stem: 32, widths: [64, 128, 128, 256, 256], strides: [1, 2, 1, 2, 1]}",
+
+enum { WIDTHS_MAX = 5 };
+static const struct {
+    const char *settings;
+    int64_t widths[WIDTHS_MAX]; /* 0: no more */
+} benched[BENCH_MODELS] = {
+    {"kind: mlp", {512, 512}},
+    {"kind: cnn, hidden: 128", {32, 64}},
+    {"kind: resnet, depth: 20", {16, 32, 64}},
+    {"kind: mobilenet, stem: 32, strides: [1, 2, 1, 2, 1]", {64, 128, 128, 256, 256}},
 };
 
 enum { F32, F16, QAT_W8A8, QAT_W4A4 };
@@ -29,18 +34,29 @@ static const char *const variant_settings[BENCH_VARIANTS] = {
     [QAT_W4A4] = "quant: {bits: 4, rules: [{layers: 'first, last', bits: 8}]}\n",
 };
 
+static const char *widths_text(int model, int64_t factor, Arena *arena) {
+    const char *text = "";
+    for (int i = 0; i < WIDTHS_MAX && benched[model].widths[i]; i++)
+        text = arena_format(arena, "%s%s%ld", text, i ? ", " : "",
+                            (long)(factor * benched[model].widths[i]));
+    return text;
+}
+
 /* So many epochs that no phase of the training ends while it is measured. */
-static const char *configuration(int model, int variant, int64_t batch, Arena *arena) {
+static const char *configuration(const BenchOptions *options, int model, int variant,
+                                 Arena *arena) {
+    int64_t batch = options->batch;
     return arena_format(arena,
-                        "model: %s\n"
+                        "model: {%s, widths: [%s]}\n"
                         "data: {kind: synthetic, height: 28, width: 28, classes: 10, train: %ld, "
                         "test: %ld, validation: 0, batch: %ld, eval_batch: %ld}\n"
                         "optimizer: {kind: sgd, lr: 0.01, momentum: 0.9, nesterov: true, "
                         "weight_decay: 5e-4}\n"
                         "schedule: constant\n"
                         "train: {epochs: 1000000}\n%s",
-                        model_settings[model], (long)(DATA_BATCHES * batch), (long)batch,
-                        (long)batch, (long)batch, variant_settings[variant]);
+                        benched[model].settings, widths_text(model, options->width, arena),
+                        (long)(DATA_BATCHES * batch), (long)batch, (long)batch, (long)batch,
+                        variant_settings[variant]);
 }
 
 /* Not every precision may be there. */
@@ -136,7 +152,7 @@ static bool receive(VariantRun *v, int model, int variant, Error *err) {
 
 static bool start(const BenchOptions *options, int model, int variant, VariantRun *v, Error *err) {
     Arena *arena = arena_new("configuration");
-    Job job = {configuration(model, variant, options->batch, arena), options->seconds / ROUNDS};
+    Job job = {configuration(options, model, variant, arena), options->seconds / ROUNDS};
     *v = (VariantRun){0};
     bool ok = bench_worker_start(&v->worker, work, &job, err) && receive(v, model, variant, err);
     arena_free(arena);

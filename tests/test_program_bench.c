@@ -59,6 +59,21 @@ static void test_models(void **state) {
     json_free(json);
 }
 
+/* Twice the width is four times the products between hidden layers, and less at both ends. */
+static void test_width(void **state) {
+    (void)state;
+    double flops[2];
+    for (int i = 0; i < 2; i++) {
+        Json *json =
+            json_of(run(0, "bench --json --seconds 0.01 --batch 2 --width %d mlp f32", i + 1).out);
+        const Json *row = row_of(json, "models", "f32");
+        assert_int_equal(number_of(json, "width"), i + 1);
+        flops[i] = number_of(row, "gflops") / number_of(row, "samples_per_second");
+        json_free(json);
+    }
+    assert_true(flops[1] > 2 * flops[0] && flops[1] < 4 * flops[0]);
+}
+
 static void test_every_model_trains(void **state) {
     (void)state;
     static const char *const names[] = {"mlp", "cnn", "resnet20", "mobilenet"};
@@ -116,6 +131,8 @@ static void test_bad_input(void **state) {
     assert_has(run(2, "bench --seconds nan").err, "--seconds must be");
     assert_has(run(2, "bench --seconds 1s").err, "'1s'");
     assert_has(run(2, "bench --batch 0").err, "--batch must be a number from 1 to ");
+    assert_has(run(2, "bench --width 0").err, "--width must be a number from 1 to ");
+    assert_has(run(2, "bench --width 2x").err, "'2x'");
     assert_has(run(2, "bench --batch").err, "--batch needs N");
     Start other = {.variable = "NIBBLE_ISA", .value = "mmx"};
     Result result = program_run(other, "bench mlp");
@@ -134,9 +151,13 @@ static void test_help(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_models),    cmocka_unit_test(test_every_model_trains),
-        cmocka_unit_test(test_kernels),   cmocka_unit_test(test_tables),
-        cmocka_unit_test(test_bad_input), cmocka_unit_test(test_help),
+        cmocka_unit_test(test_models),
+        cmocka_unit_test(test_width),
+        cmocka_unit_test(test_every_model_trains),
+        cmocka_unit_test(test_kernels),
+        cmocka_unit_test(test_tables),
+        cmocka_unit_test(test_bad_input),
+        cmocka_unit_test(test_help),
     };
     return cmocka_run_group_tests(tests, program_folder_enter, program_folder_leave);
 }

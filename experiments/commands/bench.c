@@ -7,8 +7,8 @@
 #include "experiments/bench.h"
 #include "experiments/commands.h"
 
-enum { JSON, SECONDS, BATCH };
-enum { BATCH_MAX = 4096 };
+enum { JSON, SECONDS, BATCH, WIDTH };
+enum { BATCH_MAX = 4096, WIDTH_MAX = 64 };
 #define SECONDS_MAX   3600.0
 #define SECONDS_USUAL 3.0
 #define BATCH_USUAL   128
@@ -23,13 +23,12 @@ static bool read_seconds(const char *text, double *seconds, Error *err) {
                 SECONDS_MAX, text);
 }
 
-static bool read_batch(const char *text, int64_t *batch, Error *err) {
+static bool read_count(const char *option, const char *text, int most, int64_t *count, Error *err) {
     char *end;
     long value = strtol(text, &end, 10);
-    *batch = value;
-    if (end != text && !*end && value >= 1 && value <= BATCH_MAX) return true;
-    return FAIL(err, ERROR_INPUT, "--batch must be a number from 1 to %d, not '%s'", BATCH_MAX,
-                text);
+    *count = value;
+    if (end != text && !*end && value >= 1 && value <= most) return true;
+    return FAIL(err, ERROR_INPUT, "%s must be a number from 1 to %d, not '%s'", option, most, text);
 }
 
 /* Marks `word` in `wanted` where it is one of `names`. */
@@ -76,9 +75,12 @@ static bool read_names(const Arguments *a, BenchOptions *options, Error *err) {
 
 static bool read_options(const Arguments *a, BenchOptions *options, Error *err) {
     *options = (BenchOptions){
-        .seconds = SECONDS_USUAL, .batch = BATCH_USUAL, .is_printed = !a->values[JSON]};
+        .seconds = SECONDS_USUAL, .batch = BATCH_USUAL, .width = 1, .is_printed = !a->values[JSON]};
     if (a->values[SECONDS]) TRY(read_seconds(a->values[SECONDS], &options->seconds, err));
-    if (a->values[BATCH]) TRY(read_batch(a->values[BATCH], &options->batch, err));
+    if (a->values[BATCH])
+        TRY(read_count("--batch", a->values[BATCH], BATCH_MAX, &options->batch, err));
+    if (a->values[WIDTH])
+        TRY(read_count("--width", a->values[WIDTH], WIDTH_MAX, &options->width, err));
     return read_names(a, options, err);
 }
 
@@ -86,6 +88,7 @@ static bool measure(const BenchOptions *options, Json *json, Error *err) {
     BenchMachine machine;
     TRY(bench_machine(options, json, &machine, err));
     json_set_int(json, "batch", options->batch);
+    json_set_int(json, "width", options->width);
     json_set_number(json, "seconds", options->seconds);
     if (options->runs_kernels) TRY(bench_kernels(options, &machine, json, err));
     return bench_models(options, &machine, json, err);
@@ -114,7 +117,8 @@ const Command command_bench = {
     .max_items = -1,
     .options = {[JSON] = {"--json", NULL, "machine-readable"},
                 [SECONDS] = {"--seconds", "S", "for each variant of a model (default: 3)"},
-                [BATCH] = {"--batch", "N", "images per training step (default: 128)"}},
+                [BATCH] = {"--batch", "N", "images per training step (default: 128)"},
+                [WIDTH] = {"--width", "K", "models of K times the width (default: 1)"}},
     .is_parallel = true,
     .run = run,
 };
