@@ -28,6 +28,7 @@ uint64_t plan_signature(const Tape *record, const Var *root) {
         hash = mix_int(hash, v->needs_grad + 2 * v->is_looked_at);
         if (v->op && map_fits(v)) hash = mix_int(hash, map_flow(v));
         hash = mix_int(hash, v->value.shape.rank);
+        hash = mix_int(hash, v->value.scales ? v->value.scales->grid.bits : 0);
         for (int d = 0; d < v->value.shape.rank; d++) hash = mix_int(hash, v->value.shape.dim[d]);
         for (int j = 0; j < v->in_count; j++) hash = mix_int(hash, v->in[j] ? v->in[j]->index : -1);
     }
@@ -227,11 +228,18 @@ static bool may_be_half(const Tape *record, const Var *v, const Var *root) {
            memory_of(v) != memory_of(root);
 }
 
+/* Maps write blocks of whole rows (autograd/map.c), several threads at a time: where a row could
+ * begin within a byte, each code has one of its own. */
+static Dtype codes_dtype(const Var *v) {
+    bool is_nibble = v->value.scales->grid.bits <= 4 && shape_last(v->value.shape) % 2 == 0;
+    return is_nibble ? DTYPE_NIBBLE : DTYPE_BYTE;
+}
+
 /* What a quantizer leaves under one scale is at most 256 different numbers. Weights on their way
  * stay f32 until they are what products read. */
 static Dtype kept_dtype(const Tape *record, const Var *v, const Var *root) {
     bool is_codes = v->op == &op_row_fake_quant && map_fits(v) && v->value.scales;
-    if (is_codes && !record->keeps_residuals) return DTYPE_BYTE;
+    if (is_codes && !record->keeps_residuals) return codes_dtype(v);
     bool is_activation = !v->is_parameter || v->op == &op_row_cast;
     bool is_half = is_activation && !v->value.scales && may_be_half(record, v, root);
     return is_half ? record->half : DTYPE_F32;

@@ -3,8 +3,9 @@
  * same time share memory.
  *
  * Neighbouring maps over one shape become a group. Of its values only those are kept that somebody
- * outside reads, and what a quantizer made under one scale is kept as codes, a byte each. Where a
- * bit per element tells backward all that it needs of values, bits are kept.
+ * outside reads, and what a quantizer made under one scale is kept as codes, a byte each, or half a
+ * byte where codes of at most 4 bits lie in rows of an even length. Where a bit per element tells
+ * backward all that it needs of values, bits are kept.
  *
  * Time counts the calls of a step: forward of Var i is i, its backward is 2 n - 1 - i. */
 #ifndef NIBBLE_AUTOGRAD_PLAN_H

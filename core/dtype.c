@@ -167,6 +167,45 @@ void levels_from_bytes(const uint8_t *codes, const Scales *scales, int64_t first
     }
 }
 
+/* A run that begins in the high half of a byte has one code there, and goes on with whole bytes. */
+void levels_to_nibbles(const float *levels, const Scales *scales, int64_t first, int64_t count,
+                       uint8_t *codes) {
+    assert(scales->grid.bits <= 4);
+    float last_code = (float)((1 << scales->grid.bits) - 1), step = (float)scales->grid.step;
+    for (int64_t done = 0; done < count;) {
+        int64_t scale, run = scales_run(scales, first + done, &scale);
+        if (run > count - done) run = count - done;
+        float zero = scales->zero ? scales->zero[scale] : 0.0f;
+        float low = (float)scales->grid.base - zero;
+        uint8_t *to = codes + (first + done) / 2, high;
+        int64_t is_high = (first + done) % 2;
+        if (is_high) {
+            isa_active()->levels_to_bytes(levels + done, 1, 1 / step, low, last_code, &high);
+            *to = (uint8_t)((*to & 15) | high << 4);
+        }
+        isa_active()->levels_to_nibbles(levels + done + is_high, run - is_high, 1 / step, low,
+                                        last_code, to + is_high);
+        done += run;
+    }
+}
+
+void levels_from_nibbles(const uint8_t *codes, const Scales *scales, int64_t first, int64_t count,
+                         float *levels) {
+    float step = (float)scales->grid.step;
+    for (int64_t done = 0; done < count;) {
+        int64_t scale, run = scales_run(scales, first + done, &scale);
+        if (run > count - done) run = count - done;
+        float zero = scales->zero ? scales->zero[scale] : 0.0f;
+        float low = (float)scales->grid.base - zero;
+        const uint8_t *from = codes + (first + done) / 2;
+        int64_t is_high = (first + done) % 2;
+        if (is_high) levels[done] = step * (float)(*from >> 4) + low;
+        isa_active()->levels_from_nibbles(from + is_high, run - is_high, step, low,
+                                          levels + done + is_high);
+        done += run;
+    }
+}
+
 /* Eight codes of b bits are b bytes: gathered in a word, least significant code first. */
 static void bits_pack(const uint8_t *codes, int64_t count, int bits, uint8_t *bytes) {
     for (int64_t i = 0; i < count; i += 8, bytes += bits) {

@@ -83,6 +83,14 @@ void levels_to_bytes(const float *levels, const Scales *scales, int64_t first, i
                      uint8_t *codes);
 void levels_from_bytes(const uint8_t *codes, const Scales *scales, int64_t first, int64_t count,
                        float *levels);
+/* Between levels and codes of half a byte each, for grids of at most 4 bits: element 2 i in the low
+ * half of byte i. `codes` is the plane of the whole tensor. Parts may begin and end anywhere, but a
+ * byte that two parts share must be written in ascending order: writing its low half clears the
+ * high one. */
+void levels_to_nibbles(const float *levels, const Scales *scales, int64_t first, int64_t count,
+                       uint8_t *codes);
+void levels_from_nibbles(const uint8_t *codes, const Scales *scales, int64_t first, int64_t count,
+                         float *levels);
 /* Between levels and packed codes of `scales->grid.bits` bits. levels[0] is element `first`, a
  * multiple of 8 so that its code starts a byte; `codes` is the plane of the whole tensor. */
 void levels_pack(const float *levels, const Scales *scales, int64_t first, int64_t count,

@@ -238,6 +238,52 @@ static void check_quantizer(Layout layout, Grid grid, uint64_t seed) {
     arena_free(arena);
 }
 
+/* Two codes a byte: from and to anywhere, whatever the runs of scales. */
+static void check_nibbles(Layout layout, Grid grid, uint64_t seed) {
+    Arena *arena = arena_new("case");
+    Scales s = scales_draw(arena, layout, grid, seed);
+    int64_t count = layout.count;
+    size_t bytes = dtype_bytes(DTYPE_NIBBLE, count);
+    float *x = arena_new_array(arena, float, count), *levels = arena_new_array(arena, float, count);
+    float *again = arena_new_array(arena, float, count);
+    uint8_t *codes = arena_zalloc(arena, bytes + 1), *whole = arena_zalloc(arena, bytes + 1);
+    uint8_t *each = arena_zalloc(arena, (size_t)count);
+    random_fill_normal((RandomKey){seed, RANDOM_TEST, 2}, 2.0f, count, x);
+    quantize_levels(x, &s, 0, count, levels);
+    levels_to_bytes(levels, &s, 0, count, each);
+    memset(whole, 0xff, bytes);
+    memset(codes, 0xff, bytes);
+    codes[bytes] = whole[bytes] = 0xa5; /* nothing is written past the end */
+    dtype_codec(DTYPE_NIBBLE)->encode(x, count, &s, whole);
+    for (int64_t i = 0; i < count; i++)
+        assert_int_equal(whole[i / 2] >> (i % 2 ? 4 : 0) & 15, each[i]);
+    assert_true(count % 2 == 0 || whole[bytes - 1] >> 4 == 0);
+    for (int64_t first = 0, part = 1; first < count; first += part, part = part * 2 + 1) {
+        if (part > count - first) part = count - first;
+        levels_to_nibbles(levels + first, &s, first, part, codes);
+    }
+    assert_memory_equal(codes, whole, bytes + 1);
+    for (int64_t first = 0; first < count; first = first * 2 + 1) {
+        levels_from_nibbles(codes, &s, first, count - first, again);
+        assert_memory_equal(again, levels + first, (size_t)(count - first) * sizeof *again);
+        levels_decode(again, &s, first, count - first, again);
+        dtype_codec(DTYPE_NIBBLE)->decode(codes, &s, first, count - first, x);
+        assert_memory_equal(again, x, (size_t)(count - first) * sizeof *again);
+    }
+    arena_free(arena);
+}
+
+static void test_nibbles(void **state) {
+    (void)state;
+    uint64_t seed = 1;
+    for (int l = 0; l < LAYOUT_COUNT; l++)
+        for (int bits = 2; bits <= 4; bits++) {
+            check_nibbles(layouts[l], grid_signed(bits), seed++);
+            check_nibbles(layouts[l], grid_unsigned(bits), seed++);
+            check_nibbles(layouts[l], grid_odd(bits), seed++);
+        }
+}
+
 static void test_integer_formats(void **state) {
     (void)state;
     uint64_t seed = 1;
@@ -317,6 +363,7 @@ int main(void) {
         cmocka_unit_test(test_half_formats_overflow),
         cmocka_unit_test(test_scale_numbers),
         cmocka_unit_test(test_integer_formats),
+        cmocka_unit_test(test_nibbles),
         cmocka_unit_test(test_every_code),
         cmocka_unit_test(test_pack_in_parts),
         cmocka_unit_test(test_quantizer_edges),

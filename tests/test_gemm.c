@@ -116,12 +116,15 @@ static Tensor levels_draw(Arena *arena, Shape shape, const Scales *scales, bool 
 
 static Tensor packed_of(Arena *arena, const Tensor *levels) {
     int64_t count = tensor_count(levels);
-    bool is_byte = draw(0, 1); /* or packed as tightly as they go */
-    Dtype dtype = is_byte ? DTYPE_BYTE : dtype_integer(levels->scales->grid.bits);
+    int bits = levels->scales->grid.bits;
+    const Dtype dtypes[] = {dtype_integer(bits), DTYPE_BYTE, DTYPE_NIBBLE};
+    Dtype dtype = dtypes[draw(0, bits > 4 ? 1 : 2)];
     Tensor t = tensor_zeros(arena, dtype, levels->shape);
     t.scales = levels->scales;
-    if (is_byte)
+    if (dtype == DTYPE_BYTE)
         levels_to_bytes(tensor_f32(levels), levels->scales, 0, count, t.data);
+    else if (dtype == DTYPE_NIBBLE)
+        levels_to_nibbles(tensor_f32(levels), levels->scales, 0, count, t.data);
     else
         levels_pack(tensor_f32(levels), levels->scales, 0, count, t.data);
     return t;

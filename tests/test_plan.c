@@ -119,6 +119,8 @@ static const char *const networks[] = {
     "{kind: branches, branches: [{layers: [{kind: max_pool, kernel: 2}]}, "
     "{layers: [{kind: conv, filters: 4, stride: 2}]}]}, {kind: global_pool}, "
     "{kind: linear, units: 4}]}\n" IMAGES,
+    "model: {kind: cnn, widths: [7, 10], hidden: 23}\n" IMAGES
+    "quant: {bits: 4, weights: {granularity: tensor}}\n",
     "model: {kind: mobilenet, stem: 8, widths: [8, 16], strides: [1, 2]}\n" IMAGES
     "quant: {bits: 4, start: 2, weights: {quantizer: dorefa, granularity: tensor}}\n",
 };
@@ -200,6 +202,64 @@ static void test_a_plan_changes_no_bit(void **state) {
         arena_free(configs);
     }
     assert_true(tails > 0);
+}
+
+/* ---- Codes ---- */
+
+/* One step on `threads` threads; the gradients of every parameter. */
+static float *step_gradients(const char *network, int threads, Experiment *e, Arena *configs,
+                             int64_t *count) {
+    Error err = {0};
+    assert_true(parallel_init(threads, &err));
+    open_network(network, configs, e);
+    Batched b = {e, loader_batch(e->loader, LOADER_TRAIN, 0, 0)};
+    qat_set_step(e->qat, 3, 6);
+    for (int again = 0; again < 2; again++) { /* ranges are found in the first */
+        model_clear_grads(e->model);
+        Var *loss = tape_run(e->tape, true, record, &b);
+        assert_int_equal(e->tape->error.code, ERROR_NONE);
+        tape_backward(e->tape, loss, 1);
+    }
+    return gradients(e->model, count);
+}
+
+/* Half a byte where a code has at most 4 bits and every row begins with a byte. */
+static void check_codes(const Tape *t, bool is_seen[3]) {
+    for (int i = 0; i < t->count; i++) {
+        const Var *v = t->vars[i];
+        if (v->op != &op_row_fake_quant || !map_fits(v)) continue;
+        bool is_small = v->value.scales->grid.bits <= 4,
+             is_even = shape_last(v->value.shape) % 2 == 0;
+        assert_int_equal(v->value.dtype, is_small && is_even ? DTYPE_NIBBLE : DTYPE_BYTE);
+        is_seen[!is_small ? 0 : is_even ? 1 : 2] = true;
+    }
+}
+
+static void test_codes_are_as_small_as_they_go(void **state) {
+    (void)state;
+    static const char *const narrow[] = {
+        "model: {kind: cnn, widths: [7, 10], hidden: 23}\n" IMAGES
+        "quant: {bits: 4, rules: [{layers: 'first, last', bits: 8}], weights: {granularity: "
+        "tensor}}\n",
+        "model: {kind: resnet, depth: 8, widths: [8, 13, 16]}\n" IMAGES
+        "quant: {bits: 3, residual_bits: 8}\n",
+    };
+    for (size_t n = 0; n < sizeof narrow / sizeof *narrow; n++) {
+        Arena *configs = arena_new("configs");
+        bool is_seen[3] = {false, false, false};
+        float *one = NULL;
+        for (int threads = 1; threads <= 4; threads++) {
+            Experiment e;
+            int64_t count = 0;
+            float *some = step_gradients(narrow[n], threads, &e, configs, &count);
+            check_codes(e.tape, is_seen);
+            if (threads == 1) one = some;
+            assert_memory_equal(one, some, sizeof *one * (size_t)count);
+            experiment_close(&e);
+        }
+        for (int i = 0; i < 3; i++) assert_true(is_seen[i]);
+        arena_free(configs);
+    }
 }
 
 /* ---- Half precision ---- */
@@ -355,6 +415,7 @@ int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup_teardown(test_what_is_spared_is_not_read, set_up, tear_down),
         cmocka_unit_test_setup_teardown(test_a_plan_changes_no_bit, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(test_codes_are_as_small_as_they_go, set_up, tear_down),
         cmocka_unit_test_setup_teardown(test_buffers_that_live_together_lie_apart, set_up,
                                         tear_down),
         cmocka_unit_test_setup_teardown(test_half_precision, set_up, tear_down),

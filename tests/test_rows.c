@@ -30,7 +30,8 @@ typedef struct Results {
     double ste_sums[2];
     uint32_t bits[(ELEMENTS + MASK_RUN - 1) / MASK_RUN * LANES];
     float masked[ELEMENTS];
-    uint8_t bytes[ELEMENTS];
+    uint8_t bytes[ELEMENTS], nibbles[ELEMENTS / 2];
+    float from_nibbles[ELEMENTS];
     uint16_t half[2][ELEMENTS];
     float from_half[2][ELEMENTS];
 } Results;
@@ -71,6 +72,8 @@ static void run(int64_t rows, int64_t channels, Results *r) {
     k->quantize(x, count, 3, -4, 3, r->quantize);
     k->levels_to_bytes(r->quantize, count, 1, -4, 7, r->bytes);
     k->levels_from_bytes(bytes, count, 2, -7, r->levels);
+    k->levels_to_nibbles(r->quantize, count, 1, -4, 7, r->nibbles);
+    k->levels_from_nibbles(bytes, count, 2, -7, r->from_nibbles);
     k->f16_encode(x, count, r->half[0]);
     k->f16_decode(r->half[0], count, r->from_half[0]);
     k->bf16_encode(x, count, r->half[1]);
@@ -110,6 +113,9 @@ static void check_elements(const Results *r, int64_t rows, int64_t channels) {
         float code = rintf(x[i] * 3), level = fminf(fmaxf(code, -4), 3);
         assert_true(r->quantize[i] == level && r->bytes[i] == (uint8_t)(level + 4));
         assert_true(r->levels[i] == 2.0f * (float)bytes[i] - 7);
+        int shift = i % 2 ? 4 : 0;
+        assert_int_equal(r->nibbles[i / 2] >> shift & 15, r->bytes[i]);
+        assert_true(r->from_nibbles[i] == 2.0f * (float)(bytes[i / 2] >> shift & 15) - 7);
         assert_true(r->mask[i] == (code == level ? dy[i] : 0));
         assert_true(r->masked[i] == r->mask[i]);
         uint32_t word = r->bits[i / MASK_RUN * LANES + i % LANES];
@@ -122,6 +128,10 @@ static void check_elements(const Results *r, int64_t rows, int64_t channels) {
         sums[0] += (double)dy[i] * slope;
         sums[1] += code == level ? 0 : (double)dy[i];
     }
+    int64_t count = rows * channels;
+    for (int64_t i = count / 2; i < ELEMENTS / 2;
+         i++) /* what is left of the last byte, and beyond */
+        assert_int_equal(i == count / 2 && count % 2 ? r->nibbles[i] >> 4 : r->nibbles[i], 0);
     for (int i = 0; i < 2; i++) assert_near(r->ste_sums[i], sums[i], 4 * STE_COUNT_MAX);
 }
 
@@ -165,6 +175,9 @@ static void test_not_a_number(void **state) {
         for (int i = 0; i < 33; i++) assert_true(i % 3 ? out[i] == 1 : isnan(out[i]));
         isa_active()->levels_to_bytes(out, 33, 1, -4, 7, codes);
         for (int i = 0; i < 33; i++) assert_int_equal(codes[i], i % 3 ? 5 : 0);
+        isa_active()->levels_to_nibbles(out, 33, 1, -4, 7, codes);
+        for (int i = 0; i < 33; i++)
+            assert_int_equal(codes[i / 2] >> (i % 2 ? 4 : 0) & 15, i % 3 ? 5 : 0);
     }
     unsetenv("NIBBLE_ISA");
 }

@@ -2,7 +2,8 @@
  *
  *     byte i [ki]
  *
- * For activations between forward and backward, where speed counts more than the last bit. */
+ * For activations between forward and backward, where speed counts more than the last bit; of at
+ * most 4 bits: core/codecs/nibble.c. */
 #include "core/dtype.h"
 
 enum { BLOCK = 512 };

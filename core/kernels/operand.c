@@ -52,6 +52,8 @@ void operand_read(const Tensor *tensor, int64_t first, int64_t count, float *num
     else if (tensor->dtype == DTYPE_BYTE)
         levels_from_bytes((const uint8_t *)tensor->data + first, tensor->scales, first, count,
                           numbers);
+    else if (tensor->dtype == DTYPE_NIBBLE)
+        levels_from_nibbles(tensor->data, tensor->scales, first, count, numbers);
     else if (tensor->scales)
         read_packed(tensor, first, count, numbers);
     else
@@ -72,6 +74,11 @@ const float *operand_part(const Tensor *tensor, int64_t first, int64_t count, fl
 }
 
 void operand_write(const float *numbers, int64_t first, int64_t count, const Tensor *tensor) {
+    if (tensor->dtype == DTYPE_NIBBLE) {
+        assert(first % 2 == 0); /* else another thread might be writing the other half */
+        levels_to_nibbles(numbers, tensor->scales, first, count, tensor->data);
+        return;
+    }
     size_t at = (size_t)first * (size_t)dtype_codec(tensor->dtype)->code_bits / 8;
     void *to = (char *)tensor->data + at;
     assert(tensor->dtype == DTYPE_F32 || tensor->dtype == DTYPE_BYTE || !tensor->scales);
@@ -97,10 +104,9 @@ const float *operand_levels(const Tensor *tensor, Arena *scratch) {
 }
 
 Tensor operand_numbers(const Tensor *tensor, bool as_levels, Arena *scratch) {
-    bool is_ready = tensor->scales
-                        ? as_levels && (tensor->dtype == DTYPE_F32 || tensor->dtype == DTYPE_BYTE)
-                        : true;
-    if (is_ready) return *tensor;
+    bool is_levels =
+        tensor->dtype == DTYPE_F32 || tensor->dtype == DTYPE_BYTE || tensor->dtype == DTYPE_NIBBLE;
+    if (!tensor->scales || (as_levels && is_levels)) return *tensor;
     const float *numbers =
         as_levels ? operand_levels(tensor, scratch) : operand_values(tensor, scratch);
     return (Tensor){.dtype = DTYPE_F32, .shape = tensor->shape, .data = (void *)(uintptr_t)numbers};

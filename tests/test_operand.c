@@ -1,0 +1,141 @@
+/* Codes of a tensor to numbers and back, from anywhere, on every instruction set. */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+
+#include <cmocka.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "core/gemm.h"
+#include "core/kernels/operand.h"
+#include "core/parallel.h"
+#include "core/random.h"
+
+enum { COUNT = 1403, BITS = 4 };
+
+static const char *const isas[] = {"baseline", "avx2", "avx512"};
+static const Dtype code_dtypes[] = {DTYPE_BYTE, DTYPE_NIBBLE, DTYPE_INT4};
+static const float zero = 5;
+
+/* Levels of a 4-bit grid; per tensor, or in groups of an odd length. */
+static Tensor levels_draw(Arena *arena, bool in_groups) {
+    int64_t run = in_groups ? 23 : COUNT, count = scales_count(COUNT, COUNT, run);
+    float *scale = arena_new_array(arena, float, count);
+    random_fill_uniform((RandomKey){.seed = 4, .stream = RANDOM_TEST}, 0.1f, 1, count, scale);
+    Scales *s = arena_new_array(arena, Scales, 1);
+    *s = (Scales){
+        COUNT, run, count, DTYPE_F32, grid_unsigned(BITS), scale, in_groups ? NULL : &zero};
+    Tensor t = tensor_new(arena, DTYPE_F32, SHAPE(COUNT));
+    random_fill_normal((RandomKey){.seed = 5, .stream = RANDOM_TEST}, 4, COUNT, t.data);
+    quantize_levels(t.data, s, 0, COUNT, t.data);
+    t.scales = s;
+    return t;
+}
+
+static Tensor codes_of(Arena *arena, const Tensor *levels, Dtype dtype) {
+    Tensor t = tensor_zeros(arena, dtype, levels->shape);
+    t.scales = levels->scales;
+    float *values = arena_new_array(arena, float, COUNT);
+    tensor_decode(levels, values);
+    dtype_codec(dtype)->encode(values, COUNT, t.scales, t.data);
+    return t;
+}
+
+static void check_reads(const Tensor *codes, const Tensor *levels) {
+    static float numbers[COUNT + 1], values[COUNT], all[COUNT];
+    tensor_decode(levels, all);
+    for (int64_t first = 0; first < COUNT; first += first < 40 ? 1 : 97)
+        for (int64_t count = COUNT - first; count > 0; count = count * 2 / 3) {
+            numbers[count] = 99; /* nothing is written past the end */
+            operand_read(codes, first, count, numbers);
+            assert_memory_equal(numbers, tensor_f32(levels) + first,
+                                sizeof *numbers * (size_t)count);
+            assert_true(numbers[count] == 99);
+            operand_read_values(codes, first, count, values);
+            assert_memory_equal(values, all + first, sizeof *values * (size_t)count);
+            assert_memory_equal(operand_part(codes, first, count, values),
+                                tensor_f32(levels) + first, sizeof *values * (size_t)count);
+        }
+}
+
+static void test_reads(void **state) {
+    (void)state;
+    Arena *arena = arena_new("case");
+    for (size_t i = 0; i < sizeof isas / sizeof *isas; i++) {
+        Error err = {0};
+        setenv("NIBBLE_ISA", isas[i], 1);
+        if (!kernels_init(&err)) continue;
+        for (int in_groups = 0; in_groups < 2; in_groups++)
+            for (size_t d = 0; d < sizeof code_dtypes / sizeof *code_dtypes; d++) {
+                const Tensor levels = levels_draw(arena, in_groups);
+                const Tensor codes = codes_of(arena, &levels, code_dtypes[d]);
+                check_reads(&codes, &levels);
+            }
+    }
+    unsetenv("NIBBLE_ISA");
+    arena_free(arena);
+}
+
+/* Several threads write parts that begin at even elements. */
+static void check_write(Arena *arena, const Tensor *levels, Dtype dtype, int64_t part) {
+    const Tensor whole = codes_of(arena, levels, dtype);
+    const Tensor codes = tensor_new(arena, dtype, levels->shape);
+    memset(codes.data, 0xff, tensor_bytes(&codes));
+    Tensor scaled = codes;
+    scaled.scales = levels->scales;
+#pragma omp parallel for schedule(dynamic)
+    for (int64_t first = 0; first < COUNT; first += part)
+        operand_write(tensor_f32(levels) + first, first,
+                      COUNT - first < part ? COUNT - first : part, &scaled);
+    assert_memory_equal(codes.data, whole.data, tensor_bytes(&codes));
+}
+
+static void test_writes(void **state) {
+    (void)state;
+    Arena *arena = arena_new("case");
+    for (int threads = 1; threads <= 4; threads++) {
+        Error err = {0};
+        assert_true(parallel_init(threads, &err));
+        for (int in_groups = 0; in_groups < 2; in_groups++) {
+            const Tensor levels = levels_draw(arena, in_groups);
+            for (int64_t part = 2; part < 2 * COUNT; part = part * 3 / 2 & ~(int64_t)1) {
+                check_write(arena, &levels, DTYPE_BYTE, part);
+                check_write(arena, &levels, DTYPE_NIBBLE, part);
+                if (part == 2) part = 4;
+            }
+        }
+    }
+    Error err = {0};
+    assert_true(parallel_init(0, &err));
+    arena_free(arena);
+}
+
+/* What products read in parts is not decoded whole. */
+static void test_numbers(void **state) {
+    (void)state;
+    Arena *arena = arena_new("case");
+    const Tensor levels = levels_draw(arena, false);
+    float *values = arena_new_array(arena, float, COUNT);
+    tensor_decode(&levels, values);
+    for (size_t d = 0; d < sizeof code_dtypes / sizeof *code_dtypes; d++) {
+        const Tensor codes = codes_of(arena, &levels, code_dtypes[d]);
+        const Tensor numbers = operand_numbers(&codes, true, arena);
+        assert_true((numbers.data == codes.data) == (code_dtypes[d] != DTYPE_INT4));
+        float read[COUNT];
+        operand_read(&numbers, 0, COUNT, read);
+        assert_memory_equal(read, levels.data, sizeof read);
+        const Tensor decoded = operand_numbers(&codes, false, arena);
+        assert_memory_equal(tensor_f32(&decoded), values, sizeof read);
+    }
+    arena_free(arena);
+}
+
+int main(void) {
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_reads),
+        cmocka_unit_test(test_writes),
+        cmocka_unit_test(test_numbers),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
