@@ -53,9 +53,13 @@ Param *model_param(Model *model, const char *full_name, Shape shape, ParamRole r
     Param *p = arena_new_array(arena, Param, 1);
     p->name = arena_strdup(arena, full_name);
     p->role = role;
-    p->value = tensor_new(arena, DTYPE_F32, shape);
-    if (role != PARAM_BUFFER) p->grad = tensor_zeros(arena, DTYPE_F32, shape).data;
-    init_values(model, model->param_count, init, p->value);
+    if (model->is_sketch) {
+        p->value = (Tensor){.dtype = DTYPE_F32, .shape = shape};
+    } else {
+        p->value = tensor_new(arena, DTYPE_F32, shape);
+        if (role != PARAM_BUFFER) p->grad = tensor_zeros(arena, DTYPE_F32, shape).data;
+        init_values(model, model->param_count, init, p->value);
+    }
     model->params = grown(arena, model->params, model->param_count, &model->param_capacity);
     model->params[model->param_count++] = p;
     return p;
@@ -208,11 +212,11 @@ static bool build_by_dry_run(Model *model, Error *err) {
     return ok;
 }
 
-bool model_new(const List *layers, Shape input, uint64_t seed, Arena *arena, Model **out,
-               Error *err) {
-    assert(input.rank < SHAPE_RANK_MAX);
+static bool model_make(const List *layers, const Model *start, Model **out, Error *err) {
+    Arena *arena = start->arena;
+    assert(start->input.rank < SHAPE_RANK_MAX);
     Model *model = arena_new_array(arena, Model, 1);
-    *model = (Model){.arena = arena, .input = input, .seed = seed};
+    *model = *start;
     SequentialConfig *config = arena_new_array(arena, SequentialConfig, 1);
     config->layers = *layers;
     Module *root = arena_new_array(arena, Module, 1);
@@ -221,6 +225,16 @@ bool model_new(const List *layers, Shape input, uint64_t seed, Arena *arena, Mod
     TRY(build_by_dry_run(model, err));
     *out = model;
     return true;
+}
+
+bool model_new(const List *layers, Shape input, uint64_t seed, Arena *arena, Model **out,
+               Error *err) {
+    return model_make(layers, &(Model){.arena = arena, .input = input, .seed = seed}, out, err);
+}
+
+bool model_sketch(const List *layers, Shape input, Arena *arena, Model **out, Error *err) {
+    return model_make(layers, &(Model){.arena = arena, .input = input, .is_sketch = true}, out,
+                      err);
 }
 
 void model_clear_grads(Model *model) {

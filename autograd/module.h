@@ -97,8 +97,9 @@ struct Module {
 struct Model {
     Arena *arena;
     Module *root;
-    Shape input;  /* of one sample: [h, w, c] */
-    Shape output; /* for a batch of one: [1, classes] */
+    bool is_sketch; /* parameters have names and shapes, no memory */
+    Shape input;    /* of one sample: [h, w, c] */
+    Shape output;   /* for a batch of one: [1, classes] */
     uint64_t seed;
     Param **params; /* every parameter and buffer, in the order of making */
     int param_count, param_capacity;
@@ -109,6 +110,8 @@ struct Model {
  * with parameters initialised from `seed`. A wrong shape is an error that names the layer. */
 bool model_new(const List *layers, Shape input, uint64_t seed, Arena *arena, Model **out,
                Error *err);
+/* The same without memory for parameters: to see what a model would be. */
+bool model_sketch(const List *layers, Shape input, Arena *arena, Model **out, Error *err);
 
 /* Logits for a batch [n, ...input]. */
 Var *model_forward(Model *model, Tape *t, Var *x);

@@ -1,9 +1,27 @@
 #include "experiments/experiment.h"
 
 #include "core/parallel.h"
+#include "experiments/available.h"
 #include "experiments/checkpoint.h"
 #include "experiments/models.h"
 #include "experiments/run.h"
+
+/* Before anything is made, because what does not fit ends in the system's killer: the weights with
+ * their gradients and the optimizer's state alone. Activations are looked at later (footprint.h).
+ */
+static bool parameters_fit(const ExperimentConfig *config, Shape input, int64_t classes,
+                           Arena *scratch, Error *err) {
+    int64_t parameters, available = available_bytes();
+    TRY(models_count(&config->model, input, classes, scratch, &parameters, err));
+    double each = (double)sizeof(float) * (2 + optimizer_states(&config->optimizer));
+    double bytes = each * (double)parameters;
+    if (bytes <= (double)available) return true;
+    return FAIL(err, ERROR_INPUT,
+                "the model's %.4g parameters take %.1f GiB with their gradients and the "
+                "optimizer's state, and %.1f GiB are left: make the model smaller",
+                (double)parameters, bytes / 0x1p30, (double)available / 0x1p30) ||
+           error_blame(err, "model");
+}
 
 static bool open_parts(const ExperimentConfig *config, Experiment *e, Error *err) {
     uint64_t seed = (uint64_t)config->seed;
@@ -12,6 +30,10 @@ static bool open_parts(const ExperimentConfig *config, Experiment *e, Error *err
     TRY(parallel_init(0, err));
     const Dataset *data = loader_dataset(e->loader);
     Shape input = SHAPE(data->height, data->width, data->channels);
+    Arena *scratch = arena_new("sketch");
+    bool fits = parameters_fit(config, input, data->class_count, scratch, err);
+    arena_free(scratch);
+    if (!fits) return false;
     TRY(models_build(&config->model, input, data->class_count, seed, e->arena, &e->model, err));
     TRY(qat_prepare(e->model, &config->quant, e->arena, &e->qat, err));
     TRY(optimizer_new(&config->optimizer, e->model, e->arena, &e->optimizer, err));

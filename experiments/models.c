@@ -16,23 +16,41 @@ bool models_check(const Variant *choice, Arena *arena, Error *err) {
         ->layers(choice->config, ANY_CLASSES, arena, &layers, err);
 }
 
+static bool check_output(const Model *model, int64_t classes, Error *err) {
+    Shape logits = model->output;
+    char text[SHAPE_TEXT_BYTES];
+    if (logits.rank == 2 && logits.dim[1] == classes) return true;
+    return FAIL(err, ERROR_INPUT,
+                "model: the last layer gives %s for one sample, but the data have %ld classes; "
+                "end with a linear layer of %ld units",
+                shape_text(logits, text), (long)classes, (long)classes) ||
+           error_blame(err, "model");
+}
+
+static bool blame_model(const Variant *choice, Error *err) {
+    error_prefix(err, "model '%s'", choice->kind->name);
+    return error_blame(err, "model");
+}
+
 bool models_build(const Variant *choice, Shape input, int64_t classes, uint64_t seed, Arena *arena,
                   Model **out, Error *err) {
     const ModelKind *row = (const ModelKind *)choice->kind;
     List layers;
     TRY(row->layers(choice->config, classes, arena, &layers, err));
-    if (!model_new(&layers, input, seed, arena, out, err)) {
-        error_prefix(err, "model '%s'", row->kind.name);
-        return error_blame(err, "model");
-    }
-    Shape logits = (*out)->output;
-    char text[SHAPE_TEXT_BYTES];
-    if (logits.rank != 2 || logits.dim[1] != classes)
-        return FAIL(err, ERROR_INPUT,
-                    "model: the last layer gives %s for one sample, but the data have %ld classes; "
-                    "end with a linear layer of %ld units",
-                    shape_text(logits, text), (long)classes, (long)classes) ||
-               error_blame(err, "model");
+    if (!model_new(&layers, input, seed, arena, out, err)) return blame_model(choice, err);
+    return check_output(*out, classes, err);
+}
+
+bool models_count(const Variant *choice, Shape input, int64_t classes, Arena *arena,
+                  int64_t *parameters, Error *err) {
+    const ModelKind *row = (const ModelKind *)choice->kind;
+    List layers;
+    Model *sketch;
+    TRY(row->layers(choice->config, classes, arena, &layers, err));
+    if (!model_sketch(&layers, input, arena, &sketch, err)) return blame_model(choice, err);
+    *parameters = 0;
+    for (int i = 0; i < sketch->param_count; i++)
+        *parameters += tensor_count(&sketch->params[i]->value);
     return true;
 }
 

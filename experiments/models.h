@@ -24,6 +24,9 @@ bool models_check(const Variant *choice, Arena *arena, Error *err);
  */
 bool models_build(const Variant *choice, Shape input, int64_t classes, uint64_t seed, Arena *arena,
                   Model **out, Error *err);
+/* How many parameters it would have; makes none of them. */
+bool models_count(const Variant *choice, Shape input, int64_t classes, Arena *arena,
+                  int64_t *parameters, Error *err);
 
 /* A growing list of layers, for the rows. */
 typedef struct LayerList {

@@ -62,6 +62,11 @@ static int count_states(const UpdateRule *rule, const void *config) {
     return count;
 }
 
+int optimizer_states(const Variant *settings) {
+    const OptimizerConfig *shared = settings->config;
+    return count_states((const UpdateRule *)settings->kind, settings->config) + (shared->ema > 0);
+}
+
 static float *new_state(Arena *arena, const Param *param) {
     return arena_new_array(arena, float, tensor_count(&param->value));
 }

@@ -90,6 +90,8 @@ bool optimizer_check(const Variant *settings, Error *err);
  * one later works. `settings` and the model are borrowed. */
 bool optimizer_new(const Variant *settings, Model *model, Arena *arena, Optimizer **out,
                    Error *err);
+/* Numbers that it keeps per parameter, averaged weights among them. */
+int optimizer_states(const Variant *settings);
 
 /* One step with the schedule's factor (optim/schedule.h). Params without a gradient are left as
  * they are; gradients are scaled in place by clipping and stay set (model_clear_grads is the

@@ -184,6 +184,17 @@ static void test_giants_are_refused(void **state) {
     assert_has(run(0, "plan giant.yaml").out, "does not fit: there are ");
 }
 
+/* Before they are made: a process that takes the machine's last memory is killed, with others. */
+static void test_giant_weights_are_refused(void **state) {
+    (void)state;
+    text_file("weights.yaml", "model: {kind: mlp, widths: [65536, 65536, 65536, 65536]}\n"
+                              "data: {kind: synthetic}\n");
+    Result result = run(2, "train weights.yaml --out giant");
+    assert_has(result.err, "weights.yaml:1:8: the model's 1.2");
+    assert_has(result.err, "make the model smaller");
+    assert_false(file_exists("giant"));
+}
+
 /* ---- The table, and bad input ---- */
 
 static void test_table(void **state) {
@@ -225,6 +236,7 @@ int main(void) {
         cmocka_unit_test(test_peak_is_what_a_run_measures),
         cmocka_unit_test(test_nothing_is_written),
         cmocka_unit_test(test_giants_are_refused),
+        cmocka_unit_test(test_giant_weights_are_refused),
         cmocka_unit_test(test_table),
         cmocka_unit_test(test_bad_input),
     };
