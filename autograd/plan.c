@@ -199,10 +199,10 @@ static bool may_be_half(const Tape *record, const Var *v, const Var *root) {
            memory_of(v) != memory_of(root);
 }
 
-/* What a quantizer leaves under one scale is at most 256 different numbers. Weights on their way
+/* What a quantizer leaves under a scale is at most 256 different numbers. Weights on their way
  * stay f32 until they are what products read. */
 static Dtype kept_dtype(const Tape *record, const Var *v, const Var *root) {
-    bool is_codes = v->op == &op_row_fake_quant && map_fits(v) && v->value.scales;
+    bool is_codes = v->op == &op_row_fake_quant && v->value.scales;
     if (is_codes && !record->keeps_residuals) return DTYPE_BYTE;
     bool is_activation = !v->is_parameter || v->op == &op_row_cast;
     bool is_half = is_activation && !v->value.scales && may_be_half(record, v, root);
