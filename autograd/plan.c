@@ -231,14 +231,15 @@ static bool may_be_half(const Tape *record, const Var *v, const Var *root) {
 /* Maps write blocks of whole rows (autograd/map.c), several threads at a time: where a row could
  * begin within a byte, each code has one of its own. */
 static Dtype codes_dtype(const Var *v) {
-    bool is_nibble = v->value.scales->grid.bits <= 4 && shape_last(v->value.shape) % 2 == 0;
+    bool is_nibble =
+        map_fits(v) && v->value.scales->grid.bits <= 4 && shape_last(v->value.shape) % 2 == 0;
     return is_nibble ? DTYPE_NIBBLE : DTYPE_BYTE;
 }
 
-/* What a quantizer leaves under one scale is at most 256 different numbers. Weights on their way
+/* What a quantizer leaves under a scale is at most 256 different numbers. Weights on their way
  * stay f32 until they are what products read. */
 static Dtype kept_dtype(const Tape *record, const Var *v, const Var *root) {
-    bool is_codes = v->op == &op_row_fake_quant && map_fits(v) && v->value.scales;
+    bool is_codes = v->op == &op_row_fake_quant && v->value.scales;
     if (is_codes && !record->keeps_residuals) return codes_dtype(v);
     bool is_activation = !v->is_parameter || v->op == &op_row_cast;
     bool is_half = is_activation && !v->value.scales && may_be_half(record, v, root);

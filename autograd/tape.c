@@ -297,11 +297,21 @@ static void set_memory(Tape *t, Var *v) {
     if (!slot) v->value.data = tape_alloc(t, checked_mul(sizeof(float), (size_t)var_count(v)));
 }
 
+/* Where v's gradient becomes that of a leaf which has no other, nor any yet: there. */
+static float *grad_place(const Var *v) {
+    if (!v->op || !(v->op->flags & OP_GRADIENT_IN_PLACE)) return NULL;
+    const Var *in = v->in[0];
+    bool is_free = !in->op && in->needs_grad && in->readers == 1 && !*in->has_grad;
+    return is_free ? in->grad : NULL;
+}
+
 static float *grad_memory(Tape *t, Var *v) {
-    if (!t->plan) return tape_alloc(t, checked_mul(sizeof(float), (size_t)var_count(v)));
-    const PlanSlot *slot = slot_of(t, v);
+    const PlanSlot *slot = t->plan ? slot_of(t, v) : NULL;
+    if (slot) v->grad_dtype = slot->grad_dtype;
+    float *place = v->grad_dtype == DTYPE_F32 ? grad_place(v) : NULL;
+    if (place) return place;
+    if (!slot) return tape_alloc(t, checked_mul(sizeof(float), (size_t)var_count(v)));
     assert(slot->grad.bytes);
-    v->grad_dtype = slot->grad_dtype;
     return (float *)(void *)(t->planned + slot->grad.offset);
 }
 
@@ -315,6 +325,7 @@ Var *tape_record(Tape *t, const Op *op, int in_count, Var *const *in, const void
         if (in[i] && in[i]->value.scales && !(op->flags & OP_READS_LEVELS))
             inputs[i] = decoded(t, in[i]);
         needs_grad = needs_grad || (in[i] && in[i]->needs_grad);
+        if (inputs[i]) inputs[i]->readers++;
     }
     Var *v = var_new(t);
     v->op = op;
@@ -369,7 +380,7 @@ void *tape_alloc(Tape *t, size_t bytes) {
 Tensor tape_grad_tensor(Tape *t, Var *in, float *beta) {
     *beta = 0;
     if (!in || !in->needs_grad) return (Tensor){0};
-    if (!in->grad) in->grad = grad_memory(t, in);
+    if (in->op && !*in->has_grad) in->grad = grad_memory(t, in); /* a new sum, placed anew */
     *beta = *in->has_grad ? 1.0f : 0.0f;
     *in->has_grad = true;
     return var_grad(in);

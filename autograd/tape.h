@@ -39,18 +39,20 @@ struct Var {
     uint32_t *mask;    /* of a map: where gradients pass (autograd/map.h); NULL: none is kept */
     bool is_looked_at; /* see tape_look */
     bool is_parameter; /* a parameter, or made of parameters alone: a weight on its way */
+    int readers;       /* ops that take it as an input */
     int index;         /* on the tape */
 };
 
 typedef enum OpFlags {
     OP_READS_LEVELS = 1, /* forward handles inputs that hold levels; others get them dequantized */
-    OP_IS_NONNEGATIVE = 2, /* the output is never below 0, so it quantizes unsigned */
-    OP_KEEPS_SIGN = 4,     /* the output is below 0 only if an input is */
-    OP_ALIASES = 8,        /* the output shares the data (and scales) of input 0: reshape */
-    OP_SPARES_OUTPUT = 16, /* backward does not read v->value: its memory may be used again */
-    OP_SPARES_INPUTS = 32, /* backward does not read the values of inputs */
-    OP_READS_HALF = 64,    /* takes values and gradients as tensors of any precision (var_grad,
-                              tape_grad_tensor); for other ops the tape decodes and rounds */
+    OP_IS_NONNEGATIVE = 2,      /* the output is never below 0, so it quantizes unsigned */
+    OP_KEEPS_SIGN = 4,          /* the output is below 0 only if an input is */
+    OP_ALIASES = 8,             /* the output shares the data (and scales) of input 0: reshape */
+    OP_SPARES_OUTPUT = 16,      /* backward does not read v->value: its memory may be used again */
+    OP_SPARES_INPUTS = 32,      /* backward does not read the values of inputs */
+    OP_GRADIENT_IN_PLACE = 128, /* backward may write the gradient of input 0 over its own */
+    OP_READS_HALF = 64,         /* takes values and gradients as tensors of any precision (var_grad,
+                                   tape_grad_tensor); for other ops the tape decodes and rounds */
 } OpFlags;
 
 struct Op {

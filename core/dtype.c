@@ -156,12 +156,15 @@ void levels_to_bytes(const float *levels, const Scales *scales, int64_t first, i
 
 void levels_from_bytes(const uint8_t *codes, const Scales *scales, int64_t first, int64_t count,
                        float *levels) {
-    float step = (float)scales->grid.step;
+    float step = (float)scales->grid.step, base = (float)scales->grid.base;
+    if (!scales->zero) { /* all runs alike */
+        isa_active()->levels_from_bytes(codes, count, step, base, levels);
+        return;
+    }
     for (int64_t done = 0; done < count;) {
         int64_t scale, run = scales_run(scales, first + done, &scale);
         if (run > count - done) run = count - done;
-        float zero = scales->zero ? scales->zero[scale] : 0.0f;
-        float low = (float)scales->grid.base - zero;
+        float low = base - scales->zero[scale];
         isa_active()->levels_from_bytes(codes + done, run, step, low, levels + done);
         done += run;
     }

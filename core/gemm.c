@@ -13,7 +13,7 @@ enum {
     TILE_N_MAX = 256,
     TILE_MIN = 32,
     TILES_WANTED = 4,          /* so that several threads share a small product */
-    SLAB_FLOATS_MAX = 1 << 17, /* decoded columns that stay in the second cache */
+    SLAB_FLOATS_MAX = 1 << 16, /* decoded columns that stay in the second cache */
 };
 
 /* op(matrix) as BLAS reads it, in f32. */
@@ -35,12 +35,15 @@ typedef struct Product {
     int64_t a_scale_step, b_scale_step; /* 0: one scale for all, 1: one each */
     const float *bias;
     float beta;
-    float *c;
+    float *c; /* NULL: into c_half */
     int64_t c_row_stride;
+    const Tensor *c_half;
 } Product;
 
 typedef struct Tile {
     int64_t i, j, m, n;
+    float *c; /* its part of the product, in f32 */
+    int64_t c_row_stride;
 } Tile;
 
 Matrix matrix_of(Tensor tensor) {
@@ -88,7 +91,7 @@ static void blas_tile(const Product *p, Tile t, int64_t k_first, int64_t k, floa
 
 static void epilogue_apply(const Product *p, Tile t) {
     for (int64_t i = 0; i < t.m; i++) {
-        float *c = p->c + (t.i + i) * p->c_row_stride + t.j;
+        float *c = t.c + i * t.c_row_stride;
         if (p->exact_k) {
             float a_scale = p->a_scale[(t.i + i) * p->a_scale_step];
             for (int64_t j = 0; j < t.n; j++)
@@ -109,8 +112,7 @@ static void tile_in_chunks(const Product *p, Tile t, float *part, double *sum) {
         for (int64_t i = 0; i < t.m * t.n; i++) sum[i] += (double)part[i];
     }
     for (int64_t i = 0; i < t.m; i++)
-        for (int64_t j = 0; j < t.n; j++)
-            p->c[(t.i + i) * p->c_row_stride + t.j + j] = (float)sum[i * t.n + j];
+        for (int64_t j = 0; j < t.n; j++) t.c[i * t.c_row_stride + j] = (float)sum[i * t.n + j];
 }
 
 static int64_t pieces(int64_t size, int64_t piece) {
@@ -133,16 +135,31 @@ static Tile tile_choose(int64_t m, int64_t n) {
 typedef struct Workspace {
     float *slab, *part; /* decoded columns of op(b); an f32 partial sum of a tile */
     double *sum;
+    float *tile; /* in f32, where c is not */
 } Workspace;
+
+static void half_read(const Product *p, Tile t) {
+    for (int64_t i = 0; i < t.m; i++)
+        operand_read(p->c_half, (t.i + i) * p->c_row_stride + t.j, t.n, t.c + i * t.c_row_stride);
+}
+
+static void half_write(const Product *p, Tile t) {
+    for (int64_t i = 0; i < t.m; i++)
+        operand_write(t.c + i * t.c_row_stride, (t.i + i) * p->c_row_stride + t.j, t.n, p->c_half);
+}
 
 static void tile_run(const Product *p, Tile t, const Workspace *w) {
     if (t.m > p->m - t.i) t.m = p->m - t.i;
     if (t.n > p->n - t.j) t.n = p->n - t.j;
+    t.c = p->c ? p->c + t.i * p->c_row_stride + t.j : w->tile;
+    t.c_row_stride = p->c ? p->c_row_stride : t.n;
+    if (!p->c && p->beta != 0.0f) half_read(p, t);
     if (p->exact_k && p->exact_k < p->k)
         tile_in_chunks(p, t, w->part, w->sum);
     else
-        blas_tile(p, t, 0, p->k, p->beta, p->c + t.i * p->c_row_stride + t.j, p->c_row_stride);
+        blas_tile(p, t, 0, p->k, p->beta, t.c, t.c_row_stride);
     epilogue_apply(p, t);
+    if (!p->c) half_write(p, t);
 }
 
 static void b_read(const Product *p, int64_t first, int64_t count, float *to) {
@@ -176,16 +193,18 @@ static void column_run(const Product *p, Tile t, const Workspace *w) {
 
 static Workspace workspace_new(const Product *p, Tile size, Arena *scratch, int64_t threads) {
     bool in_chunks = p->exact_k && p->exact_k < p->k;
-    size_t tiles = in_chunks ? (size_t)(threads * size.m * size.n) : 0;
+    size_t tiles = (size_t)(threads * size.m * size.n), chunked = in_chunks ? tiles : 0;
     size_t slabs = p->b_tensor ? checked_mul((size_t)(threads * size.n), (size_t)p->k) : 0;
     return (Workspace){.slab = arena_alloc(scratch, checked_mul(sizeof(float), slabs)),
-                       .part = arena_alloc(scratch, sizeof(float) * tiles),
-                       .sum = arena_alloc(scratch, sizeof(double) * tiles)};
+                       .part = arena_alloc(scratch, sizeof(float) * chunked),
+                       .sum = arena_alloc(scratch, sizeof(double) * chunked),
+                       .tile = arena_alloc(scratch, sizeof(float) * (p->c ? 0 : tiles))};
 }
 
 static Workspace workspace_of(const Workspace *all, const Product *p, Tile size) {
     int64_t self = parallel_self(), tile = self * size.m * size.n;
-    return (Workspace){all->slab + self * size.n * p->k, all->part + tile, all->sum + tile};
+    return (Workspace){all->slab + self * size.n * p->k, all->part + tile, all->sum + tile,
+                       all->tile + tile};
 }
 
 /* Columns of a slab: what fits the cache, in a number of nearly equal slabs that threads share
@@ -207,7 +226,8 @@ static void product_run(const Product *p, Arena *scratch) {
 #pragma omp parallel for schedule(dynamic)
     for (int64_t index = 0; index < (p->b_tensor ? columns : tiles); index++) {
         Workspace w = workspace_of(&all, p, size);
-        Tile t = {index / columns * size.m, index % columns * size.n, size.m, size.n};
+        Tile t = {
+            .i = index / columns * size.m, .j = index % columns * size.n, .m = size.m, .n = size.n};
         if (p->b_tensor)
             column_run(p, t, &w);
         else
@@ -223,27 +243,31 @@ static void set_b(Product *p, const Matrix *b, bool as_levels) {
     p->b_as_levels = as_levels;
 }
 
-void gemm(Matrix a, Matrix b, float beta, float *c, int64_t c_row_stride, const Epilogue *epilogue,
-          Arena *scratch) {
+/* Whether a scale of b's levels goes with an index of the sum. */
+static bool scales_go_with_k(const Matrix *b) {
+    const Scales *scales = b->tensor.scales;
+    return scales && !b->is_transposed && scales_fit(b, true);
+}
+
+/* a's columns times the scales that go with them; a is not transposed. */
+static Side scaled(const Product *p, const Side *a, const Scales *scales, Arena *scratch) {
+    float *to = arena_alloc(scratch, checked_mul(sizeof *to, (size_t)(p->m * p->k)));
+    int64_t step = scales->count > 1;
+#pragma omp parallel for schedule(static)
+    for (int64_t i = 0; i < p->m; i++)
+        for (int64_t k = 0; k < p->k; k++)
+            to[i * p->k + k] = a->data[i * a->row_stride + k] * scales->scale[k * step];
+    return (Side){to, p->k, false};
+}
+
+/* `p` says where the product goes. */
+static void run(Product p, Matrix a, Matrix b, Arena *scratch) {
     assert(op_cols(&a) == op_rows(&b));
     assert(operand_is_plain(&a.tensor) || a.row_stride == a.cols);
     assert(operand_is_plain(&b.tensor) || b.row_stride == b.cols);
-    assert(beta == 0.0f || !epilogue);
-    bool on_levels =
-        beta == 0.0f && scales_fit(&a, !a.is_transposed) && scales_fit(&b, b.is_transposed);
-    if (on_levels && kernels_reference()) {
-        gemm_integer_reference(a, b, c, c_row_stride, epilogue);
-        return;
-    }
     ArenaMark mark = arena_mark(scratch);
-    Product p = {.m = op_rows(&a),
-                 .n = op_cols(&b),
-                 .k = op_cols(&a),
-                 .bias = epilogue ? epilogue->bias : NULL,
-                 .beta = beta,
-                 .c = c,
-                 .c_row_stride = c_row_stride};
-    if (on_levels) {
+    p.m = op_rows(&a), p.n = op_cols(&b), p.k = op_cols(&a);
+    if (p.beta == 0.0f && scales_fit(&a, !a.is_transposed) && scales_fit(&b, b.is_transposed)) {
         const Scales *as = a.tensor.scales, *bs = b.tensor.scales;
         p.exact_k = exact_products(as, bs);
         p.a_scale = as->scale, p.a_scale_step = as->count > 1;
@@ -251,9 +275,36 @@ void gemm(Matrix a, Matrix b, float beta, float *c, int64_t c_row_stride, const 
         p.a = side_of(&a, operand_levels(&a.tensor, scratch));
         set_b(&p, &b, true);
     } else {
+        bool is_scaled = !a.is_transposed && scales_go_with_k(&b);
         p.a = side_of(&a, operand_values(&a.tensor, scratch));
-        set_b(&p, &b, false);
+        if (is_scaled) p.a = scaled(&p, &p.a, b.tensor.scales, scratch);
+        set_b(&p, &b, is_scaled);
     }
     product_run(&p, scratch);
     arena_rewind(scratch, mark);
+}
+
+void gemm(Matrix a, Matrix b, float beta, float *c, int64_t c_row_stride, const Epilogue *epilogue,
+          Arena *scratch) {
+    assert(beta == 0.0f || !epilogue);
+    bool on_levels =
+        beta == 0.0f && scales_fit(&a, !a.is_transposed) && scales_fit(&b, b.is_transposed);
+    if (on_levels && kernels_reference()) {
+        gemm_integer_reference(a, b, c, c_row_stride, epilogue);
+        return;
+    }
+    const float *bias = epilogue ? epilogue->bias : NULL;
+    run((Product){.bias = bias, .beta = beta, .c = c, .c_row_stride = c_row_stride}, a, b, scratch);
+}
+
+void gemm_tensor(Matrix a, Matrix b, float beta, const Tensor *c, const Epilogue *epilogue,
+                 Arena *scratch) {
+    int64_t columns = op_cols(&b);
+    if (c->dtype == DTYPE_F32) {
+        gemm(a, b, beta, tensor_f32(c), columns, epilogue, scratch);
+        return;
+    }
+    assert(!c->scales && (beta == 0.0f || !epilogue) && !kernels_reference());
+    const float *bias = epilogue ? epilogue->bias : NULL;
+    run((Product){.bias = bias, .beta = beta, .c_row_stride = columns, .c_half = c}, a, b, scratch);
 }

@@ -32,9 +32,16 @@ typedef struct Epilogue {
  *     c = float(sum) * (scale_a * scale_b) + bias
  * in just this order. Of any other kind, `a` is decoded to f32 first; `b`, the weights, is decoded
  * a few columns of op(b) at a time into the cache of the thread that multiplies them, and is never
- * whole in memory as f32. `scratch` is left as it was found. */
+ * whole in memory as f32. Scales that go with the rows of op(b) multiply the columns of `a`, if
+ * that is stored so, and b's levels are multiplied as they are. `scratch` is left as it was found.
+ */
 void gemm(Matrix a, Matrix b, float beta, float *c, int64_t c_row_stride, const Epilogue *epilogue,
           Arena *scratch);
+
+/* The same with c a dense f32 or half-precision tensor, to which a product is rounded once
+ * (only f32 under kernels_use_reference). */
+void gemm_tensor(Matrix a, Matrix b, float beta, const Tensor *c, const Epilogue *epilogue,
+                 Arena *scratch);
 
 /* The plain references that tests compare with. gemm_reference sums in double;
  * gemm_integer_reference needs levels on both sides and sums in int32_t (asserts no overflow in

@@ -4,6 +4,8 @@
 #include <math.h>
 #include <string.h>
 
+#include "core/kernels/isa.h"
+
 static const Kind *const kinds[] = {
 #define OPTIMIZER(name) &optimizer_##name.kind,
 #include "optim/optimizers.def"
@@ -15,7 +17,7 @@ const KindTable optimizer_kinds = {"optimizer", kinds, sizeof kinds / sizeof *ki
  * exactly 1 long before (0.99999^(2^24) is 1e-73). */
 #define STEPS_MAX 16777216.0f
 
-enum { CHUNK_ELEMENTS = 16384, LANES = 8 };
+enum { CHUNK_ELEMENTS = 16384, BLOCK_ELEMENTS = 1024 };
 
 /* A Param with its state. */
 typedef struct Slot {
@@ -43,8 +45,10 @@ struct Optimizer {
     int state_count, slot_count, chunk_count;
     Slot *slots;
     Chunk *chunks;
-    float *steps; /* [slot_count] */
-    double norm;
+    float *steps;       /* [slot_count] */
+    double grad_factor; /* gradients count times this */
+    double norm;        /* of all, with the factor */
+    bool is_measured;   /* both, for the step to come */
     bool is_swapped;
 };
 
@@ -128,59 +132,55 @@ static bool is_finite_range(const float *x, int64_t count) {
 
 /* ---- The norm of all gradients ---- */
 
-/* Lane j adds the elements j, j + 8, ...; a fixed order that vector units can follow. */
-static double square_sum(const float *x, int64_t count) {
-    double lane[LANES] = {0};
-    int64_t i = 0;
-    for (; i + LANES <= count; i += LANES)
-        for (int j = 0; j < LANES; j++) lane[j] += (double)x[i + j] * x[i + j];
-    for (int j = 0; i < count; i++, j++) lane[j] += (double)x[i] * x[i];
-    double sum = 0;
-    for (int j = 0; j < LANES; j++) sum += lane[j];
-    return sum;
+static void set_active(Optimizer *o) {
+    for (int i = 0; i < o->slot_count; i++) {
+        const Param *param = o->slots[i].param;
+        o->slots[i].is_active = param->has_grad && !param->is_frozen;
+    }
 }
 
-/* Squares of f32 cannot overflow a double: the sum is finite if and only if every element is. */
-static bool find_norm(Optimizer *o, Error *err) {
+/* Squares of f32 cannot overflow a double: a sum is finite if and only if every element is. NULL,
+ * or the Param whose gradient is not. */
+static const Param *find_norm(Optimizer *o, double factor) {
+    set_active(o);
+    isa_active(); /* chosen before threads ask */
 #pragma omp parallel for schedule(static)
     for (int i = 0; i < o->chunk_count; i++) {
         Chunk *c = &o->chunks[i];
         const Slot *slot = &o->slots[c->slot];
-        c->square_sum = slot->is_active ? square_sum(slot->param->grad + c->first, c->count) : 0;
+        c->square_sum = 0;
+        if (slot->is_active)
+            isa_active()->squares(slot->param->grad + c->first, c->count, &c->square_sum);
     }
     double sum = 0;
     for (int i = 0; i < o->chunk_count; i++) {
         const Chunk *c = &o->chunks[i];
-        if (!isfinite(c->square_sum))
-            return FAIL(err, ERROR_NUMERIC,
-                        "the gradient of '%s' is not finite; try a lower optimizer.lr, or "
-                        "optimizer.clip_norm",
-                        o->slots[c->slot].param->name);
+        if (!isfinite(c->square_sum)) return o->slots[c->slot].param;
         sum += c->square_sum;
     }
-    o->norm = sqrt(sum);
-    return true;
+    o->grad_factor = factor;
+    o->norm = factor * sqrt(sum);
+    return NULL;
 }
 
 bool optimizer_unscale(Optimizer *o, double factor) {
-#pragma omp parallel for schedule(static)
-    for (int i = 0; i < o->chunk_count; i++) {
-        Chunk *c = &o->chunks[i];
-        Param *param = o->slots[c->slot].param;
-        c->bad = NULL;
-        if (!param->has_grad || param->is_frozen) continue;
-        for (int64_t j = c->first; j < c->first + c->count; j++) param->grad[j] *= (float)factor;
-        if (!is_finite_range(param->grad + c->first, c->count)) c->bad = "gradient";
-    }
-    bool is_finite = true;
-    for (int i = 0; i < o->chunk_count; i++) is_finite = is_finite && !o->chunks[i].bad;
-    return is_finite;
+    return o->is_measured = !find_norm(o, factor);
 }
 
-static float clip_factor(const Optimizer *o) {
+static bool measure(Optimizer *o, Error *err) {
+    const Param *bad = o->is_measured ? NULL : find_norm(o, 1);
+    o->is_measured = false;
+    if (!bad) return true;
+    return FAIL(err, ERROR_NUMERIC,
+                "the gradient of '%s' is not finite; try a lower optimizer.lr, or "
+                "optimizer.clip_norm",
+                bad->name);
+}
+
+static float factor_with_clip(const Optimizer *o) {
     double limit = o->shared->clip_norm;
-    if (limit <= 0) return 1;
-    return (float)fmin(1, limit / (o->norm + 1e-6)); /* the constant is torch's */
+    if (limit <= 0) return (float)o->grad_factor;
+    return (float)(o->grad_factor * fmin(1, limit / (o->norm + 1e-6))); /* torch's constant */
 }
 
 /* ---- The update ---- */
@@ -227,20 +227,31 @@ static void update_positive(const Optimizer *o, const Slot *slot, int64_t count,
     }
 }
 
-static void update_chunk(const Optimizer *o, const Slot *slot, Chunk *c, float clip) {
-    float *value = tensor_f32(&slot->param->value) + c->first;
-    float *grad = slot->param->grad + c->first;
-    float *state[OPTIMIZER_STATES_MAX] = {0};
-    for (int i = 0; i < o->state_count; i++) state[i] = slot->state[i] + c->first;
-    if (clip < 1)
-        for (int64_t i = 0; i < c->count; i++) grad[i] *= clip;
+/* A part of a chunk that stays in the first cache, `first` elements from the chunk's own first. */
+static void update_block(const Optimizer *o, const Slot *slot, Chunk *c, int64_t first,
+                         int64_t count, float factor) {
+    float scaled[BLOCK_ELEMENTS], *state[OPTIMIZER_STATES_MAX] = {0};
+    float *value = tensor_f32(&slot->param->value) + c->first + first;
+    const float *grad = slot->param->grad + c->first + first;
+    for (int i = 0; i < o->state_count; i++) state[i] = slot->state[i] + c->first + first;
+    if (factor != 1) {
+        isa_active()->multiply(grad, factor, count, scaled);
+        grad = scaled;
+    }
     if (slot->param->is_positive)
-        update_positive(o, slot, c->count, value, grad, state);
+        update_positive(o, slot, count, value, grad, state);
     else
-        o->rule->update(o->config, &slot->terms, c->count, value, grad, state);
+        o->rule->update(o->config, &slot->terms, count, value, grad, state);
     for (int i = 0; i < o->state_count; i++)
-        if (!c->bad && !is_finite_range(state[i], c->count)) c->bad = o->rule->states[i];
-    if (!c->bad && !is_finite_range(value, c->count)) c->bad = "value";
+        if (!c->bad && !is_finite_range(state[i], count)) c->bad = o->rule->states[i];
+    if (!c->bad && !is_finite_range(value, count)) c->bad = "value";
+}
+
+static void update_chunk(const Optimizer *o, const Slot *slot, Chunk *c, float factor) {
+    for (int64_t first = 0; first < c->count; first += BLOCK_ELEMENTS) {
+        int64_t left = c->count - first;
+        update_block(o, slot, c, first, left < BLOCK_ELEMENTS ? left : BLOCK_ELEMENTS, factor);
+    }
 }
 
 /* A Param's average starts at its first update: a learned scale means nothing before that. */
@@ -255,13 +266,13 @@ static void average_chunk(const Optimizer *o, const Slot *slot, const Chunk *c, 
     for (int64_t i = 0; i < c->count; i++) average[i] += rest * (value[i] - average[i]);
 }
 
-static void update_all(Optimizer *o, float clip) {
+static void update_all(Optimizer *o, float factor) {
 #pragma omp parallel for schedule(static)
     for (int i = 0; i < o->chunk_count; i++) {
         Chunk *c = &o->chunks[i];
         const Slot *slot = &o->slots[c->slot];
         c->bad = NULL;
-        if (slot->is_active) update_chunk(o, slot, c, clip);
+        if (slot->is_active) update_chunk(o, slot, c, factor);
         if (slot->average && o->steps[c->slot] > 0)
             average_chunk(o, slot, c, slot->is_active && o->steps[c->slot] == 1);
     }
@@ -281,14 +292,10 @@ static bool check_updated(const Optimizer *o, Error *err) {
 
 bool optimizer_step(Optimizer *o, double lr_factor, Error *err) {
     assert(!o->is_swapped && "averages are swapped back before a step");
-    for (int i = 0; i < o->slot_count; i++) {
-        const Param *param = o->slots[i].param;
-        o->slots[i].is_active = param->has_grad && !param->is_frozen;
-    }
-    TRY(find_norm(o, err));
+    TRY(measure(o, err));
     for (int i = 0; i < o->slot_count; i++)
         if (o->slots[i].is_active) set_terms(o, i, lr_factor);
-    update_all(o, clip_factor(o));
+    update_all(o, factor_with_clip(o));
     return check_updated(o, err);
 }
 

@@ -2,7 +2,7 @@
  * the average of weights (EMA) and saved state are written once, here, and serve every row.
  *
  * One step, for every Param that has a gradient now and is not frozen:
- *   norm of all gradients together; with clip_norm: gradients *= min(1, clip_norm / (norm + 1e-6));
+ *   norm of all gradients together; with clip_norm: gradients * min(1, clip_norm / (norm + 1e-6));
  *   update(value, gradient, state) with lr = optimizer.lr * lr_factor, for learned scales *
  * scale_lr; with ema: average = value on a Param's first update, then average += (1 - ema) (value -
  * average). All of it as PyTorch 2 does (torch.optim, clip_grad_norm_, get_ema_multi_avg_fn), in
@@ -94,13 +94,13 @@ bool optimizer_new(const Variant *settings, Model *model, Arena *arena, Optimize
 int optimizer_states(const Variant *settings);
 
 /* One step with the schedule's factor (optim/schedule.h). Params without a gradient are left as
- * they are; gradients are scaled in place by clipping and stay set (model_clear_grads is the
- * caller's). ERROR_NUMERIC: a gradient is not finite, named, and nothing was changed; or an update
- * left a value or state that is not finite, named, and the model must not be saved. */
+ * they are; gradients stay as they are, and set (model_clear_grads is the caller's).
+ * ERROR_NUMERIC: a gradient is not finite, named, and nothing was changed; or an update left a
+ * value or state that is not finite, named, and the model must not be saved. */
 bool optimizer_step(Optimizer *optimizer, double lr_factor, Error *err);
 
-/* Multiplies all gradients by `factor` (1 / the loss scale). False: one is not finite, so the step
- * must be skipped. */
+/* Directly before a step: it takes all gradients times `factor` (1 / the loss scale). False: one is
+ * not finite, so the step must be skipped. */
 bool optimizer_unscale(Optimizer *optimizer, double factor);
 
 /* Norm of all gradients of the latest step, before clipping. */

@@ -4,8 +4,10 @@
 #include <math.h>
 #include <string.h>
 
+#include "core/kernels/isa.h"
+
 enum {
-    LANES = 16,
+    STEP = 16,            /* chunks begin at multiples */
     CHUNKS = 64,          /* of a sum, whatever the count */
     PARALLEL_MIN = 65536, /* elements that are worth waking the threads for */
     RADIX_BITS = 8,
@@ -14,44 +16,16 @@ enum {
 
 /* ---- Extremes. ---- */
 
-/* Written out, because compilers do not vectorize a minimum without -ffast-math; in vectors that
- * every processor has. A comparison with a NaN is false, which keeps what was there. */
-enum { WIDTH = 4, VECTORS = LANES / WIDTH };
-typedef float Lanes __attribute__((vector_size(WIDTH * sizeof(float))));
-typedef int32_t LaneMask __attribute__((vector_size(WIDTH * sizeof(float))));
-
-static inline Lanes lanes_select(LaneMask mask, Lanes yes, Lanes no) {
-    return (Lanes)(((LaneMask)yes & mask) | ((LaneMask)no & ~mask));
-}
-
 static Range range_of_span(const float *x, int64_t count) {
-    Lanes low[VECTORS] = {{0}}, high[VECTORS] = {{0}};
-    int64_t whole = count - count % LANES;
-    for (int64_t i = 0; i < whole; i += LANES) {
-        Lanes value[VECTORS];
-        memcpy(value, x + i, sizeof value);
-        for (int j = 0; j < VECTORS; j++) {
-            low[j] = lanes_select(value[j] < low[j], value[j], low[j]);
-            high[j] = lanes_select(value[j] > high[j], value[j], high[j]);
-        }
-    }
-    Range range = {0, 0};
-    for (int64_t i = whole; i < count; i++) {
-        range.low = x[i] < range.low ? x[i] : range.low;
-        range.high = x[i] > range.high ? x[i] : range.high;
-    }
-    for (int j = 0; j < LANES; j++) {
-        float l = low[j / WIDTH][j % WIDTH], h = high[j / WIDTH][j % WIDTH];
-        range.low = l < range.low ? l : range.low;
-        range.high = h > range.high ? h : range.high;
-    }
+    Range range;
+    isa_active()->extremes(x, count, &range.low, &range.high);
     return range;
 }
 
 /* The part of `count` elements that is chunk number `chunk`. */
 static int64_t chunk_span(int64_t count, int chunk, int64_t *first) {
     int64_t length = (count + CHUNKS - 1) / CHUNKS;
-    length = (length + LANES - 1) / LANES * LANES;
+    length = (length + STEP - 1) / STEP * STEP;
     *first = chunk * length < count ? chunk * length : count;
     return count - *first < length ? count - *first : length;
 }

@@ -229,6 +229,33 @@ static void test_half_precision(void **state) {
 }
 
 /* Every storage, both transpositions, several tiles: as if the operand had been decoded first. */
+/* Into half precision: the f32 product, rounded once. */
+static void test_half_results(void **state) {
+    (void)state;
+    Arena *scratch = arena_new("scratch");
+    for (int i = 0; i < 32; i++) {
+        Arena *arena = arena_new("case");
+        Sizes s = sizes_draw(i);
+        int64_t count = s.m * s.n;
+        Matrix a = matrix_draw(arena, s.m, s.k, draw(0, 1), draw(0, 1));
+        Matrix b = matrix_draw(arena, s.k, s.n, draw(0, 1), draw(0, 1));
+        Tensor got = tensor_new(arena, i % 2 ? DTYPE_F16 : DTYPE_BF16, SHAPE(s.m, s.n));
+        Tensor expected = tensor_new(arena, got.dtype, got.shape);
+        float *sum = draw_values(arena, count), beta = (float)draw(0, 1);
+        dtype_codec(got.dtype)->encode(sum, count, NULL, got.data);
+        dtype_codec(got.dtype)->decode(got.data, NULL, 0, count, sum);
+        Epilogue epilogue = {draw_values(arena, s.n)};
+        const Epilogue *chosen = beta == 0 ? &epilogue : NULL;
+        gemm(a, b, beta, sum, s.n, chosen, scratch);
+        dtype_codec(got.dtype)->encode(sum, count, NULL, expected.data);
+        gemm_tensor(a, b, beta, &got, chosen, scratch);
+        assert_memory_equal(got.data, expected.data, dtype_bytes(got.dtype, count));
+        assert_int_equal(arena_used(scratch), 0);
+        arena_free(arena);
+    }
+    arena_free(scratch);
+}
+
 static void test_any_dtype_either_way(void **state) {
     (void)state;
     Arena *scratch = arena_new("scratch");
@@ -304,6 +331,7 @@ int main(void) {
         cmocka_unit_test(test_levels_that_must_be_decoded),
         cmocka_unit_test(test_any_dtype_either_way),
         cmocka_unit_test(test_half_precision),
+        cmocka_unit_test(test_half_results),
         cmocka_unit_test(test_threads_change_no_bit),
     };
     return cmocka_run_group_tests(tests, setup, NULL);

@@ -331,27 +331,55 @@ static void test_scale_lr(void **state) {
 
 /* ---- Steps ---- */
 
+/* With lr 1 and nothing else a step takes the gradients, clipped, from the values. */
 static void test_clipping(void **state) {
     (void)state;
     for (int limit = 1; limit < 1000; limit *= 30) { /* 900 is above the norm */
-        Arena *arena = arena_new("clip");
-        Model *model = model_of_roles(arena, 40000);
-        Optimizer *optimizer =
-            make(arena, model, arena_format(arena, "{kind: sgd, clip_norm: %d}", limit));
-        fill_grads(model, 0);
-        double sum = 0, after = 0;
-        for (int i = WEIGHT; i <= SCALE; i++)
-            for (int64_t k = 0; k < tensor_count(&model->params[i]->value); k++)
-                sum += pow(model->params[i]->grad[k], 2);
-        Error err = {0};
-        assert_true(optimizer_step(optimizer, 1, &err));
-        assert_float_equal(optimizer_norm(optimizer) / sqrt(sum), 1, 1e-9);
-        for (int i = WEIGHT; i <= SCALE; i++)
-            for (int64_t k = 0; k < tensor_count(&model->params[i]->value); k++)
-                after += pow(model->params[i]->grad[k], 2);
-        assert_float_equal(sqrt(after) / fmin(limit, sqrt(sum)), 1, 1e-5);
-        arena_free(arena);
+        for (int factor = 1; factor <= 4; factor *= 4) {
+            Arena *arena = arena_new("clip");
+            Model *model = model_of_roles(arena, 40000);
+            const char *text = "{kind: sgd, lr: 1, momentum: 0, scale_lr: 1, clip_norm: %d}";
+            Optimizer *optimizer = make(arena, model, arena_format(arena, text, limit));
+            fill_grads(model, 0);
+            double sum = 0, taken = 0;
+            for (int i = WEIGHT; i <= SCALE; i++)
+                for (int64_t k = 0; k < tensor_count(&model->params[i]->value); k++) {
+                    sum += pow(factor * (double)model->params[i]->grad[k], 2);
+                    values(model, i)[k] = 0;
+                }
+            Error err = {0};
+            if (factor > 1) assert_true(optimizer_unscale(optimizer, factor));
+            assert_true(optimizer_step(optimizer, 1, &err));
+            assert_float_equal(optimizer_norm(optimizer) / sqrt(sum), 1, 1e-9);
+            for (int i = WEIGHT; i <= SCALE; i++)
+                for (int64_t k = 0; k < tensor_count(&model->params[i]->value); k++)
+                    taken += pow(values(model, i)[k], 2);
+            assert_float_equal(sqrt(taken) / fmin(limit, sqrt(sum)), 1, 1e-5);
+            arena_free(arena);
+        }
     }
+}
+
+/* What cannot be used is told before anything changes, and is forgotten. */
+static void test_unscaling(void **state) {
+    (void)state;
+    Arena *arena = arena_new("unscale");
+    Model *model = model_of_roles(arena, 40);
+    Optimizer *optimizer = make(arena, model, "{kind: sgd, lr: 1, momentum: 0}");
+    Error err = {0};
+    fill_grads(model, 0);
+    float before = values(model, WEIGHT)[1], grad = model->params[WEIGHT]->grad[1];
+    model->params[WEIGHT]->grad[0] = INFINITY;
+    assert_false(optimizer_unscale(optimizer, 0.5));
+    assert_float_equal(values(model, WEIGHT)[1], before, 0);
+    model->params[WEIGHT]->grad[0] = 0;
+    assert_true(optimizer_unscale(optimizer, 0.25));
+    assert_true(optimizer_step(optimizer, 1, &err));
+    assert_float_equal(values(model, WEIGHT)[1], before - 0.25f * grad, 0);
+    before = values(model, WEIGHT)[1];
+    assert_true(optimizer_step(optimizer, 1, &err)); /* the factor was for one step */
+    assert_float_equal(values(model, WEIGHT)[1], before - grad, 0);
+    arena_free(arena);
 }
 
 static void test_params_without_gradient_stay(void **state) {
@@ -605,6 +633,7 @@ int main(void) {
         cmocka_unit_test(test_decay_exclusions),
         cmocka_unit_test(test_scale_lr),
         cmocka_unit_test(test_clipping),
+        cmocka_unit_test(test_unscaling),
         cmocka_unit_test(test_params_without_gradient_stay),
         cmocka_unit_test(test_step_without_gradients),
         cmocka_unit_test(test_refuses_gradients_that_are_not_finite),

@@ -27,7 +27,8 @@ typedef struct Results {
     float affine[ELEMENTS], backward[ELEMENTS], sum[3][CHANNELS_MAX], other[2][CHANNELS_MAX];
     float add[ELEMENTS], multiply[ELEMENTS], relu[ELEMENTS], relu_backward[ELEMENTS];
     float quantize[ELEMENTS], levels[ELEMENTS], ste[ELEMENTS], mask[ELEMENTS];
-    double ste_sums[2];
+    double ste_sums[2], squares;
+    float low, high;
     uint32_t bits[(ELEMENTS + MASK_RUN - 1) / MASK_RUN * LANES];
     float masked[ELEMENTS];
     uint8_t bytes[ELEMENTS], nibbles[ELEMENTS / 2];
@@ -67,6 +68,8 @@ static void run(int64_t rows, int64_t channels, Results *r) {
     k->deviations(x, a, channels, rows, channels, r->sum[2], r->other[1]);
     k->add(x, dy, count, r->add);
     k->multiply(x, a[0], count, r->multiply);
+    k->extremes(x, count, &r->low, &r->high);
+    k->squares(x, count, &r->squares);
     k->relu(x, count, r->relu);
     k->relu_backward(x, dy, count, r->relu_backward);
     k->quantize(x, count, 3, -4, 3, r->quantize);
@@ -103,9 +106,12 @@ static void check_columns(const Results *r, int64_t rows, int64_t channels) {
 }
 
 static void check_elements(const Results *r, int64_t rows, int64_t channels) {
-    double sums[2] = {0};
+    double sums[2] = {0}, squares = 0;
+    float low = 0, high = 0;
     for (int64_t i = 0; i < rows * channels; i++) {
         int64_t j = i % channels;
+        low = fminf(low, x[i]), high = fmaxf(high, x[i]);
+        squares += pow((double)x[i], 2);
         assert_true(r->affine[i] == (x[i] - a[j]) * b[j] + c[j]);
         assert_true(r->backward[i] == b[j] * dy[i] + c[j] * (x[i] - a[j]) + d[j]);
         assert_true(r->add[i] == x[i] + dy[i] && r->multiply[i] == a[0] * x[i]);
@@ -133,6 +139,8 @@ static void check_elements(const Results *r, int64_t rows, int64_t channels) {
          i++) /* what is left of the last byte, and beyond */
         assert_int_equal(i == count / 2 && count % 2 ? r->nibbles[i] >> 4 : r->nibbles[i], 0);
     for (int i = 0; i < 2; i++) assert_near(r->ste_sums[i], sums[i], 4 * STE_COUNT_MAX);
+    assert_true(r->low == low && r->high == high);
+    assert_near(r->squares, squares, 1e-6 * squares);
 }
 
 static bool choose(const char *isa) {
@@ -173,6 +181,12 @@ static void test_not_a_number(void **state) {
         for (int i = 0; i < 33; i++) assert_true(i % 3 ? out[i] == 1 : isnan(out[i]));
         isa_active()->quantize(in, 33, 1, -4, 3, out);
         for (int i = 0; i < 33; i++) assert_true(i % 3 ? out[i] == 1 : isnan(out[i]));
+        float low, high;
+        double squares = 0;
+        isa_active()->extremes(in, 33, &low, &high);
+        assert_true(low == 0 && high == 1);
+        isa_active()->squares(in, 33, &squares);
+        assert_true(isnan(squares));
         isa_active()->levels_to_bytes(out, 33, 1, -4, 7, codes);
         for (int i = 0; i < 33; i++) assert_int_equal(codes[i], i % 3 ? 5 : 0);
         isa_active()->levels_to_nibbles(out, 33, 1, -4, 7, codes);

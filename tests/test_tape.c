@@ -215,6 +215,39 @@ static void test_levels_are_decoded_once(void **state) {
     assert_true(var_f32(y)[0] == 0 && var_f32(y)[2] == 1.5f && var_f32(y)[3] == 3.5f);
 }
 
+/* A gradient that only passes on its way to a leaf lies there, unless another one comes there too.
+ */
+static void test_gradient_in_place(void **state) {
+    (void)state;
+    FakeQuantAttr attr = {.grid = grid_signed(4),
+                          .row_length = 4,
+                          .run_length = 2,
+                          .range_gradient = RANGE_FIXED,
+                          .grad_scale = 1};
+    float values[4] = {1, 2, 100, 3}, grad[4] = {NAN, NAN, NAN, NAN}, scale[2] = {1, 1};
+    bool has_grad = false;
+    for (int readers = 1; readers <= 2; readers++)
+        for (int again = 0; again < 2; again++) { /* adds to what is there */
+            tape_begin(tape, true);
+            has_grad = again;
+            Tensor x = {.dtype = DTYPE_F32, .shape = SHAPE(4), .data = values};
+            Var *leaf = tape_leaf(tape, x, grad, &has_grad);
+            Var *s = tape_constant(tape, (Tensor){.shape = SHAPE(2), .data = scale});
+            Var *first = op_fake_quant(tape, leaf, s, NULL, attr), *sum = first;
+            if (readers == 2) {
+                Var *second = op_fake_quant(tape, leaf, s, NULL, attr);
+                sum = op_add(tape, first, second);
+            }
+            Var *loss = op_sum(tape, sum, -1);
+            assert_int_equal(tape->error.code, ERROR_NONE);
+            tape_backward(tape, loss, 1);
+            float expected = (float)(readers * (again + 1));
+            for (int i = 0; i < 4; i++)
+                assert_float_equal(grad[i], values[i] < 8 ? expected : 0, 0);
+            assert_int_equal(first->grad == grad, readers == 1 && !again);
+        }
+}
+
 static void test_find_nonfinite(void **state) {
     (void)state;
     Var *x = tape_sample_leaf(tape, SHAPE(100), 1, 2);
@@ -265,6 +298,7 @@ int main(void) {
         TEST(test_steps_stop_allocating),
         TEST(test_replay_follows_leaves),
         TEST(test_levels_are_decoded_once),
+        TEST(test_gradient_in_place),
         TEST(test_find_nonfinite),
         TEST(test_nonnegative),
 #undef TEST

@@ -20,7 +20,10 @@
 #include "autograd/ops.h"
 #include "core/kernels/isa.h"
 
-enum { PIECE = 16 * 1024 /* elements that one thread takes at a time */ };
+enum {
+    PIECE = 16 * 1024, /* elements that one thread takes at a time */
+    BLOCK = 2048,      /* levels on their way to bytes, in the first cache */
+};
 
 typedef struct Residuals {
     float *element; /* LSQ, fixed: round(v) - v; PACT: x^ - x, in range */
@@ -214,6 +217,16 @@ static void replay(Var *v) {
     v->value.scales = NULL;
 }
 
+/* Elements first .. first + count - 1; `count` at most BLOCK. */
+static void quantize_block(const float *x, const Saved *saved, int64_t first, int64_t count,
+                           const Tensor *y) {
+    float levels[BLOCK];
+    bool is_f32 = y->dtype == DTYPE_F32;
+    float *to = is_f32 ? tensor_f32(y) + first : levels;
+    quantize_levels(x + first, &saved->scales, first, count, to);
+    if (!is_f32) levels_to_bytes(levels, &saved->scales, first, count, (uint8_t *)y->data + first);
+}
+
 static void forward(Tape *t, Var *v) {
     if (t->is_replay) {
         replay(v);
@@ -223,17 +236,17 @@ static void forward(Tape *t, Var *v) {
     set_scales(v, saved);
     saved->range = ste_range(v, saved, 0);
     const float *x = var_f32(v->in[0]);
-    float *levels = var_f32(v);
+    const Tensor y = v->value;
     int64_t count = var_count(v);
 #pragma omp parallel for schedule(static)
-    for (int64_t first = 0; first < count; first += PIECE)
-        quantize_levels(x + first, &saved->scales, first,
-                        count - first < PIECE ? count - first : PIECE, levels + first);
+    for (int64_t first = 0; first < count; first += BLOCK)
+        quantize_block(x, saved, first, count - first < BLOCK ? count - first : BLOCK, &y);
     v->value.scales = &saved->scales;
     if (t->keeps_residuals) save_residuals(t, v, saved);
 }
 
-/* `count` elements at most STE_COUNT_MAX; dx (NULL: not wanted) = beta dx + their gradients. */
+/* `count` elements at most STE_COUNT_MAX; dx (NULL: not wanted; may be dy if beta is 0) = beta dx +
+ * their gradients. */
 static void few_backward(const SteRange *range, const float *x, const float *dy, int64_t count,
                          float beta, float *dx, double *sums) {
     float more[STE_COUNT_MAX];
@@ -417,7 +430,7 @@ Var *op_fake_quant(Tape *t, Var *x, Var *scale, Var *offset, FakeQuantAttr attr)
 
 const Op op_row_fake_quant = {
     .name = "fake_quant",
-    .flags = OP_SPARES_OUTPUT,
+    .flags = OP_SPARES_OUTPUT | OP_GRADIENT_IN_PLACE,
     .infer = infer,
     .forward = forward,
     .backward = backward,

@@ -25,55 +25,22 @@ static bool infer(Var *v, Error *err) {
 static void forward(Tape *t, Var *v) {
     Matrix x = matrix_of(v->in[0]->value), w = matrix_of(v->in[1]->value);
     Epilogue epilogue = {.bias = v->in[2] ? var_f32(v->in[2]) : NULL};
-    ArenaMark mark = arena_mark(t->arena);
-    bool is_f32 = v->value.dtype == DTYPE_F32;
-    int64_t count = var_count(v);
-    float *y = is_f32 ? var_f32(v) : tape_alloc(t, checked_mul(sizeof(float), (size_t)count));
-    gemm(x, matrix_transposed(w), 0, y, w.rows, &epilogue, t->arena);
-    if (!is_f32) operand_write(y, 0, count, &v->value);
-    arena_rewind(t->arena, mark);
-}
-
-/* Whether w holds levels under one scale or one per output. */
-static bool has_output_scales(const Matrix *w) {
-    const Scales *s = w->tensor.scales;
-    return s && (s->count == 1 || (s->row_length == w->cols && s->run_length == w->cols));
-}
-
-/* dx = dy w. Scales of outputs go to dy, which is smaller than w: w's levels are used as they lie.
- */
-static void input_backward(Tape *t, Matrix dy, Matrix w, float beta, float *dx) {
-    if (!has_output_scales(&w)) {
-        gemm(dy, w, beta, dx, w.cols, NULL, t->arena);
-        return;
-    }
-    ArenaMark mark = arena_mark(t->arena);
-    const Scales *s = w.tensor.scales;
-    const float *from = operand_values(&dy.tensor, t->arena);
-    float *scaled = tape_alloc(t, checked_mul(sizeof(float), (size_t)(dy.rows * dy.cols)));
-#pragma omp parallel for schedule(static)
-    for (int64_t i = 0; i < dy.rows; i++)
-        for (int64_t o = 0; o < dy.cols; o++)
-            scaled[i * dy.cols + o] = from[i * dy.cols + o] * s->scale[s->count > 1 ? o : 0];
-    dy.tensor = (Tensor){.dtype = DTYPE_F32, .shape = dy.tensor.shape, .data = scaled};
-    w.tensor = (Tensor){.dtype = DTYPE_F32,
-                        .shape = w.tensor.shape,
-                        .data = (void *)(uintptr_t)operand_levels(&w.tensor, t->arena)};
-    gemm(dy, w, beta, dx, w.cols, NULL, t->arena);
-    arena_rewind(t->arena, mark);
+    gemm_tensor(x, matrix_transposed(w), 0, &v->value, &epilogue, t->arena);
 }
 
 static void backward(Tape *t, Var *v) {
     Matrix x = matrix_of(v->in[0]->value), w = matrix_of(v->in[1]->value);
-    Matrix dy = matrix_of(var_grad(v));
-    float beta, *grad;
-    if ((grad = tape_grad(t, v->in[0], &beta))) input_backward(t, dy, w, beta, grad);
-    if ((grad = tape_grad(t, v->in[1], &beta)))
-        gemm(matrix_transposed(dy), x, beta, grad, w.cols, NULL, t->arena);
-    if (!(grad = tape_grad(t, v->in[2], &beta))) return;
+    float beta[3];
+    Tensor dx = tape_grad_tensor(t, v->in[0], &beta[0]),
+           dw = tape_grad_tensor(t, v->in[1], &beta[1]);
+    float *db = tape_grad(t, v->in[2], &beta[2]);
     ArenaMark mark = arena_mark(t->arena);
-    const float *values = operand_values(&dy.tensor, t->arena);
-    channel_sum(values, dy.rows, dy.cols, beta, grad, t->arena);
+    Tensor grad = var_grad(v); /* decoded once for all three */
+    float *values = (void *)(uintptr_t)operand_values(&grad, t->arena);
+    Matrix dy = matrix_of((Tensor){.dtype = DTYPE_F32, .shape = grad.shape, .data = values});
+    if (dx.data) gemm_tensor(dy, w, beta[0], &dx, NULL, t->arena);
+    if (dw.data) gemm_tensor(matrix_transposed(dy), x, beta[1], &dw, NULL, t->arena);
+    if (db) channel_sum(values, dy.rows, dy.cols, beta[2], db, t->arena);
     arena_rewind(t->arena, mark);
 }
 

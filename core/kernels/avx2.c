@@ -9,9 +9,15 @@
 #define ROWS                  6
 #define BROADCAST(x)          ((Vector)_mm256_set1_ps(x))
 #define MULTIPLY_ADD(a, b, c) ((Vector)_mm256_fmadd_ps((__m256)(a), (__m256)(b), (__m256)(c)))
+#define GREATER(a, b)         ((Vector)_mm256_max_ps((__m256)(a), (__m256)(b)))
+#define LESSER(a, b)          ((Vector)_mm256_min_ps((__m256)(a), (__m256)(b)))
 #define F16_LOAD(p)           ((Vector)_mm256_cvtph_ps(_mm_loadu_si128((const __m128i *)(p))))
 #define F16_STORE(p, v)                                                                            \
     _mm_storeu_si128((__m128i *)(p), _mm256_cvtps_ph((__m256)(v), _MM_FROUND_TO_NEAREST_INT))
+#define STORE_BYTES(p, v) store_as_bytes((p), _mm256_cvttps_epi32((__m256)(v)))
+#define LOAD_BYTES(p)                                                                              \
+    ((Vector)_mm256_cvtepi32_ps(                                                                   \
+        _mm256_cvtepu8_epi32(_mm_loadl_epi64((const __m128i *)(const void *)(p)))))
 #define TILE_CASES(tile, job)                                                                      \
     TILE_CASE(1, tile, job)                                                                        \
     TILE_CASE(2, tile, job)                                                                        \
@@ -30,6 +36,12 @@ extern const Isa ISA;
 static bool has_f16c(void) {
     unsigned a, b, c, d;
     return __get_cpuid(1, &a, &b, &c, &d) && (c & 1u << 29);
+}
+
+/* Eight integers from 0 to 255. */
+static inline void store_as_bytes(uint8_t *p, __m256i v) {
+    __m128i words = _mm_packus_epi32(_mm256_castsi256_si128(v), _mm256_extracti128_si256(v, 1));
+    _mm_storel_epi64((__m128i *)(void *)p, _mm_packus_epi16(words, words));
 }
 
 #include "core/kernels/body.inc"

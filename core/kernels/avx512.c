@@ -8,9 +8,14 @@
 #define ROWS                  12
 #define BROADCAST(x)          ((Vector)_mm512_set1_ps(x))
 #define MULTIPLY_ADD(a, b, c) ((Vector)_mm512_fmadd_ps((__m512)(a), (__m512)(b), (__m512)(c)))
+#define GREATER(a, b)         ((Vector)_mm512_max_ps((__m512)(a), (__m512)(b)))
+#define LESSER(a, b)          ((Vector)_mm512_min_ps((__m512)(a), (__m512)(b)))
 #define F16_LOAD(p)           ((Vector)_mm512_cvtph_ps(_mm256_loadu_si256((const __m256i *)(p))))
 #define F16_STORE(p, v)                                                                            \
     _mm256_storeu_si256((__m256i *)(p), _mm512_cvtps_ph((__m512)(v), _MM_FROUND_TO_NEAREST_INT))
+#define LOAD_BYTES(p)                                                                              \
+    ((Vector)_mm512_cvtepi32_ps(                                                                   \
+        _mm512_cvtepu8_epi32(_mm_loadu_si128((const __m128i *)(const void *)(p)))))
 #define TILE_CASES(tile, job)                                                                      \
     TILE_CASE(1, tile, job)                                                                        \
     TILE_CASE(2, tile, job)                                                                        \
