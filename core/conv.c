@@ -16,9 +16,9 @@ static void geometry_check(const ConvGeometry *g) {
     (void)g;
 }
 
-/* Pixels first .. first + count - 1 of a phase, all output channels. */
+/* Pixels first .. first + count - 1 of a phase, all output channels; `ahead` is read next. */
 static void phase_run(const Plan *plan, const Phase *phase, const float *plane, Finish finish,
-                      bool is_chunked, int64_t first, int64_t count, float *out) {
+                      bool is_chunked, int64_t first, int64_t count, Ahead ahead, float *out) {
     int64_t depth = phase->tap_count * plan->group_in, rows = depth * lanes_up(plan->group_out);
     for (int64_t group = 0; group < plan->groups; group++) {
         int64_t channel = group * plan->group_out;
@@ -36,8 +36,10 @@ static void phase_run(const Plan *plan, const Phase *phase, const float *plane, 
             .finish = {finish.scale ? finish.scale + channel : NULL,
                        finish.bias ? finish.bias + channel : NULL, finish.beta},
             .out = out + channel,
+            .ahead = {ahead},
         };
         isa_active()->direct(&job);
+        ahead = (Ahead){0};
     }
 }
 
@@ -65,6 +67,13 @@ static float *staging_new(const Plan *plan, const Tensor *out, Arena *scratch) {
     return arena_alloc(scratch, checked_mul(sizeof(float), count));
 }
 
+/* The image that the calling thread will probably ask for after `image`. */
+static Ahead plan_ahead(const Plan *plan, const Tensor *images, int64_t image, int64_t batch) {
+    const Plane *plane = &plan->plane;
+    return images_ahead(images, plane->image_h * plane->image_w * plane->c,
+                        image + parallel_threads(), 1, batch);
+}
+
 static void plan_run(const Plan *plan, int64_t batch, const Tensor *images, Finish finish,
                      bool is_chunked, bool is_depthwise, const Tensor *out, Arena *scratch) {
     float *staging = staging_new(plan, out, scratch);
@@ -74,6 +83,7 @@ static void plan_run(const Plan *plan, int64_t batch, const Tensor *images, Fini
     for (int64_t unit = 0; unit < batch * parts; unit++) {
         int64_t image = unit / parts, part = unit % parts, at = image * plan->image_out;
         const float *plane = plane_fill(&plan->plane, images, image, 1);
+        Ahead ahead = plan_ahead(plan, images, image, batch);
         float *image_out =
             staging ? staging + parallel_self() * plan->image_out : (float *)out->data + at;
         if (staging && finish.beta != 0.0f) operand_read(out, at, plan->image_out, image_out);
@@ -84,7 +94,8 @@ static void plan_run(const Plan *plan, int64_t batch, const Tensor *images, Fini
             if (is_depthwise)
                 phase_run_depthwise(plan, phase, plane, finish, first, count, image_out);
             else
-                phase_run(plan, phase, plane, finish, is_chunked, first, count, image_out);
+                phase_run(plan, phase, plane, finish, is_chunked, first, count,
+                          i ? (Ahead){0} : ahead, image_out);
         }
         if (staging) operand_write(image_out, at, plan->image_out, out);
     }

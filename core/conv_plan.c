@@ -6,6 +6,8 @@
 #include "core/kernels/operand.h"
 #include "core/parallel.h"
 
+enum { AHEAD_BYTES_MAX = 1 << 17 /* what a second cache has room for beside its work */ };
+
 static int64_t least(int64_t a, int64_t b) {
     return a < b ? a : b;
 }
@@ -47,6 +49,14 @@ const float *plane_fill(const Plane *plane, const Tensor *images, int64_t first,
     float *to = plane->buffers + parallel_self() * plane->buffer_size;
     for (int64_t i = 0; i < count; i++) image_read(plane, images, first + i, to + i * plane->size);
     return to;
+}
+
+Ahead images_ahead(const Tensor *images, int64_t size, int64_t first, int64_t count,
+                   int64_t batch) {
+    if (first >= batch) return (Ahead){0};
+    int64_t bytes = (int64_t)dtype_bytes(images->dtype, least(count, batch - first) * size);
+    if (bytes > AHEAD_BYTES_MAX) return (Ahead){0};
+    return (Ahead){(const char *)images->data + dtype_bytes(images->dtype, first * size), bytes};
 }
 
 bool conv_is_depthwise(const ConvGeometry *g) {

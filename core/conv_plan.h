@@ -25,6 +25,10 @@ typedef struct Plane {
  * values, or levels where `images` holds levels. */
 const float *plane_fill(const Plane *plane, const Tensor *images, int64_t first, int64_t count);
 
+/* Images first .. first + count - 1 of `batch` images of `size` elements, as what is read next;
+ * nothing where they are past the last, or more than the caches keep. */
+Ahead images_ahead(const Tensor *images, int64_t size, int64_t first, int64_t count, int64_t batch);
+
 typedef struct Phase {
     int64_t pixel_count;
     int64_t *pixel_in, *pixel_out; /* offsets into the plane and into the result's image */

@@ -65,7 +65,8 @@ static void dy_pack(const float *dy, int64_t stride, int64_t count, int64_t chan
 
 /* Pixels first .. first + count - 1 of the images in `plane` and `dy`. */
 static void pixels_sum(const WeightPass *pass, const float *plane, const float *dy, int64_t first,
-                       int64_t count, bool is_first, float *packed, float *sums) {
+                       int64_t count, bool is_first, const Ahead ahead[AHEAD_COUNT], float *packed,
+                       float *sums) {
     const Plan *plan = &pass->plan;
     int64_t row = pass->cut.row;
     bool is_whole = plan->group_out == row; /* as it lies */
@@ -84,6 +85,7 @@ static void pixels_sum(const WeightPass *pass, const float *plane, const float *
             .is_first = is_first,
             .sum = sums + group * row * pass->cut.filter,
         };
+        if (group == 0) memcpy(job.ahead, ahead, sizeof job.ahead);
         isa_active()->outer(&job);
     }
 }
@@ -125,6 +127,7 @@ static void chunk_sum(const WeightPass *pass, int64_t chunk) {
     const WeightCut *cut = &pass->cut;
     const Plan *plan = &pass->plan;
     int64_t batch = pass->geometry->batch;
+    int64_t image_size = plan->plane.image_h * plan->plane.image_w * plan->plane.c;
     int64_t begin = chunk * batch / cut->chunks, end = (chunk + 1) * batch / cut->chunks;
     float *packed = pass->packed + parallel_self() * cut->pixels * cut->row;
     float *sums = pass->sums + chunk * cut->sum_size;
@@ -133,13 +136,17 @@ static void chunk_sum(const WeightPass *pass, int64_t chunk) {
         int64_t pixels = images * plan->phases->pixel_count;
         const float *plane = plane_fill(&plan->plane, &pass->images, image, images);
         const float *dy = dy_fill(pass, image, images);
+        int64_t next = image + images, some = clamp(end - next, 0, cut->images);
+        Ahead ahead[AHEAD_COUNT] = {images_ahead(&pass->images, image_size, next, some, end),
+                                    images_ahead(&pass->dy, plan->image_out, next, some, end)};
         for (int64_t first = 0; first < pixels; first += cut->pixels) {
             int64_t count = clamp(pixels - first, 1, cut->pixels);
             bool is_first = image == begin && first == 0;
             if (pass->is_depthwise)
                 pixels_sum_depthwise(pass, plane, dy, first, count, is_first, packed, sums);
             else
-                pixels_sum(pass, plane, dy, first, count, is_first, packed, sums);
+                pixels_sum(pass, plane, dy, first, count, is_first, ahead, packed, sums);
+            ahead[0].bytes = 0; /* done */
         }
     }
 }

@@ -18,6 +18,14 @@ typedef struct Finish {
     float beta;         /* + beta * what was there */
 } Finish;
 
+/* What the caller reads next: brought near while a job computes. */
+typedef struct Ahead {
+    const char *at;
+    int64_t bytes;
+} Ahead;
+
+enum { AHEAD_COUNT = 2 };
+
 /* `length` inputs that lie side by side, `offset` elements from a pixel's own. */
 typedef struct Run {
     int64_t offset, length;
@@ -37,6 +45,7 @@ typedef struct DirectJob {
     int64_t channels;
     Finish finish;
     float *out;
+    Ahead ahead[AHEAD_COUNT];
 } DirectJob;
 
 /* sum[row][channel] (+)= sum over pixels of plane[pixel + row] * dy[pixel][channel] */
@@ -51,6 +60,7 @@ typedef struct OuterJob {
     int64_t channels; /* a multiple of LANES */
     bool is_first;    /* overwrite `sum` */
     float *sum;       /* [block of LANES channels][row_count][LANES] */
+    Ahead ahead[AHEAD_COUNT];
 } OuterJob;
 
 /* Depthwise: out[pixel][c] = sum over taps of plane[pixel + tap][c] * weights[tap][c]. The plane
