@@ -36,7 +36,7 @@ static void phase_run(const Plan *plan, const Phase *phase, const float *plane, 
             .finish = {finish.scale ? finish.scale + channel : NULL,
                        finish.bias ? finish.bias + channel : NULL, finish.beta},
             .out = out + channel,
-            .ahead = {ahead},
+            .ahead = ahead,
         };
         isa_active()->direct(&job);
         ahead = (Ahead){0};

@@ -65,7 +65,7 @@ static void dy_pack(const float *dy, int64_t stride, int64_t count, int64_t chan
 
 /* Pixels first .. first + count - 1 of the images in `plane` and `dy`. */
 static void pixels_sum(const WeightPass *pass, const float *plane, const float *dy, int64_t first,
-                       int64_t count, bool is_first, const Ahead ahead[AHEAD_COUNT], float *packed,
+                       int64_t count, bool is_first, const Ahead ahead[2], float *packed,
                        float *sums) {
     const Plan *plan = &pass->plan;
     int64_t row = pass->cut.row;
@@ -137,8 +137,8 @@ static void chunk_sum(const WeightPass *pass, int64_t chunk) {
         const float *plane = plane_fill(&plan->plane, &pass->images, image, images);
         const float *dy = dy_fill(pass, image, images);
         int64_t next = image + images, some = clamp(end - next, 0, cut->images);
-        Ahead ahead[AHEAD_COUNT] = {images_ahead(&pass->images, image_size, next, some, end),
-                                    images_ahead(&pass->dy, plan->image_out, next, some, end)};
+        Ahead ahead[2] = {images_ahead(&pass->images, image_size, next, some, end),
+                          images_ahead(&pass->dy, plan->image_out, next, some, end)};
         for (int64_t first = 0; first < pixels; first += cut->pixels) {
             int64_t count = clamp(pixels - first, 1, cut->pixels);
             bool is_first = image == begin && first == 0;

@@ -24,8 +24,6 @@ typedef struct Ahead {
     int64_t bytes;
 } Ahead;
 
-enum { AHEAD_COUNT = 2 };
-
 /* `length` inputs that lie side by side, `offset` elements from a pixel's own. */
 typedef struct Run {
     int64_t offset, length;
@@ -45,7 +43,8 @@ typedef struct DirectJob {
     int64_t channels;
     Finish finish;
     float *out;
-    Ahead ahead[AHEAD_COUNT];
+    Ahead ahead;
+    int64_t ahead_step; /* for the kernel */
 } DirectJob;
 
 /* sum[row][channel] (+)= sum over pixels of plane[pixel + row] * dy[pixel][channel] */
@@ -60,7 +59,7 @@ typedef struct OuterJob {
     int64_t channels; /* a multiple of LANES */
     bool is_first;    /* overwrite `sum` */
     float *sum;       /* [block of LANES channels][row_count][LANES] */
-    Ahead ahead[AHEAD_COUNT];
+    Ahead ahead[2];
 } OuterJob;
 
 /* Depthwise: out[pixel][c] = sum over taps of plane[pixel + tap][c] * weights[tap][c]. The plane
