@@ -17,7 +17,7 @@ enum {
     CACHE_FLOATS = 32768,     /* inputs and gradients of a block of pixels: half a second cache */
     PIXELS_MIN = 32,
     PIXELS_WANTED = 256, /* between a read and a write of the sums */
-    ADD_ROWS = 16,
+    ADD_ROWS = 64,
 };
 
 typedef struct WeightPass {
@@ -151,6 +151,10 @@ static void chunk_sum(const WeightPass *pass, int64_t chunk) {
     }
 }
 
+static void lanes_add(const float *restrict from, float *restrict total) {
+    for (int64_t lane = 0; lane < LANES; lane++) total[lane] += from[lane];
+}
+
 /* Adds the chunks' sums of one block of channels, rows first .. first + count - 1, and turns them
  * over into dw. */
 static void rows_add(const WeightPass *pass, int64_t block, int64_t first, int64_t count,
@@ -163,15 +167,14 @@ static void rows_add(const WeightPass *pass, int64_t block, int64_t first, int64
     int64_t stride = is_depthwise ? per_group * LANES : LANES;
     const float *sums = pass->sums + first * stride +
                         (is_depthwise ? block * LANES : block * pass->cut.filter * LANES);
-    float total[ADD_ROWS][LANES];
+    float total[ADD_ROWS * LANES] = {0};
     for (int64_t chunk = 0; chunk < pass->cut.chunks; chunk++, sums += pass->cut.sum_size)
-        for (int64_t i = 0; i < count; i++)
-            for (int64_t lane = 0; lane < LANES; lane++)
-                total[i][lane] = (chunk ? total[i][lane] : 0.0f) + sums[i * stride + lane];
+        for (int64_t i = 0; i < count; i++) lanes_add(sums + i * stride, total + i * LANES);
     float *to = dw + (block / per_group * group_out + in_group) * pass->cut.filter + first;
     for (int64_t lane = 0; lane < channels; lane++, to += pass->cut.filter)
         for (int64_t i = 0; i < count; i++)
-            to[i] = beta != 0.0f ? beta * to[i] + scale * total[i][lane] : scale * total[i][lane];
+            to[i] = beta != 0.0f ? beta * to[i] + scale * total[i * LANES + lane]
+                                 : scale * total[i * LANES + lane];
 }
 
 static void chunks_add(const WeightPass *pass, float scale, float beta, float *dw) {
