@@ -13,7 +13,7 @@
 enum {
     CHUNKS = 16,
     CHUNKS_MIN = 4,
-    SUM_FLOATS_MAX = 1 << 22, /* of all chunks; larger weights are summed in fewer */
+    SUM_FLOATS_MAX = 1 << 19, /* of all chunks; larger weights are summed in fewer */
     CACHE_FLOATS = 32768,     /* inputs and gradients of a block of pixels: half a second cache */
     PIXELS_MIN = 32,
     PIXELS_WANTED = 256, /* between a read and a write of the sums */
