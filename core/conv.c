@@ -16,14 +16,12 @@ static void geometry_check(const ConvGeometry *g) {
     (void)g;
 }
 
-/* Pixels first .. first + count - 1 of a phase, all output channels. */
+/* Pixels first .. first + count - 1 of a phase, all output channels; `ahead` is read next. */
 static void phase_run(const Plan *plan, const Phase *phase, const float *plane, Finish finish,
-                      bool is_chunked, int64_t first, int64_t count, float *out) {
-    int64_t per_group = lanes_up(plan->group_out) / LANES;
-    int64_t depth = phase->tap_count * plan->group_in;
-    for (int64_t block = 0; block < plan_blocks(plan); block++) {
-        int64_t group = block / per_group, in_group = block % per_group * LANES;
-        int64_t channel = group * plan->group_out + in_group, left = plan->group_out - in_group;
+                      bool is_chunked, int64_t first, int64_t count, Ahead ahead, float *out) {
+    int64_t depth = phase->tap_count * plan->group_in, rows = depth * lanes_up(plan->group_out);
+    for (int64_t group = 0; group < plan->groups; group++) {
+        int64_t channel = group * plan->group_out;
         DirectJob job = {
             .plane = plane + group * plan->group_in,
             .pixel_in = phase->pixel_in + first,
@@ -32,13 +30,16 @@ static void phase_run(const Plan *plan, const Phase *phase, const float *plane, 
             .runs = phase->runs,
             .run_count = phase->run_count,
             .is_chunked = is_chunked,
-            .weights = phase->weights + block * depth * LANES,
-            .channels = left < LANES ? left : LANES,
+            .weights = phase->weights + group * rows,
+            .depth = depth,
+            .channels = plan->group_out,
             .finish = {finish.scale ? finish.scale + channel : NULL,
                        finish.bias ? finish.bias + channel : NULL, finish.beta},
             .out = out + channel,
+            .ahead = ahead,
         };
         isa_active()->direct(&job);
+        ahead = (Ahead){0};
     }
 }
 
@@ -66,6 +67,13 @@ static float *staging_new(const Plan *plan, const Tensor *out, Arena *scratch) {
     return arena_alloc(scratch, checked_mul(sizeof(float), count));
 }
 
+/* The image that the calling thread will probably ask for after `image`. */
+static Ahead plan_ahead(const Plan *plan, const Tensor *images, int64_t image, int64_t batch) {
+    const Plane *plane = &plan->plane;
+    return images_ahead(images, plane->image_h * plane->image_w * plane->c,
+                        image + parallel_threads(), 1, batch);
+}
+
 static void plan_run(const Plan *plan, int64_t batch, const Tensor *images, Finish finish,
                      bool is_chunked, bool is_depthwise, const Tensor *out, Arena *scratch) {
     float *staging = staging_new(plan, out, scratch);
@@ -74,7 +82,8 @@ static void plan_run(const Plan *plan, int64_t batch, const Tensor *images, Fini
 #pragma omp parallel for schedule(dynamic)
     for (int64_t unit = 0; unit < batch * parts; unit++) {
         int64_t image = unit / parts, part = unit % parts, at = image * plan->image_out;
-        const float *plane = plane_fill(&plan->plane, images, image);
+        const float *plane = plane_fill(&plan->plane, images, image, 1);
+        Ahead ahead = plan_ahead(plan, images, image, batch);
         float *image_out =
             staging ? staging + parallel_self() * plan->image_out : (float *)out->data + at;
         if (staging && finish.beta != 0.0f) operand_read(out, at, plan->image_out, image_out);
@@ -85,7 +94,8 @@ static void plan_run(const Plan *plan, int64_t batch, const Tensor *images, Fini
             if (is_depthwise)
                 phase_run_depthwise(plan, phase, plane, finish, first, count, image_out);
             else
-                phase_run(plan, phase, plane, finish, is_chunked, first, count, image_out);
+                phase_run(plan, phase, plane, finish, is_chunked, first, count,
+                          i ? (Ahead){0} : ahead, image_out);
         }
         if (staging) operand_write(image_out, at, plan->image_out, out);
     }
@@ -129,7 +139,7 @@ void conv_forward(const ConvGeometry *geometry, const Tensor *x, const Tensor *w
     if (x_levels)
         finish.scale = output_scales(geometry, x->scales, on_levels ? w->scales : NULL, scratch);
     Plan plan;
-    plan_forward(&plan, geometry, images.dtype == DTYPE_F32, is_chunked ? exact_k : 0, scratch);
+    plan_forward(&plan, geometry, images.dtype == DTYPE_F32, 1, is_chunked ? exact_k : 0, scratch);
     plan_pack(&plan, weights, is_depthwise, scratch);
     plan_run(&plan, geometry->batch, &images, finish, is_chunked, is_depthwise, y, scratch);
     arena_rewind(scratch, mark);

@@ -6,6 +6,8 @@
 #include "core/kernels/operand.h"
 #include "core/parallel.h"
 
+enum { AHEAD_BYTES_MAX = 1 << 17 /* what a second cache has room for beside its work */ };
+
 static int64_t least(int64_t a, int64_t b) {
     return a < b ? a : b;
 }
@@ -14,7 +16,10 @@ static int64_t *offsets_new(Arena *scratch, int64_t count) {
     return arena_alloc(scratch, checked_mul(sizeof(int64_t), (size_t)count));
 }
 
-void plane_init(Plane *plane, bool is_f32, bool needs_whole_vectors, Arena *scratch) {
+/* For `count` images at once. `needs_whole_vectors`: readers load past the last channel, so that an
+ * image whose channels are no multiple of LANES cannot be used where it lies. */
+static void plane_init(Plane *plane, bool is_f32, bool needs_whole_vectors, int64_t count,
+                       Arena *scratch) {
     bool is_padded =
         plane->top > 0 || plane->left > 0 || plane->h > plane->image_h || plane->w > plane->image_w;
     plane->is_in_place = is_f32 && !is_padded && !(needs_whole_vectors && plane->c % LANES);
@@ -22,23 +27,36 @@ void plane_init(Plane *plane, bool is_f32, bool needs_whole_vectors, Arena *scra
         plane->h = plane->image_h;
         plane->w = plane->image_w;
     }
+    plane->size = plane->h * plane->w * plane->c;
     if (plane->is_in_place) return;
-    plane->buffer_size = lanes_up(plane->h * plane->w * plane->c) + LANES;
-    size_t count = checked_mul((size_t)plane->buffer_size, (size_t)parallel_threads());
-    plane->buffers = arena_zalloc(scratch, checked_mul(sizeof(float), count));
+    plane->buffer_size = lanes_up(count * plane->size) + LANES;
+    size_t floats = checked_mul((size_t)plane->buffer_size, (size_t)parallel_threads());
+    plane->buffers = arena_zalloc(scratch, checked_mul(sizeof(float), floats));
 }
 
-const float *plane_fill(const Plane *plane, const Tensor *images, int64_t image) {
+static void image_read(const Plane *plane, const Tensor *images, int64_t image, float *to) {
     int64_t from = image * plane->image_h * plane->image_w * plane->c;
-    if (plane->is_in_place) return (const float *)images->data + from;
-    float *to = plane->buffers + parallel_self() * plane->buffer_size;
     int64_t columns = least(plane->image_w, plane->w - plane->left);
     int64_t rows = least(plane->image_h, plane->h - plane->top);
-    if (columns <= 0) return to;
+    if (columns <= 0) return;
     for (int64_t y = 0; y < rows; y++)
         operand_read(images, from + y * plane->image_w * plane->c, columns * plane->c,
                      to + ((plane->top + y) * plane->w + plane->left) * plane->c);
+}
+
+const float *plane_fill(const Plane *plane, const Tensor *images, int64_t first, int64_t count) {
+    if (plane->is_in_place) return (const float *)images->data + first * plane->size;
+    float *to = plane->buffers + parallel_self() * plane->buffer_size;
+    for (int64_t i = 0; i < count; i++) image_read(plane, images, first + i, to + i * plane->size);
     return to;
+}
+
+Ahead images_ahead(const Tensor *images, int64_t size, int64_t first, int64_t count,
+                   int64_t batch) {
+    if (first >= batch) return (Ahead){0};
+    int64_t bytes = (int64_t)dtype_bytes(images->dtype, least(count, batch - first) * size);
+    if (bytes > AHEAD_BYTES_MAX) return (Ahead){0};
+    return (Ahead){(const char *)images->data + dtype_bytes(images->dtype, first * size), bytes};
 }
 
 bool conv_is_depthwise(const ConvGeometry *g) {
@@ -72,7 +90,8 @@ static void phase_runs(Phase *phase, int64_t channels, bool may_merge, int64_t e
     if (exact_k && phase->run_count) phase->runs[phase->run_count - 1].ends_chunk = true;
 }
 
-void plan_forward(Plan *plan, const ConvGeometry *g, bool is_f32, int64_t exact_k, Arena *scratch) {
+void plan_forward(Plan *plan, const ConvGeometry *g, bool is_f32, int64_t images, int64_t exact_k,
+                  Arena *scratch) {
     int64_t taps = g->kernel_h * g->kernel_w, group_in = g->in_c / g->groups;
     int64_t group_out = g->out_c / g->groups;
     *plan =
@@ -94,7 +113,7 @@ void plan_forward(Plan *plan, const ConvGeometry *g, bool is_f32, int64_t exact_
                .weight_out = taps * group_in,
                .weight_tap = group_in,
                .weight_in = 1};
-    plane_init(&plan->plane, is_f32, conv_is_depthwise(g), scratch);
+    plane_init(&plan->plane, is_f32, conv_is_depthwise(g), images, scratch);
     Phase *phase = plan->phases;
     phase->pixel_count = g->out_h * g->out_w;
     phase->pixel_in = offsets_new(scratch, phase->pixel_count);
@@ -183,7 +202,7 @@ void plan_backward(Plan *plan, const ConvGeometry *g, bool is_f32, Arena *scratc
                    .weight_out = 1,
                    .weight_tap = group_in,
                    .weight_in = taps * group_in};
-    plane_init(&plan->plane, is_f32, conv_is_depthwise(g), scratch);
+    plane_init(&plan->plane, is_f32, conv_is_depthwise(g), 1, scratch);
     plan->phases = arena_new_array(scratch, Phase, plan->phase_count);
     for (int64_t i = 0; i < plan->phase_count; i++)
         phase_backward(plan->phases + i, plan, ay, ax, i / g->stride_w, i % g->stride_w, g->out_c,

@@ -18,14 +18,16 @@ typedef struct Plane {
     bool is_in_place; /* an f32 image is used where it lies */
     float *buffers;   /* one per thread */
     int64_t buffer_size;
+    int64_t size; /* from one image's plane to the next */
 } Plane;
 
-/* `needs_whole_vectors`: readers load past the last channel, so that an image whose channels are no
- * multiple of LANES cannot be used where it lies. */
-void plane_init(Plane *plane, bool is_f32, bool needs_whole_vectors, Arena *scratch);
-/* The plane of one image, valid until the calling thread asks for another: values, or levels where
- * `images` holds levels. */
-const float *plane_fill(const Plane *plane, const Tensor *images, int64_t image);
+/* The planes of `count` images, plane->size apart, valid until the calling thread asks for others:
+ * values, or levels where `images` holds levels. */
+const float *plane_fill(const Plane *plane, const Tensor *images, int64_t first, int64_t count);
+
+/* Images first .. first + count - 1 of `batch` images of `size` elements, as what is read next;
+ * nothing where they are past the last, or more than the caches keep. */
+Ahead images_ahead(const Tensor *images, int64_t size, int64_t first, int64_t count, int64_t batch);
 
 typedef struct Phase {
     int64_t pixel_count;
@@ -51,10 +53,10 @@ typedef struct Plan {
 
 bool conv_is_depthwise(const ConvGeometry *geometry);
 
-/* Forward reads x (`is_f32`: where it lies, if possible); exact_k (0: none) bounds how many
- * products one f32 sum may hold. */
-void plan_forward(Plan *plan, const ConvGeometry *geometry, bool is_f32, int64_t exact_k,
-                  Arena *scratch);
+/* Forward reads x (`is_f32`: where it lies, if possible), at most `images` images at once; exact_k
+ * (0: none) bounds how many products one f32 sum may hold. */
+void plan_forward(Plan *plan, const ConvGeometry *geometry, bool is_f32, int64_t images,
+                  int64_t exact_k, Arena *scratch);
 /* The gradient to the input reads dy. */
 void plan_backward(Plan *plan, const ConvGeometry *geometry, bool is_f32, Arena *scratch);
 
@@ -63,5 +65,17 @@ void plan_backward(Plan *plan, const ConvGeometry *geometry, bool is_f32, Arena 
 void plan_pack(Plan *plan, const float *w, bool is_depthwise, Arena *scratch);
 
 int64_t plan_blocks(const Plan *plan); /* of output channels, all groups together */
+
+/* How the gradient to the weights is cut into pieces, by shapes alone. */
+typedef struct WeightCut {
+    int64_t filter;   /* rows: kernel_h * kernel_w * channels of a group */
+    int64_t row;      /* channels of a group, or of all for depthwise, in whole vectors */
+    int64_t sum_size; /* floats of one sum of all weights */
+    int64_t chunks;   /* of images, with a sum each */
+    int64_t images;   /* in planes at once */
+    int64_t pixels;   /* of those images, at once */
+} WeightCut;
+
+WeightCut weight_cut(const ConvGeometry *geometry);
 
 #endif

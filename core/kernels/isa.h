@@ -11,12 +11,18 @@
 
 enum { LANES = 16 /* output channels of a block of packed weights, whatever the vector length */ };
 
-/* What happens to a finished sum, in this order; pointers are to the block's first channel. */
+/* What happens to a finished sum, in this order; pointers are to the job's first channel. */
 typedef struct Finish {
     const float *scale; /* sum * scale, or NULL */
     const float *bias;  /* + bias, or NULL */
     float beta;         /* + beta * what was there */
 } Finish;
+
+/* What the caller reads next: brought near while a job computes. */
+typedef struct Ahead {
+    const char *at;
+    int64_t bytes;
+} Ahead;
 
 /* `length` inputs that lie side by side, `offset` elements from a pixel's own. */
 typedef struct Run {
@@ -24,8 +30,7 @@ typedef struct Run {
     bool ends_chunk; /* the f32 sum is moved to a double one here; see DirectJob.is_chunked */
 } Run;
 
-/* out[pixel][channel] = sum over runs of in[pixel + run][k] * weights[k][channel], for a block of
- * at most LANES output channels. */
+/* out[pixel][channel] = sum over runs of in[pixel + run][k] * weights[k][channel]. */
 typedef struct DirectJob {
     const float *plane;
     const int64_t *pixel_in, *pixel_out; /* offsets into plane and out */
@@ -33,10 +38,13 @@ typedef struct DirectJob {
     const Run *runs;
     int64_t run_count;
     bool is_chunked;      /* sums of levels that may leave the exact range of f32 */
-    const float *weights; /* [sum of lengths][LANES], zeros past `channels` */
+    const float *weights; /* [block of LANES channels][depth][LANES], zeros past `channels` */
+    int64_t depth;        /* sum of lengths */
     int64_t channels;
     Finish finish;
     float *out;
+    Ahead ahead;
+    int64_t ahead_step; /* for the kernel */
 } DirectJob;
 
 /* sum[row][channel] (+)= sum over pixels of plane[pixel + row] * dy[pixel][channel] */
@@ -46,9 +54,12 @@ typedef struct OuterJob {
     int64_t pixel_count;
     const int64_t *row_offset;
     int64_t row_count;
-    const float *dy; /* [pixel_count][LANES] */
-    bool is_first;   /* overwrite `sum` */
-    float *sum;      /* [row_count][LANES] */
+    const float *dy; /* `dy_stride` floats from pixel to pixel */
+    int64_t dy_stride;
+    int64_t channels; /* a multiple of LANES */
+    bool is_first;    /* overwrite `sum` */
+    float *sum;       /* [block of LANES channels][row_count][LANES] */
+    Ahead ahead[2];
 } OuterJob;
 
 /* Depthwise: out[pixel][c] = sum over taps of plane[pixel + tap][c] * weights[tap][c]. The plane
