@@ -120,18 +120,39 @@ static void moments_block(const float *x, int64_t stride, int64_t rows, int64_t 
     }
 }
 
-/* Moments of rows first .. end - 1 into m[channels], q[channels]; `decoded` holds CHANNEL_ROWS
- * rows, where x is not f32. */
-static void moments_chunk(const Tensor *x, int64_t first, int64_t end, int64_t channels,
-                          float *decoded, double *m, double *q) {
-    double n = 0;
+/* Rows of a part: an image's, so that whoever writes images can add them up one by one. */
+static int64_t part_rows(Shape shape) {
+    if (shape.rank == 4) return shape.dim[1] * shape.dim[2];
+    return chunks_of(shape_rows(shape)).rows;
+}
+
+static int64_t part_count(Shape shape) {
+    int64_t rows = part_rows(shape);
+    return (shape_rows(shape) + rows - 1) / rows;
+}
+
+MomentParts moment_parts_new(const Tensor *x, Arena *scratch) {
+    int64_t channels = shape_last(x->shape), sums = part_count(x->shape) * channels;
+    int64_t block = x->dtype == DTYPE_F32 ? 0 : CHANNEL_ROWS * channels;
+    isa_active(); /* chosen before threads ask */
+    return (MomentParts){
+        .x = x,
+        .mean = arena_new_array(scratch, double, sums),
+        .squares = arena_new_array(scratch, double, sums),
+        .decoded = arena_alloc(scratch, sizeof(float) * (size_t)(block * parallel_threads()))};
+}
+
+void moment_parts_add(const MomentParts *parts, int64_t part) {
+    const Tensor *x = parts->x;
+    int64_t channels = shape_last(x->shape), first = part * part_rows(x->shape);
+    int64_t end = min64(shape_rows(x->shape), first + part_rows(x->shape));
+    float *decoded = parts->decoded + parallel_self() * CHANNEL_ROWS * channels;
+    double n = 0, *m = parts->mean + part * channels, *q = parts->squares + part * channels;
+    memset(m, 0, sizeof *m * (size_t)channels);
+    memset(q, 0, sizeof *q * (size_t)channels);
     for (int64_t row = first; row < end; row += CHANNEL_ROWS) {
         int64_t rows = min64(CHANNEL_ROWS, end - row);
-        const float *block = decoded;
-        if (x->dtype == DTYPE_F32)
-            block = (const float *)x->data + row * channels;
-        else
-            operand_read(x, row * channels, rows * channels, decoded);
+        const float *block = operand_part(x, row * channels, rows * channels, decoded);
         for (int64_t c = 0; c < channels; c += CHANNEL_PANEL)
             moments_block(block + c, channels, rows, min64(CHANNEL_PANEL, channels - c), n, m + c,
                           q + c);
@@ -139,22 +160,12 @@ static void moments_chunk(const Tensor *x, int64_t first, int64_t end, int64_t c
     }
 }
 
-void channel_moments(const Tensor *x, int64_t rows, int64_t channels, float *mean, float *variance,
-                     Arena *scratch) {
-    Chunks chunks = chunks_of(rows);
-    ArenaMark mark = arena_mark(scratch);
-    double *m = arena_new_array(scratch, double, chunks.count *channels);
-    double *q = arena_new_array(scratch, double, chunks.count *channels);
-    int64_t block = x->dtype == DTYPE_F32 ? 0 : CHANNEL_ROWS * channels;
-    float *decoded = arena_alloc(scratch, sizeof(float) * (size_t)(block * parallel_threads()));
-    isa_active(); /* chosen before threads ask */
-#pragma omp parallel for schedule(static)
-    for (int64_t i = 0; i < chunks.count; i++)
-        moments_chunk(x, i * chunks.rows, min64(rows, (i + 1) * chunks.rows), channels,
-                      decoded + parallel_self() * block, m + i * channels, q + i * channels);
-    for (int64_t i = 1; i < chunks.count; i++) {
-        double n = (double)(i * chunks.rows);
-        double count = (double)(min64(rows, (i + 1) * chunks.rows) - i * chunks.rows);
+void moment_parts_finish(const MomentParts *parts, float *mean, float *variance) {
+    Shape shape = parts->x->shape;
+    int64_t rows = shape_rows(shape), channels = shape_last(shape), each = part_rows(shape);
+    double *m = parts->mean, *q = parts->squares;
+    for (int64_t i = 1; i < part_count(shape); i++) {
+        double n = (double)(i * each), count = (double)(min64(rows, (i + 1) * each) - i * each);
         for (int64_t c = 0; c < channels; c++)
             merge_moments(n, m + c, q + c, count, m[i * channels + c], q[i * channels + c]);
     }
@@ -162,7 +173,26 @@ void channel_moments(const Tensor *x, int64_t rows, int64_t channels, float *mea
         mean[c] = (float)m[c];
         variance[c] = q[c] < 0 ? 0 : (float)(q[c] / (double)rows);
     }
+}
+
+void channel_moments(const Tensor *x, float *mean, float *variance, Arena *scratch) {
+    ArenaMark mark = arena_mark(scratch);
+    MomentParts parts = moment_parts_new(x, scratch);
+    int64_t count = part_count(x->shape);
+#pragma omp parallel for schedule(static)
+    for (int64_t i = 0; i < count; i++) moment_parts_add(&parts, i);
+    moment_parts_finish(&parts, mean, variance);
     arena_rewind(scratch, mark);
+}
+
+void channel_moments_of(Tape *t, const Var *x, float *mean, float *variance) {
+    int64_t channels = shape_last(x->value.shape);
+    if (!x->moments) {
+        channel_moments(&x->value, mean, variance, t->arena);
+        return;
+    }
+    memcpy(mean, x->moments, sizeof *mean * (size_t)channels);
+    memcpy(variance, x->moments + channels, sizeof *variance * (size_t)channels);
 }
 
 void channel_affine(const float *x, const float *mean, const float *scale, const float *shift,

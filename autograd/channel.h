@@ -7,7 +7,7 @@
 
 #include <stdint.h>
 
-#include "core/tensor.h"
+#include "autograd/tape.h"
 
 enum {
     CHANNEL_ROWS = 64,  /* rows summed in float before a double takes over */
@@ -25,10 +25,24 @@ void channel_reduce(int64_t rows, int64_t width, ChannelBlock *block, const void
 void channel_sum(const float *x, int64_t rows, int64_t channels, float beta, float *out,
                  Arena *scratch);
 
-/* mean[c] and variance[c] (divided by rows), each block in two passes, blocks merged pairwise
- * (Chan, Golub, LeVeque 1979), so that a large mean costs no precision. */
-void channel_moments(const Tensor *x, int64_t rows, int64_t channels, float *mean, float *variance,
-                     Arena *scratch);
+/* mean[c] and variance[c] (divided by rows) of x [..., channels], each block in two passes, blocks
+ * merged pairwise (Chan, Golub, LeVeque 1979), so that a large mean costs no precision. */
+void channel_moments(const Tensor *x, float *mean, float *variance, Arena *scratch);
+
+/* The same of x's values: those that its writer left (Var.moments), or found now. */
+void channel_moments_of(Tape *t, const Var *x, float *mean, float *variance);
+
+/* The same in parts: of images, one each, so that their writer adds them while they are in cache.
+ * `new`, `add` for every part once, by any threads, and `finish` give the same bits. */
+typedef struct MomentParts {
+    const Tensor *x;
+    double *mean, *squares; /* [parts][channels] */
+    float *decoded;         /* per thread */
+} MomentParts;
+
+MomentParts moment_parts_new(const Tensor *x, Arena *scratch);
+void moment_parts_add(const MomentParts *parts, int64_t part);
+void moment_parts_finish(const MomentParts *parts, float *mean, float *variance);
 
 /* ---- Of a block of rows, on one thread: what maps are made of (autograd/map.h). ---- */
 

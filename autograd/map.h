@@ -47,6 +47,9 @@ typedef enum MapFlow {
 typedef struct Map {
     int input_count; /* the first 1 or 2 inputs are mapped, those after them are parameters */
     bool is_whole;   /* prepare reads all of input 0 (batch statistics) */
+    /* Whether this instance wants the moments of input 0: whoever writes it may leave them there
+     * (Var.moments). NULL: no. */
+    bool (*takes_moments)(const Var *v);
     /* Whether this instance maps; NULL: all do. Others go through Op.forward and Op.backward. */
     bool (*fits)(const Var *v);
     /* Before the first block: statistics, v->saved, v->value.scales. May be NULL. */

@@ -26,7 +26,9 @@ uint64_t plan_signature(const Tape *record, const Var *root) {
         const Var *v = record->vars[i];
         hash = mix(hash, &v->op, sizeof v->op);
         hash = mix_int(hash, v->needs_grad + 2 * v->is_looked_at);
-        if (v->op && map_fits(v)) hash = mix_int(hash, map_flow(v));
+        if (map_fits(v)) hash = mix_int(hash, map_flow(v));
+        bool takes = map_fits(v) && v->op->map->takes_moments && v->op->map->takes_moments(v);
+        hash = mix_int(hash, takes);
         hash = mix_int(hash, v->value.shape.rank);
         hash = mix_int(hash, v->value.scales ? v->value.scales->grid.bits : 0);
         for (int d = 0; d < v->value.shape.rank; d++) hash = mix_int(hash, v->value.shape.dim[d]);
@@ -309,6 +311,14 @@ static void pack(Plan *plan, Arena *scratch) {
     arena_rewind(scratch, mark);
 }
 
+static void find_moments(Plan *plan, const Tape *record) {
+    for (int i = 0; i < record->count; i++) {
+        const Var *v = record->vars[i];
+        if (map_fits(v) && v->op->map->takes_moments && v->op->map->takes_moments(v))
+            plan->slots[v->in[0]->index].wants_moments = true;
+    }
+}
+
 size_t plan_kept_bytes(const Plan *plan, int index) {
     const PlanSlot *slot = &plan->slots[index];
     bool is_kept = slot->value.bytes && slot->value.end >= plan->count;
@@ -321,6 +331,7 @@ Plan *plan_new(const Tape *record, const Var *root, Arena *arena) {
     plan->count = record->count;
     plan->signature = plan_signature(record, root);
     plan->slots = arena_new_array(arena, PlanSlot, record->count);
+    find_moments(plan, record);
     find_groups(plan, record, true);
     find_groups(plan, record, false);
     values_live(plan, record, root);

@@ -24,6 +24,7 @@ typedef struct PlanSlot { /* of one Var */
     PlanBuffer value, grad, mask; /* mask: see map_takes_masks */
     int first, last; /* the maps that run as one (autograd/map.h), forward: Vars' indices */
     int back_first, back_last;  /* and backward: a value that is looked at ends the former only */
+    bool wants_moments;         /* a batch norm asks for them next (Map.takes_moments) */
     bool is_tail, is_back_tail; /* not a map, but the last of the group */
     Dtype dtype, grad_dtype;    /* what the value and the gradient are kept as */
 } PlanSlot;

@@ -32,15 +32,17 @@ struct Var {
     const Op *op;           /* NULL: a leaf */
     Var *in[OP_INPUTS_MAX]; /* optional inputs may be NULL */
     int in_count;
-    const void *attr;  /* the op's own attributes, copied at recording */
-    void *saved;       /* what forward leaves for backward */
-    const char *scope; /* dotted name of the module that recorded it; "" outside */
-    Var *decoded;      /* the dequantized twin, once an op asked for it */
-    uint32_t *mask;    /* of a map: where gradients pass (autograd/map.h); NULL: none is kept */
-    bool is_looked_at; /* see tape_look */
-    bool is_parameter; /* a parameter, or made of parameters alone: a weight on its way */
-    int readers;       /* ops that take it as an input */
-    int index;         /* on the tape */
+    const void *attr;   /* the op's own attributes, copied at recording */
+    void *saved;        /* what forward leaves for backward */
+    const char *scope;  /* dotted name of the module that recorded it; "" outside */
+    float *moments;     /* [2][channels]: mean and variance of what forward wrote; or NULL */
+    bool wants_moments; /* somebody will read them */
+    Var *decoded;       /* the dequantized twin, once an op asked for it */
+    uint32_t *mask;     /* of a map: where gradients pass (autograd/map.h); NULL: none is kept */
+    bool is_looked_at;  /* see tape_look */
+    bool is_parameter;  /* a parameter, or made of parameters alone: a weight on its way */
+    int readers;        /* ops that take it as an input */
+    int index;          /* on the tape */
 };
 
 typedef enum OpFlags {

@@ -75,9 +75,11 @@ static Ahead plan_ahead(const Plan *plan, const Tensor *images, int64_t image, i
 }
 
 static void plan_run(const Plan *plan, int64_t batch, const Tensor *images, Finish finish,
-                     bool is_chunked, bool is_depthwise, const Tensor *out, Arena *scratch) {
+                     bool is_chunked, bool is_depthwise, const Tensor *out, ConvWritten written,
+                     Arena *scratch) {
     float *staging = staging_new(plan, out, scratch);
-    int64_t parts = batch < UNITS_WANTED && !staging ? (UNITS_WANTED + batch - 1) / batch : 1;
+    bool is_whole = batch >= UNITS_WANTED || staging || written.call;
+    int64_t parts = is_whole ? 1 : (UNITS_WANTED + batch - 1) / batch;
     isa_active(); /* chosen before threads ask */
 #pragma omp parallel for schedule(dynamic)
     for (int64_t unit = 0; unit < batch * parts; unit++) {
@@ -98,6 +100,7 @@ static void plan_run(const Plan *plan, int64_t batch, const Tensor *images, Fini
                           i ? (Ahead){0} : ahead, image_out);
         }
         if (staging) operand_write(image_out, at, plan->image_out, out);
+        if (written.call) written.call(written.context, image);
     }
 }
 
@@ -117,14 +120,20 @@ static const float *output_scales(const ConvGeometry *g, const Scales *x, const 
     return scale;
 }
 
+static void tell_all(ConvWritten written, int64_t batch) {
+    for (int64_t image = 0; written.call && image < batch; image++)
+        written.call(written.context, image);
+}
+
 void conv_forward(const ConvGeometry *geometry, const Tensor *x, const Tensor *w, const float *bias,
-                  const Tensor *y, Arena *scratch) {
+                  const Tensor *y, ConvWritten written, Arena *scratch) {
     geometry_check(geometry);
     bool x_levels = x->scales && x->scales->count == 1,
          on_levels = x_levels && scales_fit(geometry, w);
     if (on_levels && kernels_reference()) {
         assert(y->dtype == DTYPE_F32); /* verification is of evaluation, which is in f32 */
         conv_forward_integer_reference(geometry, x, w, bias, y->data);
+        tell_all(written, geometry->batch);
         return;
     }
     ArenaMark mark = arena_mark(scratch);
@@ -141,7 +150,8 @@ void conv_forward(const ConvGeometry *geometry, const Tensor *x, const Tensor *w
     Plan plan;
     plan_forward(&plan, geometry, images.dtype == DTYPE_F32, 1, is_chunked ? exact_k : 0, scratch);
     plan_pack(&plan, weights, is_depthwise, scratch);
-    plan_run(&plan, geometry->batch, &images, finish, is_chunked, is_depthwise, y, scratch);
+    plan_run(&plan, geometry->batch, &images, finish, is_chunked, is_depthwise, y, written,
+             scratch);
     arena_rewind(scratch, mark);
 }
 
@@ -154,6 +164,7 @@ void conv_backward_input(const ConvGeometry *geometry, const Tensor *dy, const T
     Plan plan;
     plan_backward(&plan, geometry, dy->dtype == DTYPE_F32, scratch);
     plan_pack(&plan, weights, is_depthwise, scratch);
-    plan_run(&plan, geometry->batch, dy, (Finish){.beta = beta}, false, is_depthwise, dx, scratch);
+    plan_run(&plan, geometry->batch, dy, (Finish){.beta = beta}, false, is_depthwise, dx,
+             (ConvWritten){0}, scratch);
     arena_rewind(scratch, mark);
 }

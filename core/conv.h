@@ -17,13 +17,20 @@ typedef struct ConvGeometry {
     int64_t groups;            /* in_c and out_c are multiples; groups == in_c is depthwise */
 } ConvGeometry;
 
+/* Called on the thread that wrote an image, once it is there in y, to read it while it is in cache;
+ * for each image once, in any order. */
+typedef struct ConvWritten {
+    void (*call)(const void *context, int64_t image); /* NULL: nobody is told */
+    const void *context;
+} ConvWritten;
+
 /* y [batch, out_h, out_w, out_c] = x * w + bias (NULL: none), overwriting y. When x holds levels
  * under one scale and w levels under one scale per tensor or per output channel, the sum runs on
  * the levels and is exact, as in gemm.h: y = float(sum) * (scale_x * scale_w) + bias. Operands of
  * any other kind are decoded first. y, dy and dx are f32 or half precision: sums are in f32, and
  * only their result is rounded. `scratch` is left as it was found. */
 void conv_forward(const ConvGeometry *geometry, const Tensor *x, const Tensor *w, const float *bias,
-                  const Tensor *y, Arena *scratch);
+                  const Tensor *y, ConvWritten written, Arena *scratch);
 
 /* dx = beta dx + the gradient to x; `w` may hold levels (its values are used). */
 void conv_backward_input(const ConvGeometry *geometry, const Tensor *dy, const Tensor *w,

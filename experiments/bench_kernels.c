@@ -80,7 +80,7 @@ typedef struct Pass {
 } Pass;
 
 static void conv_y(const Kernel *k) {
-    conv_forward(&k->geometry, &k->x, &k->w, NULL, TENSOR_F32(k->y), k->scratch);
+    conv_forward(&k->geometry, &k->x, &k->w, NULL, TENSOR_F32(k->y), (ConvWritten){0}, k->scratch);
 }
 
 static void conv_dx(const Kernel *k) {

@@ -99,16 +99,18 @@ static void moments_reference(const float *x, int64_t rows, int64_t channels, in
 /* Shapes with partial blocks, partial chunks and partial panels; means far from 0. */
 static void test_moments(void **state) {
     (void)state;
-    static const int64_t shapes[][2] = {{1, 3},     {63, 1},   {65, 10},
-                                        {1000, 16}, {4097, 5}, {9000, 300}};
+    static const Shape shapes[] = {{2, {1, 3}},       {2, {63, 1}},       {2, {65, 10}},
+                                   {2, {1000, 16}},   {2, {4097, 5}},     {2, {9000, 300}},
+                                   {4, {7, 5, 9, 3}}, {4, {3, 1, 1, 20}}, {4, {40, 28, 28, 32}}};
     for (size_t s = 0; s < sizeof shapes / sizeof *shapes; s++) {
-        int64_t rows = shapes[s][0], channels = shapes[s][1];
+        int64_t rows = shape_rows(shapes[s]), channels = shape_last(shapes[s]);
         float *x = arena_new_array(arena, float, rows *channels);
         float *mean = arena_new_array(arena, float, channels);
         float *variance = arena_new_array(arena, float, channels);
         random_fill_normal((RandomKey){3, RANDOM_TEST, s}, 1, rows * channels, x);
         for (int64_t i = 0; i < rows * channels; i++) x[i] += 1000 * (float)(i % channels);
-        channel_moments(TENSOR_F32(x), rows, channels, mean, variance, arena);
+        Tensor tensor = {.dtype = DTYPE_F32, .shape = shapes[s], .data = x};
+        channel_moments(&tensor, mean, variance, arena);
         for (int64_t c = 0; c < channels; c++) {
             double m, q;
             moments_reference(x, rows, channels, c, &m, &q);

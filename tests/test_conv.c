@@ -103,7 +103,7 @@ static float *copy_of(Arena *arena, const float *values, int64_t count) {
 static void check_case(const Case *c, Arena *arena, Arena *scratch) {
     const ConvGeometry *g = &c->g;
     float *got = draw_values(arena, c->y_count), *expected = draw_values(arena, c->y_count);
-    conv_forward(g, &c->x, &c->w, c->bias, TENSOR_F32(got), scratch);
+    conv_forward(g, &c->x, &c->w, c->bias, TENSOR_F32(got), (ConvWritten){0}, scratch);
     conv_forward_reference(g, &c->x, &c->w, c->bias, expected);
     assert_close(got, expected, c->y_count, c->filter);
 
@@ -228,15 +228,15 @@ static void check_levels(Case *c, int x_bits, int w_bits, bool is_extreme, Arena
     Tensor w = levels_draw(arena, c->w.shape, ws, is_extreme);
     float *got = draw_values(arena, c->y_count), *expected = draw_values(arena, c->y_count);
     conv_forward_integer_reference(g, &x, &w, c->bias, expected);
-    conv_forward(g, &x, &w, c->bias, TENSOR_F32(got), scratch);
+    conv_forward(g, &x, &w, c->bias, TENSOR_F32(got), (ConvWritten){0}, scratch);
     assert_memory_equal(got, expected, (size_t)c->y_count * sizeof *got);
 
     Tensor x_packed = packed_of(arena, &x), w_packed = packed_of(arena, &w);
-    conv_forward(g, &x_packed, &w_packed, c->bias, TENSOR_F32(got), scratch);
+    conv_forward(g, &x_packed, &w_packed, c->bias, TENSOR_F32(got), (ConvWritten){0}, scratch);
     assert_memory_equal(got, expected, (size_t)c->y_count * sizeof *got);
 
     kernels_use_reference(true);
-    conv_forward(g, &x_packed, &w, c->bias, TENSOR_F32(got), scratch);
+    conv_forward(g, &x_packed, &w, c->bias, TENSOR_F32(got), (ConvWritten){0}, scratch);
     kernels_use_reference(false);
     assert_memory_equal(got, expected, (size_t)c->y_count * sizeof *got);
 }
@@ -339,7 +339,7 @@ static Results results_of(const Case *c, Arena *arena, Arena *scratch) {
     r.y = arena_new_array(arena, float, c->y_count);
     r.dx = arena_new_array(arena, float, c->x_count);
     r.dw = arena_new_array(arena, float, c->w_count);
-    conv_forward(&c->g, &c->x, &c->w, c->bias, TENSOR_F32(r.y), scratch);
+    conv_forward(&c->g, &c->x, &c->w, c->bias, TENSOR_F32(r.y), (ConvWritten){0}, scratch);
     conv_backward_input(&c->g, TENSOR_F32(c->dy), &c->w, 1, TENSOR_F32(r.dx), scratch);
     conv_backward_weight(&c->g, &c->x, TENSOR_F32(c->dy), 1, r.dw, scratch);
     return r;

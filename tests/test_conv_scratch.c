@@ -72,7 +72,7 @@ static void check(const ConvGeometry *g, Dtype dtype) {
     Tensor y = tensor_zeros(arena, dtype, SHAPE(g->batch, g->out_h, g->out_w, g->out_c));
     Arena *scratch[3];
     for (int i = 0; i < 3; i++) scratch[i] = arena_new("scratch");
-    conv_forward(g, &x, &w, NULL, &y, scratch[0]);
+    conv_forward(g, &x, &w, NULL, &y, (ConvWritten){0}, scratch[0]);
     conv_backward_input(g, &y, &w, 0, &x, scratch[1]);
     conv_backward_weight(g, &x, &y, 0, w.data, scratch[2]);
     assert_about("forward", arena_peak(scratch[0]), conv_forward_scratch(g, operands));

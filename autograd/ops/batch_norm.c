@@ -44,7 +44,7 @@ static void find_statistics(Tape *t, Var *v, Saved *saved) {
     const BatchNormAttr *attr = v->attr;
     int64_t rows = shape_rows(v->value.shape), channels = shape_last(v->value.shape);
     if (attr->uses_batch) {
-        channel_moments(&v->in[0]->value, rows, channels, saved->mean, saved->rstd, t->arena);
+        channel_moments_of(t, v->in[0], saved->mean, saved->rstd);
         if (t->is_training && !t->is_replay && !t->is_rerun)
             update_running(attr, saved->mean, saved->rstd, rows, channels);
     }
@@ -111,9 +111,14 @@ static void backward(const Var *v, const MapBlock *b) {
                             saved->constant, b->count / b->channels, b->channels, b->dx[0]);
 }
 
+static bool takes_moments(const Var *v) {
+    return ((const BatchNormAttr *)v->attr)->uses_batch;
+}
+
 static const Map map = {
     .input_count = 1,
     .is_whole = true,
+    .takes_moments = takes_moments,
     .prepare = prepare,
     .forward = forward,
     .backward = backward,

@@ -76,8 +76,8 @@ static double size_of(const Saved *saved, const BatchNormAttr *attr, int64_t c) 
 
 static void prepare_batch(Tape *t, Var *v, Saved *saved) {
     const BatchNormAttr *attr = v->attr;
-    int64_t rows = shape_rows(v->value.shape), channels = shape_last(v->value.shape);
-    channel_moments(&v->in[0]->value, rows, channels, saved->mean, saved->variance, t->arena);
+    channel_moments_of(t, v->in[0], saved->mean, saved->variance);
+    int64_t channels = shape_last(v->value.shape);
     for (int64_t c = 0; c < channels; c++) {
         double f = (double)saved->factor[c];
         double d = (double)saved->variance[c] + (double)attr->epsilon * f * f;
@@ -192,6 +192,7 @@ static void backward(const Var *v, const MapBlock *b) {
 static const Map map = {
     .input_count = 1,
     .is_whole = true,
+    .takes_moments = uses_batch,
     .prepare = prepare,
     .forward = forward,
     .flow_of = flow_of,

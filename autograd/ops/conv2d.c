@@ -68,10 +68,25 @@ ConvGeometry conv2d_geometry(const Var *v) {
     };
 }
 
+static void add_moments(const void *context, int64_t image) {
+    moment_parts_add(context, image);
+}
+
 static void forward(Tape *t, Var *v) {
     ConvGeometry geometry = conv2d_geometry(v);
     const float *bias = v->in[2] ? var_f32(v->in[2]) : NULL;
-    conv_forward(&geometry, &v->in[0]->value, &v->in[1]->value, bias, &v->value, t->arena);
+    int64_t channels = shape_last(v->value.shape);
+    ConvWritten written = {NULL, NULL};
+    MomentParts parts;
+    if (v->wants_moments) v->moments = tape_alloc(t, sizeof(float) * 2 * (size_t)channels);
+    ArenaMark mark = arena_mark(t->arena);
+    if (v->wants_moments) {
+        parts = moment_parts_new(&v->value, t->arena);
+        written = (ConvWritten){add_moments, &parts};
+    }
+    conv_forward(&geometry, &v->in[0]->value, &v->in[1]->value, bias, &v->value, written, t->arena);
+    if (v->wants_moments) moment_parts_finish(&parts, v->moments, v->moments + channels);
+    arena_rewind(t->arena, mark);
 }
 
 static void bias_backward(Tape *t, Var *v, const Tensor *dy) {
