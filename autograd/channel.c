@@ -8,6 +8,7 @@
 
 enum {
     CHUNKS_MAX = 64, /* partial sums kept: enough work for that many threads */
+    IMAGES_MIN = 16, /* fewer keep too few threads busy */
 };
 
 typedef struct Chunks {
@@ -120,9 +121,13 @@ static void moments_block(const float *x, int64_t stride, int64_t rows, int64_t 
     }
 }
 
+bool channel_has_images(Shape shape) {
+    return shape.rank == 4 && shape.dim[0] >= IMAGES_MIN;
+}
+
 /* Rows of a part: an image's, so that whoever writes images can add them up one by one. */
 static int64_t part_rows(Shape shape) {
-    if (shape.rank == 4) return shape.dim[1] * shape.dim[2];
+    if (channel_has_images(shape)) return shape.dim[1] * shape.dim[2];
     return chunks_of(shape_rows(shape)).rows;
 }
 

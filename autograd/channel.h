@@ -32,14 +32,16 @@ void channel_moments(const Tensor *x, float *mean, float *variance, Arena *scrat
 /* The same of x's values: those that its writer left (Var.moments), or found now. */
 void channel_moments_of(Tape *t, const Var *x, float *mean, float *variance);
 
-/* The same in parts: of images, one each, so that their writer adds them while they are in cache.
- * `new`, `add` for every part once, by any threads, and `finish` give the same bits. */
+/* The same in parts: of images (of which there must be enough), one each, so that their writer adds
+ * them while they are in cache. `new`, `add` for every part once, by any threads, and `finish` give
+ * the same bits. */
 typedef struct MomentParts {
     const Tensor *x;
     double *mean, *squares; /* [parts][channels] */
     float *decoded;         /* per thread */
 } MomentParts;
 
+bool channel_has_images(Shape shape); /* whether parts are images */
 MomentParts moment_parts_new(const Tensor *x, Arena *scratch);
 void moment_parts_add(const MomentParts *parts, int64_t part);
 void moment_parts_finish(const MomentParts *parts, float *mean, float *variance);

@@ -8,8 +8,10 @@
 #include "core/parallel.h"
 
 enum {
-    BLOCK_ELEMENTS = 2048, /* of a value that fits the first cache with a few others */
-    CHUNKS_MAX = 64,       /* partial sums kept: enough work for that many threads */
+    /* Of a value that fits the first cache with a few others; two rows of an image may have twice
+     * as many. */
+    BLOCK_ELEMENTS = 2048,
+    CHUNKS_MAX = 64, /* partial sums kept: enough work for that many threads */
 };
 
 bool map_fits(const Var *v) {
@@ -134,6 +136,10 @@ static int64_t rows_per_block(Shape shape) {
     return channels < BLOCK_ELEMENTS ? BLOCK_ELEMENTS / channels : 1;
 }
 
+int64_t map_block_elements(Shape shape) {
+    return rows_per_block(shape) * shape_last(shape);
+}
+
 static int64_t block_count(Shape shape) {
     int64_t rows = shape_rows(shape), per_block = rows_per_block(shape);
     return (rows + per_block - 1) / per_block;
@@ -145,7 +151,7 @@ static int64_t mask_words(int64_t block_elements) {
 }
 
 size_t map_mask_bytes(Shape shape) {
-    int64_t words = mask_words(rows_per_block(shape) * shape_last(shape));
+    int64_t words = mask_words(map_block_elements(shape));
     return checked_mul(sizeof(uint32_t), checked_mul((size_t)block_count(shape), (size_t)words));
 }
 
@@ -396,7 +402,7 @@ static void node_backward(Pass *p, int i, const float *const in[MAP_INPUTS_MAX])
         if (n->v->in[j]->needs_grad) b.dx[j] = gradient_place(p, n, j);
         is_wanted = is_wanted || b.dx[j];
     }
-    if (!is_wanted) return;
+    if (!is_wanted || (n->v->mask && !b.dx[0])) return;
     if (n->v->mask)
         isa_active()->mask_apply(mask_block(g, n->v, p->first), b.dy, b.count, b.dx[0]);
     else

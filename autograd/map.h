@@ -101,6 +101,7 @@ void map_needs(Var *const *ops, int count, bool has_masks, bool *is_made,
 /* Whether backward reads no value at all if masks are there, but would without them: a bit per
  * element is then kept instead of what the group read. */
 bool map_takes_masks(Var *const *ops, int count);
-size_t map_mask_bytes(Shape shape); /* of one op's mask: its blocks', one after the other */
+int64_t map_block_elements(Shape shape); /* of values of this shape */
+size_t map_mask_bytes(Shape shape);      /* of one op's mask: its blocks', one after the other */
 
 #endif

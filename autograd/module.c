@@ -186,10 +186,9 @@ Var *param_read(Param *param, Tape *t) {
     Var *leaf = param_leaf(param, t);
     bool is_cast = t->half != DTYPE_F32 && param->role == PARAM_WEIGHT;
     if (!param->view.apply && !is_cast) return leaf;
-    if (!param->read)
-        param->read =
-            param->view.apply ? param->view.apply(param->view.self, t, leaf) : op_cast(t, leaf);
-    return param->read;
+    if (param->read) return param->read;
+    Var *seen = param->view.apply ? param->view.apply(param->view.self, t, leaf) : leaf;
+    return param->read = seen == leaf && is_cast ? op_cast(t, leaf) : seen;
 }
 
 Var *model_forward(Model *model, Tape *t, Var *x) {

@@ -3,6 +3,7 @@
 #include <assert.h>
 #include <string.h>
 
+#include "autograd/channel.h"
 #include "autograd/map.h"
 #include "autograd/ops.h"
 
@@ -18,17 +19,22 @@ static uint64_t mix_int(uint64_t hash, int64_t value) {
     return mix(hash, &value, sizeof value);
 }
 
+static bool takes_moments(const Var *v) {
+    return map_fits(v) && v->op->map->takes_moments && v->op->map->takes_moments(v);
+}
+
 uint64_t plan_signature(const Tape *record, const Var *root) {
     uint64_t hash = mix_int(0xcbf29ce484222325u, record->count);
     hash = mix_int(hash, root->index);
     hash = mix_int(hash, record->half + 64 * record->keeps_f32_grads);
+    hash = mix_int(hash, record->keeps_residuals);
     for (int i = 0; i < record->count; i++) {
         const Var *v = record->vars[i];
         hash = mix(hash, &v->op, sizeof v->op);
-        hash = mix_int(hash, v->needs_grad + 2 * v->is_looked_at);
+        hash = mix_int(hash, v->needs_grad + 2 * v->is_looked_at + 4 * v->is_parameter);
+        hash = mix_int(hash, map_fits_tail(v));
         if (map_fits(v)) hash = mix_int(hash, map_flow(v));
-        bool takes = map_fits(v) && v->op->map->takes_moments && v->op->map->takes_moments(v);
-        hash = mix_int(hash, takes);
+        hash = mix_int(hash, takes_moments(v));
         hash = mix_int(hash, v->value.shape.rank);
         hash = mix_int(hash, v->value.scales ? v->value.scales->grid.bits : 0);
         for (int d = 0; d < v->value.shape.rank; d++) hash = mix_int(hash, v->value.shape.dim[d]);
@@ -174,7 +180,7 @@ static void group_reads_back(Plan *plan, const Tape *record, const PlanSlot *slo
     Var *ops[MAP_GROUP_MAX] = {0};
     bool is_made[MAP_GROUP_MAX], reads[MAP_GROUP_MAX][MAP_INPUTS_MAX];
     int count = backward_group(record, slot, ops);
-    bool has_masks = map_takes_masks(ops, count);
+    bool has_masks = !record->keeps_residuals && map_takes_masks(ops, count);
     map_needs(ops, count, has_masks, is_made, reads);
     for (int i = 0; has_masks && i < count; i++)
         if (ops[i]->needs_grad && map_flow(ops[i]) == MAP_FLOW_MASK) keep_mask(plan, ops[i]);
@@ -314,7 +320,7 @@ static void pack(Plan *plan, Arena *scratch) {
 static void find_moments(Plan *plan, const Tape *record) {
     for (int i = 0; i < record->count; i++) {
         const Var *v = record->vars[i];
-        if (map_fits(v) && v->op->map->takes_moments && v->op->map->takes_moments(v))
+        if (takes_moments(v) && channel_has_images(v->in[0]->value.shape))
             plan->slots[v->in[0]->index].wants_moments = true;
     }
 }

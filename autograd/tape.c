@@ -15,6 +15,7 @@ Tape *tape_new(Arena *owner) {
     t->staging = arena_new("staging");
     t->scope = "";
     t->needs_grad = true;
+    t->loss_scale = 1;
     return t;
 }
 

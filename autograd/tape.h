@@ -52,9 +52,9 @@ typedef enum OpFlags {
     OP_ALIASES = 8,             /* the output shares the data (and scales) of input 0: reshape */
     OP_SPARES_OUTPUT = 16,      /* backward does not read v->value: its memory may be used again */
     OP_SPARES_INPUTS = 32,      /* backward does not read the values of inputs */
-    OP_GRADIENT_IN_PLACE = 128, /* backward may write the gradient of input 0 over its own */
     OP_READS_HALF = 64,         /* takes values and gradients as tensors of any precision (var_grad,
                                    tape_grad_tensor); for other ops the tape decodes and rounds */
+    OP_GRADIENT_IN_PLACE = 128, /* backward may write the gradient of input 0 over its own */
 } OpFlags;
 
 struct Op {
@@ -96,6 +96,7 @@ struct Tape {
     bool keeps_f32_grads;  /* but for the gradients of weights */
     bool is_watching;      /* backward looks at gradients as they are kept, and finds where they */
     const Var *overflowed; /* first are not all finite: the highest Var; NULL: nowhere */
+    double loss_scale;     /* of gradients to come, for whoever adds some of another origin */
     uint64_t seed, step;   /* key of dropout */
     uint64_t generation;   /* of this record, unlike that of any other record of any tape, so that
                               others can cache what belongs to one record */
@@ -126,8 +127,9 @@ typedef Var *TapeBuild(void *context, Tape *t);
  * ever in t->error; the result is then of no use. */
 Var *tape_run(Tape *t, bool is_training, TapeBuild *build, void *context);
 
-/* A leaf. `grad` is where its gradient goes (NULL: it needs none) and `has_grad` says whether that
- * holds something already (set by backward; cleared by whoever starts a new sum). */
+/* A leaf. A gradient buffer belongs to one leaf of a record. `grad` is where its gradient goes
+ * (NULL: it needs none) and `has_grad` says whether that holds something already (set by backward;
+ * cleared by whoever starts a new sum). */
 Var *tape_leaf(Tape *t, Tensor value, float *grad, bool *has_grad);
 Var *tape_constant(Tape *t, Tensor value);
 

@@ -27,6 +27,7 @@ typedef struct Side {
 typedef struct Product {
     Side a, b;
     const Tensor *b_tensor; /* to be decoded; NULL: b is plain */
+    bool has_slabs;         /* tiles are as wide as slabs of b are */
     bool b_as_levels;
     int64_t b_first; /* b.data begins at this column of op(b) */
     int64_t m, n, k;
@@ -219,7 +220,7 @@ static int64_t slab_columns(const Product *p, int64_t columns) {
 
 static void product_run(const Product *p, Arena *scratch) {
     Tile size = tile_choose(p->m, p->n);
-    if (p->b_tensor) size.n = slab_columns(p, size.n);
+    if (p->has_slabs) size.n = slab_columns(p, size.n);
     int64_t columns = pieces(p->n, size.n), tiles = pieces(p->m, size.m) * columns;
     Workspace all = workspace_new(p, size, scratch, parallel_threads());
     isa_active(); /* chosen before threads ask */
@@ -240,6 +241,7 @@ static void set_b(Product *p, const Matrix *b, bool as_levels) {
     bool is_ready = operand_is_plain(&b->tensor) || (as_levels && b->tensor.dtype == DTYPE_F32);
     p->b = side_of(b, is_ready ? b->tensor.data : NULL);
     p->b_tensor = is_ready ? NULL : &b->tensor;
+    p->has_slabs = !operand_is_plain(&b->tensor); /* the same tiles, in whatever storage */
     p->b_as_levels = as_levels;
 }
 

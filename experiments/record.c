@@ -1,5 +1,6 @@
 #include "experiments/record.h"
 
+#include "autograd/channel.h"
 #include "autograd/map.h"
 #include "autograd/ops.h"
 #include "core/conv_scratch.h"
@@ -8,13 +9,12 @@
 enum {
     FLOAT_BYTES = sizeof(float),
     /* As in map.c and gemm.c: small beside the rest, so near enough. */
-    MAP_BLOCK_ELEMENTS = 2048,
     MAP_BLOCKS_PER_OP = 2 + MAP_INPUTS_MAX,
     MAP_SPARES = MAP_INPUTS_MAX + 1,
     MAP_CHUNKS = 64,
     PRODUCT_TILE = 128 * 256,
     PRODUCT_TILE_BYTES = sizeof(float) + sizeof(double),
-    PRODUCT_SLAB_BYTES = sizeof(float) << 17,
+    PRODUCT_SLAB_BYTES = sizeof(float) << 16,
 };
 
 typedef struct Reading {
@@ -66,15 +66,14 @@ static int64_t staged_forward(const Reading *r, const Var *v) {
     return staged_inputs(r, v) + (is_half(kept_as(r, v)) ? FLOAT_BYTES * var_count(v) : 0);
 }
 
-/* Gradients of weights are staged by any op, those of activations by those that know only f32 or
- * take them so (tape_grad). */
+/* What an op takes as f32 (tape_grad), be it all or, of those that know half, its bias. */
 static int64_t staged_backward(const Reading *r, const Var *v) {
     if (map_fits(v)) return 0;
     bool is_whole = !(v->op->flags & OP_READS_HALF);
     int64_t bytes = is_whole ? staged_inputs(r, v) : 0;
     if (is_whole && is_half(grad_kept_as(r, v))) bytes += FLOAT_BYTES * var_count(v);
-    bool has_tensors = v->op == &op_row_conv2d || v->op == &op_row_max_pool2d;
-    for (int j = has_tensors ? 1 : 0; j < v->in_count; j++) {
+    int first = v->op == &op_row_linear ? 2 : !is_whole ? 1 : 0;
+    for (int j = first; j < v->in_count; j++) {
         const Var *in = v->in[j];
         if (in && in->needs_grad && is_half(grad_kept_as(r, in)))
             bytes += FLOAT_BYTES * var_count(in);
@@ -120,11 +119,20 @@ static ConvOperands conv_operands(const Reading *r, const Var *v) {
     };
 }
 
+/* Sums by image and channel, and where rows are decoded (autograd/channel.h). */
+static int64_t moments_bytes(const Reading *r, const Var *v) {
+    if (!r->plan || !r->plan->slots[v->index].wants_moments) return 0;
+    int64_t channels = shape_last(v->value.shape), decoded = 0;
+    if (kept_as(r, v) != DTYPE_F32)
+        decoded = parallel_threads() * CHANNEL_ROWS * channels * FLOAT_BYTES;
+    return 2 * (int64_t)sizeof(double) * v->value.shape.dim[0] * channels + decoded;
+}
+
 static int64_t conv_forward_bytes(const Reading *r, const Var *v) {
     const Var *x = v->in[0], *w = v->in[1];
     ConvGeometry g = conv2d_geometry(v);
     bool on_levels = has_one_scale(x) && has_scales_by(w, var_count(w) / g.out_c);
-    return conv_forward_scratch(&g, conv_operands(r, v)) + images_bytes(x) +
+    return conv_forward_scratch(&g, conv_operands(r, v)) + images_bytes(x) + moments_bytes(r, v) +
            (on_levels ? levels_bytes(r, w) : values_bytes(r, w));
 }
 
@@ -147,7 +155,7 @@ static int64_t linear_forward_bytes(const Reading *r, const Var *v) {
     const Var *x = v->in[0], *w = v->in[1];
     int64_t depth = shape_last(x->value.shape), threads = parallel_threads();
     int64_t bytes = threads * PRODUCT_SLAB_BYTES;
-    if (kept_as(r, v) != DTYPE_F32) bytes += FLOAT_BYTES * var_count(v);
+    if (kept_as(r, v) != DTYPE_F32) bytes += threads * PRODUCT_TILE * FLOAT_BYTES;
     if (!has_scales_by(x, depth) || !has_scales_by(w, depth)) return bytes + values_bytes(r, x);
     int bits = x->value.scales->grid.bits + w->value.scales->grid.bits;
     if (depth >> (24 - bits)) /* an f32 does not hold the sum of levels */
@@ -184,7 +192,7 @@ static int64_t map_bytes(const Reading *r, const Var *v, bool is_backward) {
     if (last != v->index) return 0;
     int64_t ops = 0, channels = shape_last(r->record->vars[first]->value.shape);
     for (int i = first; i <= last; i++) ops += r->record->vars[i]->op != NULL;
-    int64_t block = channels < MAP_BLOCK_ELEMENTS ? MAP_BLOCK_ELEMENTS : channels;
+    int64_t block = map_block_elements(r->record->vars[first]->value.shape);
     int64_t lanes = parallel_threads() * (ops * MAP_BLOCKS_PER_OP + MAP_SPARES) * block;
     int64_t sums = is_backward ? MAP_CHUNKS * 2 * channels * (int64_t)sizeof(double) : 0;
     return lanes * FLOAT_BYTES + sums;

@@ -102,6 +102,7 @@ static bool micro_batch(Experiment *e, int64_t step, int64_t micro, double *loss
     double share = 1.0 / (double)e->config.train.accumulate;
     Lesson lesson = lesson_at(e, step, micro);
     t->half = config_half(&e->config);
+    t->loss_scale = e->loss_scale.scale;
     const Var *mean = tape_run(t, true, trainer_record, &lesson);
     float value = t->error.code == ERROR_NONE ? var_f32(mean)[0] : 0;
     if (t->error.code == ERROR_NONE && isfinite(value))

@@ -446,6 +446,53 @@ static int setup(void **state) {
     return parallel_init(2, &err) ? 0 : -1;
 }
 
+typedef struct Told {
+    Tensor y;
+    size_t image_bytes;
+    int *times;
+    char *seen; /* what was in y when it was told of */
+} Told;
+
+static void image_told(const void *context, int64_t image) {
+    const Told *told = context;
+    size_t at = (size_t)image * told->image_bytes;
+    told->times[image]++;
+    memcpy(told->seen + at, (char *)told->y.data + at, told->image_bytes);
+}
+
+/* Of every image once, and when it is there: f32 and staged, by the kernels and the reference. */
+static void test_written_images_are_told(void **state) {
+    (void)state;
+    Arena *scratch = arena_new("scratch");
+    for (int i = 0; i < 40; i++) {
+        Arena *arena = arena_new("case");
+        Case c = case_draw(arena, i % 3);
+        bool is_reference = i % 4 == 3;
+        c.g.batch = c.x.shape.dim[0] = draw(1, 20);
+        case_fill(&c, arena);
+        if (is_reference) { /* which is for levels */
+            c.x = levels_draw(arena, c.x.shape,
+                              scales_draw(arena, c.x_count, c.x_count, grid_unsigned(4), false),
+                              false);
+            c.w =
+                levels_draw(arena, c.w.shape,
+                            scales_draw(arena, c.w_count, c.w_count, grid_signed(4), false), false);
+        }
+        Dtype dtype = i % 2 && !is_reference ? DTYPE_F16 : DTYPE_F32;
+        Told told = {.y = tensor_new(arena, dtype, SHAPE(c.y_count))};
+        told.image_bytes = tensor_bytes(&told.y) / (size_t)c.g.batch;
+        told.times = arena_new_array(arena, int, c.g.batch);
+        told.seen = arena_zalloc(arena, tensor_bytes(&told.y));
+        kernels_use_reference(is_reference);
+        conv_forward(&c.g, &c.x, &c.w, c.bias, &told.y, (ConvWritten){image_told, &told}, scratch);
+        kernels_use_reference(false);
+        for (int64_t image = 0; image < c.g.batch; image++) assert_int_equal(told.times[image], 1);
+        assert_memory_equal(told.seen, told.y.data, tensor_bytes(&told.y));
+        arena_free(arena);
+    }
+    arena_free(scratch);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_random_shapes),
@@ -455,6 +502,7 @@ int main(void) {
         cmocka_unit_test(test_levels_equal_integers),
         cmocka_unit_test(test_levels_beyond_f32),
         cmocka_unit_test(test_mixed_operands),
+        cmocka_unit_test(test_written_images_are_told),
         cmocka_unit_test(test_threads_change_no_bit),
         cmocka_unit_test(test_every_isa),
         cmocka_unit_test(test_vector_lengths_change_no_bit),

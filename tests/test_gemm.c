@@ -228,7 +228,6 @@ static void test_half_precision(void **state) {
     arena_free(scratch);
 }
 
-/* Every storage, both transpositions, several tiles: as if the operand had been decoded first. */
 /* Into half precision: the f32 product, rounded once. */
 static void test_half_results(void **state) {
     (void)state;
@@ -256,6 +255,7 @@ static void test_half_results(void **state) {
     arena_free(scratch);
 }
 
+/* Every storage, both transpositions, several tiles: as if the operand had been decoded first. */
 static void test_any_dtype_either_way(void **state) {
     (void)state;
     Arena *scratch = arena_new("scratch");

@@ -113,6 +113,8 @@ static const char *const networks[] = {
     "model: {kind: sequential, layers: [{kind: conv, filters: 6}, {kind: branches, branches: ["
     "{layers: [{kind: silu}]}, {layers: [{kind: conv, filters: 4}]}]}, {kind: global_pool}, "
     "{kind: linear, units: 4}]}\n" IMAGES,
+    "model: {kind: cnn, widths: [8, 12], hidden: 24}\n" IMAGES
+    "quant: {bits: 8, activations: {quantizer: ema}, freeze_batch_norm: 2}\n",
     /* A pooling ends a group whose last value another branch reads too. */
     "model: {kind: sequential, layers: [{kind: conv, filters: 8}, {kind: batch_norm}, {kind: "
     "relu}, "
@@ -263,6 +265,8 @@ static void test_codes_are_as_small_as_they_go(void **state) {
         for (int i = 0; i < 3; i++) assert_true(is_seen[i]);
         arena_free(configs);
     }
+    Error err = {0};
+    assert_true(parallel_init(2, &err));
 }
 
 /* ---- Half precision ---- */

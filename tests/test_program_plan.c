@@ -187,10 +187,12 @@ static void test_giants_are_refused(void **state) {
 /* Before they are made: a process that takes the machine's last memory is killed, with others. */
 static void test_giant_weights_are_refused(void **state) {
     (void)state;
-    text_file("weights.yaml", "model: {kind: mlp, widths: [65536, 65536, 65536, 65536]}\n"
-                              "data: {kind: synthetic}\n");
+    text_file("weights.yaml",
+              "model: {kind: mlp, widths: [65536, 65536, 65536, 65536, 65536, 65536, "
+              "65536, 65536, 65536, 65536, 65536, 65536, 65536, 65536]}\n"
+              "data: {kind: synthetic}\n");
     Result result = run(2, "train weights.yaml --out giant");
-    assert_has(result.err, "weights.yaml:1:8: the model's 1.2");
+    assert_has(result.err, "weights.yaml:1:8: the model's 5.5");
     assert_has(result.err, "make the model smaller");
     assert_false(file_exists("giant"));
 }

@@ -118,7 +118,7 @@ const Command command_bench = {
     .options = {[JSON] = {"--json", NULL, "machine-readable"},
                 [SECONDS] = {"--seconds", "S", "for each variant of a model (default: 3)"},
                 [BATCH] = {"--batch", "N", "images per training step (default: 128)"},
-                [WIDTH] = {"--width", "K", "models of K times the width (default: 1)"}},
+                [WIDTH] = {"--width", "K", "K times the widths of the models (default: 1)"}},
     .is_parallel = true,
     .run = run,
 };

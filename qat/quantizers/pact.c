@@ -32,17 +32,18 @@ static bool attach(Quant *q, Error *err) {
     return true;
 }
 
-/* Starts the sum of an update's gradients (the first micro-batch finds none) with the decay's. */
-static void add_decay(const Quant *q) {
+/* Starts the sum of an update's gradients (the first micro-batch finds none) with the decay's,
+ * which is no part of the loss and is scaled as the loss is. */
+static void add_decay(const Quant *q, const Tape *t) {
     const PactConfig *config = q->spec.quantizer.config;
     Param *scale = q->scale;
     if (scale->has_grad || scale->is_frozen || config->decay == 0) return;
-    scale->grad[0] = (float)config->decay * *tensor_f32(&scale->value);
+    scale->grad[0] = (float)(config->decay * t->loss_scale) * *tensor_f32(&scale->value);
     scale->has_grad = true;
 }
 
 static Var *fake(Quant *q, Tape *t, Var *x) {
-    if (t->is_training && t->needs_grad && !t->is_dry) add_decay(q);
+    if (t->is_training && t->needs_grad && !t->is_dry) add_decay(q, t);
     return quant_fake(q, t, x);
 }
 

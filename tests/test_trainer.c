@@ -1,0 +1,74 @@
+/* The training loop, on a network that no configuration leads to. */
+#include "tests/program.h"
+
+#include "core/parallel.h"
+#include "core/random.h"
+#include "experiments/checkpoint.h"
+#include "experiments/run.h"
+#include "experiments/trainer.h"
+
+static const char config_text[] =
+    "precision: f16\n"
+    "model: {kind: sequential, layers: [{kind: conv, name: wide, filters: 4}, {kind: flatten}, "
+    "{kind: linear, name: last, units: 50}]}\n"
+    "data: {kind: synthetic, height: 64, width: 64, classes: 50, train: 100, test: 8, "
+    "validation: 0, batch: 2}\n"
+    "optimizer: {kind: sgd, lr: 1e-9}\n"
+    "schedule: constant\n"
+    "train: {epochs: 2, checkpoint_every: 1}\n";
+
+static void open_experiment(Experiment *e) {
+    ExperimentConfig config;
+    Error err = {0};
+    if (!config_read_text(config_text, "test", 0, NULL, program_arena, &config, &err) ||
+        !experiment_open(&config, program_arena, e, &err))
+        fail_msg("%s", err.message);
+}
+
+static void fill(Experiment *e, const char *name, float spread) {
+    Param *p = model_find_param(e->model, name);
+    RandomKey key = {.seed = 3, .stream = RANDOM_TEST};
+    random_fill_normal(key, spread, tensor_count(&p->value), tensor_f32(&p->value));
+}
+
+/* Small activations and large weights behind them: nothing overflows but the gradient of the first
+ * weights, whatever the loss scale. */
+static void test_gradients_that_always_overflow_end_the_run(void **state) {
+    (void)state;
+    enum { HALVINGS = 16, STUCK = 10 }; /* from 2^16 to 1, and then ten steps at 1 */
+    Experiment e;
+    Error err = {0};
+    open_experiment(&e);
+    fill(&e, "wide.weight", 1e-3f);
+    fill(&e, "last.weight", 1e4f);
+    RunClaim claim;
+    assert_true(run_create("run", false, &claim, &err));
+    assert_false(trainer_run(&e, "run", false, &err));
+    assert_int_equal(err.code, ERROR_NUMERIC);
+    if (!strstr(err.message, "overflow f16 in wide for the 10th time in a row at loss scale 1"))
+        fail_msg("%s", err.message);
+    assert_non_null(strstr(err.message, "bf16"));
+    assert_int_equal(e.loss_scale.skipped, HALVINGS + STUCK);
+
+    Experiment fresh;
+    open_experiment(&fresh);
+    Cursor cursor;
+    const char *path = run_path(program_arena, "run", RUN_CHECKPOINT);
+    if (!checkpoint_load(path, fresh.fixed_text, fresh.model, fresh.optimizer, &cursor, &err))
+        fail_msg("%s", err.message);
+    assert_int_equal(cursor.step, HALVINGS + STUCK - 1);
+    assert_int_equal(cursor.loss_scale.skipped, HALVINGS + STUCK - 1);
+    const Tensor *trained = &model_find_param(e.model, "last.weight")->value;
+    const Tensor *loaded = &model_find_param(fresh.model, "last.weight")->value;
+    assert_memory_equal(trained->data, loaded->data, tensor_bytes(trained)); /* nothing moved */
+    run_release(&claim);
+    experiment_close(&fresh);
+    experiment_close(&e);
+}
+
+int main(void) {
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_gradients_that_always_overflow_end_the_run),
+    };
+    return cmocka_run_group_tests(tests, program_folder_enter, program_folder_leave);
+}
