@@ -115,6 +115,8 @@ static const char *const networks[] = {
     "{kind: linear, units: 4}]}\n" IMAGES,
     "model: {kind: cnn, widths: [8, 12], hidden: 24}\n" IMAGES
     "quant: {bits: 8, activations: {quantizer: ema}, freeze_batch_norm: 2}\n",
+    "model: {kind: mobilenet, stem: 8, widths: [8, 16], strides: [1, 2]}\n" IMAGES
+    "quant: {bits: 8, weights: {bits: 4}, activations: {quantizer: ema}, freeze_batch_norm: 2}\n",
     /* A pooling ends a group whose last value another branch reads too. */
     "model: {kind: sequential, layers: [{kind: conv, filters: 8}, {kind: batch_norm}, {kind: "
     "relu}, "
