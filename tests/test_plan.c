@@ -117,6 +117,10 @@ static const char *const networks[] = {
     "quant: {bits: 8, activations: {quantizer: ema}, freeze_batch_norm: 2}\n",
     "model: {kind: mobilenet, stem: 8, widths: [8, 16], strides: [1, 2]}\n" IMAGES
     "quant: {bits: 8, weights: {bits: 4}, activations: {quantizer: ema}, freeze_batch_norm: 2}\n",
+    /* Windows of 4 rows cross blocks of 6: no tail. */
+    "model: {kind: sequential, layers: [{kind: conv, filters: 16}, {kind: batch_norm}, {kind: "
+    "relu}, "
+    "{kind: max_pool, kernel: 4}, {kind: flatten}, {kind: linear, units: 4}]}\n" IMAGES,
     /* A pooling ends a group whose last value another branch reads too. */
     "model: {kind: sequential, layers: [{kind: conv, filters: 8}, {kind: batch_norm}, {kind: "
     "relu}, "

@@ -351,7 +351,8 @@ static void test_tokens(void **state) {
     assert_true(var_f32(faked)[1] == 64 && var_f32(faked)[4] == -128);
 }
 
-/* PACT's decay is in the gradient once per update, however many micro-batches there are. */
+/* PACT's decay is in the gradient once per update, however many micro-batches there are, and scaled
+ * as the loss is. */
 static void test_pact_decay(void **state) {
     (void)state;
     QuantSpec spec = spec_of("pact", 4);
@@ -364,6 +365,11 @@ static void test_pact_decay(void **state) {
         apply(q, true, SHAPE(1, 2), x);
         assert_true(q->scale->has_grad && q->scale->grad[0] == decay * scale);
     }
+    model_clear_grads(model);
+    tape->loss_scale = 1024;
+    apply(q, true, SHAPE(1, 2), x);
+    tape->loss_scale = 1;
+    assert_true(q->scale->grad[0] == 1024 * (decay * scale));
     model_clear_grads(model);
     apply(q, false, SHAPE(1, 2), x);
     assert_false(q->scale->has_grad);
