@@ -100,24 +100,14 @@ static void group_fill(const Tape *t, int first, int last, Group *g) {
     }
 }
 
-/* The group that is complete with v, or alone where there is no plan. */
-static Group forward_group(const Tape *t, const Var *v) {
+/* The group that is complete with v, or v alone where there is no plan. */
+static Group group_of(const Tape *t, const Var *v, bool is_forward) {
     Group g = {.count = 0};
     const PlanSlot *slot = t->plan ? slot_of(t, v) : NULL;
-    if (!slot)
-        group_fill(t, v->index, v->index, &g);
-    else if (slot->last == v->index)
-        group_fill(t, slot->first, slot->last, &g);
-    return g;
-}
-
-static Group backward_group(const Tape *t, const Var *v) {
-    Group g = {.count = 0};
-    const PlanSlot *slot = t->plan ? slot_of(t, v) : NULL;
-    if (!slot)
-        group_fill(t, v->index, v->index, &g);
-    else if (slot->back_last == v->index)
-        group_fill(t, slot->back_first, slot->back_last, &g);
+    int first = v->index, last = v->index;
+    if (slot) first = is_forward ? slot->first : slot->back_first;
+    if (slot) last = is_forward ? slot->last : slot->back_last;
+    if (last == v->index) group_fill(t, first, last, &g);
     return g;
 }
 
@@ -235,7 +225,7 @@ static void run_forward(Tape *t, Var *v) {
         return;
     }
     if (v->op->map) map_prepare(t, v);
-    Group g = forward_group(t, v);
+    Group g = group_of(t, v, true);
     if (g.count) map_forward(t, g.ops, g.count, g.tail);
 }
 
@@ -263,7 +253,7 @@ static bool has_finite_grad(const Var *v) {
 
 static void run_backward(Tape *t, Var *v) {
     if (map_fits(v) || (t->plan && slot_of(t, v)->is_back_tail)) {
-        Group g = backward_group(t, v);
+        Group g = group_of(t, v, false);
         if (g.count) map_backward(t, g.ops, g.count, g.tail);
     } else if (v->needs_grad && *v->has_grad) {
         if (t->plan && is_half(t->half))
