@@ -1,51 +1,60 @@
+/* Every product is cut into blocks of PANEL rows and columns; a block is one call of the kernel
+ * over the whole depth, so that each element is one chain of multiply-adds in order of k, whatever
+ * the other sizes. The kernel broadcasts the numbers of one factor ("rows") and reads the other's
+ * as vectors ("panel", packed). `a` is made ready whole, before; `b` a block of columns at a time,
+ * by the thread that multiplies it by some or all of `a`, so that weights are decoded into its
+ * cache. */
 #include "core/gemm.h"
 
 #include <assert.h>
 #include <string.h>
 
-#include "core/blas.h"
 #include "core/kernels/isa.h"
 #include "core/kernels/operand.h"
 #include "core/parallel.h"
 
 enum {
-    TILE_M_MAX = 128,
-    TILE_N_MAX = 256,
-    TILE_MIN = 32,
-    TILES_WANTED = 4,          /* so that several threads share a small product */
-    SLAB_FLOATS_MAX = 1 << 16, /* decoded columns that stay in the second cache */
+    DECODED = 128, /* columns decoded at a time, before they are transposed */
+    GROUP_MAX = 4, /* blocks of b that are decoded together */
+    GROUPS_WANTED = 8,
+    TASKS_WANTED = 4, /* so that several threads share a product of few blocks of b */
 };
 
-/* op(matrix) as BLAS reads it, in f32. */
-typedef struct Side {
-    const float *data;
-    int64_t row_stride;
-    bool is_transposed;
-} Side;
+/* A factor as the product sees it: `outer` rows of op(a), or columns of op(b), of k numbers each.
+ */
+typedef struct Factor {
+    Tensor tensor;
+    int64_t outer, stride; /* between stored rows */
+    bool is_k_last;        /* stored [outer][k], else [k][outer] */
+    bool as_levels;
+    bool is_panel;
+} Factor;
 
-/* One product. `a` is plain; `b` is too, or is decoded a slab of columns at a time. */
+/* One product. */
 typedef struct Product {
-    Side a, b;
-    const Tensor *b_tensor; /* to be decoded; NULL: b is plain */
-    bool has_slabs;         /* tiles are as wide as slabs of b are */
-    bool b_as_levels;
-    int64_t b_first; /* b.data begins at this column of op(b) */
-    int64_t m, n, k;
+    Factor a, b;
+    int64_t k;
     int64_t exact_k;                    /* levels: products that one f32 sum may hold; 0: values */
     const float *a_scale, *b_scale;     /* levels: per row of op(a), per column of op(b) */
     int64_t a_scale_step, b_scale_step; /* 0: one scale for all, 1: one each */
     const float *bias;
     float beta;
-    float *c; /* NULL: into c_half */
+    Tensor c;
     int64_t c_row_stride;
-    const Tensor *c_half;
 } Product;
 
-typedef struct Tile {
-    int64_t i, j, m, n;
-    float *c; /* its part of the product, in f32 */
-    int64_t c_row_stride;
-} Tile;
+/* PANEL rows of op(a) or columns of op(b), or fewer, as the kernel reads them. */
+typedef struct Block {
+    const float *at;
+    int64_t stride; /* rows: from row to row; a panel: from k to k */
+} Block;
+
+/* What a thread needs beside the factors. */
+typedef struct Workspace {
+    float *b;         /* a block of it */
+    float *sum, *out; /* a block of the product, as the kernel writes it and as rows of c */
+    double *exact;    /* the same, of levels that f32 cannot hold */
+} Workspace;
 
 Matrix matrix_of(Tensor tensor) {
     int64_t cols = shape_last(tensor.shape);
@@ -75,174 +84,268 @@ static bool scales_fit(const Matrix *matrix, bool is_stored_along) {
            scales->run_length == matrix->cols;
 }
 
-static Side side_of(const Matrix *matrix, const float *data) {
-    return (Side){data, matrix->row_stride, matrix->is_transposed};
-}
-
-static void blas_tile(const Product *p, Tile t, int64_t k_first, int64_t k, float beta, float *c,
-                      int64_t c_row_stride) {
-    Side a = p->a, b = p->b;
-    int64_t a_offset =
-        a.is_transposed ? k_first * a.row_stride + t.i : t.i * a.row_stride + k_first;
-    int64_t j = t.j - p->b_first;
-    int64_t b_offset = b.is_transposed ? j * b.row_stride + k_first : k_first * b.row_stride + j;
-    blas_sgemm(a.is_transposed, b.is_transposed, t.m, t.n, k, 1.0f, a.data + a_offset, a.row_stride,
-               b.data + b_offset, b.row_stride, beta, c, c_row_stride);
-}
-
-static void epilogue_apply(const Product *p, Tile t) {
-    for (int64_t i = 0; i < t.m; i++) {
-        float *c = t.c + i * t.c_row_stride;
-        if (p->exact_k) {
-            float a_scale = p->a_scale[(t.i + i) * p->a_scale_step];
-            for (int64_t j = 0; j < t.n; j++)
-                c[j] *= a_scale * p->b_scale[(t.j + j) * p->b_scale_step];
-        }
-        if (p->bias)
-            for (int64_t j = 0; j < t.n; j++) c[j] += p->bias[t.j + j];
-    }
-}
-
-/* Sums of levels that f32 cannot hold: exact f32 partial sums, added exactly in double (integers up
- * to 2^53), rounded to f32 once. `part` and `sum` hold a tile each. */
-static void tile_in_chunks(const Product *p, Tile t, float *part, double *sum) {
-    memset(sum, 0, (size_t)(t.m * t.n) * sizeof *sum);
-    for (int64_t first = 0; first < p->k; first += p->exact_k) {
-        int64_t k = p->k - first < p->exact_k ? p->k - first : p->exact_k;
-        blas_tile(p, t, first, k, 0.0f, part, t.n);
-        for (int64_t i = 0; i < t.m * t.n; i++) sum[i] += (double)part[i];
-    }
-    for (int64_t i = 0; i < t.m; i++)
-        for (int64_t j = 0; j < t.n; j++) t.c[i * t.c_row_stride + j] = (float)sum[i * t.n + j];
-}
-
 static int64_t pieces(int64_t size, int64_t piece) {
     return (size + piece - 1) / piece;
 }
 
-/* From the shape alone, never from the number of threads. */
-static Tile tile_choose(int64_t m, int64_t n) {
-    Tile t = {.m = TILE_M_MAX, .n = TILE_N_MAX};
-    while (pieces(m, t.m) * pieces(n, t.n) < TILES_WANTED && t.n > TILE_MIN) {
-        if (t.n >= t.m)
-            t.n /= 2;
+static int64_t least(int64_t a, int64_t b) {
+    return a < b ? a : b;
+}
+
+/* ---- Blocks of factors ---- */
+
+/* Its numbers lie there in f32. */
+static bool is_decoded(const Factor *f) {
+    return f->tensor.dtype == DTYPE_F32 && (f->as_levels || !f->tensor.scales);
+}
+
+static bool is_in_place(const Factor *f) {
+    return is_decoded(f) && f->is_k_last && !f->is_panel;
+}
+
+static int64_t block_floats(const Factor *f, int64_t k) {
+    return is_in_place(f) ? 0 : PANEL * lanes_up(k);
+}
+
+static void numbers_read(const Factor *f, int64_t first, int64_t count, float *to) {
+    if (f->as_levels)
+        operand_read(&f->tensor, first, count, to);
+    else
+        operand_read_values(&f->tensor, first, count, to);
+}
+
+/* Rows first .. first + rows - 1 of the stored matrix, of them columns from `column` on, to columns
+ * that are `to_stride` apart. */
+static void numbers_turn(const Factor *f, int64_t first, int64_t rows, int64_t column,
+                         int64_t columns, float *to, int64_t to_stride) {
+    const Isa *isa = isa_active();
+    if (is_decoded(f)) {
+        const float *from = tensor_f32(&f->tensor) + first * f->stride + column;
+        isa->transpose(from, f->stride, rows, columns, to, to_stride);
+        return;
+    }
+    float part[PANEL * DECODED];
+    for (int64_t i = 0; i < rows; i += PANEL)
+        for (int64_t j = 0; j < columns; j += DECODED) {
+            int64_t some_rows = least(PANEL, rows - i), some_columns = least(DECODED, columns - j);
+            for (int64_t r = 0; r < some_rows; r++)
+                numbers_read(f, (first + i + r) * f->stride + column + j, some_columns,
+                             part + r * DECODED);
+            isa->transpose(part, DECODED, some_rows, some_columns, to + j * to_stride + i,
+                           to_stride);
+        }
+}
+
+/* Columns first .. first + columns - 1 of k rows to consecutive panels. */
+static void panels_copy(const Factor *f, int64_t first, int64_t columns, int64_t k, float *panels) {
+    float part[GROUP_MAX * PANEL];
+    int64_t size = block_floats(f, k), whole = columns / PANEL * PANEL, rest = columns - whole;
+    for (int64_t i = 0; i < k; i++, panels += PANEL) {
+        const float *row = part;
+        if (is_decoded(f))
+            row = tensor_f32(&f->tensor) + i * f->stride + first;
         else
-            t.m /= 2;
+            numbers_read(f, i * f->stride + first, columns, part);
+        for (int64_t j = 0; j < whole; j += PANEL)
+            memcpy(panels + j / PANEL * size, row + j, PANEL * sizeof *row);
+        float *last = panels + whole / PANEL * size;
+        for (int64_t j = 0; rest && j < PANEL; j++) last[j] = j < rest ? row[whole + j] : 0;
     }
-    return t;
 }
 
-/* What a thread needs beside the operands. */
-typedef struct Workspace {
-    float *slab, *part; /* decoded columns of op(b); an f32 partial sum of a tile */
-    double *sum;
-    float *tile; /* in f32, where c is not */
-} Workspace;
-
-static void half_read(const Product *p, Tile t) {
-    for (int64_t i = 0; i < t.m; i++)
-        operand_read(p->c_half, (t.i + i) * p->c_row_stride + t.j, t.n, t.c + i * t.c_row_stride);
+/* A panel is [k][PANEL], zeros past the last column; rows are [PANEL][k, rounded up to LANES]. */
+static Block block_at(const Factor *f, int64_t index, int64_t k, const float *buffer) {
+    if (is_in_place(f))
+        return (Block){tensor_f32(&f->tensor) + index * PANEL * f->stride, f->stride};
+    return (Block){buffer, f->is_panel ? PANEL : lanes_up(k)};
 }
 
-static void half_write(const Product *p, Tile t) {
-    for (int64_t i = 0; i < t.m; i++)
-        operand_write(t.c + i * t.c_row_stride, (t.i + i) * p->c_row_stride + t.j, t.n, p->c_half);
+static void block_make(const Factor *f, int64_t first, int64_t outer, int64_t k, float *buffer) {
+    if (f->is_panel && outer < PANEL) memset(buffer, 0, sizeof *buffer * (size_t)(PANEL * k));
+    if (f->is_panel)
+        numbers_turn(f, first, outer, 0, k, buffer, PANEL);
+    else if (!f->is_k_last)
+        numbers_turn(f, 0, k, first, outer, buffer, lanes_up(k));
+    else
+        for (int64_t i = 0; i < outer; i++)
+            numbers_read(f, (first + i) * k, k, buffer + i * lanes_up(k));
 }
 
-static void tile_run(const Product *p, Tile t, const Workspace *w) {
-    if (t.m > p->m - t.i) t.m = p->m - t.i;
-    if (t.n > p->n - t.j) t.n = p->n - t.j;
-    t.c = p->c ? p->c + t.i * p->c_row_stride + t.j : w->tile;
-    t.c_row_stride = p->c ? p->c_row_stride : t.n;
-    if (!p->c && p->beta != 0.0f) half_read(p, t);
+/* Blocks index .. index + count - 1, one behind the other. */
+static void blocks_make(const Factor *f, int64_t index, int64_t count, int64_t k, float *buffer) {
+    int64_t first = index * PANEL, outer = least(count * PANEL, f->outer - first);
+    int64_t size = block_floats(f, k);
+    if (is_in_place(f)) return;
+    if (f->is_panel && !f->is_k_last) {
+        panels_copy(f, first, outer, k, buffer);
+        return;
+    }
+    for (int64_t i = 0; i < count; i++)
+        block_make(f, first + i * PANEL, least(PANEL, outer - i * PANEL), k, buffer + i * size);
+}
+
+/* ---- Blocks of the product ---- */
+
+/* Where a block of c begins, and its size. */
+typedef struct Place {
+    int64_t i, j, m, n;
+} Place;
+
+static Place place_of(const Product *p, int64_t a_index, int64_t b_index) {
+    int64_t i = a_index * PANEL, j = b_index * PANEL;
+    return (Place){i, j, least(PANEL, p->a.outer - i), least(PANEL, p->b.outer - j)};
+}
+
+/* numbers first .. first + depth - 1 of the sums */
+static void sum_stretch(const Product *p, Place at, Block a, Block b, int64_t first, int64_t depth,
+                        bool is_first, float *sum, int64_t stride) {
+    bool a_is_panel = p->a.is_panel;
+    Block rows = a_is_panel ? b : a, panel = a_is_panel ? a : b;
+    ProductJob job = {.rows = rows.at + first,
+                      .row_stride = rows.stride,
+                      .row_count = a_is_panel ? at.n : at.m,
+                      .panel = panel.at + first * PANEL,
+                      .depth = depth,
+                      .columns = a_is_panel ? at.m : at.n,
+                      .is_first = is_first,
+                      .sum = sum,
+                      .sum_stride = stride};
+    isa_active()->product(&job);
+}
+
+/* Sums of levels that f32 cannot hold: exact f32 partial sums, added exactly in double (integers up
+ * to 2^53), rounded to f32 once. */
+static void sum_in_chunks(const Product *p, Place at, Block a, Block b, const Workspace *w) {
+    enum { COUNT = PANEL * PANEL };
+    memset(w->exact, 0, COUNT * sizeof *w->exact);
+    for (int64_t first = 0; first < p->k; first += p->exact_k) {
+        sum_stretch(p, at, a, b, first, least(p->exact_k, p->k - first), true, w->sum, PANEL);
+        for (int64_t i = 0; i < COUNT; i++) w->exact[i] += (double)w->sum[i];
+    }
+    for (int64_t i = 0; i < COUNT; i++) w->sum[i] = (float)w->exact[i];
+}
+
+static void epilogue_apply(const Product *p, Place at, float *out) {
+    for (int64_t i = 0; i < at.m; i++, out += PANEL) {
+        if (p->exact_k) {
+            float a_scale = p->a_scale[(at.i + i) * p->a_scale_step];
+            for (int64_t j = 0; j < at.n; j++)
+                out[j] *= a_scale * p->b_scale[(at.j + j) * p->b_scale_step];
+        }
+        if (p->bias)
+            for (int64_t j = 0; j < at.n; j++) out[j] += p->bias[at.j + j];
+    }
+}
+
+static void c_read(const Product *p, Place at, float *out) {
+    for (int64_t i = 0; i < at.m; i++, out += PANEL) {
+        operand_read(&p->c, (at.i + i) * p->c_row_stride + at.j, at.n, out);
+        for (int64_t j = 0; j < at.n; j++) out[j] *= p->beta;
+    }
+}
+
+static void c_write(const Product *p, Place at, const float *out) {
+    for (int64_t i = 0; i < at.m; i++, out += PANEL)
+        operand_write(out, (at.i + i) * p->c_row_stride + at.j, at.n, &p->c);
+}
+
+/* The kernel may write c itself. */
+static bool is_direct(const Product *p, Place at) {
+    return p->c.dtype == DTYPE_F32 && !p->a.is_panel && at.n == PANEL && !p->exact_k && !p->bias &&
+           (p->beta == 0.0f || p->beta == 1.0f);
+}
+
+static void block_run(const Product *p, Place at, Block a, Block b, const Workspace *w) {
+    bool is_first = p->beta == 0.0f, is_turned = p->a.is_panel;
+    if (is_direct(p, at)) {
+        float *c = tensor_f32(&p->c) + at.i * p->c_row_stride + at.j;
+        sum_stretch(p, at, a, b, 0, p->k, is_first, c, p->c_row_stride);
+        return;
+    }
+    float *out = is_turned ? w->out : w->sum;
+    if (!is_first) {
+        c_read(p, at, out);
+        if (is_turned) isa_active()->transpose(out, PANEL, at.m, at.n, w->sum, PANEL);
+    }
     if (p->exact_k && p->exact_k < p->k)
-        tile_in_chunks(p, t, w->part, w->sum);
+        sum_in_chunks(p, at, a, b, w);
     else
-        blas_tile(p, t, 0, p->k, p->beta, t.c, t.c_row_stride);
-    epilogue_apply(p, t);
-    if (!p->c) half_write(p, t);
+        sum_stretch(p, at, a, b, 0, p->k, is_first, w->sum, PANEL);
+    if (is_turned) isa_active()->transpose(w->sum, PANEL, at.n, at.m, out, PANEL);
+    epilogue_apply(p, at, out);
+    c_write(p, at, out);
 }
 
-static void b_read(const Product *p, int64_t first, int64_t count, float *to) {
-    if (p->b_as_levels)
-        operand_read(p->b_tensor, first, count, to);
-    else
-        operand_read_values(p->b_tensor, first, count, to);
+/* ---- Products ---- */
+
+/* What one task multiplies: a group of blocks of b by a stretch of blocks of a. */
+typedef struct Cut {
+    int64_t a_blocks, stretches;
+    int64_t b_blocks, group, groups;
+} Cut;
+
+/* From the shape alone. */
+static Cut cut_of(const Product *p) {
+    Cut cut = {.a_blocks = pieces(p->a.outer, PANEL), .b_blocks = pieces(p->b.outer, PANEL)};
+    cut.group = p->b.is_panel ? least(GROUP_MAX, pieces(cut.b_blocks, GROUPS_WANTED)) : 1;
+    cut.groups = pieces(cut.b_blocks, cut.group);
+    cut.stretches = least(cut.a_blocks, pieces(TASKS_WANTED, cut.groups));
+    return cut;
 }
 
-/* Columns first .. first + count - 1 of op(b), as they are stored but side by side. */
-static Product with_slab(const Product *p, int64_t first, int64_t count, float *slab) {
-    Product q = *p;
-    q.b.data = slab;
-    q.b_first = first;
-    if (p->b.is_transposed) {
-        b_read(p, first * p->k, count * p->k, slab);
-        return q;
-    }
-    for (int64_t row = 0; row < p->k; row++)
-        b_read(p, row * p->b.row_stride + first, count, slab + row * count);
-    q.b.row_stride = count;
-    return q;
-}
-
-/* The tiles of one column of tiles, so that a slab is decoded once. */
-static void column_run(const Product *p, Tile t, const Workspace *w) {
-    int64_t count = p->n - t.j < t.n ? p->n - t.j : t.n;
-    Product q = p->b_tensor ? with_slab(p, t.j, count, w->slab) : *p;
-    for (t.i = 0; t.i < p->m; t.i += t.m) tile_run(&q, t, w);
-}
-
-static Workspace workspace_new(const Product *p, Tile size, Arena *scratch, int64_t threads) {
+static Workspace workspace_new(const Product *p, const Cut *cut, Arena *scratch) {
+    size_t threads = (size_t)parallel_threads(), blocks = threads * PANEL * PANEL;
     bool in_chunks = p->exact_k && p->exact_k < p->k;
-    size_t tiles = (size_t)(threads * size.m * size.n), chunked = in_chunks ? tiles : 0;
-    size_t slabs = p->b_tensor ? checked_mul((size_t)(threads * size.n), (size_t)p->k) : 0;
-    return (Workspace){.slab = arena_alloc(scratch, checked_mul(sizeof(float), slabs)),
-                       .part = arena_alloc(scratch, sizeof(float) * chunked),
-                       .sum = arena_alloc(scratch, sizeof(double) * chunked),
-                       .tile = arena_alloc(scratch, sizeof(float) * (p->c ? 0 : tiles))};
+    size_t floats = checked_mul(threads, (size_t)(cut->group * block_floats(&p->b, p->k)));
+    return (Workspace){.b = arena_alloc(scratch, checked_mul(sizeof(float), floats)),
+                       .sum = arena_alloc(scratch, sizeof(float) * blocks),
+                       .out = arena_alloc(scratch, sizeof(float) * blocks),
+                       .exact = arena_alloc(scratch, sizeof(double) * (in_chunks ? blocks : 0))};
 }
 
-static Workspace workspace_of(const Workspace *all, const Product *p, Tile size) {
-    int64_t self = parallel_self(), tile = self * size.m * size.n;
-    return (Workspace){all->slab + self * size.n * p->k, all->part + tile, all->sum + tile,
-                       all->tile + tile};
+static Workspace workspace_of(const Workspace *all, const Product *p, const Cut *cut) {
+    int64_t self = parallel_self(), block = self * PANEL * PANEL;
+    return (Workspace){all->b + self * cut->group * block_floats(&p->b, p->k), all->sum + block,
+                       all->out + block, all->exact + block};
 }
 
-/* Columns of a slab: what fits the cache, in a number of nearly equal slabs that threads share
- * evenly. From the shape alone. */
-static int64_t slab_columns(const Product *p, int64_t columns) {
-    enum { EVEN = 4, STEP = 8 };
-    while (columns > TILE_MIN && columns * p->k > SLAB_FLOATS_MAX) columns /= 2;
-    int64_t slabs = (pieces(p->n, columns) + EVEN - 1) / EVEN * EVEN;
-    int64_t even = pieces(pieces(p->n, slabs), STEP) * STEP;
-    return even < TILE_MIN ? TILE_MIN : even;
+static float *a_ready(const Product *p, Arena *scratch) {
+    int64_t size = block_floats(&p->a, p->k), blocks = size ? pieces(p->a.outer, PANEL) : 0;
+    size_t count = checked_mul((size_t)blocks, (size_t)size);
+    float *ready = arena_alloc(scratch, checked_mul(sizeof *ready, count));
+    if (blocks == 1) blocks_make(&p->a, 0, 1, p->k, ready);
+    if (blocks < 2) return ready;
+#pragma omp parallel for schedule(static)
+    for (int64_t i = 0; i < blocks; i++) blocks_make(&p->a, i, 1, p->k, ready + i * size);
+    return ready;
+}
+
+static void task_run(const Product *p, const Cut *cut, int64_t task, const float *a,
+                     const Workspace *w) {
+    int64_t stretch = task % cut->stretches, b_first = task / cut->stretches * cut->group;
+    int64_t count = least(cut->group, cut->b_blocks - b_first);
+    int64_t a_size = block_floats(&p->a, p->k), b_size = block_floats(&p->b, p->k);
+    int64_t first = stretch * cut->a_blocks / cut->stretches;
+    int64_t end = (stretch + 1) * cut->a_blocks / cut->stretches;
+    blocks_make(&p->b, b_first, count, p->k, w->b);
+    for (int64_t j = 0; j < count; j++) {
+        Block b = block_at(&p->b, b_first + j, p->k, w->b + j * b_size);
+        for (int64_t i = first; i < end; i++)
+            block_run(p, place_of(p, i, b_first + j), block_at(&p->a, i, p->k, a + i * a_size), b,
+                      w);
+    }
 }
 
 static void product_run(const Product *p, Arena *scratch) {
-    Tile size = tile_choose(p->m, p->n);
-    if (p->has_slabs) size.n = slab_columns(p, size.n);
-    int64_t columns = pieces(p->n, size.n), tiles = pieces(p->m, size.m) * columns;
-    Workspace all = workspace_new(p, size, scratch, parallel_threads());
     isa_active(); /* chosen before threads ask */
+    Cut cut = cut_of(p);
+    float *a = a_ready(p, scratch);
+    Workspace all = workspace_new(p, &cut, scratch);
 #pragma omp parallel for schedule(dynamic)
-    for (int64_t index = 0; index < (p->b_tensor ? columns : tiles); index++) {
-        Workspace w = workspace_of(&all, p, size);
-        Tile t = {
-            .i = index / columns * size.m, .j = index % columns * size.n, .m = size.m, .n = size.n};
-        if (p->b_tensor)
-            column_run(p, t, &w);
-        else
-            tile_run(p, t, &w);
+    for (int64_t task = 0; task < cut.groups * cut.stretches; task++) {
+        Workspace w = workspace_of(&all, p, &cut);
+        task_run(p, &cut, task, a, &w);
     }
-}
-
-/* op(b) is used where it lies, or decoded slab by slab. */
-static void set_b(Product *p, const Matrix *b, bool as_levels) {
-    bool is_ready = operand_is_plain(&b->tensor) || (as_levels && b->tensor.dtype == DTYPE_F32);
-    p->b = side_of(b, is_ready ? b->tensor.data : NULL);
-    p->b_tensor = is_ready ? NULL : &b->tensor;
-    p->has_slabs = !operand_is_plain(&b->tensor); /* the same tiles, in whatever storage */
-    p->b_as_levels = as_levels;
 }
 
 /* Whether a scale of b's levels goes with an index of the sum. */
@@ -252,61 +355,74 @@ static bool scales_go_with_k(const Matrix *b) {
 }
 
 /* a's columns times the scales that go with them; a is not transposed. */
-static Side scaled(const Product *p, const Side *a, const Scales *scales, Arena *scratch) {
-    float *to = arena_alloc(scratch, checked_mul(sizeof *to, (size_t)(p->m * p->k)));
-    int64_t step = scales->count > 1;
+static Tensor scaled(const Matrix *a, const Scales *scales, Arena *scratch) {
+    Tensor to = tensor_new(scratch, DTYPE_F32, SHAPE(a->rows, a->cols));
+    const float *from = operand_values(&a->tensor, scratch), *scale = scales->scale;
+    bool is_one = scales->count == 1;
 #pragma omp parallel for schedule(static)
-    for (int64_t i = 0; i < p->m; i++)
-        for (int64_t k = 0; k < p->k; k++)
-            to[i * p->k + k] = a->data[i * a->row_stride + k] * scales->scale[k * step];
-    return (Side){to, p->k, false};
+    for (int64_t i = 0; i < a->rows; i++) {
+        const float *row = from + i * a->row_stride;
+        float *restrict out = tensor_f32(&to) + i * a->cols;
+        for (int64_t k = 0; is_one && k < a->cols; k++) out[k] = row[k] * scale[0];
+        for (int64_t k = 0; !is_one && k < a->cols; k++) out[k] = row[k] * scale[k];
+    }
+    return to;
 }
 
-/* `p` says where the product goes. */
+/* Packs the smaller factor of two that must be turned; few rows are broadcast, not padded. */
+static bool a_is_panel(const Matrix *a, const Matrix *b) {
+    int64_t m = op_rows(a);
+    return b->is_transposed && (a->is_transposed || (m > LANES && op_cols(b) > m));
+}
+
+static bool is_on_levels(const Matrix *a, const Matrix *b, float beta) {
+    return beta == 0.0f && scales_fit(a, !a->is_transposed) && scales_fit(b, b->is_transposed);
+}
+
 static void run(Product p, Matrix a, Matrix b, Arena *scratch) {
     assert(op_cols(&a) == op_rows(&b));
     assert(operand_is_plain(&a.tensor) || a.row_stride == a.cols);
     assert(operand_is_plain(&b.tensor) || b.row_stride == b.cols);
     ArenaMark mark = arena_mark(scratch);
-    p.m = op_rows(&a), p.n = op_cols(&b), p.k = op_cols(&a);
-    if (p.beta == 0.0f && scales_fit(&a, !a.is_transposed) && scales_fit(&b, b.is_transposed)) {
+    bool on_levels = is_on_levels(&a, &b, p.beta);
+    bool is_scaled = !on_levels && !a.is_transposed && scales_go_with_k(&b);
+    if (on_levels) {
         const Scales *as = a.tensor.scales, *bs = b.tensor.scales;
         p.exact_k = exact_products(as, bs);
         p.a_scale = as->scale, p.a_scale_step = as->count > 1;
         p.b_scale = bs->scale, p.b_scale_step = bs->count > 1;
-        p.a = side_of(&a, operand_levels(&a.tensor, scratch));
-        set_b(&p, &b, true);
-    } else {
-        bool is_scaled = !a.is_transposed && scales_go_with_k(&b);
-        p.a = side_of(&a, operand_values(&a.tensor, scratch));
-        if (is_scaled) p.a = scaled(&p, &p.a, b.tensor.scales, scratch);
-        set_b(&p, &b, is_scaled);
     }
+    if (is_scaled) a = matrix_of(scaled(&a, b.tensor.scales, scratch));
+    bool turned = a_is_panel(&a, &b);
+    p.k = op_cols(&a);
+    p.a = (Factor){a.tensor, op_rows(&a), a.row_stride, !a.is_transposed, on_levels, turned};
+    p.b = (Factor){b.tensor, op_cols(&b), b.row_stride, b.is_transposed, on_levels || is_scaled,
+                   !turned};
     product_run(&p, scratch);
     arena_rewind(scratch, mark);
 }
 
-void gemm(Matrix a, Matrix b, float beta, float *c, int64_t c_row_stride, const Epilogue *epilogue,
-          Arena *scratch) {
+static void into(Matrix a, Matrix b, float beta, const Tensor *c, int64_t c_row_stride,
+                 const Epilogue *epilogue, Arena *scratch) {
     assert(beta == 0.0f || !epilogue);
-    bool on_levels =
-        beta == 0.0f && scales_fit(&a, !a.is_transposed) && scales_fit(&b, b.is_transposed);
-    if (on_levels && kernels_reference()) {
-        gemm_integer_reference(a, b, c, c_row_stride, epilogue);
+    if (kernels_reference() && is_on_levels(&a, &b, beta)) {
+        gemm_integer_reference(a, b, tensor_f32(c), c_row_stride, epilogue);
         return;
     }
-    const float *bias = epilogue ? epilogue->bias : NULL;
-    run((Product){.bias = bias, .beta = beta, .c = c, .c_row_stride = c_row_stride}, a, b, scratch);
+    run((Product){.bias = epilogue ? epilogue->bias : NULL,
+                  .beta = beta,
+                  .c = *c,
+                  .c_row_stride = c_row_stride},
+        a, b, scratch);
 }
 
 void gemm_tensor(Matrix a, Matrix b, float beta, const Tensor *c, const Epilogue *epilogue,
                  Arena *scratch) {
-    int64_t columns = op_cols(&b);
-    if (c->dtype == DTYPE_F32) {
-        gemm(a, b, beta, tensor_f32(c), columns, epilogue, scratch);
-        return;
-    }
-    assert(!c->scales && (beta == 0.0f || !epilogue) && !kernels_reference());
-    const float *bias = epilogue ? epilogue->bias : NULL;
-    run((Product){.bias = bias, .beta = beta, .c_row_stride = columns, .c_half = c}, a, b, scratch);
+    assert(!c->scales && (c->dtype == DTYPE_F32 || !kernels_reference()));
+    into(a, b, beta, c, op_cols(&b), epilogue, scratch);
+}
+
+void gemm(Matrix a, Matrix b, float beta, float *c, int64_t c_row_stride, const Epilogue *epilogue,
+          Arena *scratch) {
+    into(a, b, beta, TENSOR_F32(c), c_row_stride, epilogue, scratch);
 }

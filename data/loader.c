@@ -188,19 +188,22 @@ static Change change_of(const Loader *loader, int64_t epoch, int64_t row) {
 
 /* `count` stored pixels, normalised. */
 static void pixels_write(const Loader *loader, const unsigned char *stored, int64_t count,
-                         float *out) {
+                         float *restrict out) {
     int64_t channels = loader->dataset.channels;
-    const float *values = (const float *)(const void *)stored;
-    if (loader->table && channels == 1)
-        for (int64_t i = 0; i < count; i++) out[i] = loader->table[stored[i]];
-    else if (loader->table)
+    const float *values = (const float *)(const void *)stored, *table = loader->table;
+    if (table && channels == 1) {
+        for (int64_t i = 0; i < count; i++) out[i] = table[stored[i]];
+    } else if (channels == 1) {
+        float mean = loader->mean[0], deviation = loader->deviation[0];
+        for (int64_t i = 0; i < count; i++) out[i] = (values[i] - mean) / deviation;
+    } else if (table) {
         for (int64_t i = 0; i < count * channels; i += channels)
-            for (int64_t c = 0; c < channels; c++)
-                out[i + c] = loader->table[stored[i + c] * channels + c];
-    else
+            for (int64_t c = 0; c < channels; c++) out[i + c] = table[stored[i + c] * channels + c];
+    } else {
         for (int64_t i = 0; i < count * channels; i += channels)
             for (int64_t c = 0; c < channels; c++)
                 out[i + c] = (values[i + c] - loader->mean[c]) / loader->deviation[c];
+    }
 }
 
 static void row_mirror(int64_t width, int64_t channels, float *row) {
@@ -223,6 +226,10 @@ static void image_write(const Loader *loader, const unsigned char *stored, Chang
     int64_t channels = loader->dataset.channels;
     int64_t pixel_bytes = dataset_row_bytes(&loader->dataset) / (height * width);
     int64_t begin = clamp(-change.x, width), end = clamp(width - change.x, width);
+    if (!change.x && !change.y && !change.is_flipped) {
+        pixels_write(loader, stored, height * width, out);
+        return;
+    }
     for (int64_t y = 0; y < height; y++, out += width * channels) {
         int64_t from = y + change.y;
         bool is_whole = from >= 0 && from < height && begin == 0 && end == width;
@@ -247,24 +254,38 @@ static void order_epoch(Loader *loader, int64_t epoch) {
     loader->order_epoch = epoch;
 }
 
-static void buffer_fill(Loader *loader, Request request, Buffer *buffer) {
+static void row_fill(const Loader *loader, Request request, int64_t i, Buffer *buffer) {
     bool is_training = request.split == LOADER_TRAIN;
-    if (is_training) order_epoch(loader, request.epoch);
     const DatasetPart *part = part_of(loader, request.split);
-    int64_t first = request.index * batch_size(loader, request.split);
-    int64_t left = loader->rows[request.split] - first;
-    int64_t pixels = dataset_pixels(&loader->dataset), bytes = dataset_row_bytes(&loader->dataset);
-    buffer->count =
-        left < batch_size(loader, request.split) ? left : batch_size(loader, request.split);
-    for (int64_t i = 0; i < buffer->count; i++) {
-        int64_t place = is_training ? (int64_t)loader->order[first + i] : first + i;
-        int64_t row = loader->row_of[request.split][place];
-        Change change = is_training ? change_of(loader, request.epoch, row) : (Change){0};
-        image_write(loader, (const unsigned char *)part->pixels + row * bytes, change,
-                    buffer->images + i * pixels);
-        buffer->labels[i] = part->labels[row];
-    }
+    int64_t place = request.index * batch_size(loader, request.split) + i;
+    if (is_training) place = (int64_t)loader->order[place];
+    int64_t row = loader->row_of[request.split][place];
+    Change change = is_training ? change_of(loader, request.epoch, row) : (Change){0};
+    const unsigned char *stored =
+        (const unsigned char *)part->pixels + row * dataset_row_bytes(&loader->dataset);
+    image_write(loader, stored, change, buffer->images + i * dataset_pixels(&loader->dataset));
+    buffer->labels[i] = part->labels[row];
+}
+
+static void buffer_begin(Loader *loader, Request request, Buffer *buffer) {
+    if (request.split == LOADER_TRAIN) order_epoch(loader, request.epoch);
+    int64_t size = batch_size(loader, request.split);
+    int64_t left = loader->rows[request.split] - request.index * size;
+    buffer->count = left < size ? left : size;
     buffer->request = request;
+}
+
+/* On the thread that prefetches, alone. */
+static void buffer_fill(Loader *loader, Request request, Buffer *buffer) {
+    buffer_begin(loader, request, buffer);
+    for (int64_t i = 0; i < buffer->count; i++) row_fill(loader, request, i, buffer);
+}
+
+/* On all threads, for who waits for it. */
+static void buffer_fill_together(Loader *loader, Request request, Buffer *buffer) {
+    buffer_begin(loader, request, buffer);
+#pragma omp parallel for schedule(static)
+    for (int64_t i = 0; i < buffer->count; i++) row_fill(loader, request, i, buffer);
 }
 
 static bool request_equal(Request a, Request b) {
@@ -390,7 +411,7 @@ Batch loader_batch(Loader *loader, LoaderSplit split, int64_t epoch, int64_t ind
     Request request = {split, epoch, index};
     prefetch_wait(loader);
     Buffer *buffer = &loader->buffers[!loader->shown];
-    if (!request_equal(buffer->request, request)) buffer_fill(loader, request, buffer);
+    if (!request_equal(buffer->request, request)) buffer_fill_together(loader, request, buffer);
     loader->shown = !loader->shown;
     prefetch_ask(loader, request_next(loader, request));
     return (Batch){buffer->images, buffer->labels, buffer->count};

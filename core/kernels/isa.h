@@ -11,6 +11,9 @@
 
 enum { LANES = 16 /* output channels of a block of packed weights, whatever the vector length */ };
 
+/* rows and columns of a block of a matrix product */
+enum { PANEL = 2 * LANES };
+
 /* What happens to a finished sum, in this order; pointers are to the job's first channel. */
 typedef struct Finish {
     const float *scale; /* sum * scale, or NULL */
@@ -62,6 +65,18 @@ typedef struct OuterJob {
     Ahead ahead[2];
 } OuterJob;
 
+/* sum[row][column] (+)= sum over k of rows[row][k] * panel[k][column], one after the other. */
+typedef struct ProductJob {
+    const float *rows;
+    int64_t row_stride, row_count;
+    const float *panel; /* [depth][PANEL], zeros past `columns` */
+    int64_t depth;
+    int64_t columns; /* at most PANEL; whole blocks of LANES are written */
+    bool is_first;   /* overwrite `sum` */
+    float *sum;
+    int64_t sum_stride; /* from row to row */
+} ProductJob;
+
 /* Depthwise: out[pixel][c] = sum over taps of plane[pixel + tap][c] * weights[tap][c]. The plane
  * may be read, and weights must be padded, up to a multiple of LANES channels. */
 typedef struct DepthwiseJob {
@@ -111,6 +126,7 @@ typedef struct Isa {
     bool (*is_supported)(void);
     void (*direct)(const DirectJob *job);
     void (*outer)(const OuterJob *job);
+    void (*product)(const ProductJob *job);
     void (*depthwise)(const DepthwiseJob *job);
     void (*depthwise_outer)(const DepthwiseOuterJob *job);
 #define ROW_KERNEL(name, arguments) void(*name) arguments;
