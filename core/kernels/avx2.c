@@ -7,6 +7,7 @@
 
 #define WIDTH                 8
 #define ROWS                  6
+#define POINTED_ROWS          6
 #define BLOCKS                1
 #define BROADCAST(x)          ((Vector)_mm256_set1_ps(x))
 #define MULTIPLY_ADD(a, b, c) ((Vector)_mm256_fmadd_ps((__m256)(a), (__m256)(b), (__m256)(c)))

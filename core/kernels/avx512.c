@@ -1,4 +1,5 @@
-/* x86-64 with AVX-512F: 12 x 32 sums in 24 of 32 registers; 12 x 16 for the last 16 channels. */
+/* x86-64 with AVX-512F: 12 x 32 sums in 24 of 32 registers; 12 x 16 for the last 16 channels;
+ * 11 rows where each has a pointer, of which 16 general registers hold no more. */
 #if defined(__x86_64__)
 #include <immintrin.h>
 
@@ -6,6 +7,7 @@
 
 #define WIDTH                 16
 #define ROWS                  12
+#define POINTED_ROWS          11
 #define BLOCKS                2
 #define BROADCAST(x)          ((Vector)_mm512_set1_ps(x))
 #define MULTIPLY_ADD(a, b, c) ((Vector)_mm512_fmadd_ps((__m512)(a), (__m512)(b), (__m512)(c)))

@@ -3,6 +3,7 @@
 
 #define WIDTH                 4
 #define ROWS                  3
+#define POINTED_ROWS          3
 #define BLOCKS                1
 #define BROADCAST(x)          ((Vector){(x), (x), (x), (x)})
 #define MULTIPLY_ADD(a, b, c) ((c) + (a) * (b))
