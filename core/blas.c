@@ -6,19 +6,11 @@
 /* What openblas_get_parallel() answers. */
 enum { BUILD_SERIAL = 0, BUILD_PTHREAD = 1, BUILD_OPENMP = 2 };
 
-bool blas_init(Error *err) {
-    switch (openblas_get_parallel()) {
-    case BUILD_SERIAL:
-        return FAIL(err, ERROR_SYSTEM,
-                    "the OpenBLAS that was loaded is the serial build, which several threads must "
-                    "not call: sudo apt install libopenblas0-openmp, and choose it with "
-                    "sudo update-alternatives --config libopenblas.so.0-x86_64-linux-gnu");
-    case BUILD_PTHREAD:
-        openblas_set_num_threads(1);
-        return true;
-    default: /* BUILD_OPENMP is on one thread inside our regions; the call would shrink them too */
-        return true;
-    }
+bool blas_may_be_shared(void) {
+    int build = openblas_get_parallel();
+    /* The OpenMP build is on one thread inside our regions; the call would shrink them too. */
+    if (build == BUILD_PTHREAD) openblas_set_num_threads(1);
+    return build != BUILD_SERIAL;
 }
 
 const char *blas_description(void) {

@@ -375,45 +375,74 @@ static bool a_is_panel(const Matrix *a, const Matrix *b) {
     return b->is_transposed && (a->is_transposed || (m > LANES && op_cols(b) > m));
 }
 
-static bool is_on_levels(const Matrix *a, const Matrix *b, float beta) {
-    return beta == 0.0f && scales_fit(a, !a->is_transposed) && scales_fit(b, b->is_transposed);
+/* Which numbers are multiplied, and what becomes of the scales. */
+typedef enum Mode {
+    MODE_VALUES,
+    MODE_LEVELS, /* the epilogue multiplies by the scales */
+    MODE_SCALED, /* b's levels by a's values times b's scales */
+} Mode;
+
+static Mode mode_of(const Matrix *a, const Matrix *b, float beta) {
+    bool fits = scales_fit(a, !a->is_transposed) && scales_fit(b, b->is_transposed);
+    if (beta == 0.0f && fits) return MODE_LEVELS;
+    return !a->is_transposed && scales_go_with_k(b) ? MODE_SCALED : MODE_VALUES;
 }
 
-static void run(Product p, Matrix a, Matrix b, Arena *scratch) {
+/* All but where the product goes. */
+static void set_factors(Product *p, const Matrix *a, const Matrix *b, Mode mode) {
+    bool turned = a_is_panel(a, b), a_as_levels = mode == MODE_LEVELS;
+    p->k = op_cols(a);
+    p->a = (Factor){a->tensor, op_rows(a), a->row_stride, !a->is_transposed, a_as_levels, turned};
+    p->b = (Factor){b->tensor,        op_cols(b),          b->row_stride,
+                    b->is_transposed, mode != MODE_VALUES, !turned};
+}
+
+static void run(Product p, Matrix a, Matrix b, Mode mode, Arena *scratch) {
     assert(op_cols(&a) == op_rows(&b));
     assert(operand_is_plain(&a.tensor) || a.row_stride == a.cols);
     assert(operand_is_plain(&b.tensor) || b.row_stride == b.cols);
     ArenaMark mark = arena_mark(scratch);
-    bool on_levels = is_on_levels(&a, &b, p.beta);
-    bool is_scaled = !on_levels && !a.is_transposed && scales_go_with_k(&b);
-    if (on_levels) {
+    if (mode == MODE_LEVELS) {
         const Scales *as = a.tensor.scales, *bs = b.tensor.scales;
         p.exact_k = exact_products(as, bs);
         p.a_scale = as->scale, p.a_scale_step = as->count > 1;
         p.b_scale = bs->scale, p.b_scale_step = bs->count > 1;
     }
-    if (is_scaled) a = matrix_of(scaled(&a, b.tensor.scales, scratch));
-    bool turned = a_is_panel(&a, &b);
-    p.k = op_cols(&a);
-    p.a = (Factor){a.tensor, op_rows(&a), a.row_stride, !a.is_transposed, on_levels, turned};
-    p.b = (Factor){b.tensor, op_cols(&b), b.row_stride, b.is_transposed, on_levels || is_scaled,
-                   !turned};
+    if (mode == MODE_SCALED) a = matrix_of(scaled(&a, b.tensor.scales, scratch));
+    set_factors(&p, &a, &b, mode);
     product_run(&p, scratch);
     arena_rewind(scratch, mark);
+}
+
+int64_t gemm_scratch(Matrix a, Matrix b, float beta) {
+    Mode mode = mode_of(&a, &b, beta);
+    int64_t numbers = 0, threads = parallel_threads();
+    if (mode == MODE_SCALED) {
+        numbers += a.rows * a.cols * (operand_is_plain(&a.tensor) ? 1 : 2);
+        a = matrix_of((Tensor){.dtype = DTYPE_F32, .shape = SHAPE(a.rows, a.cols)});
+    }
+    Product p = {.beta = beta};
+    set_factors(&p, &a, &b, mode);
+    Cut cut = cut_of(&p);
+    numbers += cut.a_blocks * block_floats(&p.a, p.k);
+    numbers += threads * (cut.group * block_floats(&p.b, p.k) + 2 * PANEL * PANEL);
+    int64_t exact = mode == MODE_LEVELS ? threads * PANEL * PANEL : 0;
+    return (int64_t)sizeof(float) * numbers + (int64_t)sizeof(double) * exact;
 }
 
 static void into(Matrix a, Matrix b, float beta, const Tensor *c, int64_t c_row_stride,
                  const Epilogue *epilogue, Arena *scratch) {
     assert(beta == 0.0f || !epilogue);
-    if (kernels_reference() && is_on_levels(&a, &b, beta)) {
+    Mode mode = mode_of(&a, &b, beta);
+    if (kernels_reference() && mode == MODE_LEVELS) {
         gemm_integer_reference(a, b, tensor_f32(c), c_row_stride, epilogue);
         return;
     }
-    run((Product){.bias = epilogue ? epilogue->bias : NULL,
-                  .beta = beta,
-                  .c = *c,
-                  .c_row_stride = c_row_stride},
-        a, b, scratch);
+    Product p = {.bias = epilogue ? epilogue->bias : NULL,
+                 .beta = beta,
+                 .c = *c,
+                 .c_row_stride = c_row_stride};
+    run(p, a, b, mode, scratch);
 }
 
 void gemm_tensor(Matrix a, Matrix b, float beta, const Tensor *c, const Epilogue *epilogue,

@@ -1,7 +1,8 @@
-/* Matrix products over any dtype, by tiles, and the choice of the inner loops.
+/* Matrix products over any dtype, and the choice of the inner loops.
  *
- * Same bits for any number of threads: tiles depend on shapes only, each is a single-thread
- * product, and the reduction dimension is cut at fixed places and summed in order by one thread. */
+ * Same bits for any number of threads, and for any other rows or columns in the same product: each
+ * result is one chain of multiply-adds in order of k (with and without fused multiply-add they
+ * differ). */
 #ifndef NIBBLE_CORE_GEMM_H
 #define NIBBLE_CORE_GEMM_H
 
@@ -42,6 +43,10 @@ void gemm(Matrix a, Matrix b, float beta, float *c, int64_t c_row_stride, const 
  * (only f32 under kernels_use_reference). */
 void gemm_tensor(Matrix a, Matrix b, float beta, const Tensor *c, const Epilogue *epilogue,
                  Arena *scratch);
+
+/* Bytes that such a product takes from its scratch, with the present number of threads; of tensors
+ * without data. */
+int64_t gemm_scratch(Matrix a, Matrix b, float beta);
 
 /* The plain references that tests compare with. gemm_reference sums in double;
  * gemm_integer_reference needs levels on both sides and sums in int32_t (asserts no overflow in

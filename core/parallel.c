@@ -3,7 +3,6 @@
 #include <omp.h>
 #include <stdlib.h>
 
-#include "core/blas.h"
 #include "core/gemm.h"
 
 bool parallel_init(int threads, Error *err) {
@@ -12,8 +11,7 @@ bool parallel_init(int threads, Error *err) {
                     PARALLEL_THREADS_MAX, threads);
     omp_set_dynamic(0);
     if (threads > 0) omp_set_num_threads(threads);
-    TRY(kernels_init(err));
-    return blas_init(err);
+    return kernels_init(err);
 }
 
 int parallel_threads(void) {

@@ -1,12 +1,9 @@
-/* Threads. OpenMP owns them; BLAS is a single-thread tile kernel inside our regions.
+/* Threads. OpenMP owns them.
  *
  * Kernels write `#pragma omp parallel for` themselves; this file is the only one that includes
- * omp.h and the only one that knows how OpenBLAS must be set up (its OpenMP build runs on one
- * thread inside an active region, its pthread build must be told, its serial build is not
- * thread-safe and is refused).
- * A region has no `if` clause and no region inside: libgomp keeps one idle team, and a team of
- * another size means malloc calls in every step. Rule: what a kernel computes may depend on shapes,
- * never on the number of threads. */
+ * omp.h. A region has no `if` clause and no region inside: libgomp keeps one idle team, and a team
+ * of another size means malloc calls in every step. Rule: what a kernel computes may depend on
+ * shapes, never on the number of threads. */
 #ifndef NIBBLE_CORE_PARALLEL_H
 #define NIBBLE_CORE_PARALLEL_H
 

@@ -1,9 +1,12 @@
 /* The kernels on the shapes of the four models: three products of each convolution and linear
- * layer, on values and on levels, and linear layers of few rows on packed codes. */
+ * layer, on values and on levels, and linear layers of few rows on packed codes. OpenBLAS is
+ * measured beside them: a mark to reach, which training does not call. */
 #include <stdio.h>
 
+#include "core/blas.h"
 #include "core/conv.h"
 #include "core/gemm.h"
+#include "core/parallel.h"
 #include "core/random.h"
 #include "experiments/bench.h"
 #include "experiments/bench_worker.h"
@@ -18,16 +21,18 @@ typedef struct Operands {
     bool keeps_activations; /* as values: the weight alone is quantized */
     bool is_packed;         /* the weight: codes, else levels in floats */
     bool has_backward;
+    bool by_openblas;
 } Operands;
 
 static const Operands values = {"f32", .has_backward = true};
+static const Operands openblas = {"f32 by OpenBLAS", .has_backward = true, .by_openblas = true};
 static const Operands w8a8 = {"w8a8", .bits = 8};
 static const Operands w4a4 = {"w4a4", .bits = 4, .has_backward = true};
 static const Operands w8_codes = {"w8 codes", 8, .keeps_activations = true, .is_packed = true};
 static const Operands w4_codes = {"w4 codes", 4, .keeps_activations = true, .is_packed = true};
 
 static const Operands *const conv_operands[] = {&values, &w8a8, &w4a4, NULL};
-static const Operands *const linear_operands[] = {&values,   &w8a8,     &w4a4,
+static const Operands *const linear_operands[] = {&values,   &openblas, &w8a8, &w4a4,
                                                   &w8_codes, &w4_codes, NULL};
 
 /* size x size images of in_c channels, padded so that stride 1 keeps the size. */
@@ -66,7 +71,7 @@ typedef struct Result { /* of one kernel, as it comes from the worker */
 /* What a kernel works on; each product has its own result, so that none feeds another. */
 typedef struct Kernel {
     Arena *arena, *scratch;
-    bool is_conv;
+    bool is_conv, by_openblas;
     ConvGeometry geometry;
     Tensor x, w, dy;
     float *y, *dx, *dw;
@@ -92,19 +97,36 @@ static void conv_dw(const Kernel *k) {
     conv_backward_weight(&k->geometry, &k->x, TENSOR_F32(k->dy.data), 0, k->dw, k->scratch);
 }
 
+/* c [m, n] = op(a) op(b), n in as many parts as there are threads. */
+static void product_by_openblas(Matrix a, Matrix b, float *c) {
+    int64_t m = a.is_transposed ? a.cols : a.rows, k = a.is_transposed ? a.rows : a.cols;
+    int64_t n = b.is_transposed ? b.rows : b.cols, parts = parallel_threads();
+#pragma omp parallel for schedule(static)
+    for (int64_t i = 0; i < parts; i++) {
+        int64_t first = i * n / parts, end = (i + 1) * n / parts;
+        const float *columns = tensor_f32(&b.tensor) + first * (b.is_transposed ? b.row_stride : 1);
+        blas_sgemm(a.is_transposed, b.is_transposed, m, end - first, k, 1, tensor_f32(&a.tensor),
+                   a.row_stride, columns, b.row_stride, 0, c + first, n);
+    }
+}
+
+static void product(const Kernel *k, Matrix a, Matrix b, float *c) {
+    if (k->by_openblas)
+        product_by_openblas(a, b, c);
+    else
+        gemm(a, b, 0, c, b.is_transposed ? b.rows : b.cols, NULL, k->scratch);
+}
+
 static void linear_y(const Kernel *k) {
-    Matrix w = matrix_of(k->w);
-    gemm(matrix_of(k->x), matrix_transposed(w), 0, k->y, w.rows, NULL, k->scratch);
+    product(k, matrix_of(k->x), matrix_transposed(matrix_of(k->w)), k->y);
 }
 
 static void linear_dx(const Kernel *k) {
-    Matrix w = matrix_of(k->w);
-    gemm(matrix_of(k->dy), w, 0, k->dx, w.cols, NULL, k->scratch);
+    product(k, matrix_of(k->dy), matrix_of(k->w), k->dx);
 }
 
 static void linear_dw(const Kernel *k) {
-    Matrix x = matrix_of(k->x);
-    gemm(matrix_transposed(matrix_of(k->dy)), x, 0, k->dw, x.cols, NULL, k->scratch);
+    product(k, matrix_transposed(matrix_of(k->dy)), matrix_of(k->x), k->dw);
 }
 
 static const Pass passes[] = {
@@ -253,6 +275,8 @@ static bool run_linear(int fd, Kernel *k, const LinearCase *c, const BenchOption
                           : "");
     k->is_conv = false;
     for (int i = 0; linear_operands[i]; i++) {
+        k->by_openblas = linear_operands[i]->by_openblas;
+        if (k->by_openblas && !blas_may_be_shared()) continue;
         arena_reset(k->arena);
         kernel_fill(k, SHAPE(rows, c->in), SHAPE(c->out, c->in), SHAPE(rows, c->out),
                     linear_operands[i]);

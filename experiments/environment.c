@@ -126,10 +126,7 @@ void environment_compare(const char *path) {
     Error ignored = {0};
     Json *before = access(path, R_OK) ? NULL : json_read_file(path, &ignored), *now = json_new();
     environment_describe(now);
-    if (before) {
-        compare_field(before, now, "kernels");
-        compare_field(before, now, "blas");
-    }
+    if (before) compare_field(before, now, "kernels");
     json_free(before);
     json_free(now);
 }

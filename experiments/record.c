@@ -4,17 +4,15 @@
 #include "autograd/map.h"
 #include "autograd/ops.h"
 #include "core/conv_scratch.h"
+#include "core/gemm.h"
 #include "core/parallel.h"
 
 enum {
     FLOAT_BYTES = sizeof(float),
-    /* As in map.c and gemm.c: small beside the rest, so near enough. */
+    /* As in map.c: small beside the rest, so near enough. */
     MAP_BLOCKS_PER_OP = 2 + MAP_INPUTS_MAX,
     MAP_SPARES = MAP_INPUTS_MAX + 1,
     MAP_CHUNKS = 64,
-    PRODUCT_TILE = 128 * 256,
-    PRODUCT_TILE_BYTES = sizeof(float) + sizeof(double),
-    PRODUCT_SLAB_BYTES = sizeof(float) << 16,
 };
 
 typedef struct Reading {
@@ -149,27 +147,26 @@ static int64_t conv_backward_bytes(const Reading *r, const Var *v) {
     return bytes;
 }
 
-/* ---- Linear layers: the left operand is decoded whole, the right one by slabs (gemm.c). ---- */
+/* ---- Linear layers ---- */
 
-static int64_t linear_forward_bytes(const Reading *r, const Var *v) {
-    const Var *x = v->in[0], *w = v->in[1];
-    int64_t depth = shape_last(x->value.shape), threads = parallel_threads();
-    int64_t bytes = threads * PRODUCT_SLAB_BYTES;
-    if (kept_as(r, v) != DTYPE_F32) bytes += threads * PRODUCT_TILE * FLOAT_BYTES;
-    if (!has_scales_by(x, depth) || !has_scales_by(w, depth)) return bytes + values_bytes(r, x);
-    int bits = x->value.scales->grid.bits + w->value.scales->grid.bits;
-    if (depth >> (24 - bits)) /* an f32 does not hold the sum of levels */
-        bytes += threads * PRODUCT_TILE * PRODUCT_TILE_BYTES;
-    return bytes + levels_bytes(r, x);
+static Matrix matrix_kept(const Reading *r, const Var *v) {
+    Tensor tensor = v->value;
+    tensor.dtype = kept_as(r, v);
+    return matrix_of(tensor);
 }
 
-/* The scales of a weight's outputs go to a copy of dy. */
+static int64_t linear_forward_bytes(const Reading *r, const Var *v) {
+    Matrix x = matrix_kept(r, v->in[0]), w = matrix_kept(r, v->in[1]);
+    return gemm_scratch(x, matrix_transposed(w), 0);
+}
+
 static int64_t linear_backward_bytes(const Reading *r, const Var *v) {
-    const Var *x = v->in[0], *w = v->in[1];
-    int64_t dy = grad_kept_as(r, v) == DTYPE_F32 ? 0 : FLOAT_BYTES * var_count(v), bytes = dy;
-    if (x->needs_grad && has_scales_by(w, shape_last(w->value.shape)))
-        bytes += FLOAT_BYTES * var_count(v) + levels_bytes(r, w);
-    return bytes + (int64_t)parallel_threads() * PRODUCT_SLAB_BYTES;
+    Matrix x = matrix_kept(r, v->in[0]), w = matrix_kept(r, v->in[1]);
+    Matrix dy = matrix_of((Tensor){.dtype = DTYPE_F32, .shape = v->value.shape});
+    int64_t bytes = 0;
+    if (v->in[0]->needs_grad) bytes = gemm_scratch(dy, w, 0);
+    if (v->in[1]->needs_grad) bytes = most(bytes, gemm_scratch(matrix_transposed(dy), x, 0));
+    return bytes + (grad_kept_as(r, v) == DTYPE_F32 ? 0 : FLOAT_BYTES * var_count(v));
 }
 
 /* ---- Pools: an image and its result per thread. ---- */

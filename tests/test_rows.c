@@ -222,9 +222,34 @@ static void test_half_precision_codes(void **state) {
     unsetenv("NIBBLE_ISA");
 }
 
+/* Of every shape up to some vectors each way: in place, zeros up to whole vectors, nothing beyond.
+ */
+static void test_transpose(void **state) {
+    (void)state;
+    enum { SIDE = 35, WIDE = 48, UNTOUCHED = 99 };
+    static float y[WIDE * WIDE];
+    draw(1);
+    for (int j = 0; j < ISA_COUNT; j++) {
+        if (!choose(isas[j])) continue;
+        for (int64_t rows = 1; rows <= SIDE; rows++)
+            for (int64_t columns = 1; columns <= SIDE; columns++) {
+                for (int i = 0; i < WIDE * WIDE; i++) y[i] = UNTOUCHED;
+                isa_active()->transpose(x, SIDE + 1, rows, columns, y, WIDE);
+                for (int64_t i = 0; i < WIDE * WIDE; i++) {
+                    int64_t column = i / WIDE, row = i % WIDE;
+                    bool is_written = column < columns && row < lanes_up(rows);
+                    float value = row < rows ? x[row * (SIDE + 1) + column] : 0;
+                    assert_true(y[i] == (is_written ? value : UNTOUCHED));
+                }
+            }
+    }
+    unsetenv("NIBBLE_ISA");
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_row_kernels),
+        cmocka_unit_test(test_transpose),
         cmocka_unit_test(test_not_a_number),
         cmocka_unit_test(test_half_precision_codes),
     };
