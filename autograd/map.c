@@ -245,12 +245,37 @@ static void forward_block(const Group *g, const Lane *lane, int64_t first, int64
     if (g->tail) tail_forward(g, lane, first, count, out[g->tail_from]);
 }
 
+/* A value that is looked at ends its group. [thread][2], zeros; NULL: nobody looks. */
+static float *extremes_new(Tape *t, const Var *last) {
+    if (!last->wants_extremes) return NULL;
+    assert(last->value.data && last->value.dtype == DTYPE_F32);
+    return arena_zalloc(t->arena, sizeof(float) * 2 * (size_t)parallel_threads());
+}
+
+static void extremes_add(const Var *last, int64_t first, int64_t count, float *seen) {
+    float low, high;
+    isa_active()->extremes(tensor_f32(&last->value) + first, count, &low, &high);
+    if (low < seen[0]) seen[0] = low;
+    if (high > seen[1]) seen[1] = high;
+}
+
+static void extremes_finish(const float *seen, float *extremes) {
+    extremes[0] = extremes[1] = 0;
+    for (int i = 0; i < parallel_threads(); i++, seen += 2) {
+        if (seen[0] < extremes[0]) extremes[0] = seen[0];
+        if (seen[1] > extremes[1]) extremes[1] = seen[1];
+    }
+}
+
 void map_forward(Tape *t, Var *const *ops, int count, Var *tail) {
+    Var *last = ops[count - 1];
     if (tail) tail->op->tail->prepare(t, tail);
+    if (last->wants_extremes) last->extremes = tape_alloc(t, 2 * sizeof(float));
     ArenaMark mark = arena_mark(t->arena);
     Group g;
     group_init(&g, ops, count, tail);
     scratch_init(&g, t->arena);
+    float *seen = extremes_new(t, last);
     isa_active(); /* chosen before threads ask */
 #pragma omp parallel for schedule(static)
     for (int64_t block = 0; block < g.blocks; block++) {
@@ -258,7 +283,9 @@ void map_forward(Tape *t, Var *const *ops, int count, Var *tail) {
         int64_t first, some;
         span_of(&g, block, &first, &some);
         forward_block(&g, &lane, first, some);
+        if (seen) extremes_add(last, first, some, seen + 2 * parallel_self());
     }
+    if (seen) extremes_finish(seen, last->extremes);
     arena_rewind(t->arena, mark);
 }
 

@@ -197,6 +197,7 @@ static void values_live(Plan *plan, const Tape *record, const Var *root) {
         slot->value.begin = slot->first;
         reach(&slot->value, slot->last);
         if (!v->op) continue;
+        slot->wants_extremes = v->is_looked_at;
         if (v->is_looked_at || !map_fits(v)) slot->value.bytes = 1;
         read_forward(plan, v);
         if (map_fits(v) || slot->is_back_tail) {

@@ -25,6 +25,7 @@ typedef struct PlanSlot { /* of one Var */
     int first, last; /* the maps that run as one (autograd/map.h), forward: Vars' indices */
     int back_first, back_last;  /* and backward: a value that is looked at ends the former only */
     bool wants_moments;         /* a batch norm asks for them next (Map.takes_moments) */
+    bool wants_extremes;        /* somebody looks at it (tape_look) */
     bool is_tail, is_back_tail; /* not a map, but the last of the group */
     Dtype dtype, grad_dtype;    /* what the value and the gradient are kept as */
 } PlanSlot;

@@ -285,6 +285,7 @@ static void set_memory(Tape *t, Var *v) {
     if (slot && slot->value.bytes) v->value.data = t->planned + slot->value.offset;
     if (slot) v->value.dtype = slot->dtype;
     v->wants_moments = slot && slot->wants_moments;
+    v->wants_extremes = slot && slot->wants_extremes;
     if (slot && slot->mask.bytes) v->mask = (uint32_t *)(void *)(t->planned + slot->mask.offset);
     if (!slot) v->value.data = tape_alloc(t, checked_mul(sizeof(float), (size_t)var_count(v)));
 }

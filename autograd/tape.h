@@ -37,12 +37,15 @@ struct Var {
     const char *scope;  /* dotted name of the module that recorded it; "" outside */
     float *moments;     /* [2][channels]: mean and variance of what forward wrote; or NULL */
     bool wants_moments; /* somebody will read them */
-    Var *decoded;       /* the dequantized twin, once an op asked for it */
-    uint32_t *mask;     /* of a map: where gradients pass (autograd/map.h); NULL: none is kept */
-    bool is_looked_at;  /* see tape_look */
-    bool is_parameter;  /* a parameter, or made of parameters alone: a weight on its way */
-    int readers;        /* ops that take it as an input */
-    int index;          /* on the tape */
+    float *extremes; /* [2]: the least and the greatest of the value and 0, if whoever wrote it was
+                        told that it is looked at; or NULL */
+    bool wants_extremes;
+    Var *decoded;      /* the dequantized twin, once an op asked for it */
+    uint32_t *mask;    /* of a map: where gradients pass (autograd/map.h); NULL: none is kept */
+    bool is_looked_at; /* see tape_look */
+    bool is_parameter; /* a parameter, or made of parameters alone: a weight on its way */
+    int readers;       /* ops that take it as an input */
+    int index;         /* on the tape */
 };
 
 typedef enum OpFlags {

@@ -160,10 +160,11 @@ void running_range_new(Quant *q) {
     q->state = running;
 }
 
-bool running_range_observe(Quant *q, const float *x, int64_t count, float weight) {
+bool running_range_observe(Quant *q, Observed observed, float weight) {
     RunningRange *running = q->state;
     float *low = tensor_f32(&running->low->value), *high = tensor_f32(&running->high->value);
-    Range seen = observer_range(x, count);
+    const float *known = observed.extremes;
+    Range seen = known ? (Range){known[0], known[1]} : observer_range(observed.x, observed.count);
     if (!observer_range_is_usable(seen)) return false;
     if (*tensor_f32(&q->count->value) == 0) {
         *low = seen.low;

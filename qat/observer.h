@@ -32,6 +32,6 @@ void running_range_new(Quant *q); /* becomes q->state; Params are made */
 
 /* Moves the kept range by `weight` of the way to the batch's and sets the scale from it; the first
  * batch is taken as it is. Weight 0: widens it where the batch goes beyond. */
-bool running_range_observe(Quant *q, const float *x, int64_t count, float weight);
+bool running_range_observe(Quant *q, Observed observed, float weight);
 
 #endif

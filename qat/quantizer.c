@@ -180,7 +180,7 @@ static bool is_observing(const Quant *q, const Tape *t) {
 
 static void observe(Quant *q, Tape *t, Var *x) {
     if (!is_observing(q, t) || !tape_look(t, x)) return;
-    if (!q->row->observe(q, var_f32(x), var_count(x))) return;
+    if (!q->row->observe(q, (Observed){var_f32(x), var_count(x), x->extremes})) return;
     *tensor_f32(&q->count->value) += 1;
     if (q->norm) apply_gain(q, tensor_f32(&q->scale->value), true);
     if (q->norm && q->offset) apply_gain(q, tensor_f32(&q->offset->value), true);

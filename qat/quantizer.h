@@ -63,6 +63,13 @@ struct Quant {
     uint64_t generation;
 };
 
+/* What a quantizer looks at. */
+typedef struct Observed {
+    const float *x;
+    int64_t count;
+    const float *extremes; /* Var.extremes of x, or NULL: not known */
+} Observed;
+
 struct Quantizer {
     Kind kind;
     unsigned flags; /* QUANTIZER_FOR_... */
@@ -75,7 +82,7 @@ struct Quantizer {
      * initialised, once faking starts. False: nothing was to be seen (only zeros, or values that
      * are not finite), and nothing was changed. Deterministic for any number of threads. NULL:
      * needs no data. */
-    bool (*observe)(Quant *q, const float *x, int64_t count);
+    bool (*observe)(Quant *q, Observed seen);
     /* x through the fake quantizer. NULL: quant_fake. */
     Var *(*fake)(Quant *q, Tape *t, Var *x);
     bool learns; /* scale (and offset) are trained */

@@ -19,10 +19,10 @@ static bool attach(Quant *q, Error *err) {
     return true;
 }
 
-static bool observe(Quant *q, const float *x, int64_t count) {
+static bool observe(Quant *q, Observed seen) {
     const EmaConfig *config = q->spec.quantizer.config;
-    if (q->is_weight) return quantizer_minmax.observe(q, x, count);
-    return running_range_observe(q, x, count, (float)(1 - config->decay));
+    if (q->is_weight) return quantizer_minmax.observe(q, seen);
+    return running_range_observe(q, seen, (float)(1 - config->decay));
 }
 
 const Quantizer quantizer_ema = {

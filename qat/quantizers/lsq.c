@@ -24,9 +24,9 @@ static void fit(Quant *q, int64_t scale, const float *x, int64_t count) {
     tensor_f32(&q->scale->value)[scale] = fake_quant_stored_scale(DTYPE_F32, (float)step);
 }
 
-static bool observe(Quant *q, const float *x, int64_t count) {
-    if (!observer_range_is_usable(observer_range(x, count))) return false;
-    quant_fit_each(q, x, count, fit);
+static bool observe(Quant *q, Observed seen) {
+    if (!observer_range_is_usable(observer_range(seen.x, seen.count))) return false;
+    quant_fit_each(q, seen.x, seen.count, fit);
     return true;
 }
 

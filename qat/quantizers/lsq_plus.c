@@ -43,10 +43,10 @@ static bool fit_activation(Quant *q, const float *x, int64_t count) {
     return true;
 }
 
-static bool observe(Quant *q, const float *x, int64_t count) {
-    if (!q->is_weight) return fit_activation(q, x, count);
-    if (!observer_range_is_usable(observer_range(x, count))) return false;
-    quant_fit_each(q, x, count, fit_weight);
+static bool observe(Quant *q, Observed seen) {
+    if (!q->is_weight) return fit_activation(q, seen.x, seen.count);
+    if (!observer_range_is_usable(observer_range(seen.x, seen.count))) return false;
+    quant_fit_each(q, seen.x, seen.count, fit_weight);
     return true;
 }
 

@@ -12,9 +12,9 @@ static void fit(Quant *q, int64_t scale, const float *x, int64_t count) {
     quant_set_range(q, scale, observer_range(x, count));
 }
 
-static bool observe(Quant *q, const float *x, int64_t count) {
-    if (!q->is_weight) return running_range_observe(q, x, count, 0);
-    quant_fit_each(q, x, count, fit);
+static bool observe(Quant *q, Observed seen) {
+    if (!q->is_weight) return running_range_observe(q, seen, 0);
+    quant_fit_each(q, seen.x, seen.count, fit);
     return true;
 }
 

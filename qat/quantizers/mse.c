@@ -30,14 +30,14 @@ static void fit(Quant *q, int64_t scale, const float *x, int64_t count) {
                                  q->spec.scale_dtype, (int)config->candidates));
 }
 
-static bool observe(Quant *q, const float *x, int64_t count) {
+static bool observe(Quant *q, Observed seen) {
     const MseConfig *config = q->spec.quantizer.config;
     if (q->is_weight) {
-        quant_fit_each(q, x, count, fit);
+        quant_fit_each(q, seen.x, seen.count, fit);
         return true;
     }
     Histogram h = histogram_of(q);
-    if (!histogram_add(h, x, count, (float)config->decay)) return false;
+    if (!histogram_add(h, seen.x, seen.count, (float)config->decay)) return false;
     quant_set_range(q, 0,
                     histogram_search(h, q->grid, q->offset != NULL, q->spec.scale_dtype,
                                      (int)config->candidates));

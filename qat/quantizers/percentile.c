@@ -33,15 +33,15 @@ static void fit(Quant *q, int64_t scale, const float *x, int64_t count) {
     quant_set_range(q, scale, range);
 }
 
-static bool observe(Quant *q, const float *x, int64_t count) {
+static bool observe(Quant *q, Observed seen) {
     const PercentileConfig *config = q->spec.quantizer.config;
     double at = config->quantile;
     if (q->is_weight) {
-        quant_fit_each(q, x, count, fit);
+        quant_fit_each(q, seen.x, seen.count, fit);
         return true;
     }
     Histogram h = histogram_of(q);
-    if (!histogram_add(h, x, count, (float)config->decay)) return false;
+    if (!histogram_add(h, seen.x, seen.count, (float)config->decay)) return false;
     Range range = {0, 0};
     if (q->offset) {
         range.low = histogram_quantile(h, 1 - at);
