@@ -245,8 +245,15 @@ static void c_read(const Product *p, Place at, float *out) {
 }
 
 static void c_write(const Product *p, Place at, const float *out) {
-    for (int64_t i = 0; i < at.m; i++, out += PANEL)
-        operand_write(out, (at.i + i) * p->c_row_stride + at.j, at.n, &p->c);
+    const Codec *codec = p->c.dtype == DTYPE_F32 ? NULL : dtype_codec(p->c.dtype);
+    int64_t bytes = codec ? codec->code_bits / 8 : (int64_t)sizeof *out;
+    char *to = (char *)p->c.data + (at.i * p->c_row_stride + at.j) * bytes;
+    for (int64_t i = 0; i < at.m; i++, out += PANEL, to += p->c_row_stride * bytes) {
+        if (codec)
+            codec->encode(out, at.n, NULL, to);
+        else
+            memcpy(to, out, sizeof *out * (size_t)at.n);
+    }
 }
 
 /* The kernel may write c itself. */
@@ -287,7 +294,8 @@ typedef struct Cut {
 /* From the shape alone. */
 static Cut cut_of(const Product *p) {
     Cut cut = {.a_blocks = pieces(p->a.outer, PANEL), .b_blocks = pieces(p->b.outer, PANEL)};
-    cut.group = p->b.is_panel ? least(GROUP_MAX, pieces(cut.b_blocks, GROUPS_WANTED)) : 1;
+    int64_t wanted = is_decoded(&p->b) ? GROUPS_WANTED : GROUPS_WANTED / 2;
+    cut.group = p->b.is_panel ? least(GROUP_MAX, pieces(cut.b_blocks, wanted)) : 1;
     cut.groups = pieces(cut.b_blocks, cut.group);
     cut.stretches = least(cut.a_blocks, pieces(TASKS_WANTED, cut.groups));
     return cut;
