@@ -270,6 +270,7 @@ bool tape_look(Tape *t, Var *x) {
         owner = owner->in[0];
         owner->is_looked_at = true;
     }
+    x->extremes = owner->extremes;
     assert(t->is_dry || t->error.code != ERROR_NONE || x->value.data);
     return !t->is_dry && t->error.code == ERROR_NONE;
 }

@@ -423,6 +423,7 @@ static void run(Product p, Matrix a, Matrix b, Mode mode, Arena *scratch) {
 }
 
 int64_t gemm_scratch(Matrix a, Matrix b, float beta) {
+    if (op_rows(&a) == 0 || op_cols(&b) == 0) return 0;
     Mode mode = mode_of(&a, &b, beta);
     int64_t numbers = 0, threads = parallel_threads();
     if (mode == MODE_SCALED) {
@@ -441,6 +442,7 @@ int64_t gemm_scratch(Matrix a, Matrix b, float beta) {
 static void into(Matrix a, Matrix b, float beta, const Tensor *c, int64_t c_row_stride,
                  const Epilogue *epilogue, Arena *scratch) {
     assert(beta == 0.0f || !epilogue);
+    if (op_rows(&a) == 0 || op_cols(&b) == 0) return;
     Mode mode = mode_of(&a, &b, beta);
     if (kernels_reference() && mode == MODE_LEVELS) {
         gemm_integer_reference(a, b, tensor_f32(c), c_row_stride, epilogue);

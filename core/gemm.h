@@ -31,11 +31,11 @@ typedef struct Epilogue {
  * (in f32 while no sum can reach 2^24; beyond, such sums over stretches of k are added in wider
  * integers held in double), converted to f32 once, then
  *     c = float(sum) * (scale_a * scale_b) + bias
- * in just this order. Of any other kind, `a` is decoded to f32 first; `b`, the weights, is decoded
- * a few columns of op(b) at a time into the cache of the thread that multiplies them, and is never
- * whole in memory as f32. Scales that go with the rows of op(b) multiply the columns of `a`, if
- * that is stored so, and b's levels are multiplied as they are. `scratch` is left as it was found.
- */
+ * in just this order. Of any other kind, values are multiplied, and the chain begins with beta c.
+ * Scales that go with the rows of op(b) multiply the columns of `a`, if that is stored so, and b's
+ * levels are multiplied as they are. `a` is made ready whole where it cannot be used as it lies; of
+ * `b`, the weights, a thread decodes at most 128 columns of op(b) at a time. A product without rows
+ * or columns is nothing. `scratch` is left as it was found. */
 void gemm(Matrix a, Matrix b, float beta, float *c, int64_t c_row_stride, const Epilogue *epilogue,
           Arena *scratch);
 

@@ -415,7 +415,6 @@ static void put_environment(Report *r) {
         {"System", "system.name"},
         {"Kernel", "system.kernel"},
         {"Threads", "threads"},
-        {"BLAS", "blas"},
         {"Kernels", "kernels"},
     };
     page_put(&r->page, "<h2>Environment</h2>\n");

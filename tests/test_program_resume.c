@@ -281,7 +281,7 @@ static void test_what_cannot_change(void **state) {
     run(0, "train same.yaml --out same train.steps=4");
     assert_has(run(2, "train --resume same optimizer.lr=1").err, "cannot change");
     assert_has(run(2, "train --resume same train.steps=-4").err, "train.steps");
-    run(0, "train --resume same data.prefetch=false train.checkpoint_every=2 train.steps=6");
+    run(0, "train --resume same data.prefetch=true train.checkpoint_every=2 train.steps=6");
 }
 
 int main(void) {

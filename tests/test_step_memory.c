@@ -177,11 +177,11 @@ static void test_half_precision(void **state) {
           "{kind: linear, units: 4}]}\n" IMAGES "precision: bf16\n" LENGTH);
 }
 
-static void test_without_prefetch(void **state) {
+static void test_with_prefetch(void **state) {
     (void)state;
     check("model: {kind: mlp, widths: [40]}\n"
           "data: {kind: synthetic, height: 12, width: 12, classes: 4, train: 160, test: 20, "
-          "validation: 32, batch: 16, prefetch: false}\n"
+          "validation: 32, batch: 16, prefetch: true}\n"
           "quant: {bits: 4, activations: {quantizer: minmax, granularity: token}}\n" LENGTH);
 }
 
@@ -201,7 +201,7 @@ int main(void) {
         cmocka_unit_test(test_resnet),
         cmocka_unit_test(test_mobilenet),
         cmocka_unit_test(test_half_precision),
-        cmocka_unit_test(test_without_prefetch),
+        cmocka_unit_test(test_with_prefetch),
     };
     return cmocka_run_group_tests(tests, start, NULL);
 }
