@@ -14,14 +14,13 @@
 #include "core/parallel.h"
 
 enum {
-    DECODED = 128, /* columns decoded at a time, before they are transposed */
-    GROUP_MAX = 4, /* blocks of b that are decoded together */
-    GROUPS_WANTED = 8,
-    TASKS_WANTED = 4, /* so that several threads share a product of few blocks of b */
+    DECODED = 128,     /* columns decoded at a time, before they are transposed */
+    GROUP_MAX = 4,     /* blocks of b that are decoded together */
+    GROUPS_WANTED = 8, /* half as many, and so wider ones, where b is decoded */
+    TASKS_WANTED = 4,  /* so that several threads share a product of few blocks of b */
 };
 
-/* A factor as the product sees it: `outer` rows of op(a), or columns of op(b), of k numbers each.
- */
+/* A factor as the product sees it: `outer` rows of op(a), or columns of op(b), of k numbers. */
 typedef struct Factor {
     Tensor tensor;
     int64_t outer, stride; /* between stored rows */
@@ -46,7 +45,7 @@ typedef struct Product {
 /* PANEL rows of op(a) or columns of op(b), or fewer, as the kernel reads them. */
 typedef struct Block {
     const float *at;
-    int64_t stride; /* rows: from row to row; a panel: from k to k */
+    int64_t stride; /* rows: from one to the next; of a panel it is PANEL */
 } Block;
 
 /* What a thread needs beside the factors. */

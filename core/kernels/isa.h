@@ -1,5 +1,5 @@
-/* The inner loops of convolution, compiled once per instruction set and chosen at run time: the
- * first row that the processor can run wins, and the last one always can.
+/* The inner loops of convolution and of matrix products, compiled once per instruction set and
+ * chosen at run time: the first row that the processor can run wins, and the last one always can.
  *
  * Every output is one chain of multiply-adds in an order that the shapes fix, so tiles, threads and
  * vector lengths do not change its bits; with and without fused multiply-add they differ. */
