@@ -84,7 +84,7 @@ void channel_sum(const float *x, int64_t rows, int64_t channels, float beta, flo
 }
 
 void channel_products(const float *dy, const float *x, const float *mean, int64_t rows,
-                      int64_t channels, double *sums) {
+                      int64_t channels, double *sums, double *products) {
     float sum[CHANNEL_PANEL], product[CHANNEL_PANEL];
     for (int64_t first = 0; first < rows; first += CHANNEL_ROWS)
         for (int64_t c = 0; c < channels; c += CHANNEL_PANEL) {
@@ -93,7 +93,7 @@ void channel_products(const float *dy, const float *x, const float *mean, int64_
                                    min64(CHANNEL_ROWS, rows - first), width, sum, product);
             for (int64_t j = 0; j < width; j++) {
                 sums[c + j] += (double)sum[j];
-                sums[channels + c + j] += (double)product[j];
+                products[c + j] += (double)product[j];
             }
         }
 }

@@ -51,10 +51,10 @@ void moment_parts_finish(const MomentParts *parts, float *mean, float *variance)
 /* sums[c] += sum of x; at most CHANNEL_ROWS rows in float before a double takes over. */
 void channel_sums(const float *x, int64_t rows, int64_t channels, double *sums);
 
-/* sums[c] += sum of dy, sums[channels + c] += sum of dy (x - mean[c]); at most CHANNEL_ROWS rows in
- * float before a double takes over. */
+/* sums[c] += sum of dy, products[c] += sum of dy (x - mean[c]); at most CHANNEL_ROWS rows in float
+ * before a double takes over. */
 void channel_products(const float *dy, const float *x, const float *mean, int64_t rows,
-                      int64_t channels, double *sums);
+                      int64_t channels, double *sums, double *products);
 
 /* y = (x - mean[c]) scale[c] + shift[c]. */
 void channel_affine(const float *x, const float *mean, const float *scale, const float *shift,

@@ -1,19 +1,25 @@
 /* Maps: ops whose output element depends on the same element of inputs of the same shape, on what
  * belongs to its channel (the last dimension), and on sums over all elements that are known before.
- * Activations, batch norm, adds and fake quantization are maps.
+ * Activations, batch norm, adds, dropout and fake quantization are maps.
  *
- * A run of maps over the same shape is executed as a group: block by block, every op in turn while
- * the block is in cache, so that only what somebody else reads goes through memory. Backward makes
- * the values that it needs again, from what the group read. A plan (autograd/plan.h) finds the
- * groups; without one each op is a group of its own, with the same bits: blocks depend on the shape
- * only, elements are computed alike, and sums are added in the same order.
+ * A run of maps over the same shape is executed as a group: piece by piece (autograd/piece.h),
+ * every op in turn while the piece is in cache, so that only what somebody else reads goes through
+ * memory. Backward makes the values that it needs again, from what the group read. A plan
+ * (autograd/plan.h) finds the groups; without one each op is a group of its own, with the same
+ * bits: pieces depend on the shape only, elements are computed alike, and sums are added in the
+ * same order.
  *
- * An op that reads the last map's output in windows of whole blocks, a pooling, can be a group's
+ * A product can feed a group: its blocks go through the maps before they leave the cache. Forward
+ * the group reads what a linear layer makes, backward the gradient that it makes for its input.
+ *
+ * An op that reads the last map's output in windows of whole pieces, a pooling, can be a group's
  * tail: what it reads then never leaves the cache, forward and backward. */
 #ifndef NIBBLE_AUTOGRAD_MAP_H
 #define NIBBLE_AUTOGRAD_MAP_H
 
+#include "autograd/piece.h"
 #include "autograd/tape.h"
+#include "core/gemm.h"
 
 enum {
     MAP_INPUTS_MAX = 2,
@@ -21,14 +27,15 @@ enum {
     MAP_GROUP_MAX = 24,   /* ops in a group */
 };
 
-/* `count` elements from `first` on: whole rows of `channels`. */
+/* What an op does at a time. Blocks are dense, `count` elements: the piece's rows. */
 typedef struct MapBlock {
-    int64_t first, count, channels;
+    Piece piece;
+    int64_t count;
     const float *in[MAP_INPUTS_MAX]; /* of the mapped inputs; levels where the input holds levels */
     float *out;                      /* forward: to be written; backward: the values */
     const float *dy;                 /* the gradient of the output */
     float *dx[MAP_INPUTS_MAX];       /* to be overwritten; NULL: not wanted */
-    double *sums;                    /* [sum_count] to add to; NULL: not wanted */
+    double *sums;                    /* [sum_count] to add to, once each; NULL: not wanted */
 } MapBlock;
 
 /* Where the gradients of inputs go, with how much of what is there stays (tape_grad). */
@@ -71,6 +78,14 @@ typedef struct Map {
     void (*settle)(Var *v, const double *sums, const MapGrads *grads);
 } Map;
 
+/* How an op feeds a group, where its values are cut in tiles (Pieces.are_tiles): as Op.forward, but
+ * the value goes to `take` block by block and nowhere else; as Op.backward, but so does the
+ * gradient of input 0, of which there is none yet. */
+typedef struct MapFeed {
+    void (*forward)(Tape *t, Var *v, GemmTake *take, void *context);
+    void (*backward)(Tape *t, Var *v, GemmTake *take, void *context);
+} MapFeed;
+
 /* How an op works as a tail. Blocks are `count` elements of its input from `first` on; those of the
  * output and its gradient are `ratio` times smaller. */
 typedef struct MapTail {
@@ -85,10 +100,17 @@ bool map_fits(const Var *v); /* whether v's op is a map, and this instance fits 
 void map_prepare(Tape *t, Var *v);
 bool map_fits_tail(const Var *v); /* whether v can be the tail of the group that makes its input */
 
-/* One group, in the order of the tape, and its tail or NULL; values go where value.data says, NULL:
- * they are not kept. */
-void map_forward(Tape *t, Var *const *ops, int count, Var *tail);
-void map_backward(Tape *t, Var *const *ops, int count, Var *tail);
+/* Maps that run as one, in the order of the tape. Values go where value.data says, NULL: they are
+ * not kept. */
+typedef struct MapGroup {
+    Var *ops[MAP_GROUP_MAX];
+    int count;
+    Var *feed; /* forward: whose value they read; backward: that reads theirs; or NULL */
+    Var *tail; /* or NULL */
+} MapGroup;
+
+void map_forward(Tape *t, const MapGroup *group);
+void map_backward(Tape *t, const MapGroup *group); /* with that of the feed */
 
 MapFlow map_flow(const Var *v);
 
@@ -101,7 +123,9 @@ void map_needs(Var *const *ops, int count, bool has_masks, bool *is_made,
 /* Whether backward reads no value at all if masks are there, but would without them: a bit per
  * element is then kept instead of what the group read. */
 bool map_takes_masks(Var *const *ops, int count);
-int64_t map_block_elements(Shape shape); /* of values of this shape */
-size_t map_mask_bytes(Shape shape);      /* of one op's mask: its blocks', one after the other */
+size_t map_mask_bytes(const Var *v); /* of v's mask: its pieces', one after the other */
+
+/* Whether backward goes over the group twice, because v's gradient needs sums over all elements. */
+bool map_waits_for_sums(const Var *v);
 
 #endif

@@ -48,19 +48,25 @@ uint64_t plan_signature(const Tape *record, const Var *root) {
 /* The group that grows while the tape is walked. */
 typedef struct Growth {
     int members[MAP_GROUP_MAX], count;
+    int feed; /* that may go before them, or -1 */
 } Growth;
 
 static bool holds(const Growth *g, const Var *v) {
     for (int i = 0; i < g->count; i++)
         if (g->members[i] == v->index) return true;
-    return false;
+    return v->index == g->feed;
+}
+
+static const Var *last_of(const Tape *record, const Growth *g) {
+    if (g->count) return record->vars[g->members[g->count - 1]];
+    return g->feed >= 0 ? record->vars[g->feed] : NULL;
 }
 
 /* Whether v can go with those before it: what it needs beforehand must not be among them. */
 static bool may_join(const Tape *record, const Growth *g, const Var *v, bool is_forward) {
-    if (!g->count || g->count == MAP_GROUP_MAX) return false;
-    const Var *last = record->vars[g->members[g->count - 1]];
-    if ((is_forward && last->is_looked_at) || !shape_equal(last->value.shape, v->value.shape))
+    const Var *last = last_of(record, g);
+    if (!last || g->count == MAP_GROUP_MAX || (is_forward && last->is_looked_at)) return false;
+    if (!shape_equal(last->value.shape, v->value.shape) || last->is_parameter != v->is_parameter)
         return false;
     int mapped = v->op->map->input_count;
     for (int j = v->op->map->is_whole ? 0 : mapped; j < v->in_count; j++)
@@ -73,46 +79,92 @@ static void set_group(PlanSlot *slot, int first, int last, bool is_forward) {
     *(is_forward ? &slot->last : &slot->back_last) = last;
 }
 
-static void close_group(Plan *plan, Growth *g, bool is_forward) {
-    for (int i = 0; i < g->count; i++)
-        set_group(&plan->slots[g->members[i]], g->members[0], g->members[g->count - 1], is_forward);
-    g->count = 0;
+bool plan_is_member(const PlanSlot *slot, int first, int last, bool is_forward) {
+    return is_forward ? slot->first == first && slot->last == last
+                      : slot->back_first == first && slot->back_last == last;
+}
+
+/* `tail`: the last, or -1. */
+static void close_group(Plan *plan, Growth *g, int tail, bool is_forward) {
+    if (g->count) {
+        int first = g->feed >= 0 ? g->feed : g->members[0];
+        int last = tail >= 0 ? tail : g->members[g->count - 1];
+        for (int i = 0; i < g->count; i++)
+            set_group(&plan->slots[g->members[i]], first, last, is_forward);
+        if (g->feed >= 0) set_group(&plan->slots[g->feed], first, last, is_forward);
+        if (g->feed >= 0) plan->slots[g->feed].is_feed = true;
+        if (tail >= 0) set_group(&plan->slots[tail], first, last, is_forward);
+    }
+    *g = (Growth){.feed = -1};
 }
 
 /* Whether v, no map, reads what the group makes, so that it can go with it and end it. */
 static bool may_end(const Tape *record, const Growth *g, const Var *v, bool is_forward) {
     if (!g->count || !map_fits_tail(v) || record->keeps_residuals) return false;
-    return holds(g, v->in[0]) &&
-           !(is_forward && record->vars[g->members[g->count - 1]]->is_looked_at);
+    return holds(g, v->in[0]) && !(is_forward && last_of(record, g)->is_looked_at);
 }
 
-static void end_group(Plan *plan, Growth *g, int tail, bool is_forward) {
-    PlanSlot *slot = &plan->slots[tail];
-    set_group(slot, g->members[0], tail, is_forward);
-    *(is_forward ? &slot->is_tail : &slot->is_back_tail) = true;
-    for (int i = 0; i < g->count; i++)
-        set_group(&plan->slots[g->members[i]], g->members[0], tail, is_forward);
-    g->count = 0;
+/* Whether maps behind v can be fed by it. */
+static bool may_feed(const Tape *record, const Var *v) {
+    return v->op->feed && !record->keeps_residuals && !v->is_looked_at && pieces_of(v).are_tiles;
 }
 
 static void find_groups(Plan *plan, const Tape *record, bool is_forward) {
-    Growth g = {0};
+    Growth g = {.feed = -1};
     for (int i = 0; i < record->count; i++) {
         const Var *v = record->vars[i];
         set_group(&plan->slots[i], i, i, is_forward);
         if (!v->op) continue; /* a leaf is no hindrance */
-        if (may_end(record, &g, v, is_forward)) end_group(plan, &g, i, is_forward);
+        if (may_end(record, &g, v, is_forward)) {
+            *(is_forward ? &plan->slots[i].is_tail : &plan->slots[i].is_back_tail) = true;
+            close_group(plan, &g, i, is_forward);
+        }
         bool is_map = map_fits(v);
-        if (!is_map || !may_join(record, &g, v, is_forward)) close_group(plan, &g, is_forward);
+        if (!is_map || !may_join(record, &g, v, is_forward)) close_group(plan, &g, -1, is_forward);
         if (is_map) g.members[g.count++] = i;
+        if (!is_map && is_forward && may_feed(record, v)) g.feed = i;
     }
-    close_group(plan, &g, is_forward);
+    close_group(plan, &g, -1, is_forward);
 }
 
-static int backward_group(const Tape *record, const PlanSlot *slot, Var **ops) {
+/* Whether v alone gives the gradient of what a group makes last, which then goes through the group
+ * block by block: from there to v there are parameters only, and no op of the group must wait for
+ * sums. */
+static bool may_feed_back(const Plan *plan, const Tape *record, const Var *v, const Var *root) {
+    const Var *last = v->in[0];
+    if (!v->op->feed || record->keeps_residuals || !v->needs_grad || !last->needs_grad)
+        return false;
+    if (!map_fits(last) || last->readers != 1 || last == root) return false;
+    const PlanSlot *slot = &plan->slots[last->index];
+    if (slot->back_last != last->index || !pieces_of(last).are_tiles) return false;
+    for (int i = last->index + 1; i < v->index; i++)
+        if (record->vars[i]->op && !record->vars[i]->is_parameter) return false;
+    for (int i = slot->back_first; i <= slot->back_last; i++)
+        if (record->vars[i]->op && map_waits_for_sums(record->vars[i])) return false;
+    return true;
+}
+
+static void find_back_feeds(Plan *plan, const Tape *record, const Var *root) {
+    for (int i = 0; i < record->count; i++) {
+        const Var *v = record->vars[i];
+        if (!v->op || !may_feed_back(plan, record, v, root)) continue;
+        int first = plan->slots[v->in[0]->index].back_first, last = v->in[0]->index;
+        for (int j = first; j <= last; j++)
+            if (record->vars[j]->op) set_group(&plan->slots[j], first, i, false);
+        set_group(&plan->slots[i], first, i, false);
+        plan->slots[i].is_back_feed = true;
+    }
+}
+
+static bool back_together(const Plan *plan, int a, int b) {
+    return plan->slots[a].back_first == plan->slots[b].back_first;
+}
+
+static int backward_group(const Plan *plan, const Tape *record, const PlanSlot *slot, Var **ops) {
     int count = 0;
     for (int i = slot->back_first; i <= slot->back_last; i++)
-        if (map_fits(record->vars[i])) ops[count++] = record->vars[i];
+        if (map_fits(record->vars[i]) && back_together(plan, i, slot->back_last))
+            ops[count++] = record->vars[i];
     return count;
 }
 
@@ -141,30 +193,32 @@ static int backward_time(const Plan *plan, int index) {
     return 2 * plan->count - 1 - plan->slots[index].back_last;
 }
 
-/* The buffer of what v reads as input j, or NULL where a group from `first` on passes it along. */
-static PlanBuffer *read_buffer(Plan *plan, const Var *v, int j, int first) {
-    const Var *in = memory_of(v->in[j]);
-    if (in == v->in[j] && in->op && in->index >= first) return NULL;
-    PlanBuffer *value = &plan->slots[in->index].value;
+/* What v reads as input j is there until `time`. */
+static void read_at(Plan *plan, const Var *v, int j, int time) {
+    PlanBuffer *value = &plan->slots[memory_of(v->in[j])->index].value;
     value->bytes = 1; /* kept; the size comes later */
-    return value;
+    reach(value, time);
 }
 
+/* Within a group a value is passed along. */
 static void read_forward(Plan *plan, const Var *v) {
     for (int j = 0; j < v->in_count; j++) {
-        PlanBuffer *value = v->in[j] ? read_buffer(plan, v, j, plan->slots[v->index].first) : NULL;
-        if (value) reach(value, forward_time(plan, v->index));
+        bool is_passed = v->in[j] && v->in[j]->op &&
+                         plan->slots[v->in[j]->index].first == plan->slots[v->index].first;
+        if (v->in[j] && !is_passed) read_at(plan, v, j, forward_time(plan, v->index));
     }
 }
 
-static void read_backward(Plan *plan, const Var *v, int j) {
-    PlanBuffer *value = v->in[j] ? read_buffer(plan, v, j, plan->slots[v->index].back_first) : NULL;
-    if (value) reach(value, backward_time(plan, v->index));
+/* `is_map`: what its group makes again is not read. */
+static void read_backward(Plan *plan, const Var *v, int j, bool is_map) {
+    const Var *in = v->in[j];
+    bool is_made = is_map && in && in->op && back_together(plan, in->index, v->index);
+    if (in && !is_made) read_at(plan, v, j, backward_time(plan, v->index));
 }
 
 static void op_reads_back(Plan *plan, const Var *v) {
     for (int j = 0; j < v->in_count && !(v->op->flags & OP_SPARES_INPUTS); j++)
-        read_backward(plan, v, j);
+        read_backward(plan, v, j, false);
     if (v->op->flags & OP_SPARES_OUTPUT) return;
     reach(&plan->slots[memory_of(v)->index].value, backward_time(plan, v->index));
 }
@@ -173,13 +227,13 @@ static void keep_mask(Plan *plan, const Var *v) {
     PlanBuffer *mask = &plan->slots[v->index].mask;
     *mask =
         (PlanBuffer){.begin = forward_time(plan, v->index), .end = backward_time(plan, v->index)};
-    mask->bytes = padded_bytes(map_mask_bytes(v->value.shape));
+    mask->bytes = padded_bytes(map_mask_bytes(v));
 }
 
 static void group_reads_back(Plan *plan, const Tape *record, const PlanSlot *slot) {
     Var *ops[MAP_GROUP_MAX] = {0};
     bool is_made[MAP_GROUP_MAX], reads[MAP_GROUP_MAX][MAP_INPUTS_MAX];
-    int count = backward_group(record, slot, ops);
+    int count = backward_group(plan, record, slot, ops);
     bool has_masks = !record->keeps_residuals && map_takes_masks(ops, count);
     map_needs(ops, count, has_masks, is_made, reads);
     for (int i = 0; has_masks && i < count; i++)
@@ -187,7 +241,7 @@ static void group_reads_back(Plan *plan, const Tape *record, const PlanSlot *slo
     for (int i = 0; i < count; i++)
         for (int j = 0; j < ops[i]->in_count; j++)
             if (j < ops[i]->op->map->input_count ? reads[i][j] : ops[i]->needs_grad)
-                read_backward(plan, ops[i], j);
+                read_backward(plan, ops[i], j, true);
 }
 
 static void values_live(Plan *plan, const Tape *record, const Var *root) {
@@ -198,13 +252,12 @@ static void values_live(Plan *plan, const Tape *record, const Var *root) {
         reach(&slot->value, slot->last);
         if (!v->op) continue;
         slot->wants_extremes = v->is_looked_at;
-        if (v->is_looked_at || !map_fits(v)) slot->value.bytes = 1;
+        if (v->is_looked_at || !(map_fits(v) || slot->is_feed)) slot->value.bytes = 1;
         read_forward(plan, v);
-        if (map_fits(v) || slot->is_back_tail) {
-            if (i == slot->back_last) group_reads_back(plan, record, slot);
-        } else if (v->needs_grad) {
-            op_reads_back(plan, v);
-        }
+        bool is_in_group = map_fits(v) || slot->is_back_tail;
+        if ((is_in_group || slot->is_back_feed) && i == slot->back_last)
+            group_reads_back(plan, record, slot);
+        if (!is_in_group && v->needs_grad) op_reads_back(plan, v);
     }
     PlanBuffer *result = &plan->slots[memory_of(root)->index].value;
     result->bytes = 1;
@@ -218,11 +271,12 @@ static void gradients_live(Plan *plan, const Tape *record, const Var *root) {
     for (int i = record->count - 1; i >= 0; i--) {
         const Var *v = record->vars[i];
         if (!v->op || !v->needs_grad) continue;
-        bool is_grouped = map_fits(v) || plan->slots[i].is_back_tail;
+        const PlanSlot *slot = &plan->slots[i];
+        bool is_grouped = map_fits(v) || slot->is_back_tail || slot->is_back_feed;
         for (int j = 0; j < v->in_count; j++) {
             const Var *in = v->in[j];
             if (!in || !in->needs_grad || !in->op) continue;
-            if (is_grouped && in->index >= plan->slots[i].back_first) continue;
+            if (is_grouped && back_together(plan, in->index, i)) continue;
             PlanBuffer *grad = &plan->slots[in->index].grad;
             if (!grad->begin) grad->begin = backward_time(plan, i);
         }
@@ -341,6 +395,7 @@ Plan *plan_new(const Tape *record, const Var *root, Arena *arena) {
     find_moments(plan, record);
     find_groups(plan, record, true);
     find_groups(plan, record, false);
+    find_back_feeds(plan, record, root);
     values_live(plan, record, root);
     gradients_live(plan, record, root);
     for (int i = 0; i < record->count; i++) {

@@ -2,10 +2,11 @@
  * each value and each gradient is first written and last read, and buffers that never live at the
  * same time share memory.
  *
- * Neighbouring maps over one shape become a group. Of its values only those are kept that somebody
- * outside reads, and what a quantizer made under one scale is kept as codes, a byte each, or half a
- * byte where codes of at most 4 bits lie in rows of an even length. Where a bit per element tells
- * backward all that it needs of values, bits are kept.
+ * Neighbouring maps over one shape become a group, fed by the product before them, and on the way
+ * back by the one after, where that alone reads them. Of its values only those are kept that
+ * somebody outside reads, and what a quantizer made under one scale is kept as codes, a byte each,
+ * or half a byte where codes of at most 4 bits lie in rows of an even length. Where a bit per
+ * element tells backward all that it needs of values, bits are kept.
  *
  * Time counts the calls of a step: forward of Var i is i, its backward is 2 n - 1 - i. */
 #ifndef NIBBLE_AUTOGRAD_PLAN_H
@@ -22,11 +23,12 @@ typedef struct PlanSlot { /* of one Var */
     const Op *op;
     Shape shape;
     PlanBuffer value, grad, mask; /* mask: see map_takes_masks */
-    int first, last; /* the maps that run as one (autograd/map.h), forward: Vars' indices */
+    int first, last; /* the group it is of (autograd/map.h), forward: its first and last Var */
     int back_first, back_last;  /* and backward: a value that is looked at ends the former only */
     bool wants_moments;         /* a batch norm asks for them next (Map.takes_moments) */
     bool wants_extremes;        /* somebody looks at it (tape_look) */
     bool is_tail, is_back_tail; /* not a map, but the last of the group */
+    bool is_feed, is_back_feed; /* not a map, but what the group reads; that reads the group */
     Dtype dtype, grad_dtype;    /* what the value and the gradient are kept as */
 } PlanSlot;
 
@@ -40,6 +42,9 @@ typedef struct Plan {
 
 /* From a dry record whose result is `root`: its value is kept to the end. Memory from `arena`. */
 Plan *plan_new(const Tape *record, const Var *root, Arena *arena);
+
+/* Whether a Var of this slot is of the group of Vars first .. last; others may lie between. */
+bool plan_is_member(const PlanSlot *slot, int first, int last, bool is_forward);
 
 /* What lives from forward to backward of one Var: its value, its mask. */
 size_t plan_kept_bytes(const Plan *plan, int index);

@@ -85,34 +85,35 @@ static const PlanSlot *slot_of(const Tape *t, const Var *v) {
     return slot;
 }
 
-/* The maps that run as one, in the order of the record, and their tail or NULL. */
-typedef struct Group {
-    Var *ops[MAP_GROUP_MAX], *tail;
-    int count; /* 0: they run elsewhere */
-} Group;
-
-static void group_fill(const Tape *t, int first, int last, Group *g) {
+/* Members of the group from var `first` on; others may lie between. */
+static void group_fill(const Tape *t, int first, int last, bool is_forward, MapGroup *g) {
     for (int i = first; i <= last; i++) {
-        if (map_fits(t->vars[i]))
-            g->ops[g->count++] = t->vars[i];
-        else if (t->vars[i]->op)
-            g->tail = t->vars[i];
+        Var *v = t->vars[i];
+        const PlanSlot *slot = t->plan ? &t->plan->slots[i] : NULL;
+        if (!v->op || (slot && !plan_is_member(slot, first, last, is_forward))) continue;
+        if (map_fits(v))
+            g->ops[g->count++] = v;
+        else if (is_forward ? slot->is_feed : slot->is_back_feed)
+            g->feed = v;
+        else
+            g->tail = v;
     }
 }
 
-/* The group that is complete with v, or v alone where there is no plan. */
-static Group group_of(const Tape *t, const Var *v, bool is_forward) {
-    Group g = {.count = 0};
+/* The group that is complete with v, or v alone where there is no plan; of no ops where they run
+ * elsewhere. */
+static MapGroup group_of(const Tape *t, const Var *v, bool is_forward) {
+    MapGroup g = {.count = 0};
     const PlanSlot *slot = t->plan ? slot_of(t, v) : NULL;
     int first = v->index, last = v->index;
     if (slot) first = is_forward ? slot->first : slot->back_first;
     if (slot) last = is_forward ? slot->last : slot->back_last;
-    if (last == v->index) group_fill(t, first, last, &g);
+    if (last == v->index) group_fill(t, first, last, is_forward, &g);
     return g;
 }
 
 static bool runs_as_map(const Tape *t, const Var *v) {
-    if (!map_fits(v)) return t->plan && slot_of(t, v)->is_tail;
+    if (!map_fits(v)) return t->plan && (slot_of(t, v)->is_tail || slot_of(t, v)->is_feed);
     return !(t->keeps_residuals && v->op->forward);
 }
 
@@ -187,7 +188,14 @@ static void stage_forward(Tape *t, Var *v) {
     arena_reset(t->staging); /* its memory is kept for the next op */
 }
 
-static void stage_backward(Tape *t, Var *v) {
+static void op_backward(Tape *t, Var *v, const MapGroup *fed) {
+    if (fed->count)
+        map_backward(t, fed);
+    else
+        v->op->backward(t, v);
+}
+
+static void stage_backward(Tape *t, Var *v, const MapGroup *fed) {
     Tensor kept[OP_INPUTS_MAX];
     bool is_staged = !(v->op->flags & OP_READS_HALF);
     const Tensor dy = var_grad(v);
@@ -197,7 +205,7 @@ static void stage_backward(Tape *t, Var *v) {
         convert_in(&dy, var_count(v), v->grad);
         v->grad_dtype = DTYPE_F32;
     }
-    v->op->backward(t, v);
+    op_backward(t, v, fed);
     for (const Staged *s = t->staged; s; s = s->next) {
         const Tensor grad = var_grad(s->v);
         convert_out(s->copy, var_count(s->v), &grad);
@@ -225,8 +233,8 @@ static void run_forward(Tape *t, Var *v) {
         return;
     }
     if (v->op->map) map_prepare(t, v);
-    Group g = group_of(t, v, true);
-    if (g.count) map_forward(t, g.ops, g.count, g.tail);
+    MapGroup g = group_of(t, v, true);
+    if (g.count) map_forward(t, &g);
 }
 
 /* By the bits, in integers, so that the loop vectorises; NaNs are beyond everything. */
@@ -252,15 +260,15 @@ static bool has_finite_grad(const Var *v) {
 }
 
 static void run_backward(Tape *t, Var *v) {
-    if (map_fits(v) || (t->plan && slot_of(t, v)->is_back_tail)) {
-        Group g = group_of(t, v, false);
-        if (g.count) map_backward(t, g.ops, g.count, g.tail);
-    } else if (v->needs_grad && *v->has_grad) {
-        if (t->plan && is_half(t->half))
-            stage_backward(t, v);
-        else
-            v->op->backward(t, v);
-    }
+    const PlanSlot *slot = t->plan ? slot_of(t, v) : NULL;
+    MapGroup g = {.count = 0};
+    bool is_in_group = map_fits(v) || (slot && (slot->is_back_tail || slot->is_back_feed));
+    if (is_in_group) g = group_of(t, v, false);
+    if (is_in_group ? !g.count : !v->needs_grad || !*v->has_grad) return;
+    if (slot && is_half(t->half) && !(g.count && !g.feed))
+        stage_backward(t, v, &g);
+    else
+        op_backward(t, v, &g);
 }
 
 bool tape_look(Tape *t, Var *x) {

@@ -81,6 +81,7 @@ struct Op {
      * `forward`. */
     const struct Map *map;
     const struct MapTail *tail; /* how it ends a group of maps; NULL: it does not */
+    const struct MapFeed *feed; /* how it hands blocks to a group while they are in cache; NULL */
 };
 
 struct Tape {

@@ -13,6 +13,8 @@
 #include "core/kernels/operand.h"
 #include "core/parallel.h"
 
+_Static_assert((int)GEMM_BLOCK == (int)PANEL, "a block is what the kernel makes");
+
 enum {
     DECODED = 128,     /* columns decoded at a time, before they are transposed */
     GROUP_MAX = 4,     /* blocks of b that are decoded together */
@@ -36,7 +38,7 @@ typedef struct Product {
     int64_t exact_k;                    /* levels: products that one f32 sum may hold; 0: values */
     const float *a_scale, *b_scale;     /* levels: per row of op(a), per column of op(b) */
     int64_t a_scale_step, b_scale_step; /* 0: one scale for all, 1: one each */
-    const float *bias;
+    Epilogue epilogue;
     float beta;
     Tensor c;
     int64_t c_row_stride;
@@ -231,8 +233,8 @@ static void epilogue_apply(const Product *p, Place at, float *out) {
             for (int64_t j = 0; j < at.n; j++)
                 out[j] *= a_scale * p->b_scale[(at.j + j) * p->b_scale_step];
         }
-        if (p->bias)
-            for (int64_t j = 0; j < at.n; j++) out[j] += p->bias[at.j + j];
+        if (p->epilogue.bias)
+            for (int64_t j = 0; j < at.n; j++) out[j] += p->epilogue.bias[at.j + j];
     }
 }
 
@@ -257,7 +259,8 @@ static void c_write(const Product *p, Place at, const float *out) {
 
 /* The kernel may write c itself. */
 static bool is_direct(const Product *p, Place at) {
-    return p->c.dtype == DTYPE_F32 && !p->a.is_panel && at.n == PANEL && !p->exact_k && !p->bias &&
+    bool is_bare = !p->exact_k && !p->epilogue.bias && !p->epilogue.take;
+    return p->c.dtype == DTYPE_F32 && !p->a.is_panel && at.n == PANEL && is_bare &&
            (p->beta == 0.0f || p->beta == 1.0f);
 }
 
@@ -279,7 +282,10 @@ static void block_run(const Product *p, Place at, Block a, Block b, const Worksp
         sum_stretch(p, at, a, b, 0, p->k, is_first, w->sum, PANEL);
     if (is_turned) isa_active()->transpose(w->sum, PANEL, at.n, at.m, out, PANEL);
     epilogue_apply(p, at, out);
-    c_write(p, at, out);
+    if (p->epilogue.take)
+        p->epilogue.take(p->epilogue.context, &(GemmBlock){at.i, at.j, at.m, at.n, out});
+    else
+        c_write(p, at, out);
 }
 
 /* ---- Products ---- */
@@ -438,25 +444,54 @@ int64_t gemm_scratch(Matrix a, Matrix b, float beta) {
     return (int64_t)sizeof(float) * numbers + (int64_t)sizeof(double) * exact;
 }
 
-static void into(Matrix a, Matrix b, float beta, const Tensor *c, int64_t c_row_stride,
-                 const Epilogue *epilogue, Arena *scratch) {
-    assert(beta == 0.0f || !epilogue);
-    if (op_rows(&a) == 0 || op_cols(&b) == 0) return;
-    Mode mode = mode_of(&a, &b, beta);
-    if (kernels_reference() && mode == MODE_LEVELS) {
+/* Hands over a product that is there. */
+static void blocks_take(const float *c, int64_t rows, int64_t columns, const Epilogue *epilogue) {
+    float values[GEMM_BLOCK * GEMM_BLOCK];
+    for (int64_t i = 0; i < rows; i += GEMM_BLOCK)
+        for (int64_t j = 0; j < columns; j += GEMM_BLOCK) {
+            GemmBlock block = {i, j, least(GEMM_BLOCK, rows - i), least(GEMM_BLOCK, columns - j),
+                               values};
+            for (int64_t r = 0; r < block.rows; r++)
+                memcpy(values + r * GEMM_BLOCK, c + (i + r) * columns + j,
+                       sizeof *values * (size_t)block.columns);
+            epilogue->take(epilogue->context, &block);
+        }
+}
+
+static void integer_reference(Matrix a, Matrix b, const Tensor *c, int64_t c_row_stride,
+                              const Epilogue *epilogue, Arena *scratch) {
+    if (!epilogue || !epilogue->take) {
         gemm_integer_reference(a, b, tensor_f32(c), c_row_stride, epilogue);
         return;
     }
-    Product p = {.bias = epilogue ? epilogue->bias : NULL,
-                 .beta = beta,
-                 .c = *c,
-                 .c_row_stride = c_row_stride};
+    ArenaMark mark = arena_mark(scratch);
+    int64_t rows = op_rows(&a), columns = op_cols(&b);
+    size_t count = checked_mul((size_t)rows, (size_t)columns);
+    float *product = arena_alloc(scratch, checked_mul(sizeof *product, count));
+    gemm_integer_reference(a, b, product, columns, epilogue);
+    blocks_take(product, rows, columns, epilogue);
+    arena_rewind(scratch, mark);
+}
+
+static void into(Matrix a, Matrix b, float beta, const Tensor *c, int64_t c_row_stride,
+                 const Epilogue *epilogue, Arena *scratch) {
+    assert(beta == 0.0f || !epilogue);
+    assert(c || (epilogue && epilogue->take));
+    if (op_rows(&a) == 0 || op_cols(&b) == 0) return;
+    Mode mode = mode_of(&a, &b, beta);
+    if (kernels_reference() && mode == MODE_LEVELS) {
+        integer_reference(a, b, c, c_row_stride, epilogue, scratch);
+        return;
+    }
+    Product p = {.beta = beta, .c_row_stride = c_row_stride};
+    if (epilogue) p.epilogue = *epilogue;
+    if (c) p.c = *c;
     run(p, a, b, mode, scratch);
 }
 
 void gemm_tensor(Matrix a, Matrix b, float beta, const Tensor *c, const Epilogue *epilogue,
                  Arena *scratch) {
-    assert(!c->scales && (c->dtype == DTYPE_F32 || !kernels_reference()));
+    assert(!c || (!c->scales && (c->dtype == DTYPE_F32 || !kernels_reference())));
     into(a, b, beta, c, op_cols(&b), epilogue, scratch);
 }
 

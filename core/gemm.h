@@ -20,11 +20,27 @@ typedef struct Matrix {
 Matrix matrix_of(Tensor tensor); /* rows: all dimensions but the last */
 Matrix matrix_transposed(Matrix matrix);
 
+enum { GEMM_BLOCK = 32 /* results are made in blocks of so many rows and columns, or fewer */ };
+
+/* A finished block of c, rows `row` .. row + rows - 1, still in the cache of the thread that made
+ * it. */
+typedef struct GemmBlock {
+    int64_t row, column, rows, columns;
+    float *values; /* [rows][GEMM_BLOCK], the taker's to change */
+} GemmBlock;
+
+typedef void GemmTake(void *context, const GemmBlock *block);
+
+/* What happens to a block of the product while it is in cache. */
 typedef struct Epilogue {
     const float *bias; /* [n] or NULL, added after scaling */
+    GemmTake *take; /* gets every block, once, in any order and on any thread, instead of c, which
+                       is then not touched; or NULL */
+    void *context;  /* its first argument */
 } Epilogue;
 
 /* c [m, n] = op(a) [m, k] op(b) [k, n] + beta c, then the epilogue (NULL: none; needs beta 0).
+ * Blocks begin at multiples of GEMM_BLOCK.
  *
  * When `a` holds levels under one scale per tensor or per row of op(a) and `b` holds levels under
  * one scale per tensor or per column of op(b), the product runs on the levels: an exact integer sum
@@ -39,8 +55,8 @@ typedef struct Epilogue {
 void gemm(Matrix a, Matrix b, float beta, float *c, int64_t c_row_stride, const Epilogue *epilogue,
           Arena *scratch);
 
-/* The same with c a dense f32 or half-precision tensor, to which a product is rounded once
- * (only f32 under kernels_use_reference). */
+/* The same with c a dense f32 or half-precision tensor, to which a product is rounded once (only
+ * f32 under kernels_use_reference); NULL where the epilogue takes the blocks. */
 void gemm_tensor(Matrix a, Matrix b, float beta, const Tensor *c, const Epilogue *epilogue,
                  Arena *scratch);
 

@@ -11,7 +11,7 @@ enum {
     FLOAT_BYTES = sizeof(float),
     /* As in map.c: small beside the rest, so near enough. */
     MAP_BLOCKS_PER_OP = 2 + MAP_INPUTS_MAX,
-    MAP_SPARES = MAP_INPUTS_MAX + 1,
+    MAP_MORE_BLOCKS = MAP_INPUTS_MAX + 1,
     MAP_CHUNKS = 64,
 };
 
@@ -178,7 +178,16 @@ static int64_t pool_bytes(const Var *v) {
 
 /* ---- Maps ---- */
 
-/* A whole group, counted at its last op. */
+/* What feeds v's group, or NULL. */
+static const Var *feed_of(const Reading *r, const Var *v, bool is_backward) {
+    const PlanSlot *slot = r->plan ? &r->plan->slots[v->index] : NULL;
+    if (!slot) return NULL;
+    int feed = is_backward ? slot->back_last : slot->first;
+    const PlanSlot *its = &r->plan->slots[feed];
+    return (is_backward ? its->is_back_feed : its->is_feed) ? r->record->vars[feed] : NULL;
+}
+
+/* A whole group with the product that feeds it, counted at its last op. */
 static int64_t map_bytes(const Reading *r, const Var *v, bool is_backward) {
     int first = v->index, last = v->index;
     if (r->plan) {
@@ -187,12 +196,16 @@ static int64_t map_bytes(const Reading *r, const Var *v, bool is_backward) {
         last = is_backward ? slot->back_last : slot->last;
     }
     if (last != v->index) return 0;
-    int64_t ops = 0, channels = shape_last(r->record->vars[first]->value.shape);
+    const Var *of = r->record->vars[first], *feed = feed_of(r, v, is_backward);
+    Pieces pieces = pieces_of(of);
+    int64_t ops = 0, channels = shape_last(of->value.shape), product = 0;
     for (int i = first; i <= last; i++) ops += r->record->vars[i]->op != NULL;
-    int64_t block = map_block_elements(r->record->vars[first]->value.shape);
-    int64_t lanes = parallel_threads() * (ops * MAP_BLOCKS_PER_OP + MAP_SPARES) * block;
+    int64_t lanes = ops * MAP_BLOCKS_PER_OP + MAP_MORE_BLOCKS;
+    lanes *= parallel_threads() * pieces_elements(&pieces);
     int64_t sums = is_backward ? MAP_CHUNKS * 2 * channels * (int64_t)sizeof(double) : 0;
-    return lanes * FLOAT_BYTES + sums;
+    if (feed)
+        product = is_backward ? linear_backward_bytes(r, feed) : linear_forward_bytes(r, feed);
+    return lanes * FLOAT_BYTES + sums + product;
 }
 
 /* ---- Ops ---- */
@@ -210,20 +223,22 @@ static int64_t saved_bytes(const Var *v) {
     return 0;
 }
 
-static bool is_tail(const Reading *r, const Var *v, bool is_backward) {
+/* With maps, but none itself. */
+static bool is_in_group(const Reading *r, const Var *v, bool is_backward) {
     const PlanSlot *slot = r->plan ? &r->plan->slots[v->index] : NULL;
-    return slot && (is_backward ? slot->is_back_tail : slot->is_tail);
+    if (!slot) return false;
+    return is_backward ? slot->is_back_tail || slot->is_back_feed : slot->is_tail || slot->is_feed;
 }
 
 static int64_t forward_bytes(const Reading *r, const Var *v) {
-    if (map_fits(v) || is_tail(r, v, false)) return map_bytes(r, v, false);
+    if (map_fits(v) || is_in_group(r, v, false)) return map_bytes(r, v, false);
     if (v->op == &op_row_conv2d) return conv_forward_bytes(r, v);
     if (v->op == &op_row_linear) return linear_forward_bytes(r, v);
     return v->op == &op_row_max_pool2d ? pool_bytes(v) + images_bytes(v->in[0]) : 0;
 }
 
 static int64_t backward_bytes(const Reading *r, const Var *v) {
-    if (map_fits(v) || is_tail(r, v, true)) return map_bytes(r, v, true);
+    if (map_fits(v) || is_in_group(r, v, true)) return map_bytes(r, v, true);
     if (v->op == &op_row_conv2d) return conv_backward_bytes(r, v);
     if (v->op == &op_row_linear) return linear_backward_bytes(r, v);
     return v->op == &op_row_max_pool2d ? pool_bytes(v) : 0;

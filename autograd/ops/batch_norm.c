@@ -75,8 +75,9 @@ static void prepare(Tape *t, Var *v) {
 
 static void forward(const Var *v, const MapBlock *b) {
     const Saved *saved = v->saved;
-    channel_affine(b->in[0], saved->mean, saved->scale, var_f32(v->in[2]), b->count / b->channels,
-                   b->channels, b->out);
+    int64_t c = b->piece.channel;
+    channel_affine(b->in[0], saved->mean + c, saved->scale + c, var_f32(v->in[2]) + c,
+                   b->piece.rows, b->piece.columns, b->out);
 }
 
 static int64_t sum_count(const Var *v) {
@@ -85,7 +86,9 @@ static int64_t sum_count(const Var *v) {
 
 static void reduce(const Var *v, const MapBlock *b) {
     const Saved *saved = v->saved;
-    channel_products(b->dy, b->in[0], saved->mean, b->count / b->channels, b->channels, b->sums);
+    int64_t c = b->piece.channel, channels = b->piece.stride;
+    channel_products(b->dy, b->in[0], saved->mean + c, b->piece.rows, b->piece.columns, b->sums + c,
+                     b->sums + channels + c);
 }
 
 /* With s1 = sum dy, s2 = sum dy (x - mean), n rows:
@@ -107,8 +110,10 @@ static void settle(Var *v, const double *sums, const MapGrads *grads) {
 
 static void backward(const Var *v, const MapBlock *b) {
     const Saved *saved = v->saved;
-    channel_affine_backward(b->dy, b->in[0], saved->mean, saved->dy_factor, saved->x_factor,
-                            saved->constant, b->count / b->channels, b->channels, b->dx[0]);
+    int64_t c = b->piece.channel;
+    channel_affine_backward(b->dy, b->in[0], saved->mean + c, saved->dy_factor + c,
+                            saved->x_factor + c, saved->constant + c, b->piece.rows,
+                            b->piece.columns, b->dx[0]);
 }
 
 static bool takes_moments(const Var *v) {

@@ -116,8 +116,9 @@ static void prepare(Tape *t, Var *v) {
 
 static void forward(const Var *v, const MapBlock *b) {
     const Saved *saved = v->saved;
-    channel_affine(b->in[0], saved->center, saved->scale, saved->shift, b->count / b->channels,
-                   b->channels, b->out);
+    int64_t c = b->piece.channel;
+    channel_affine(b->in[0], saved->center + c, saved->scale + c, saved->shift + c, b->piece.rows,
+                   b->piece.columns, b->out);
 }
 
 static bool uses_batch(const Var *v) {
@@ -135,11 +136,13 @@ static int64_t sum_count(const Var *v) {
 
 static void reduce(const Var *v, const MapBlock *b) {
     const Saved *saved = v->saved;
+    int64_t c = b->piece.channel, channels = b->piece.stride;
     if (!uses_batch(v)) {
-        channel_sums(b->dy, b->count / b->channels, b->channels, b->sums);
+        channel_sums(b->dy, b->piece.rows, b->piece.columns, b->sums + c);
         return;
     }
-    channel_products(b->dy, b->in[0], saved->mean, b->count / b->channels, b->channels, b->sums);
+    channel_products(b->dy, b->in[0], saved->mean + c, b->piece.rows, b->piece.columns, b->sums + c,
+                     b->sums + channels + c);
 }
 
 /* dc = |gamma| r (dy - s1 / n - (c - m) r^2 s2 / n), r = 1 / sqrt(D), s1 = sum dy,
@@ -185,8 +188,10 @@ static void settle(Var *v, const double *sums, const MapGrads *grads) {
 
 static void backward(const Var *v, const MapBlock *b) {
     const Saved *saved = v->saved;
-    channel_affine_backward(b->dy, b->in[0], saved->mean, saved->dy_factor, saved->x_factor,
-                            saved->constant, b->count / b->channels, b->channels, b->dx[0]);
+    int64_t c = b->piece.channel;
+    channel_affine_backward(b->dy, b->in[0], saved->mean + c, saved->dy_factor + c,
+                            saved->x_factor + c, saved->constant + c, b->piece.rows,
+                            b->piece.columns, b->dx[0]);
 }
 
 static const Map map = {

@@ -24,42 +24,57 @@ static bool dropout_infer(Var *v, Error *err) {
     return elementwise_infer(v, err);
 }
 
-/* One of four elements is below the threshold with probability p, to 2^-32. */
-static void mask_four(RandomKey key, uint64_t counter, uint32_t threshold, int64_t count,
-                      uint8_t *mask) {
-    Random4 random = random_words(key, counter);
-    for (int64_t j = 0; j < count; j++) mask[j] = random.word[j] >= threshold;
-}
+/* What keeps an element is made in forward, a byte each. */
+typedef struct Saved {
+    RandomKey key;
+    uint64_t base;
+    uint8_t *mask;
+} Saved;
 
-/* out = x * mask / (1 - p) + beta out. A product, not a choice: a dropped NaN stays NaN. */
-static void apply_mask(const float *x, const uint8_t *mask, float probability, float beta,
-                       float *out, int64_t count) {
-    float kept = 1 / (1 - probability);
-#pragma omp parallel for schedule(static)
-    for (int64_t i = 0; i < count; i++)
-        out[i] = gradient_join(beta, out[i], x[i] * ((float)mask[i] * kept));
-}
-
-static void dropout_forward(Tape *t, Var *v) {
+static void prepare(Tape *t, Var *v) {
     const DropoutAttr *attr = v->attr;
-    int64_t count = var_count(v);
-    if (!v->saved) v->saved = tape_alloc(t, (size_t)count);
-    uint8_t *mask = v->saved;
-    RandomKey key = {.seed = t->seed, .stream = RANDOM_DROPOUT, .step = t->step};
-    uint64_t base = (uint64_t)attr->layer << LAYER_SHIFT;
-    uint32_t threshold = (uint32_t)((double)attr->probability * 0x1p32);
-#pragma omp parallel for schedule(static)
-    for (int64_t i = 0; i < count; i += 4)
-        mask_four(key, base + (uint64_t)i / 4, threshold, count - i < 4 ? count - i : 4, mask + i);
-    apply_mask(var_f32(v->in[0]), mask, attr->probability, 0, var_f32(v), count);
+    Saved *saved = v->saved;
+    if (!saved) {
+        saved = v->saved = tape_alloc(t, sizeof *saved);
+        saved->mask = tape_alloc(t, (size_t)var_count(v));
+    }
+    saved->key = (RandomKey){.seed = t->seed, .stream = RANDOM_DROPOUT, .step = t->step};
+    saved->base = (uint64_t)attr->layer << LAYER_SHIFT;
 }
 
-static void dropout_backward(Tape *t, Var *v) {
-    const DropoutAttr *attr = v->attr;
-    float beta;
-    float *dx = tape_grad(t, v->in[0], &beta);
-    if (dx) apply_mask(v->grad, v->saved, attr->probability, beta, dx, var_count(v));
+/* Elements first .. end - 1. One of four is below the threshold with probability p, to 2^-32. */
+static void mask_make(const Saved *saved, float probability, int64_t first, int64_t end) {
+    uint32_t threshold = (uint32_t)((double)probability * 0x1p32);
+    for (int64_t i = first; i < end;) {
+        Random4 random = random_words(saved->key, saved->base + (uint64_t)i / 4);
+        for (int64_t next = i - i % 4 + 4; i < next && i < end; i++)
+            saved->mask[i] = random.word[i % 4] >= threshold;
+    }
 }
+
+/* out = x * mask / (1 - p), of a whole block. A product, not a choice: a dropped NaN stays NaN. */
+static void apply_mask(const Var *v, const MapBlock *b, const float *x, float *restrict out) {
+    const Saved *saved = v->saved;
+    float kept = 1 / (1 - ((const DropoutAttr *)v->attr)->probability);
+    int64_t run = piece_run(&b->piece);
+    const uint8_t *mask = saved->mask + b->piece.first;
+    for (int64_t i = 0; i < b->count; i += run, mask += b->piece.stride)
+        for (int64_t j = 0; j < run; j++) out[i + j] = x[i + j] * ((float)mask[j] * kept);
+}
+
+static void forward(const Var *v, const MapBlock *b) {
+    int64_t run = piece_run(&b->piece), first = b->piece.first;
+    for (int64_t i = 0; i < b->count; i += run, first += b->piece.stride)
+        mask_make(v->saved, ((const DropoutAttr *)v->attr)->probability, first, first + run);
+    apply_mask(v, b, b->in[0], b->out);
+}
+
+static void backward(const Var *v, const MapBlock *b) {
+    apply_mask(v, b, b->dy, b->dx[0]);
+}
+
+static const Map map = {
+    .input_count = 1, .prepare = prepare, .forward = forward, .backward = backward};
 
 static Var *dropout_sample(Tape *t, int which) {
     if (which > 1) return NULL;
@@ -82,7 +97,6 @@ const Op op_row_dropout = {
     .name = "dropout",
     .flags = OP_KEEPS_SIGN | OP_SPARES_INPUTS | OP_SPARES_OUTPUT,
     .infer = dropout_infer,
-    .forward = dropout_forward,
-    .backward = dropout_backward,
     .sample = dropout_sample,
+    .map = &map,
 };

@@ -21,8 +21,8 @@
 #include "core/kernels/isa.h"
 
 enum {
-    PIECE = 16 * 1024, /* elements that one thread takes at a time */
-    BLOCK = 2048,      /* levels on their way to bytes, in the first cache */
+    STRETCH = 16 * 1024, /* elements that one thread takes at a time */
+    BLOCK = 2048,        /* levels on their way to bytes, in the first cache */
 };
 
 typedef struct Residuals {
@@ -145,24 +145,24 @@ static float code_of(const SteRange *range, float x) {
     return (x * range->inverse - range->shift) * range->per_step;
 }
 
-/* Elements [first, first + count) under scale `scale`: one piece of a run. */
-typedef struct Piece {
+/* Elements [first, first + count) under scale `scale`: one stretch of a run. */
+typedef struct Stretch {
     int64_t first, count, scale;
-} Piece;
+} Stretch;
 
-static int64_t pieces_per_run(const Scales *scales) {
-    return (scales->run_length + PIECE - 1) / PIECE;
+static int64_t stretches_per_run(const Scales *scales) {
+    return (scales->run_length + STRETCH - 1) / STRETCH;
 }
 
-static Piece piece_of(const Scales *scales, int64_t index) {
-    int64_t per_run = pieces_per_run(scales), scale = index / per_run;
+static Stretch stretch_of(const Scales *scales, int64_t index) {
+    int64_t per_run = stretches_per_run(scales), scale = index / per_run;
     int64_t runs = (scales->row_length + scales->run_length - 1) / scales->run_length;
     int64_t column = scale % runs * scales->run_length;
     int64_t end = column + scales->run_length;
     if (end > scales->row_length) end = scales->row_length;
-    int64_t begin = column + index % per_run * PIECE;
-    int64_t count = end - begin < PIECE ? end - begin : PIECE;
-    return (Piece){scale / runs * scales->row_length + begin, count < 0 ? 0 : count, scale};
+    int64_t begin = column + index % per_run * STRETCH;
+    int64_t count = end - begin < STRETCH ? end - begin : STRETCH;
+    return (Stretch){scale / runs * scales->row_length + begin, count < 0 ? 0 : count, scale};
 }
 
 static void save_residuals(Tape *t, const Var *v, Saved *saved) {
@@ -180,11 +180,11 @@ static void save_residuals(Tape *t, const Var *v, Saved *saved) {
         if (saved->zero && saved->passes[i])
             kept->zero[i] -= var_f32(v->in[2])[i] / saved->scale[i];
     }
-    for (int64_t p = 0; p < scales * pieces_per_run(&saved->scales); p++) {
-        Piece piece = piece_of(&saved->scales, p);
-        SteRange range = ste_range(v, saved, piece.scale);
-        float scale = saved->scale[piece.scale];
-        for (int64_t i = piece.first; i < piece.first + piece.count; i++) {
+    for (int64_t p = 0; p < scales * stretches_per_run(&saved->scales); p++) {
+        Stretch stretch = stretch_of(&saved->scales, p);
+        SteRange range = ste_range(v, saved, stretch.scale);
+        float scale = saved->scale[stretch.scale];
+        for (int64_t i = stretch.first; i < stretch.first + stretch.count; i++) {
             float code = code_of(&range, x[i]), level = rintf(code) * range.step + range.shift;
             kept->side[i] = (int8_t)((code > range.last) - (code < range.first));
             kept->element[i] =
@@ -200,15 +200,15 @@ static void replay(Var *v) {
     const Residuals *kept = &saved->residuals;
     const float *x = var_f32(v->in[0]);
     float *y = var_f32(v);
-    for (int64_t p = 0; p < saved->scales.count * pieces_per_run(&saved->scales); p++) {
-        Piece piece = piece_of(&saved->scales, p);
-        float scale = var_f32(v->in[1])[piece.scale] + kept->scale[piece.scale];
-        float shift = kept->zero[piece.scale]; /* -zero */
-        if (saved->zero && saved->passes[piece.scale])
-            shift += var_f32(v->in[2])[piece.scale] / scale;
+    for (int64_t p = 0; p < saved->scales.count * stretches_per_run(&saved->scales); p++) {
+        Stretch stretch = stretch_of(&saved->scales, p);
+        float scale = var_f32(v->in[1])[stretch.scale] + kept->scale[stretch.scale];
+        float shift = kept->zero[stretch.scale]; /* -zero */
+        if (saved->zero && saved->passes[stretch.scale])
+            shift += var_f32(v->in[2])[stretch.scale] / scale;
         float low = (float)grid_low(attr->grid) + shift,
               high = (float)grid_high(attr->grid) + shift;
-        for (int64_t i = piece.first; i < piece.first + piece.count; i++) {
+        for (int64_t i = stretch.first; i < stretch.first + stretch.count; i++) {
             float unit = attr->range_gradient == RANGE_PACT ? 1 : scale;
             y[i] = kept->side[i] ? scale * (kept->side[i] < 0 ? low : high)
                                  : x[i] + unit * kept->element[i];
@@ -255,22 +255,22 @@ static void few_backward(const SteRange *range, const float *x, const float *dy,
     if (joins) isa_active()->add(dx, more, count, dx);
 }
 
-static void piece_backward(const Var *v, Piece piece, float *dx, float beta, double sums[2]) {
-    const SteRange range = ste_range(v, v->saved, piece.scale);
+static void stretch_backward(const Var *v, Stretch stretch, float *dx, float beta, double sums[2]) {
+    const SteRange range = ste_range(v, v->saved, stretch.scale);
     sums[0] = sums[1] = 0;
-    for (int64_t done = 0; done < piece.count; done += STE_COUNT_MAX) {
-        int64_t at = piece.first + done, left = piece.count - done;
+    for (int64_t done = 0; done < stretch.count; done += STE_COUNT_MAX) {
+        int64_t at = stretch.first + done, left = stretch.count - done;
         few_backward(&range, var_f32(v->in[0]) + at, v->grad + at,
                      left < STE_COUNT_MAX ? left : STE_COUNT_MAX, beta, dx ? dx + at : NULL, sums);
     }
 }
 
-/* grad[i] = beta grad[i] + grad_scale x the sum over the pieces of run i, in order. */
+/* grad[i] = beta grad[i] + grad_scale x the sum over the stretches of run i, in order. */
 static void add_range_gradient(const Var *v, const double *sums, int which, float beta,
                                float *grad) {
     const FakeQuantAttr *attr = v->attr;
     const Saved *saved = v->saved;
-    int64_t per_run = pieces_per_run(&saved->scales);
+    int64_t per_run = stretches_per_run(&saved->scales);
     if (!grad) return;
     for (int64_t i = 0; i < saved->scales.count; i++) {
         double sum = 0;
@@ -288,12 +288,12 @@ static void backward(Tape *t, Var *v) {
     for (int i = 0; i < 3; i++)
         grad[i] =
             i > 0 && attr->range_gradient == RANGE_FIXED ? NULL : tape_grad(t, v->in[i], &beta[i]);
-    int64_t pieces = saved->scales.count * pieces_per_run(&saved->scales);
+    int64_t stretches = saved->scales.count * stretches_per_run(&saved->scales);
     ArenaMark mark = arena_mark(t->arena);
-    double *sums = arena_new_array(t->arena, double, 2 * pieces);
+    double *sums = arena_new_array(t->arena, double, 2 * stretches);
 #pragma omp parallel for schedule(static)
-    for (int64_t p = 0; p < pieces; p++)
-        piece_backward(v, piece_of(&saved->scales, p), grad[0], beta[0], sums + 2 * p);
+    for (int64_t p = 0; p < stretches; p++)
+        stretch_backward(v, stretch_of(&saved->scales, p), grad[0], beta[0], sums + 2 * p);
     add_range_gradient(v, sums, 0, beta[1], grad[1]);
     add_range_gradient(v, sums, 1, beta[2], grad[2]);
     arena_rewind(t->arena, mark);
@@ -315,7 +315,7 @@ static void map_prepare_scales(Tape *t, Var *v) {
 
 static void map_quantize(const Var *v, const MapBlock *b) {
     const Saved *saved = v->saved;
-    quantize_levels(b->in[0], &saved->scales, b->first, b->count, b->out);
+    quantize_levels(b->in[0], &saved->scales, 0, b->count, b->out); /* one scale: from anywhere */
 }
 
 enum { RANGE_SUMS = 2 }; /* of the scale and of the offset */
@@ -338,12 +338,14 @@ static void map_gradient(const Var *v, const MapBlock *b) {
         if (b->dx[0]) isa_active()->ste(&saved->range, b->in[0], b->dy, b->count, b->dx[0], NULL);
         return;
     }
+    double sums[RANGE_SUMS] = {0};
     for (int64_t done = 0; done < b->count; done += STE_COUNT_MAX) {
         int64_t left = b->count - done;
         few_backward(&saved->range, b->in[0] + done, b->dy + done,
                      left < STE_COUNT_MAX ? left : STE_COUNT_MAX, 0,
-                     b->dx[0] ? b->dx[0] + done : NULL, b->sums);
+                     b->dx[0] ? b->dx[0] + done : NULL, sums);
     }
+    for (int i = 0; i < RANGE_SUMS; i++) b->sums[i] += sums[i];
 }
 
 static void range_settle(Var *v, const double *sums, const MapGrads *grads) {

@@ -2,6 +2,7 @@
  * Operands that hold levels are multiplied as integers (core/gemm.h); gradients read their values.
  */
 #include "autograd/channel.h"
+#include "autograd/map.h"
 #include "autograd/ops.h"
 #include "core/gemm.h"
 #include "core/kernels/operand.h"
@@ -22,27 +23,42 @@ static bool infer(Var *v, Error *err) {
     return true;
 }
 
-static void forward(Tape *t, Var *v) {
+/* take NULL: to memory. */
+static void forward_to(Tape *t, Var *v, GemmTake *take, void *context) {
     Matrix x = matrix_of(v->in[0]->value), w = matrix_of(v->in[1]->value);
-    Epilogue epilogue = {.bias = v->in[2] ? var_f32(v->in[2]) : NULL};
-    gemm_tensor(x, matrix_transposed(w), 0, &v->value, &epilogue, t->arena);
+    const float *bias = v->in[2] ? var_f32(v->in[2]) : NULL;
+    Epilogue epilogue = {.bias = bias, .take = take, .context = context};
+    gemm_tensor(x, matrix_transposed(w), 0, take ? NULL : &v->value, &epilogue, t->arena);
 }
 
-static void backward(Tape *t, Var *v) {
+static void forward(Tape *t, Var *v) {
+    forward_to(t, v, NULL, NULL);
+}
+
+/* The gradient of x goes to `take`; NULL: to memory. */
+static void backward_to(Tape *t, Var *v, GemmTake *take, void *context) {
     Matrix x = matrix_of(v->in[0]->value), w = matrix_of(v->in[1]->value);
-    float beta[3];
-    Tensor dx = tape_grad_tensor(t, v->in[0], &beta[0]),
-           dw = tape_grad_tensor(t, v->in[1], &beta[1]);
+    Epilogue epilogue = {.take = take, .context = context};
+    float beta[3] = {0};
+    Tensor dx = {0}, dw = tape_grad_tensor(t, v->in[1], &beta[1]);
+    if (!take) dx = tape_grad_tensor(t, v->in[0], &beta[0]);
     float *db = tape_grad(t, v->in[2], &beta[2]);
     ArenaMark mark = arena_mark(t->arena);
     Tensor grad = var_grad(v); /* decoded once for all three */
     float *values = (void *)(uintptr_t)operand_values(&grad, t->arena);
     Matrix dy = matrix_of((Tensor){.dtype = DTYPE_F32, .shape = grad.shape, .data = values});
-    if (dx.data) gemm_tensor(dy, w, beta[0], &dx, NULL, t->arena);
+    if (take || dx.data)
+        gemm_tensor(dy, w, beta[0], take ? NULL : &dx, take ? &epilogue : NULL, t->arena);
     if (dw.data) gemm_tensor(matrix_transposed(dy), x, beta[1], &dw, NULL, t->arena);
     if (db) channel_sum(values, dy.rows, dy.cols, beta[2], db, t->arena);
     arena_rewind(t->arena, mark);
 }
+
+static void backward(Tape *t, Var *v) {
+    backward_to(t, v, NULL, NULL);
+}
+
+static const MapFeed feed = {.forward = forward_to, .backward = backward_to};
 
 static Var *sample(Tape *t, int which) {
     static const bool has_bias[] = {true, false};
@@ -59,4 +75,11 @@ Var *op_linear(Tape *t, Var *x, Var *w, Var *bias) {
 }
 
 const Op op_row_linear = {
-    "linear", OP_READS_LEVELS | OP_READS_HALF | OP_SPARES_OUTPUT, infer, forward, backward, sample};
+    .name = "linear",
+    .flags = OP_READS_LEVELS | OP_READS_HALF | OP_SPARES_OUTPUT,
+    .infer = infer,
+    .forward = forward,
+    .backward = backward,
+    .sample = sample,
+    .feed = &feed,
+};
