@@ -94,6 +94,9 @@ typedef struct MapTail {
     void (*prepare)(Tape *t, Var *v);
     void (*forward)(const Var *v, int64_t first, int64_t count, const float *x, float *y);
     void (*backward)(const Var *v, int64_t first, int64_t count, const float *dy, float *dx);
+    /* Of a tail each of whose outputs is one of its inputs: the elements of another such block that
+     * lie where those do. Elsewhere its gradients are 0. NULL: it is no such tail. */
+    void (*pick)(const Var *v, int64_t first, int64_t count, const float *x, float *picked);
 } MapTail;
 
 bool map_fits(const Var *v); /* whether v's op is a map, and this instance fits */

@@ -5,10 +5,11 @@
 
 #include "autograd/map.h"
 #include "autograd/ops.h"
+#include "core/kernels/isa.h"
 #include "core/kernels/operand.h"
 #include "core/parallel.h"
 
-enum { PANEL = 64, KERNEL_MAX = 256 };
+enum { KERNEL_MAX = 256 };
 
 typedef struct Saved {
     uint16_t *winner; /* one per output: which pixel of the window, row-major */
@@ -50,41 +51,79 @@ static Window window_of(int64_t out, int64_t in_size, const Pool2dAttr *attr) {
     return (Window){first, first < 0 ? 0 : first, end > in_size ? in_size : end};
 }
 
-static void compare(const float *restrict x, int32_t pixel, int64_t count, float *restrict best,
-                    int32_t *restrict winner) {
-    for (int64_t c = 0; c < count; c++) {
-        int wins = (x[c] > best[c]) | (x[c] != x[c]);
-        best[c] = wins ? x[c] : best[c];
-        winner[c] = wins ? pixel : winner[c];
+typedef struct Geometry {
+    const Pool2dAttr *attr;
+    Shape in, out;
+} Geometry;
+
+/* Windows of one row that lie side by side, as kernels take them. */
+typedef struct Span {
+    PoolWindow window;
+    int64_t at, pooled; /* elements before it: of the image, of the row of outputs */
+} Span;
+
+/* How many windows lie inside the image as a whole, from `column` on; at least 1. */
+static int64_t windows_alike(const Geometry *g, int64_t column) {
+    int64_t count = 0;
+    for (; column + count < g->out.dim[2]; count++) {
+        Window w = window_of(column + count, g->in.dim[2], g->attr);
+        if (w.end - w.begin < g->attr->kernel) break;
+    }
+    return count ? count : 1;
+}
+
+/* The next windows of row `row` of outputs from *column on, which moves past them. */
+static bool next_span(const Geometry *g, int64_t row, int64_t *column, Span *span) {
+    if (*column == g->out.dim[2]) return false;
+    Window rows = window_of(row, g->in.dim[1], g->attr);
+    Window columns = window_of(*column, g->in.dim[2], g->attr);
+    int64_t channels = g->in.dim[3], width = g->in.dim[2], kernel = g->attr->kernel;
+    int64_t first = (rows.begin - rows.first) * kernel + columns.begin - columns.first;
+    span->at = (rows.begin * width + columns.begin) * channels;
+    span->pooled = *column * channels;
+    span->window = (PoolWindow){.rows = rows.end - rows.begin,
+                                .columns = columns.end - columns.begin,
+                                .first = (int32_t)first,
+                                .kernel = (int32_t)kernel,
+                                .row_stride = width * channels,
+                                .pixel_stride = channels,
+                                .count = windows_alike(g, *column),
+                                .step = g->attr->stride * channels};
+    *column += span->window.count;
+    return true;
+}
+
+/* Of one image, or some rows of it that are an image of their own. */
+static void pool_image(const Geometry *g, const float *x, float *y, uint16_t *winner) {
+    int64_t channels = g->in.dim[3], row = g->out.dim[2] * channels;
+    for (int64_t r = 0; r < g->out.dim[1]; r++, y += row, winner += row) {
+        Span span;
+        for (int64_t column = 0; next_span(g, r, &column, &span);)
+            isa_active()->pool_max(&span.window, x + span.at, channels, y + span.pooled,
+                                   winner + span.pooled);
     }
 }
 
-/* One output pixel, `count` channels (at most PANEL) from `x` and `y` on. */
-static void pool_panel(const float *x, Window rows, Window columns, int64_t width, int64_t channels,
-                       int64_t kernel, int64_t count, float *y, uint16_t *winner) {
-    float best[PANEL];
-    int32_t at[PANEL];
-    memcpy(best, x + (rows.begin * width + columns.begin) * channels, sizeof *best * (size_t)count);
-    int32_t first = (int32_t)((rows.begin - rows.first) * kernel + columns.begin - columns.first);
-    for (int64_t c = 0; c < count; c++) at[c] = first;
-    for (int64_t h = rows.begin; h < rows.end; h++)
-        for (int64_t w = columns.begin; w < columns.end; w++) {
-            int64_t pixel = (h - rows.first) * kernel + w - columns.first;
-            compare(x + (h * width + w) * channels, (int32_t)pixel, count, best, at);
-        }
-    memcpy(y, best, sizeof *best * (size_t)count);
-    for (int64_t c = 0; c < count; c++) winner[c] = (uint16_t)at[c];
+/* x where the winners are. */
+static void pick_image(const Geometry *g, const float *x, const uint16_t *winner, float *picked) {
+    int64_t channels = g->in.dim[3], row = g->out.dim[2] * channels;
+    for (int64_t r = 0; r < g->out.dim[1]; r++, picked += row, winner += row) {
+        Span span;
+        for (int64_t column = 0; next_span(g, r, &column, &span);)
+            isa_active()->pool_pick(&span.window, x + span.at, winner + span.pooled, channels,
+                                    picked + span.pooled);
+    }
 }
 
-static void pool_row(const float *x, int64_t row, Shape in, Shape out, const Pool2dAttr *attr,
-                     float *y, uint16_t *winner) {
-    int64_t channels = in.dim[3];
-    Window rows = window_of(row, in.dim[1], attr);
-    for (int64_t w = 0; w < out.dim[2]; w++, y += channels, winner += channels) {
-        Window columns = window_of(w, in.dim[2], attr);
-        for (int64_t c = 0; c < channels; c += PANEL)
-            pool_panel(x + c, rows, columns, in.dim[2], channels, attr->kernel,
-                       channels - c < PANEL ? channels - c : PANEL, y + c, winner + c);
+/* dx (joins: plus what is there) = dy where the winners are, else 0. */
+static void spread_image(const Geometry *g, const float *dy, const uint16_t *winner, bool joins,
+                         float *dx) {
+    int64_t channels = g->in.dim[3], row = g->out.dim[2] * channels;
+    for (int64_t r = 0; r < g->out.dim[1]; r++, dy += row, winner += row) {
+        Span span;
+        for (int64_t column = 0; next_span(g, r, &column, &span);)
+            isa_active()->pool_spread(&span.window, dy + span.pooled, winner + span.pooled,
+                                      channels, joins, dx + span.at);
     }
 }
 
@@ -127,62 +166,40 @@ static void saved_make(Tape *t, Var *v) {
 }
 
 static void forward(Tape *t, Var *v) {
-    const Pool2dAttr *attr = v->attr;
-    Shape in = v->in[0]->value.shape, out = v->value.shape;
+    const Geometry g = {v->attr, v->in[0]->value.shape, v->value.shape};
     saved_make(t, v);
     const Saved *saved = v->saved;
     ArenaMark mark = arena_mark(t->arena);
     const Tensor x = read_input(t, v);
-    int64_t image = image_size(in), pooled = image_size(out), row = out.dim[2] * out.dim[3];
+    int64_t image = image_size(g.in), pooled = image_size(g.out);
+    isa_active(); /* chosen before threads ask */
     float *buffers = buffers_new(t, image + pooled);
 #pragma omp parallel for schedule(static)
-    for (int64_t n = 0; n < out.dim[0]; n++) {
+    for (int64_t n = 0; n < g.out.dim[0]; n++) {
         float *buffer = buffers + parallel_self() * (image + pooled);
         const float *from = operand_part(&x, n * image, image, buffer);
         bool is_f32 = v->value.dtype == DTYPE_F32;
         float *to = is_f32 ? (float *)v->value.data + n * pooled : buffer + image;
-        for (int64_t r = 0; r < out.dim[1]; r++)
-            pool_row(from, r, in, out, attr, to + r * row, saved->winner + n * pooled + r * row);
+        pool_image(&g, from, to, saved->winner + n * pooled);
         if (!is_f32) operand_write(to, n * pooled, pooled, &v->value);
     }
     arena_rewind(t->arena, mark);
 }
 
-static void add_winners(const float *restrict dy, const uint16_t *restrict winner, uint16_t pixel,
-                        int64_t count, float *restrict dx) {
-    for (int64_t c = 0; c < count; c++) {
-        float d = dy[c]; /* read in any case, so that the loop vectorises */
-        dx[c] += winner[c] == pixel ? d : 0.0f;
-    }
-}
-
-static void backward_image(const float *dy, const uint16_t *winner, Shape in, Shape out,
-                           const Pool2dAttr *attr, float *dx) {
-    int64_t channels = in.dim[3];
-    for (int64_t i = 0; i < out.dim[1] * out.dim[2]; i++, dy += channels, winner += channels) {
-        Window rows = window_of(i / out.dim[2], in.dim[1], attr);
-        Window columns = window_of(i % out.dim[2], in.dim[2], attr);
-        for (int64_t h = rows.begin; h < rows.end; h++)
-            for (int64_t w = columns.begin; w < columns.end; w++)
-                add_winners(dy, winner,
-                            (uint16_t)((h - rows.first) * attr->kernel + w - columns.first),
-                            channels, dx + (h * in.dim[2] + w) * channels);
-    }
-}
-
 static void backward(Tape *t, Var *v) {
     const Saved *saved = v->saved;
-    Shape in = v->in[0]->value.shape, out = v->value.shape;
-    int64_t image = image_size(in), pooled = image_size(out);
+    const Geometry g = {v->attr, v->in[0]->value.shape, v->value.shape};
+    int64_t image = image_size(g.in), pooled = image_size(g.out);
     const Tensor dy = var_grad(v);
     float beta;
     const Tensor dx = tape_grad_tensor(t, v->in[0], &beta);
     if (!dx.data) return;
     bool is_f32 = dx.dtype == DTYPE_F32;
+    isa_active(); /* chosen before threads ask */
     ArenaMark mark = arena_mark(t->arena);
     float *buffers = buffers_new(t, image + pooled);
 #pragma omp parallel for schedule(static) firstprivate(beta)
-    for (int64_t n = 0; n < in.dim[0]; n++) {
+    for (int64_t n = 0; n < g.in.dim[0]; n++) {
         float *buffer = buffers + parallel_self() * (image + pooled);
         const float *from = operand_part(&dy, n * pooled, pooled, buffer + image);
         float *to = is_f32 ? (float *)dx.data + n * image : buffer;
@@ -190,7 +207,7 @@ static void backward(Tape *t, Var *v) {
             memset(to, 0, sizeof *to * (size_t)image);
         else if (!is_f32)
             operand_read(&dx, n * image, image, to);
-        backward_image(from, saved->winner + n * pooled, in, out, v->attr, to);
+        spread_image(&g, from, saved->winner + n * pooled, true, to);
         if (!is_f32) operand_write(to, n * image, image, &dx);
     }
     arena_rewind(t->arena, mark);
@@ -218,30 +235,31 @@ static void tail_prepare(Tape *t, Var *v) {
 }
 
 /* The rows of a block as an image of their own. */
-static void tail_shapes(const Var *v, int64_t count, Shape *in, Shape *out) {
+static Geometry block_geometry(const Var *v, int64_t count) {
     const Pool2dAttr *attr = v->attr;
-    *in = v->in[0]->value.shape;
-    *out = v->value.shape;
-    in->dim[1] = count / (in->dim[2] * in->dim[3]);
-    out->dim[1] = in->dim[1] / attr->kernel;
+    Geometry g = {attr, v->in[0]->value.shape, v->value.shape};
+    g.in.dim[1] = count / (g.in.dim[2] * g.in.dim[3]);
+    g.out.dim[1] = g.in.dim[1] / attr->kernel;
+    return g;
+}
+
+static uint16_t *block_winners(const Var *v, int64_t first) {
+    return ((const Saved *)v->saved)->winner + first / tail_ratio(v);
 }
 
 static void tail_forward(const Var *v, int64_t first, int64_t count, const float *x, float *y) {
-    const Saved *saved = v->saved;
-    Shape in, out;
-    tail_shapes(v, count, &in, &out);
-    uint16_t *winner = saved->winner + first / tail_ratio(v);
-    int64_t row = out.dim[2] * out.dim[3];
-    for (int64_t r = 0; r < out.dim[1]; r++)
-        pool_row(x, r, in, out, v->attr, y + r * row, winner + r * row);
+    const Geometry g = block_geometry(v, count);
+    pool_image(&g, x, y, block_winners(v, first));
 }
 
 static void tail_backward(const Var *v, int64_t first, int64_t count, const float *dy, float *dx) {
-    const Saved *saved = v->saved;
-    Shape in, out;
-    tail_shapes(v, count, &in, &out);
-    memset(dx, 0, sizeof *dx * (size_t)count);
-    backward_image(dy, saved->winner + first / tail_ratio(v), in, out, v->attr, dx);
+    const Geometry g = block_geometry(v, count);
+    spread_image(&g, dy, block_winners(v, first), false, dx); /* windows leave out no pixel */
+}
+
+static void tail_pick(const Var *v, int64_t first, int64_t count, const float *x, float *picked) {
+    const Geometry g = block_geometry(v, count);
+    pick_image(&g, x, block_winners(v, first), picked);
 }
 
 static const MapTail tail = {
@@ -250,6 +268,7 @@ static const MapTail tail = {
     .prepare = tail_prepare,
     .forward = tail_forward,
     .backward = tail_backward,
+    .pick = tail_pick,
 };
 
 /* A permutation of multiples of 0.05: no two pixels tie. */
