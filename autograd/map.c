@@ -69,10 +69,10 @@ bool map_takes_masks(Var *const *ops, int count) {
 
 /* ---- A group at work ---- */
 
-void map_group_init(GroupRun *g, const MapGroup *group) {
+void map_group_init(GroupRun *g, const MapGroup *group, Pieces pieces) {
     assert(group->count > 0 && group->count <= MAP_GROUP_MAX);
     *g = (GroupRun){.count = group->count,
-                    .pieces = pieces_of(group->ops[0]),
+                    .pieces = pieces,
                     .feed = group->feed,
                     .tail = group->tail,
                     .last_from = -1};
@@ -235,13 +235,21 @@ static void extremes_finish(const float *seen, float *extremes) {
     }
 }
 
+/* Blocks of a product come as tiles, and masks are kept by piece for backward; else rows, which are
+ * not copied, are faster. */
+static Pieces pieces_forward(const MapGroup *group) {
+    bool are_kept = group->feed;
+    for (int i = 0; i < group->count; i++) are_kept = are_kept || group->ops[i]->mask;
+    return are_kept ? pieces_of(group->ops[0]) : pieces_in_rows(group->ops[0]);
+}
+
 void map_forward(Tape *t, const MapGroup *group) {
     Var *last = group->ops[group->count - 1], *feed = group->feed;
     if (group->tail) group->tail->op->tail->prepare(t, group->tail);
     if (last->wants_extremes) last->extremes = tape_alloc(t, 2 * sizeof(float));
     ArenaMark mark = arena_mark(t->arena);
     GroupRun g;
-    map_group_init(&g, group);
+    map_group_init(&g, group, pieces_forward(group));
     map_scratch_init(&g, t->arena);
     g.seen = extremes_new(t, last);
     isa_active(); /* chosen before threads ask */

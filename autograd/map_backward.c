@@ -257,7 +257,7 @@ static void settle(const GroupRun *g) {
 /* Where an op's gradient needs sums of gradients (batch norm), the way back is walked twice. */
 void map_backward(Tape *t, const MapGroup *group) {
     GroupRun g;
-    map_group_init(&g, group);
+    map_group_init(&g, group, pieces_of(group->ops[0]));
     if (!backward_init(&g, t, group->ops)) return; /* gradients that the tape allocates stay */
     assert(!g.feed || !g.has_reduce);
     g.chunks = g.pieces.count < CHUNKS_MAX ? g.pieces.count : CHUNKS_MAX;

@@ -38,15 +38,23 @@ static int64_t parts(int64_t size, int64_t part) {
     return (size + part - 1) / part;
 }
 
-Pieces pieces_of(const Var *v) {
+static Pieces pieces_new(const Var *v, bool are_tiles) {
     Shape shape = v->value.shape;
-    Pieces p = {.rows = shape_rows(shape), .channels = shape_last(shape)};
-    p.are_tiles = shape.rank != 4 && !v->is_parameter && p.channels >= GEMM_BLOCK;
-    p.most_rows = p.are_tiles ? GEMM_BLOCK : rows_together(shape);
-    p.columns = p.are_tiles ? GEMM_BLOCK : p.channels;
+    Pieces p = {.rows = shape_rows(shape), .channels = shape_last(shape), .are_tiles = are_tiles};
+    p.most_rows = are_tiles ? GEMM_BLOCK : rows_together(shape);
+    p.columns = are_tiles ? GEMM_BLOCK : p.channels;
     p.across = parts(p.channels, p.columns);
     p.count = parts(p.rows, p.most_rows) * p.across;
     return p;
+}
+
+Pieces pieces_of(const Var *v) {
+    Shape shape = v->value.shape;
+    return pieces_new(v, shape.rank != 4 && !v->is_parameter && shape_last(shape) >= GEMM_BLOCK);
+}
+
+Pieces pieces_in_rows(const Var *v) {
+    return pieces_new(v, false);
 }
 
 int64_t pieces_elements(const Pieces *pieces) {
@@ -73,10 +81,31 @@ static int64_t bits_of(const Piece *piece, const Tensor *x) {
     return is_whole && piece->first * bits % 8 == 0 ? bits : 0;
 }
 
+static inline __attribute__((always_inline)) void rows_move(const char *from, int64_t from_stride,
+                                                            char *to, int64_t to_stride,
+                                                            int64_t rows, size_t bytes) {
+    for (int64_t i = 0; i < rows; i++) memcpy(to + i * to_stride, from + i * from_stride, bytes);
+}
+
+/* A whole tile's rows have one of four lengths, for which no call is needed. */
 static void rows_copy(const char *from, int64_t from_stride, char *to, int64_t to_stride,
                       int64_t rows, int64_t bytes) {
-    for (int64_t i = 0; i < rows; i++)
-        memcpy(to + i * to_stride, from + i * from_stride, (size_t)bytes);
+    switch (bytes) {
+    case GEMM_BLOCK * 4:
+        rows_move(from, from_stride, to, to_stride, rows, GEMM_BLOCK * 4);
+        break;
+    case GEMM_BLOCK * 2:
+        rows_move(from, from_stride, to, to_stride, rows, GEMM_BLOCK * 2);
+        break;
+    case GEMM_BLOCK:
+        rows_move(from, from_stride, to, to_stride, rows, GEMM_BLOCK);
+        break;
+    case GEMM_BLOCK / 2:
+        rows_move(from, from_stride, to, to_stride, rows, GEMM_BLOCK / 2);
+        break;
+    default:
+        rows_move(from, from_stride, to, to_stride, rows, (size_t)bytes);
+    }
 }
 
 /* Rows of a tile side by side, as a tensor of their own. */

@@ -27,6 +27,7 @@ typedef struct Piece {
 } Piece;
 
 Pieces pieces_of(const Var *v);
+Pieces pieces_in_rows(const Var *v); /* never tiles: where no bit depends on how the value is cut */
 int64_t pieces_elements(const Pieces *pieces); /* of the largest piece */
 Piece piece_at(const Pieces *pieces, int64_t index);
 

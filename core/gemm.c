@@ -137,16 +137,37 @@ static void numbers_turn(const Factor *f, int64_t first, int64_t rows, int64_t c
         }
 }
 
+/* Of values in codes whose scales go with stored rows: what to multiply the levels of row i by. */
+static const float *row_scales(const Factor *f, int64_t columns) {
+    const Scales *scales = f->tensor.scales;
+    if (f->as_levels || !scales) return NULL;
+    bool fits =
+        scales->count == 1 || (scales->row_length == columns && scales->run_length == columns);
+    return fits ? scales->scale : NULL;
+}
+
+/* Columns first .. first + columns - 1 of row i, at most GROUP_MAX * PANEL of them. */
+static const float *row_read(const Factor *f, const float *scales, int64_t i, int64_t first,
+                             int64_t columns, float *part) {
+    int64_t at = i * f->stride + first;
+    if (is_decoded(f)) return tensor_f32(&f->tensor) + at;
+    if (!scales) {
+        numbers_read(f, at, columns, part);
+        return part;
+    }
+    operand_read(&f->tensor, at, columns, part); /* faster than looking for the scale each time */
+    float scale = f->tensor.scales->count == 1 ? scales[0] : scales[i];
+    isa_active()->multiply(part, scale, columns, part);
+    return part;
+}
+
 /* Columns first .. first + columns - 1 of k rows to consecutive panels. */
 static void panels_copy(const Factor *f, int64_t first, int64_t columns, int64_t k, float *panels) {
     float part[GROUP_MAX * PANEL];
+    const float *scales = row_scales(f, f->stride);
     int64_t size = block_floats(f, k), whole = columns / PANEL * PANEL, rest = columns - whole;
     for (int64_t i = 0; i < k; i++, panels += PANEL) {
-        const float *row = part;
-        if (is_decoded(f))
-            row = tensor_f32(&f->tensor) + i * f->stride + first;
-        else
-            numbers_read(f, i * f->stride + first, columns, part);
+        const float *row = row_read(f, scales, i, first, columns, part);
         for (int64_t j = 0; j < whole; j += PANEL)
             memcpy(panels + j / PANEL * size, row + j, PANEL * sizeof *row);
         float *last = panels + whole / PANEL * size;
@@ -226,16 +247,22 @@ static void sum_in_chunks(const Product *p, Place at, Block a, Block b, const Wo
     for (int64_t i = 0; i < COUNT; i++) w->sum[i] = (float)w->exact[i];
 }
 
+/* Scales of rows or columns first .. first + count - 1. */
+static const float *scales_at(const float *scales, int64_t step, int64_t first, int64_t count,
+                              float own[PANEL]) {
+    if (step) return scales + first;
+    for (int64_t i = 0; i < count; i++) own[i] = scales[0];
+    return own;
+}
+
 static void epilogue_apply(const Product *p, Place at, float *out) {
-    for (int64_t i = 0; i < at.m; i++, out += PANEL) {
-        if (p->exact_k) {
-            float a_scale = p->a_scale[(at.i + i) * p->a_scale_step];
-            for (int64_t j = 0; j < at.n; j++)
-                out[j] *= a_scale * p->b_scale[(at.j + j) * p->b_scale_step];
-        }
-        if (p->epilogue.bias)
-            for (int64_t j = 0; j < at.n; j++) out[j] += p->epilogue.bias[at.j + j];
+    float own[2][PANEL];
+    const float *rows = NULL, *columns = NULL, *bias = p->epilogue.bias;
+    if (p->exact_k) {
+        rows = scales_at(p->a_scale, p->a_scale_step, at.i, at.m, own[0]);
+        columns = scales_at(p->b_scale, p->b_scale_step, at.j, at.n, own[1]);
     }
+    isa_active()->rescale(rows, columns, bias ? bias + at.j : NULL, PANEL, at.m, at.n, out);
 }
 
 static void c_read(const Product *p, Place at, float *out) {
@@ -361,86 +388,51 @@ static void product_run(const Product *p, Arena *scratch) {
     }
 }
 
-/* Whether a scale of b's levels goes with an index of the sum. */
-static bool scales_go_with_k(const Matrix *b) {
-    const Scales *scales = b->tensor.scales;
-    return scales && !b->is_transposed && scales_fit(b, true);
-}
-
-/* a's columns times the scales that go with them; a is not transposed. */
-static Tensor scaled(const Matrix *a, const Scales *scales, Arena *scratch) {
-    Tensor to = tensor_new(scratch, DTYPE_F32, SHAPE(a->rows, a->cols));
-    const float *from = operand_values(&a->tensor, scratch), *scale = scales->scale;
-    bool is_one = scales->count == 1;
-#pragma omp parallel for schedule(static)
-    for (int64_t i = 0; i < a->rows; i++) {
-        const float *row = from + i * a->row_stride;
-        float *restrict out = tensor_f32(&to) + i * a->cols;
-        for (int64_t k = 0; is_one && k < a->cols; k++) out[k] = row[k] * scale[0];
-        for (int64_t k = 0; !is_one && k < a->cols; k++) out[k] = row[k] * scale[k];
-    }
-    return to;
-}
-
 /* Packs the smaller factor of two that must be turned; few rows are broadcast, not padded. */
 static bool a_is_panel(const Matrix *a, const Matrix *b) {
     int64_t m = op_rows(a);
     return b->is_transposed && (a->is_transposed || (m > LANES && op_cols(b) > m));
 }
 
-/* Which numbers are multiplied, and what becomes of the scales. */
-typedef enum Mode {
-    MODE_VALUES,
-    MODE_LEVELS, /* the epilogue multiplies by the scales */
-    MODE_SCALED, /* b's levels by a's values times b's scales */
-} Mode;
-
-static Mode mode_of(const Matrix *a, const Matrix *b, float beta) {
-    bool fits = scales_fit(a, !a->is_transposed) && scales_fit(b, b->is_transposed);
-    if (beta == 0.0f && fits) return MODE_LEVELS;
-    return !a->is_transposed && scales_go_with_k(b) ? MODE_SCALED : MODE_VALUES;
+/* Else values are multiplied; of levels the epilogue multiplies by the scales. */
+static bool multiplies_levels(const Matrix *a, const Matrix *b, float beta) {
+    return beta == 0.0f && scales_fit(a, !a->is_transposed) && scales_fit(b, b->is_transposed);
 }
 
 /* All but where the product goes. */
-static void set_factors(Product *p, const Matrix *a, const Matrix *b, Mode mode) {
-    bool turned = a_is_panel(a, b), a_as_levels = mode == MODE_LEVELS;
+static void set_factors(Product *p, const Matrix *a, const Matrix *b, bool as_levels) {
+    bool turned = a_is_panel(a, b);
     p->k = op_cols(a);
-    p->a = (Factor){a->tensor, op_rows(a), a->row_stride, !a->is_transposed, a_as_levels, turned};
-    p->b = (Factor){b->tensor,        op_cols(b),          b->row_stride,
-                    b->is_transposed, mode != MODE_VALUES, !turned};
+    p->a = (Factor){a->tensor, op_rows(a), a->row_stride, !a->is_transposed, as_levels, turned};
+    p->b = (Factor){b->tensor, op_cols(b), b->row_stride, b->is_transposed, as_levels, !turned};
 }
 
-static void run(Product p, Matrix a, Matrix b, Mode mode, Arena *scratch) {
+static void run(Product p, Matrix a, Matrix b, bool as_levels, Arena *scratch) {
     assert(op_cols(&a) == op_rows(&b));
     assert(operand_is_plain(&a.tensor) || a.row_stride == a.cols);
     assert(operand_is_plain(&b.tensor) || b.row_stride == b.cols);
     ArenaMark mark = arena_mark(scratch);
-    if (mode == MODE_LEVELS) {
+    if (as_levels) {
         const Scales *as = a.tensor.scales, *bs = b.tensor.scales;
         p.exact_k = exact_products(as, bs);
         p.a_scale = as->scale, p.a_scale_step = as->count > 1;
         p.b_scale = bs->scale, p.b_scale_step = bs->count > 1;
     }
-    if (mode == MODE_SCALED) a = matrix_of(scaled(&a, b.tensor.scales, scratch));
-    set_factors(&p, &a, &b, mode);
+    set_factors(&p, &a, &b, as_levels);
     product_run(&p, scratch);
     arena_rewind(scratch, mark);
 }
 
 int64_t gemm_scratch(Matrix a, Matrix b, float beta) {
     if (op_rows(&a) == 0 || op_cols(&b) == 0) return 0;
-    Mode mode = mode_of(&a, &b, beta);
-    int64_t numbers = 0, threads = parallel_threads();
-    if (mode == MODE_SCALED) {
-        numbers += a.rows * a.cols * (operand_is_plain(&a.tensor) ? 1 : 2);
-        a = matrix_of((Tensor){.dtype = DTYPE_F32, .shape = SHAPE(a.rows, a.cols)});
-    }
+    bool as_levels = multiplies_levels(&a, &b, beta);
     Product p = {.beta = beta};
-    set_factors(&p, &a, &b, mode);
+    set_factors(&p, &a, &b, as_levels);
     Cut cut = cut_of(&p);
-    numbers += cut.a_blocks * block_floats(&p.a, p.k);
+    int64_t threads = parallel_threads();
+    int64_t numbers = cut.a_blocks * block_floats(&p.a, p.k);
     numbers += threads * (cut.group * block_floats(&p.b, p.k) + 2 * PANEL * PANEL);
-    int64_t exact = mode == MODE_LEVELS ? threads * PANEL * PANEL : 0;
+    int64_t exact = as_levels ? threads * PANEL * PANEL : 0;
     return (int64_t)sizeof(float) * numbers + (int64_t)sizeof(double) * exact;
 }
 
@@ -478,15 +470,15 @@ static void into(Matrix a, Matrix b, float beta, const Tensor *c, int64_t c_row_
     assert(beta == 0.0f || !epilogue);
     assert(c || (epilogue && epilogue->take));
     if (op_rows(&a) == 0 || op_cols(&b) == 0) return;
-    Mode mode = mode_of(&a, &b, beta);
-    if (kernels_reference() && mode == MODE_LEVELS) {
+    bool as_levels = multiplies_levels(&a, &b, beta);
+    if (kernels_reference() && as_levels) {
         integer_reference(a, b, c, c_row_stride, epilogue, scratch);
         return;
     }
     Product p = {.beta = beta, .c_row_stride = c_row_stride};
     if (epilogue) p.epilogue = *epilogue;
     if (c) p.c = *c;
-    run(p, a, b, mode, scratch);
+    run(p, a, b, as_levels, scratch);
 }
 
 void gemm_tensor(Matrix a, Matrix b, float beta, const Tensor *c, const Epilogue *epilogue,

@@ -48,8 +48,7 @@ typedef struct Epilogue {
  * integers held in double), converted to f32 once, then
  *     c = float(sum) * (scale_a * scale_b) + bias
  * in just this order. Of any other kind, values are multiplied, and the chain begins with beta c.
- * Scales that go with the rows of op(b) multiply the columns of `a`, if that is stored so, and b's
- * levels are multiplied as they are. `a` is made ready whole where it cannot be used as it lies; of
+ * `a` is made ready whole where it cannot be used as it lies; of
  * `b`, the weights, a thread decodes at most 128 columns of op(b) at a time. A product without rows
  * or columns is nothing. `scratch` is left as it was found. */
 void gemm(Matrix a, Matrix b, float beta, float *c, int64_t c_row_stride, const Epilogue *epilogue,

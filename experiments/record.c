@@ -197,7 +197,7 @@ static int64_t map_bytes(const Reading *r, const Var *v, bool is_backward) {
     }
     if (last != v->index) return 0;
     const Var *of = r->record->vars[first], *feed = feed_of(r, v, is_backward);
-    Pieces pieces = pieces_of(of);
+    Pieces pieces = feed || is_backward ? pieces_of(of) : pieces_in_rows(of);
     int64_t ops = 0, channels = shape_last(of->value.shape), product = 0;
     for (int i = first; i <= last; i++) ops += r->record->vars[i]->op != NULL;
     int64_t lanes = ops * MAP_BLOCKS_PER_OP + MAP_MORE_BLOCKS;

@@ -114,6 +114,54 @@ static void test_company_changes_no_bit(void **state) {
     arena_free(scratch);
 }
 
+/* What a block's taker leaves in a matrix, and how often each element came. */
+typedef struct Taken {
+    float *c;
+    int *times;
+    int64_t rows, columns;
+} Taken;
+
+static void take(void *context, const GemmBlock *block) {
+    Taken *t = context;
+    assert_true(block->row % GEMM_BLOCK == 0 && block->column % GEMM_BLOCK == 0);
+    assert_true(block->rows <= GEMM_BLOCK && block->row + block->rows <= t->rows);
+    assert_true(block->columns <= GEMM_BLOCK && block->column + block->columns <= t->columns);
+    for (int64_t i = 0; i < block->rows; i++)
+        for (int64_t j = 0; j < block->columns; j++) {
+            int64_t at = (block->row + i) * t->columns + block->column + j;
+            t->c[at] = block->values[i * GEMM_BLOCK + j];
+            t->times[at]++;
+            block->values[i * GEMM_BLOCK + j] = NAN; /* the taker's to change */
+        }
+}
+
+/* Blocks that are taken are those that would have been written. */
+static void test_blocks_are_taken_once(void **state) {
+    (void)state;
+    Arena *scratch = arena_new("scratch");
+    for (int i = 0; i < 60; i++) {
+        Arena *arena = arena_new("case");
+        Sizes s = sizes_draw(i);
+        Matrix a = matrix_draw(arena, s.m, s.k, draw(0, 1), false);
+        Matrix b = matrix_draw(arena, s.k, s.n, draw(0, 1), false);
+        float *written = draw_values(arena, s.m * s.n);
+        Taken taken = {.c = draw_values(arena, s.m * s.n),
+                       .times = arena_new_array(arena, int, s.m *s.n),
+                       .rows = s.m,
+                       .columns = s.n};
+        Epilogue epilogue = {.bias = draw(0, 1) ? draw_values(arena, s.n) : NULL};
+        gemm(a, b, 0, written, s.n, &epilogue, scratch);
+        epilogue.take = take;
+        epilogue.context = &taken;
+        gemm_tensor(a, b, 0, NULL, &epilogue, scratch);
+        assert_memory_equal(written, taken.c, (size_t)(s.m * s.n) * sizeof *written);
+        for (int64_t j = 0; j < s.m * s.n; j++) assert_int_equal(taken.times[j], 1);
+        assert_int_equal(arena_used(scratch), 0);
+        arena_free(arena);
+    }
+    arena_free(scratch);
+}
+
 static void test_no_rows_or_columns(void **state) {
     (void)state;
     Arena *arena = arena_new("case");
@@ -208,6 +256,18 @@ static void check_levels(Sizes s, int a_bits, int b_bits, bool is_extreme, Arena
     gemm(matrix_of(ap), matrix_transposed(matrix_of(b)), 0, got, s.n, &epilogue, scratch);
     kernels_use_reference(false);
     assert_memory_equal(got, expected, bytes);
+
+    int *times = arena_new_array(arena, int, s.m *s.n);
+    Taken taken = {.c = got, .times = times, .rows = s.m, .columns = s.n};
+    epilogue.take = take;
+    epilogue.context = &taken;
+    for (int i = 0; i < 2; i++) {
+        kernels_use_reference(i);
+        gemm_tensor(matrix_of(ap), matrix_transposed(matrix_of(bp)), 0, NULL, &epilogue, scratch);
+        kernels_use_reference(false);
+        assert_memory_equal(got, expected, bytes);
+    }
+    for (int64_t i = 0; i < s.m * s.n; i++) assert_int_equal(times[i], 2);
 }
 
 static void test_levels_equal_integers(void **state) {
@@ -413,6 +473,7 @@ static int setup(void **state) {
 static const struct CMUnitTest tests[] = {
     cmocka_unit_test(test_random_shapes),
     cmocka_unit_test(test_company_changes_no_bit),
+    cmocka_unit_test(test_blocks_are_taken_once),
     cmocka_unit_test(test_no_rows_or_columns),
     cmocka_unit_test(test_beta_zero_reads_nothing),
     cmocka_unit_test(test_levels_equal_integers),

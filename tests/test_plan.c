@@ -11,6 +11,7 @@
 #include "autograd/map.h"
 #include "autograd/ops.h"
 #include "autograd/plan.h"
+#include "core/kernels/operand.h"
 #include "core/parallel.h"
 #include "experiments/trainer.h"
 
@@ -137,7 +138,7 @@ static const char *const networks[] = {
     "model: {kind: mlp, widths: [70, 41], dropout: 0.2}\n" IMAGES_BY(40) "quant: {bits: 4}\n",
     "model: {kind: mlp, widths: [65, 34]}\n" IMAGES_BY(
         35) "quant: {bits: 8, activations: {quantizer: ema, affine: true}}\n",
-    "model: {kind: mlp, widths: [65, 34, 36]}\n" IMAGES_BY(
+    "model: {kind: mlp, widths: [1100, 34, 36]}\n" IMAGES_BY(
         35) "quant: {bits: 4, weights: {granularity: tensor}, activations: {quantizer: lsq_plus, "
             "affine: "
             "true}}\n",
@@ -150,6 +151,12 @@ static const char *const networks[] = {
     "batch_norm}, {kind: relu}, {kind: linear, units: 35}, {kind: batch_norm}, {kind: relu}, "
     "{kind: linear, units: 4}]}\n" IMAGES_BY(
         35) "quant: {bits: 8, activations: {quantizer: ema}, freeze_batch_norm: 2}\n",
+    /* The last linear layer alone reads what the group makes last, another op what it makes first.
+     */
+    "model: {kind: sequential, layers: [{kind: flatten}, {kind: linear, units: 40}, {kind: relu}, "
+    "{kind: branches, branches: [{layers: [{kind: layer_norm}, {kind: linear, units: 5}]}, "
+    "{layers: [{kind: linear, units: 33}]}]}, {kind: linear, units: 4}]}\n" IMAGES_BY(
+        35) "quant: {bits: 4}\n",
 };
 
 static void open_network(const char *text, Arena *config_arena, Experiment *e) {
@@ -349,6 +356,42 @@ static void test_half_precision(void **state) {
     }
 }
 
+/* Maps that a product feeds see its value as it is kept, so that backward makes the same of it. */
+static void test_fed_maps_see_what_is_kept(void **state) {
+    (void)state;
+    static const char network[] =
+        "model: {kind: mlp, widths: [64, 70]}\n" IMAGES_BY(35) "quant: {bits: 4}\n";
+    const Dtype halves[] = {DTYPE_F16, DTYPE_BF16};
+    for (int h = 0; h < 2; h++) {
+        Experiment e;
+        Arena *configs = arena_new("configs");
+        open_network(network, configs, &e);
+        e.tape->half = halves[h];
+        qat_set_step(e.qat, 3, 6);
+        Batched b = {&e, loader_batch(e.loader, LOADER_TRAIN, 0, 0)};
+        for (int again = 0; again < 2; again++) tape_run(e.tape, true, record, &b);
+        int checked = 0;
+        for (int i = 0; i < e.tape->count; i++) {
+            const Var *fq = e.tape->vars[i],
+                      *relu = fq->op == &op_row_fake_quant ? fq->in[0] : NULL;
+            if (!relu || relu->op != &op_row_relu || relu->in[0]->op != &op_row_linear) continue;
+            int64_t count = var_count(fq);
+            float *x = arena_new_array(arena, float, count),
+                  *got = arena_new_array(arena, float, count);
+            assert_int_equal(relu->in[0]->value.dtype, halves[h]);
+            operand_read(&relu->in[0]->value, 0, count, x);
+            for (int64_t j = 0; j < count; j++) x[j] = x[j] > 0 ? x[j] : 0;
+            quantize_levels(x, fq->value.scales, 0, count, x);
+            operand_read(&fq->value, 0, count, got);
+            assert_memory_equal(x, got, sizeof *x * (size_t)count);
+            checked++;
+        }
+        assert_int_equal(checked, 2);
+        experiment_close(&e);
+        arena_free(configs);
+    }
+}
+
 static bool share_memory(const PlanBuffer *a, const PlanBuffer *b) {
     return a->bytes && b->bytes && a->offset < b->offset + b->bytes &&
            b->offset < a->offset + a->bytes && a->begin <= b->end && b->begin <= a->end;
@@ -455,6 +498,7 @@ int main(void) {
         cmocka_unit_test_setup_teardown(test_buffers_that_live_together_lie_apart, set_up,
                                         tear_down),
         cmocka_unit_test_setup_teardown(test_half_precision, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(test_fed_maps_see_what_is_kept, set_up, tear_down),
         cmocka_unit_test_setup_teardown(test_frozen_norms_leave_codes_and_bits, set_up, tear_down),
         cmocka_unit_test_setup_teardown(test_errors_show_in_the_dry_run, set_up, tear_down),
     };

@@ -20,6 +20,7 @@ enum { ISA_COUNT = sizeof isas / sizeof *isas };
 
 static float x[ELEMENTS], dy[ELEMENTS], a[CHANNELS_MAX], b[CHANNELS_MAX], c[CHANNELS_MAX],
     d[CHANNELS_MAX];
+static float ties[ELEMENTS]; /* few different values, and some NaNs */
 static uint8_t bytes[ELEMENTS];
 
 /* What every kernel gave, one after the other. */
@@ -35,7 +36,25 @@ typedef struct Results {
     float from_nibbles[ELEMENTS];
     uint16_t half[2][ELEMENTS];
     float from_half[2][ELEMENTS];
+    float rescaled[3][ELEMENTS];
+    float largest[ELEMENTS], picked[ELEMENTS], spread[2][ELEMENTS];
+    uint16_t winner[ELEMENTS];
 } Results;
+
+/* Two windows of 2 rows by 3 pixels side by side, whose first pixel is the 4th of 3 by 3; the image
+ * has `channels` channels and rows of 7 pixels. */
+enum { POOL_ROWS = 2, POOL_COLUMNS = 3, POOL_FIRST = 3, POOL_WIDTH = 7, POOL_COUNT = 2 };
+
+static PoolWindow pool_window(int64_t channels) {
+    return (PoolWindow){.rows = POOL_ROWS,
+                        .columns = POOL_COLUMNS,
+                        .first = POOL_FIRST,
+                        .kernel = POOL_COLUMNS,
+                        .row_stride = POOL_WIDTH * channels,
+                        .pixel_stride = channels,
+                        .count = POOL_COUNT,
+                        .step = POOL_COLUMNS * channels};
+}
 
 static const SteRange range = {.inverse = 3,
                                .step = 1,
@@ -54,6 +73,7 @@ static void draw(uint64_t number) {
         key.seed++;
         random_fill_uniform(key, -2, 2, i < 2 ? ELEMENTS : CHANNELS_MAX, all[i]);
     }
+    for (int i = 0; i < ELEMENTS; i++) ties[i] = i % 41 ? rintf(x[i]) : NAN;
     for (int i = 0; i < ELEMENTS; i++) bytes[i] = (uint8_t)(int)((x[i] + 2) * 63);
 }
 
@@ -86,6 +106,37 @@ static void run(int64_t rows, int64_t channels, Results *r) {
     k->ste(&range, x, dy, count, r->mask, NULL);
     k->mask_pack(r->mask, count, r->bits);
     k->mask_apply(r->bits, dy, count, r->masked);
+    for (int i = 0; i < 3; i++) memcpy(r->rescaled[i], x, sizeof x);
+    k->rescale(dy, a, b, channels, rows, channels, r->rescaled[0]);
+    k->rescale(dy, a, NULL, channels, rows, channels, r->rescaled[1]);
+    k->rescale(NULL, NULL, b, channels, rows, channels, r->rescaled[2]);
+    PoolWindow window = pool_window(channels);
+    k->pool_max(&window, ties, channels, r->largest, r->winner);
+    k->pool_pick(&window, dy, r->winner, channels, r->picked);
+    memcpy(r->spread[1], x, sizeof x);
+    for (int i = 0; i < 2; i++) k->pool_spread(&window, dy, r->winner, channels, i, r->spread[i]);
+}
+
+/* Each window in turn, pixel by pixel. */
+static void check_pool(const Results *r, int64_t channels) {
+    for (int64_t i = 0; i < POOL_COUNT * channels; i++) {
+        int64_t corner = i / channels * POOL_COLUMNS * channels + i % channels, best = corner;
+        int at = 0;
+        for (int p = 1; p < POOL_ROWS * POOL_COLUMNS; p++) {
+            int64_t pixel = corner + (p / POOL_COLUMNS * POOL_WIDTH + p % POOL_COLUMNS) * channels;
+            if (!(ties[pixel] > ties[best]) && !isnan(ties[pixel])) continue;
+            best = pixel, at = p;
+        }
+        assert_int_equal(r->winner[i], POOL_FIRST + at);
+        assert_memory_equal(&r->largest[i], &ties[best], sizeof *ties);
+        assert_true(r->picked[i] == dy[best]);
+        for (int p = 0; p < POOL_ROWS * POOL_COLUMNS; p++) {
+            int64_t pixel = corner + (p / POOL_COLUMNS * POOL_WIDTH + p % POOL_COLUMNS) * channels;
+            float more = p == at ? dy[i] : 0;
+            assert_true(r->spread[0][pixel] == more);
+            assert_true(r->spread[1][pixel] == x[pixel] + more);
+        }
+    }
 }
 
 static void assert_near(double got, double expected, double size) {
@@ -114,6 +165,9 @@ static void check_elements(const Results *r, int64_t rows, int64_t channels) {
         squares += pow((double)x[i], 2);
         assert_true(r->affine[i] == (x[i] - a[j]) * b[j] + c[j]);
         assert_true(r->backward[i] == b[j] * dy[i] + c[j] * (x[i] - a[j]) + d[j]);
+        float scaled = x[i] * (dy[i / channels] * a[j]);
+        assert_true(r->rescaled[0][i] == scaled + b[j] && r->rescaled[1][i] == scaled);
+        assert_true(r->rescaled[2][i] == x[i] + b[j]);
         assert_true(r->add[i] == x[i] + dy[i] && r->multiply[i] == a[0] * x[i]);
         assert_true(r->relu[i] == fmaxf(x[i], 0) && r->relu_backward[i] == (x[i] > 0 ? dy[i] : 0));
         float code = rintf(x[i] * 3), level = fminf(fmaxf(code, -4), 3);
@@ -160,6 +214,7 @@ static void test_row_kernels(void **state) {
         run(rows, channels, &first);
         check_columns(&first, rows, channels);
         check_elements(&first, rows, channels);
+        check_pool(&first, channels);
         for (int j = 1; j < ISA_COUNT; j++) {
             if (!choose(isas[j])) continue;
             run(rows, channels, &other);
