@@ -150,12 +150,21 @@ static void mask_write(const GroupRun *g, const Lane *lane, const Node *n, const
     isa_active()->mask_pack(passed, block->count, map_mask_block(g, n->v, &block->piece));
 }
 
+/* A value that is looked at ends its group, or is its tail's. */
+static void extremes_add(const GroupRun *g, const float *x, int64_t count) {
+    float low, high, *seen = g->seen + 2 * parallel_self();
+    isa_active()->extremes(x, count, &low, &high);
+    if (low < seen[0]) seen[0] = low;
+    if (high > seen[1]) seen[1] = high;
+}
+
 static void tail_forward(const GroupRun *g, const Lane *lane, const Piece *piece, const float *x) {
     const Tensor *y = &g->tail->value;
     int64_t count = piece_count(piece), ratio = g->tail->op->tail->ratio(g->tail);
     int64_t at = piece->first / ratio;
     float *to = y->dtype == DTYPE_F32 ? (float *)y->data + at : lane->spare;
     g->tail->op->tail->forward(g->tail, piece->first, count, x, to);
+    if (g->seen) extremes_add(g, to, count / ratio);
     if (y->dtype != DTYPE_F32) operand_write(to, at, count / ratio, y);
 }
 
@@ -163,14 +172,6 @@ static void tail_forward(const GroupRun *g, const Lane *lane, const Piece *piece
 static float *place_of(const Piece *piece, const Tensor *y) {
     bool is_run = piece_run(piece) == piece_count(piece);
     return y->data && y->dtype == DTYPE_F32 && is_run ? (float *)y->data + piece->first : NULL;
-}
-
-/* A value that is looked at ends its group. */
-static void extremes_add(const GroupRun *g, const float *x, int64_t count) {
-    float low, high, *seen = g->seen + 2 * parallel_self();
-    isa_active()->extremes(x, count, &low, &high);
-    if (low < seen[0]) seen[0] = low;
-    if (high > seen[1]) seen[1] = high;
 }
 
 /* `fed`: the piece of the feed's value; NULL: nobody feeds. */
@@ -194,7 +195,7 @@ static void piece_forward(const GroupRun *g, const Lane *lane, const Piece *piec
         if (n->v->mask) mask_write(g, lane, n, &b);
         if (y->data && !place) piece_write(piece, b.out, y);
     }
-    if (g->seen) extremes_add(g, out[g->count - 1], piece_count(piece));
+    if (g->seen && !g->tail) extremes_add(g, out[g->count - 1], piece_count(piece));
     if (g->tail) tail_forward(g, lane, piece, out[g->last_from]);
 }
 
@@ -244,7 +245,7 @@ static Pieces pieces_forward(const MapGroup *group) {
 }
 
 void map_forward(Tape *t, const MapGroup *group) {
-    Var *last = group->ops[group->count - 1], *feed = group->feed;
+    Var *last = group->tail ? group->tail : group->ops[group->count - 1], *feed = group->feed;
     if (group->tail) group->tail->op->tail->prepare(t, group->tail);
     if (last->wants_extremes) last->extremes = tape_alloc(t, 2 * sizeof(float));
     ArenaMark mark = arena_mark(t->arena);
