@@ -18,10 +18,6 @@ bool map_fits_tail(const Var *v) {
     return tail && tail->fits(v, pieces_of(v->in[0]).most_rows);
 }
 
-bool map_waits_for_sums(const Var *v) {
-    return v->op->map->reduce && map_flow(v) != MAP_FLOW_PLAIN;
-}
-
 void map_prepare(Tape *t, Var *v) {
     if (v->op->map->prepare) v->op->map->prepare(t, v);
 }
@@ -238,7 +234,7 @@ static void extremes_finish(const float *seen, float *extremes) {
 
 /* Blocks of a product come as tiles, and masks are kept by piece for backward; else rows, which are
  * not copied, are faster. */
-static Pieces pieces_forward(const MapGroup *group) {
+Pieces map_pieces_forward(const MapGroup *group) {
     bool are_kept = group->feed;
     for (int i = 0; i < group->count; i++) are_kept = are_kept || group->ops[i]->mask;
     return are_kept ? pieces_of(group->ops[0]) : pieces_in_rows(group->ops[0]);
@@ -250,7 +246,7 @@ void map_forward(Tape *t, const MapGroup *group) {
     if (last->wants_extremes) last->extremes = tape_alloc(t, 2 * sizeof(float));
     ArenaMark mark = arena_mark(t->arena);
     GroupRun g;
-    map_group_init(&g, group, pieces_forward(group));
+    map_group_init(&g, group, map_pieces_forward(group));
     map_scratch_init(&g, t->arena);
     g.seen = extremes_new(t, last);
     isa_active(); /* chosen before threads ask */

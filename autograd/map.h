@@ -94,9 +94,6 @@ typedef struct MapTail {
     void (*prepare)(Tape *t, Var *v);
     void (*forward)(const Var *v, int64_t first, int64_t count, const float *x, float *y);
     void (*backward)(const Var *v, int64_t first, int64_t count, const float *dy, float *dx);
-    /* Of a tail each of whose outputs is one of its inputs: the elements of another such block that
-     * lie where those do. Elsewhere its gradients are 0. NULL: it is no such tail. */
-    void (*pick)(const Var *v, int64_t first, int64_t count, const float *x, float *picked);
 } MapTail;
 
 bool map_fits(const Var *v); /* whether v's op is a map, and this instance fits */
@@ -128,7 +125,7 @@ void map_needs(Var *const *ops, int count, bool has_masks, bool *is_made,
 bool map_takes_masks(Var *const *ops, int count);
 size_t map_mask_bytes(const Var *v); /* of v's mask: its pieces', one after the other */
 
-/* Whether backward goes over the group twice, because v's gradient needs sums over all elements. */
-bool map_waits_for_sums(const Var *v);
+/* Bytes of the step's arena that a group takes while it runs, but for its feed's own. */
+int64_t map_scratch(const MapGroup *group, bool is_backward);
 
 #endif

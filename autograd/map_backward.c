@@ -6,6 +6,7 @@
 #include "autograd/map_group.h"
 #include "core/kernels/isa.h"
 #include "core/kernels/operand.h"
+#include "core/parallel.h"
 
 enum { CHUNKS_MAX = 64 /* partial sums kept: enough work for that many threads */ };
 
@@ -18,8 +19,17 @@ static int target_for(GroupRun *g, Tape *t, Var *v) {
     return g->target_count++;
 }
 
+/* Its own gradient needs sums over all elements, for which the group is walked once before. */
+static bool waits_for_sums(const Node *n) {
+    return n->map->reduce && !n->is_plain;
+}
+
 static bool has_gradient(const Var *v) {
     return v && v->needs_grad && *v->has_grad;
+}
+
+static int64_t sum_count_of(const Var *v) {
+    return v->op->map->sum_count ? v->op->map->sum_count(v) : 0;
 }
 
 /* What flows where; gradients of outside inputs are claimed. False: no gradient comes here. */
@@ -40,9 +50,9 @@ static bool backward_init(GroupRun *g, Tape *t, Var *const *ops) {
         if (!n->is_live) continue;
         is_any_live = true;
         n->sum_at = g->sum_count;
-        n->sum_count = n->map->sum_count ? n->map->sum_count(n->v) : 0;
+        n->sum_count = sum_count_of(n->v);
         g->sum_count += n->sum_count;
-        g->has_reduce = g->has_reduce || map_waits_for_sums(n->v);
+        g->has_reduce = g->has_reduce || waits_for_sums(n);
         for (int j = 0; j < n->map->input_count; j++) {
             Var *in = n->v->in[j];
             if (!in->needs_grad) continue;
@@ -149,12 +159,12 @@ static void node_backward(Pass *p, int i, const float *const in[MAP_INPUTS_MAX])
     memcpy(b.in, in, sizeof b.in);
     if (n->map->reduce && p->sums) n->map->reduce(n->v, &b);
     if (n->map->reduce) b.sums = NULL;
-    if (!p->writes && map_waits_for_sums(n->v)) return; /* its backward needs the sums */
+    if (!p->writes && waits_for_sums(n)) return; /* its backward needs the sums */
     if (n->is_plain) {
         for (int j = 0; j < n->map->input_count; j++) input_gradient_add(p, n, j, b.dy);
         return;
     }
-    bool is_wanted = b.sums != NULL;
+    bool is_wanted = b.sums && n->sum_count > 0;
     for (int j = 0; j < n->map->input_count; j++) {
         if (n->v->in[j]->needs_grad) b.dx[j] = gradient_place(p, n, j);
         is_wanted = is_wanted || b.dx[j];
@@ -214,6 +224,19 @@ static void fed_backward(void *context, const GemmBlock *block) {
     piece_backward(g, &piece, fed, g->sums + piece.index * g->sum_count, true);
 }
 
+static int64_t chunks_of(const Pieces *pieces) {
+    return pieces->count < CHUNKS_MAX ? pieces->count : CHUNKS_MAX;
+}
+
+int64_t map_scratch(const MapGroup *group, bool is_backward) {
+    Pieces pieces = is_backward ? pieces_of(group->ops[0]) : map_pieces_forward(group);
+    int64_t sums = 0, parts = group->feed ? pieces.count : chunks_of(&pieces);
+    for (int i = 0; is_backward && i < group->count; i++) sums += sum_count_of(group->ops[i]);
+    int64_t blocks = (int64_t)parallel_threads() * MAP_LANE_BLOCKS(group->count);
+    return blocks * pieces_elements(&pieces) * (int64_t)sizeof(float) +
+           parts * sums * (int64_t)sizeof(double);
+}
+
 static int64_t chunk_begin(const GroupRun *g, int64_t chunk) {
     return chunk * g->pieces.count / g->chunks;
 }
@@ -260,7 +283,7 @@ void map_backward(Tape *t, const MapGroup *group) {
     map_group_init(&g, group, pieces_of(group->ops[0]));
     if (!backward_init(&g, t, group->ops)) return; /* gradients that the tape allocates stay */
     assert(!g.feed || !g.has_reduce);
-    g.chunks = g.pieces.count < CHUNKS_MAX ? g.pieces.count : CHUNKS_MAX;
+    g.chunks = chunks_of(&g.pieces);
     ArenaMark mark = arena_mark(t->arena);
     map_scratch_init(&g, t->arena);
     g.sums =

@@ -49,6 +49,7 @@ enum { MAP_SPARES = MAP_INPUTS_MAX + 1 };
 #define MAP_LANE_BLOCKS(nodes) ((nodes) * (2 + MAP_INPUTS_MAX) + MAP_SPARES)
 
 void map_group_init(GroupRun *g, const MapGroup *group, Pieces pieces);
+Pieces map_pieces_forward(const MapGroup *group);
 void map_scratch_init(GroupRun *g, Arena *arena);
 Lane map_lane(const GroupRun *g); /* of this thread */
 

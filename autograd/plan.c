@@ -79,9 +79,30 @@ static void set_group(PlanSlot *slot, int first, int last, bool is_forward) {
     *(is_forward ? &slot->last : &slot->back_last) = last;
 }
 
-bool plan_is_member(const PlanSlot *slot, int first, int last, bool is_forward) {
+static bool is_member(const PlanSlot *slot, int first, int last, bool is_forward) {
     return is_forward ? slot->first == first && slot->last == last
                       : slot->back_first == first && slot->back_last == last;
+}
+
+MapGroup plan_group(const Plan *plan, const Tape *record, const Var *v, bool is_forward) {
+    MapGroup g = {.ops = {record->vars[v->index]}, .count = 1};
+    if (!plan) return g;
+    const PlanSlot *own = &plan->slots[v->index];
+    int first = is_forward ? own->first : own->back_first;
+    int last = is_forward ? own->last : own->back_last;
+    g.count = 0;
+    for (int i = first; last == v->index && i <= last; i++) {
+        const PlanSlot *slot = &plan->slots[i];
+        Var *member = record->vars[i];
+        if (!member->op || !is_member(slot, first, last, is_forward)) continue;
+        if (map_fits(member))
+            g.ops[g.count++] = member;
+        else if (is_forward ? slot->is_feed : slot->is_back_feed)
+            g.feed = member;
+        else
+            g.tail = member;
+    }
+    return g;
 }
 
 /* `tail`: the last, or -1. */
@@ -127,9 +148,13 @@ static void find_groups(Plan *plan, const Tape *record, bool is_forward) {
     close_group(plan, &g, -1, is_forward);
 }
 
+static bool back_together(const Plan *plan, int a, int b) {
+    return plan->slots[a].back_first == plan->slots[b].back_first;
+}
+
 /* Whether v alone gives the gradient of what a group makes last, which then goes through the group
- * block by block: from there to v there are parameters only, and no op of the group must wait for
- * sums. */
+ * block by block: from there to v there are parameters only, v reads the group nowhere else, and no
+ * op has sums by channel, of which there would be some for every block. */
 static bool may_feed_back(const Plan *plan, const Tape *record, const Var *v, const Var *root) {
     const Var *last = v->in[0];
     if (!v->op->feed || record->keeps_residuals || !v->needs_grad || !last->needs_grad)
@@ -139,8 +164,11 @@ static bool may_feed_back(const Plan *plan, const Tape *record, const Var *v, co
     if (slot->back_last != last->index || !pieces_of(last).are_tiles) return false;
     for (int i = last->index + 1; i < v->index; i++)
         if (record->vars[i]->op && !record->vars[i]->is_parameter) return false;
+    for (int j = 1; j < v->in_count; j++)
+        if (v->in[j] && v->in[j]->op && back_together(plan, v->in[j]->index, last->index))
+            return false;
     for (int i = slot->back_first; i <= slot->back_last; i++)
-        if (record->vars[i]->op && map_waits_for_sums(record->vars[i])) return false;
+        if (record->vars[i]->op && record->vars[i]->op->map->reduce) return false;
     return true;
 }
 
@@ -154,10 +182,6 @@ static void find_back_feeds(Plan *plan, const Tape *record, const Var *root) {
         set_group(&plan->slots[i], first, i, false);
         plan->slots[i].is_back_feed = true;
     }
-}
-
-static bool back_together(const Plan *plan, int a, int b) {
-    return plan->slots[a].back_first == plan->slots[b].back_first;
 }
 
 static int backward_group(const Plan *plan, const Tape *record, const PlanSlot *slot, Var **ops) {
@@ -278,7 +302,8 @@ static void gradients_live(Plan *plan, const Tape *record, const Var *root) {
             if (!in || !in->needs_grad || !in->op) continue;
             if (is_grouped && back_together(plan, in->index, i)) continue;
             PlanBuffer *grad = &plan->slots[in->index].grad;
-            if (!grad->begin) grad->begin = backward_time(plan, i);
+            int time = backward_time(plan, i); /* of a fed group earlier than its place says */
+            if (!grad->begin || time < grad->begin) grad->begin = time;
         }
         /* The group of maps walks first to last, and reads till its own end. */
         if (plan->slots[i].grad.begin) plan->slots[i].grad.end = backward_time(plan, i);
@@ -291,8 +316,8 @@ static bool may_be_half(const Tape *record, const Var *v, const Var *root) {
            memory_of(v) != memory_of(root);
 }
 
-/* Maps write blocks of whole rows (autograd/map.c), several threads at a time: where a row could
- * begin within a byte, each code has one of its own. */
+/* Maps write pieces (autograd/piece.h), several threads at a time: where a row could begin within a
+ * byte, each code has one of its own. */
 static Dtype codes_dtype(const Var *v) {
     bool is_nibble =
         map_fits(v) && v->value.scales->grid.bits <= 4 && shape_last(v->value.shape) % 2 == 0;

@@ -12,6 +12,7 @@
 #ifndef NIBBLE_AUTOGRAD_PLAN_H
 #define NIBBLE_AUTOGRAD_PLAN_H
 
+#include "autograd/map.h"
 #include "autograd/tape.h"
 
 typedef struct PlanBuffer {
@@ -43,8 +44,9 @@ typedef struct Plan {
 /* From a dry record whose result is `root`: its value is kept to the end. Memory from `arena`. */
 Plan *plan_new(const Tape *record, const Var *root, Arena *arena);
 
-/* Whether a Var of this slot is of the group of Vars first .. last; others may lie between. */
-bool plan_is_member(const PlanSlot *slot, int first, int last, bool is_forward);
+/* The maps of `record` that run when `v` is met; of no ops where v is one of others, which run
+ * elsewhere. Without a plan (NULL) v runs alone. */
+MapGroup plan_group(const Plan *plan, const Tape *record, const Var *v, bool is_forward);
 
 /* What lives from forward to backward of one Var: its value, its mask. */
 size_t plan_kept_bytes(const Plan *plan, int index);

@@ -85,33 +85,6 @@ static const PlanSlot *slot_of(const Tape *t, const Var *v) {
     return slot;
 }
 
-/* Members of the group from var `first` on; others may lie between. */
-static void group_fill(const Tape *t, int first, int last, bool is_forward, MapGroup *g) {
-    for (int i = first; i <= last; i++) {
-        Var *v = t->vars[i];
-        const PlanSlot *slot = t->plan ? &t->plan->slots[i] : NULL;
-        if (!v->op || (slot && !plan_is_member(slot, first, last, is_forward))) continue;
-        if (map_fits(v))
-            g->ops[g->count++] = v;
-        else if (is_forward ? slot->is_feed : slot->is_back_feed)
-            g->feed = v;
-        else
-            g->tail = v;
-    }
-}
-
-/* The group that is complete with v, or v alone where there is no plan; of no ops where they run
- * elsewhere. */
-static MapGroup group_of(const Tape *t, const Var *v, bool is_forward) {
-    MapGroup g = {.count = 0};
-    const PlanSlot *slot = t->plan ? slot_of(t, v) : NULL;
-    int first = v->index, last = v->index;
-    if (slot) first = is_forward ? slot->first : slot->back_first;
-    if (slot) last = is_forward ? slot->last : slot->back_last;
-    if (last == v->index) group_fill(t, first, last, is_forward, &g);
-    return g;
-}
-
 static bool runs_as_map(const Tape *t, const Var *v) {
     if (!map_fits(v)) return t->plan && (slot_of(t, v)->is_tail || slot_of(t, v)->is_feed);
     return !(t->keeps_residuals && v->op->forward);
@@ -233,7 +206,7 @@ static void run_forward(Tape *t, Var *v) {
         return;
     }
     if (v->op->map) map_prepare(t, v);
-    MapGroup g = group_of(t, v, true);
+    MapGroup g = plan_group(t->plan, t, v, true);
     if (g.count) map_forward(t, &g);
 }
 
@@ -263,7 +236,7 @@ static void run_backward(Tape *t, Var *v) {
     const PlanSlot *slot = t->plan ? slot_of(t, v) : NULL;
     MapGroup g = {.count = 0};
     bool is_in_group = map_fits(v) || (slot && (slot->is_back_tail || slot->is_back_feed));
-    if (is_in_group) g = group_of(t, v, false);
+    if (is_in_group) g = plan_group(t->plan, t, v, false);
     if (is_in_group ? !g.count : !v->needs_grad || !*v->has_grad) return;
     if (slot && is_half(t->half) && !(g.count && !g.feed))
         stage_backward(t, v, &g);
@@ -321,20 +294,22 @@ Var *tape_record(Tape *t, const Op *op, int in_count, Var *const *in, const void
                  size_t attr_bytes) {
     assert(in_count > 0 && in_count <= OP_INPUTS_MAX && in[0]);
     Var *inputs[OP_INPUTS_MAX];
-    bool needs_grad = false;
+    bool needs_grad = false, is_parameter = true;
     for (int i = 0; i < in_count; i++) {
         inputs[i] = in[i];
         if (in[i] && in[i]->value.scales && !(op->flags & OP_READS_LEVELS))
             inputs[i] = decoded(t, in[i]);
         needs_grad = needs_grad || (in[i] && in[i]->needs_grad);
         if (inputs[i]) inputs[i]->readers++;
+        bool is_constant = i > 0 && (!inputs[i] || (!inputs[i]->op && !inputs[i]->needs_grad));
+        is_parameter = is_parameter && (is_constant || inputs[i]->is_parameter);
     }
     Var *v = var_new(t);
     v->op = op;
     v->in_count = in_count;
     memcpy(v->in, inputs, sizeof *inputs * (size_t)in_count);
     v->needs_grad = needs_grad && t->needs_grad;
-    v->is_parameter = inputs[0]->is_parameter;
+    v->is_parameter = is_parameter;
     v->value.shape = inputs[0]->value.shape;
     if (attr_bytes) v->attr = memcpy(tape_alloc(t, attr_bytes), attr, attr_bytes);
     if (t->error.code != ERROR_NONE) return v;
@@ -399,6 +374,19 @@ float *tape_grad(Tape *t, Var *in, float *beta) {
     return staged->copy;
 }
 
+/* Gradients that v's backward takes: its own and, with it, those of the group that it feeds. By the
+ * time that those are met, others may have their memory. */
+static void watch(Tape *t, const Var *v) {
+    const PlanSlot *slot = t->plan ? slot_of(t, v) : NULL;
+    bool is_fed = slot && t->plan->slots[slot->back_last].is_back_feed;
+    if (is_fed && slot->back_last != v->index) return;
+    MapGroup g = {.count = 0};
+    if (is_fed) g = plan_group(t->plan, t, v, false);
+    if (!has_finite_grad(v)) t->overflowed = v;
+    for (int i = g.count - 1; i >= 0 && !t->overflowed; i--)
+        if (!has_finite_grad(g.ops[i])) t->overflowed = g.ops[i];
+}
+
 void tape_backward(Tape *t, Var *loss, float seed_grad) {
     assert(var_count(loss) == 1 && !t->is_dry);
     if (t->error.code != ERROR_NONE || !loss->needs_grad) return;
@@ -406,7 +394,7 @@ void tape_backward(Tape *t, Var *loss, float seed_grad) {
     *tape_grad(t, loss, &beta) = seed_grad;
     for (int i = loss->index; i >= 0; i--) {
         Var *v = t->vars[i];
-        if (t->is_watching && !t->overflowed && !has_finite_grad(v)) t->overflowed = v;
+        if (t->is_watching && !t->overflowed) watch(t, v);
         if (v->op) run_backward(t, v);
     }
 }

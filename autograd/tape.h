@@ -43,7 +43,7 @@ struct Var {
     Var *decoded;      /* the dequantized twin, once an op asked for it */
     uint32_t *mask;    /* of a map: where gradients pass (autograd/map.h); NULL: none is kept */
     bool is_looked_at; /* see tape_look */
-    bool is_parameter; /* a parameter, or made of parameters alone: a weight on its way */
+    bool is_parameter; /* a parameter, or made of parameters and constants: a weight on its way */
     int readers;       /* ops that take it as an input */
     int index;         /* on the tape */
 };

@@ -7,13 +7,7 @@
 #include "core/gemm.h"
 #include "core/parallel.h"
 
-enum {
-    FLOAT_BYTES = sizeof(float),
-    /* As in map.c: small beside the rest, so near enough. */
-    MAP_BLOCKS_PER_OP = 2 + MAP_INPUTS_MAX,
-    MAP_MORE_BLOCKS = MAP_INPUTS_MAX + 1,
-    MAP_CHUNKS = 64,
-};
+enum { FLOAT_BYTES = sizeof(float) };
 
 typedef struct Reading {
     const Tape *record;
@@ -178,34 +172,15 @@ static int64_t pool_bytes(const Var *v) {
 
 /* ---- Maps ---- */
 
-/* What feeds v's group, or NULL. */
-static const Var *feed_of(const Reading *r, const Var *v, bool is_backward) {
-    const PlanSlot *slot = r->plan ? &r->plan->slots[v->index] : NULL;
-    if (!slot) return NULL;
-    int feed = is_backward ? slot->back_last : slot->first;
-    const PlanSlot *its = &r->plan->slots[feed];
-    return (is_backward ? its->is_back_feed : its->is_feed) ? r->record->vars[feed] : NULL;
-}
-
-/* A whole group with the product that feeds it, counted at its last op. */
+/* With the product that feeds it. */
 static int64_t map_bytes(const Reading *r, const Var *v, bool is_backward) {
-    int first = v->index, last = v->index;
-    if (r->plan) {
-        const PlanSlot *slot = &r->plan->slots[v->index];
-        first = is_backward ? slot->back_first : slot->first;
-        last = is_backward ? slot->back_last : slot->last;
-    }
-    if (last != v->index) return 0;
-    const Var *of = r->record->vars[first], *feed = feed_of(r, v, is_backward);
-    Pieces pieces = feed || is_backward ? pieces_of(of) : pieces_in_rows(of);
-    int64_t ops = 0, channels = shape_last(of->value.shape), product = 0;
-    for (int i = first; i <= last; i++) ops += r->record->vars[i]->op != NULL;
-    int64_t lanes = ops * MAP_BLOCKS_PER_OP + MAP_MORE_BLOCKS;
-    lanes *= parallel_threads() * pieces_elements(&pieces);
-    int64_t sums = is_backward ? MAP_CHUNKS * 2 * channels * (int64_t)sizeof(double) : 0;
-    if (feed)
-        product = is_backward ? linear_backward_bytes(r, feed) : linear_forward_bytes(r, feed);
-    return lanes * FLOAT_BYTES + sums + product;
+    MapGroup group = plan_group(r->plan, r->record, v, !is_backward);
+    if (!group.count) return 0;
+    int64_t bytes = map_scratch(&group, is_backward);
+    if (group.feed)
+        bytes += is_backward ? linear_backward_bytes(r, group.feed)
+                             : linear_forward_bytes(r, group.feed);
+    return bytes;
 }
 
 /* ---- Ops ---- */

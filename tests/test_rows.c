@@ -37,7 +37,7 @@ typedef struct Results {
     uint16_t half[2][ELEMENTS];
     float from_half[2][ELEMENTS];
     float rescaled[3][ELEMENTS];
-    float largest[ELEMENTS], picked[ELEMENTS], spread[2][ELEMENTS];
+    float largest[ELEMENTS], spread[2][ELEMENTS];
     uint16_t winner[ELEMENTS];
 } Results;
 
@@ -112,7 +112,6 @@ static void run(int64_t rows, int64_t channels, Results *r) {
     k->rescale(NULL, NULL, b, channels, rows, channels, r->rescaled[2]);
     PoolWindow window = pool_window(channels);
     k->pool_max(&window, ties, channels, r->largest, r->winner);
-    k->pool_pick(&window, dy, r->winner, channels, r->picked);
     memcpy(r->spread[1], x, sizeof x);
     for (int i = 0; i < 2; i++) k->pool_spread(&window, dy, r->winner, channels, i, r->spread[i]);
 }
@@ -129,7 +128,6 @@ static void check_pool(const Results *r, int64_t channels) {
         }
         assert_int_equal(r->winner[i], POOL_FIRST + at);
         assert_memory_equal(&r->largest[i], &ties[best], sizeof *ties);
-        assert_true(r->picked[i] == dy[best]);
         for (int p = 0; p < POOL_ROWS * POOL_COLUMNS; p++) {
             int64_t pixel = corner + (p / POOL_COLUMNS * POOL_WIDTH + p % POOL_COLUMNS) * channels;
             float more = p == at ? dy[i] : 0;

@@ -104,17 +104,6 @@ static void pool_image(const Geometry *g, const float *x, float *y, uint16_t *wi
     }
 }
 
-/* x where the winners are. */
-static void pick_image(const Geometry *g, const float *x, const uint16_t *winner, float *picked) {
-    int64_t channels = g->in.dim[3], row = g->out.dim[2] * channels;
-    for (int64_t r = 0; r < g->out.dim[1]; r++, picked += row, winner += row) {
-        Span span;
-        for (int64_t column = 0; next_span(g, r, &column, &span);)
-            isa_active()->pool_pick(&span.window, x + span.at, winner + span.pooled, channels,
-                                    picked + span.pooled);
-    }
-}
-
 /* dx (joins: plus what is there) = dy where the winners are, else 0. */
 static void spread_image(const Geometry *g, const float *dy, const uint16_t *winner, bool joins,
                          float *dx) {
@@ -257,18 +246,12 @@ static void tail_backward(const Var *v, int64_t first, int64_t count, const floa
     spread_image(&g, dy, block_winners(v, first), false, dx); /* windows leave out no pixel */
 }
 
-static void tail_pick(const Var *v, int64_t first, int64_t count, const float *x, float *picked) {
-    const Geometry g = block_geometry(v, count);
-    pick_image(&g, x, block_winners(v, first), picked);
-}
-
 static const MapTail tail = {
     .fits = tail_fits,
     .ratio = tail_ratio,
     .prepare = tail_prepare,
     .forward = tail_forward,
     .backward = tail_backward,
-    .pick = tail_pick,
 };
 
 /* A permutation of multiples of 0.05: no two pixels tie. */
