@@ -110,21 +110,52 @@ static void quantize_run_stepped(const float *x, int64_t count, float inverse, f
     }
 }
 
+/* Elements under one scale, and the integers that their levels may be. */
+typedef struct LevelRun {
+    int64_t count;
+    float inverse, low, high;
+} LevelRun;
+
+/* From `element` on, at most `most`. */
+static LevelRun level_run(const Scales *scales, int64_t element, int64_t most) {
+    int64_t scale, count = scales_run(scales, element, &scale);
+    float zero = scales->zero ? scales->zero[scale] : 0.0f;
+    return (LevelRun){.count = count < most ? count : most,
+                      .inverse = 1.0f / scales->scale[scale],
+                      .low = (float)grid_low(scales->grid) - zero,
+                      .high = (float)grid_high(scales->grid) - zero};
+}
+
 void quantize_levels(const float *x, const Scales *scales, int64_t first, int64_t count,
                      float *levels) {
     Grid grid = scales->grid;
     for (int64_t done = 0; done < count;) {
-        int64_t scale, run = scales_run(scales, first + done, &scale);
-        if (run > count - done) run = count - done;
-        float inverse = 1.0f / scales->scale[scale];
-        float zero = scales->zero ? scales->zero[scale] : 0.0f;
-        float low = (float)grid_low(grid) - zero, high = (float)grid_high(grid) - zero;
+        LevelRun run = level_run(scales, first + done, count - done);
         if (grid.step == 1)
-            isa_active()->quantize(x + done, run, inverse, low, high, levels + done);
+            isa_active()->quantize(x + done, run.count, run.inverse, run.low, run.high,
+                                   levels + done);
         else
-            quantize_run_stepped(x + done, run, inverse, low, (float)grid.step,
+            quantize_run_stepped(x + done, run.count, run.inverse, run.low, (float)grid.step,
                                  (float)((1 << grid.bits) - 1), levels + done);
-        done += run;
+        done += run.count;
+    }
+}
+
+void quantize_bytes(const float *x, const Scales *scales, int64_t first, int64_t count,
+                    uint8_t *codes) {
+    enum { SOME = 512 };
+    float levels[SOME];
+    for (int64_t done = 0, some; done < count; done += some) {
+        if (scales->grid.step == 1) {
+            LevelRun run = level_run(scales, first + done, count - done);
+            some = run.count;
+            isa_active()->quantize_to_bytes(x + done, some, run.inverse, run.low, run.high,
+                                            codes + done);
+        } else {
+            some = count - done < SOME ? count - done : SOME;
+            quantize_levels(x + done, scales, first + done, some, levels);
+            levels_to_bytes(levels, scales, first + done, some, codes + done);
+        }
     }
 }
 

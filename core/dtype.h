@@ -75,6 +75,9 @@ float dtype_round(Dtype dtype, float x);
  * levels[i] for elements first.. of a tensor under `scales`; levels are integers held in f32. */
 void quantize_levels(const float *x, const Scales *scales, int64_t first, int64_t count,
                      float *levels);
+/* The same as codes of a byte each (levels_to_bytes); `codes` is that of element `first`. */
+void quantize_bytes(const float *x, const Scales *scales, int64_t first, int64_t count,
+                    uint8_t *codes);
 /* values[i] = scale x levels[i]; in place is fine. */
 void levels_decode(const float *levels, const Scales *scales, int64_t first, int64_t count,
                    float *values);

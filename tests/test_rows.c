@@ -32,7 +32,7 @@ typedef struct Results {
     float low, high;
     uint32_t bits[(ELEMENTS + MASK_RUN - 1) / MASK_RUN * LANES];
     float masked[ELEMENTS];
-    uint8_t bytes[ELEMENTS], nibbles[ELEMENTS / 2];
+    uint8_t bytes[ELEMENTS], at_once[ELEMENTS], nibbles[ELEMENTS / 2];
     float from_nibbles[ELEMENTS];
     uint16_t half[2][ELEMENTS];
     float from_half[2][ELEMENTS];
@@ -94,6 +94,7 @@ static void run(int64_t rows, int64_t channels, Results *r) {
     k->relu_backward(x, dy, count, r->relu_backward);
     k->quantize(x, count, 3, -4, 3, r->quantize);
     k->levels_to_bytes(r->quantize, count, 1, -4, 7, r->bytes);
+    k->quantize_to_bytes(x, count, 3, -4, 3, r->at_once);
     k->levels_from_bytes(bytes, count, 2, -7, r->levels);
     k->levels_to_nibbles(r->quantize, count, 1, -4, 7, r->nibbles);
     k->levels_from_nibbles(bytes, count, 2, -7, r->from_nibbles);
@@ -170,6 +171,7 @@ static void check_elements(const Results *r, int64_t rows, int64_t channels) {
         assert_true(r->relu[i] == fmaxf(x[i], 0) && r->relu_backward[i] == (x[i] > 0 ? dy[i] : 0));
         float code = rintf(x[i] * 3), level = fminf(fmaxf(code, -4), 3);
         assert_true(r->quantize[i] == level && r->bytes[i] == (uint8_t)(level + 4));
+        assert_int_equal(r->at_once[i], r->bytes[i]);
         assert_true(r->levels[i] == 2.0f * (float)bytes[i] - 7);
         int shift = i % 2 ? 4 : 0;
         assert_int_equal(r->nibbles[i / 2] >> shift & 15, r->bytes[i]);
@@ -241,6 +243,8 @@ static void test_not_a_number(void **state) {
         isa_active()->squares(in, 33, &squares);
         assert_true(isnan(squares));
         isa_active()->levels_to_bytes(out, 33, 1, -4, 7, codes);
+        for (int i = 0; i < 33; i++) assert_int_equal(codes[i], i % 3 ? 5 : 0);
+        isa_active()->quantize_to_bytes(in, 33, 1, -4, 3, codes);
         for (int i = 0; i < 33; i++) assert_int_equal(codes[i], i % 3 ? 5 : 0);
         isa_active()->levels_to_nibbles(out, 33, 1, -4, 7, codes);
         for (int i = 0; i < 33; i++)

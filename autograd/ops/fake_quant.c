@@ -22,7 +22,7 @@
 
 enum {
     STRETCH = 16 * 1024, /* elements that one thread takes at a time */
-    BLOCK = 2048,        /* levels on their way to bytes, in the first cache */
+    BLOCK = 2048,        /* the same of one that is only quantized */
 };
 
 typedef struct Residuals {
@@ -217,14 +217,12 @@ static void replay(Var *v) {
     v->value.scales = NULL;
 }
 
-/* Elements first .. first + count - 1; `count` at most BLOCK. */
 static void quantize_block(const float *x, const Saved *saved, int64_t first, int64_t count,
                            const Tensor *y) {
-    float levels[BLOCK];
-    bool is_f32 = y->dtype == DTYPE_F32;
-    float *to = is_f32 ? tensor_f32(y) + first : levels;
-    quantize_levels(x + first, &saved->scales, first, count, to);
-    if (!is_f32) levels_to_bytes(levels, &saved->scales, first, count, (uint8_t *)y->data + first);
+    if (y->dtype == DTYPE_F32)
+        quantize_levels(x + first, &saved->scales, first, count, tensor_f32(y) + first);
+    else
+        quantize_bytes(x + first, &saved->scales, first, count, (uint8_t *)y->data + first);
 }
 
 static void forward(Tape *t, Var *v) {
