@@ -38,8 +38,7 @@ static int64_t parts(int64_t size, int64_t part) {
     return (size + part - 1) / part;
 }
 
-static Pieces pieces_new(const Var *v, bool are_tiles) {
-    Shape shape = v->value.shape;
+static Pieces pieces_new(Shape shape, bool are_tiles) {
     Pieces p = {.rows = shape_rows(shape), .channels = shape_last(shape), .are_tiles = are_tiles};
     p.most_rows = are_tiles ? GEMM_BLOCK : rows_together(shape);
     p.columns = are_tiles ? GEMM_BLOCK : p.channels;
@@ -50,11 +49,12 @@ static Pieces pieces_new(const Var *v, bool are_tiles) {
 
 Pieces pieces_of(const Var *v) {
     Shape shape = v->value.shape;
-    return pieces_new(v, shape.rank != 4 && !v->is_parameter && shape_last(shape) >= GEMM_BLOCK);
+    return pieces_new(shape,
+                      shape.rank != 4 && !v->is_parameter && shape_last(shape) >= GEMM_BLOCK);
 }
 
 Pieces pieces_in_rows(const Var *v) {
-    return pieces_new(v, false);
+    return pieces_new(v->value.shape, false);
 }
 
 int64_t pieces_elements(const Pieces *pieces) {

@@ -3,8 +3,8 @@
  *
  * Of images and parameters, and where there are few channels, a piece is whole rows, one behind the
  * other in memory; of other matrices it is a tile, as products make them (core/gemm.h). Which, and
- * how large, depends on the value's shape alone, so that sums by piece have the same bits whatever
- * drives them. */
+ * how large, depends on the value's shape and on whether it is made of parameters, so that sums by
+ * piece have the same bits whatever drives them. */
 #ifndef NIBBLE_AUTOGRAD_PIECE_H
 #define NIBBLE_AUTOGRAD_PIECE_H
 

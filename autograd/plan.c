@@ -184,14 +184,6 @@ static void find_back_feeds(Plan *plan, const Tape *record, const Var *root) {
     }
 }
 
-static int backward_group(const Plan *plan, const Tape *record, const PlanSlot *slot, Var **ops) {
-    int count = 0;
-    for (int i = slot->back_first; i <= slot->back_last; i++)
-        if (map_fits(record->vars[i]) && back_together(plan, i, slot->back_last))
-            ops[count++] = record->vars[i];
-    return count;
-}
-
 /* ---- Lifetimes. ---- */
 
 static size_t padded_bytes(size_t bytes) {
@@ -254,10 +246,12 @@ static void keep_mask(Plan *plan, const Var *v) {
     mask->bytes = padded_bytes(map_mask_bytes(v));
 }
 
-static void group_reads_back(Plan *plan, const Tape *record, const PlanSlot *slot) {
-    Var *ops[MAP_GROUP_MAX] = {0};
+/* The group that is complete with `last`. */
+static void group_reads_back(Plan *plan, const Tape *record, const Var *last) {
+    const MapGroup group = plan_group(plan, record, last, false);
+    Var *const *ops = group.ops;
+    int count = group.count;
     bool is_made[MAP_GROUP_MAX], reads[MAP_GROUP_MAX][MAP_INPUTS_MAX];
-    int count = backward_group(plan, record, slot, ops);
     bool has_masks = !record->keeps_residuals && map_takes_masks(ops, count);
     map_needs(ops, count, has_masks, is_made, reads);
     for (int i = 0; has_masks && i < count; i++)
@@ -280,7 +274,7 @@ static void values_live(Plan *plan, const Tape *record, const Var *root) {
         read_forward(plan, v);
         bool is_in_group = map_fits(v) || slot->is_back_tail;
         if ((is_in_group || slot->is_back_feed) && i == slot->back_last)
-            group_reads_back(plan, record, slot);
+            group_reads_back(plan, record, v);
         if (!is_in_group && v->needs_grad) op_reads_back(plan, v);
     }
     PlanBuffer *result = &plan->slots[memory_of(root)->index].value;

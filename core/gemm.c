@@ -75,14 +75,17 @@ static int64_t op_cols(const Matrix *matrix) {
     return matrix->is_transposed ? matrix->rows : matrix->cols;
 }
 
+/* One scale for all, or one for each stored row. */
+static bool scales_by_row(const Scales *scales, int64_t columns) {
+    return scales->count == 1 || (scales->row_length == columns && scales->run_length == columns);
+}
+
 /* Levels under one scale, or (`is_stored_along`: the outer dimension of op() is the stored rows)
  * under one scale per stored row. */
 static bool scales_fit(const Matrix *matrix, bool is_stored_along) {
     const Scales *scales = matrix->tensor.scales;
     if (!scales) return false;
-    if (scales->count == 1) return true;
-    return is_stored_along && scales->row_length == matrix->cols &&
-           scales->run_length == matrix->cols;
+    return scales->count == 1 || (is_stored_along && scales_by_row(scales, matrix->cols));
 }
 
 static int64_t pieces(int64_t size, int64_t piece) {

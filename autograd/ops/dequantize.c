@@ -12,14 +12,13 @@ static bool infer(Var *v, Error *err) {
 
 static void forward(const Var *v, const MapBlock *b) {
     const Scales *scales = v->in[0]->value.scales;
-    int64_t run = piece_run(&b->piece);
+    int64_t run = piece_run(&b->piece), first = b->piece.first;
     if (!scales) {
         memcpy(b->out, b->in[0], sizeof *b->out * (size_t)b->count);
         return;
     }
-    if (scales->count == 1) run = b->count; /* from anywhere */
-    for (int64_t i = 0, first = scales->count == 1 ? 0 : b->piece.first; i < b->count;
-         i += run, first += b->piece.stride)
+    if (scales->count == 1) run = b->count, first = 0; /* from anywhere */
+    for (int64_t i = 0; i < b->count; i += run, first += b->piece.stride)
         levels_decode(b->in[0] + i, scales, first, run, b->out + i);
 }
 
