@@ -146,21 +146,13 @@ static void mask_write(const GroupRun *g, const Lane *lane, const Node *n, const
     isa_active()->mask_pack(passed, block->count, map_mask_block(g, n->v, &block->piece));
 }
 
-/* A value that is looked at ends its group, or is its tail's. */
-static void extremes_add(const GroupRun *g, const float *x, int64_t count) {
-    float low, high, *seen = g->seen + 2 * parallel_self();
-    isa_active()->extremes(x, count, &low, &high);
-    if (low < seen[0]) seen[0] = low;
-    if (high > seen[1]) seen[1] = high;
-}
-
 static void tail_forward(const GroupRun *g, const Lane *lane, const Piece *piece, const float *x) {
     const Tensor *y = &g->tail->value;
     int64_t count = piece_count(piece), ratio = g->tail->op->tail->ratio(g->tail);
     int64_t at = piece->first / ratio;
     float *to = y->dtype == DTYPE_F32 ? (float *)y->data + at : lane->spare;
     g->tail->op->tail->forward(g->tail, piece->first, count, x, to);
-    if (g->seen) extremes_add(g, to, count / ratio);
+    look_add(&g->look, to, count / ratio);
     if (y->dtype != DTYPE_F32) operand_write(to, at, count / ratio, y);
 }
 
@@ -191,7 +183,8 @@ static void piece_forward(const GroupRun *g, const Lane *lane, const Piece *piec
         if (n->v->mask) mask_write(g, lane, n, &b);
         if (y->data && !place) piece_write(piece, b.out, y);
     }
-    if (g->seen && !g->tail) extremes_add(g, out[g->count - 1], piece_count(piece));
+    /* A value that is looked at ends its group, or is its tail's. */
+    if (!g->tail) look_add(&g->look, out[g->count - 1], piece_count(piece));
     if (g->tail) tail_forward(g, lane, piece, out[g->last_from]);
 }
 
@@ -217,21 +210,6 @@ static void run_forward(const GroupRun *g) {
     }
 }
 
-/* [thread][2], zeros; NULL: nobody looks. */
-static float *extremes_new(Tape *t, const Var *last) {
-    if (!last->wants_extremes) return NULL;
-    assert(last->value.data && last->value.dtype == DTYPE_F32);
-    return arena_zalloc(t->arena, sizeof(float) * 2 * (size_t)parallel_threads());
-}
-
-static void extremes_finish(const float *seen, float *extremes) {
-    extremes[0] = extremes[1] = 0;
-    for (int i = 0; i < parallel_threads(); i++, seen += 2) {
-        if (seen[0] < extremes[0]) extremes[0] = seen[0];
-        if (seen[1] > extremes[1]) extremes[1] = seen[1];
-    }
-}
-
 /* Blocks of a product come as tiles, and masks are kept by piece for backward; else rows, which are
  * not copied, are faster. */
 Pieces map_pieces_forward(const MapGroup *group) {
@@ -243,17 +221,16 @@ Pieces map_pieces_forward(const MapGroup *group) {
 void map_forward(Tape *t, const MapGroup *group) {
     Var *last = group->tail ? group->tail : group->ops[group->count - 1], *feed = group->feed;
     if (group->tail) group->tail->op->tail->prepare(t, group->tail);
-    if (last->wants_extremes) last->extremes = tape_alloc(t, 2 * sizeof(float));
     ArenaMark mark = arena_mark(t->arena);
     GroupRun g;
     map_group_init(&g, group, map_pieces_forward(group));
     map_scratch_init(&g, t->arena);
-    g.seen = extremes_new(t, last);
+    g.look = look_begin(last->look, t->arena);
     isa_active(); /* chosen before threads ask */
     if (feed)
         feed->op->feed->forward(t, feed, fed_forward, &g);
     else
         run_forward(&g);
-    if (g.seen) extremes_finish(g.seen, last->extremes);
+    last->is_seen = look_end(&g.look);
     arena_rewind(t->arena, mark);
 }

@@ -233,8 +233,10 @@ int64_t map_scratch(const MapGroup *group, bool is_backward) {
     int64_t sums = 0, parts = group->feed ? pieces.count : chunks_of(&pieces);
     for (int i = 0; is_backward && i < group->count; i++) sums += sum_count_of(group->ops[i]);
     int64_t blocks = (int64_t)parallel_threads() * MAP_LANE_BLOCKS(group->count);
+    const Var *last = group->tail ? group->tail : group->ops[group->count - 1];
     return blocks * pieces_elements(&pieces) * (int64_t)sizeof(float) +
-           parts * sums * (int64_t)sizeof(double);
+           parts * sums * (int64_t)sizeof(double) +
+           (!is_backward && last->look ? look_scratch() : 0);
 }
 
 static int64_t chunk_begin(const GroupRun *g, int64_t chunk) {

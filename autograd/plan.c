@@ -31,6 +31,7 @@ uint64_t plan_signature(const Tape *record, const Var *root) {
     for (int i = 0; i < record->count; i++) {
         const Var *v = record->vars[i];
         hash = mix(hash, &v->op, sizeof v->op);
+        hash = mix(hash, &v->look, sizeof v->look);
         hash = mix_int(hash, v->needs_grad + 2 * v->is_looked_at + 4 * v->is_parameter);
         hash = mix_int(hash, map_fits_tail(v));
         if (map_fits(v)) hash = mix_int(hash, map_flow(v));
@@ -269,7 +270,7 @@ static void values_live(Plan *plan, const Tape *record, const Var *root) {
         slot->value.begin = slot->first;
         reach(&slot->value, slot->last);
         if (!v->op) continue;
-        slot->wants_extremes = v->is_looked_at;
+        slot->look = v->look;
         if (v->is_looked_at || !(map_fits(v) || slot->is_feed)) slot->value.bytes = 1;
         read_forward(plan, v);
         bool is_in_group = map_fits(v) || slot->is_back_tail;

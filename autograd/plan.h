@@ -27,7 +27,7 @@ typedef struct PlanSlot { /* of one Var */
     int first, last; /* the group it is of (autograd/map.h), forward: its first and last Var */
     int back_first, back_last;  /* and backward: a value that is looked at ends the former only */
     bool wants_moments;         /* a batch norm asks for them next (Map.takes_moments) */
-    bool wants_extremes;        /* somebody looks at it (tape_look) */
+    Look *look;                 /* what is asked of it (tape_look), or NULL */
     bool is_tail, is_back_tail; /* not a map, but the last of the group */
     bool is_feed, is_back_feed; /* not a map, but what the group reads; that reads the group */
     Dtype dtype, grad_dtype;    /* what the value and the gradient are kept as */

@@ -244,14 +244,16 @@ static void run_backward(Tape *t, Var *v) {
         op_backward(t, v, &g);
 }
 
-bool tape_look(Tape *t, Var *x) {
+bool tape_look(Tape *t, Var *x, Look *look) {
     Var *owner = x;
     owner->is_looked_at = true;
     while (owner->op && (owner->op->flags & OP_ALIASES)) {
         owner = owner->in[0];
         owner->is_looked_at = true;
     }
-    x->extremes = owner->extremes;
+    if (t->is_dry && !owner->look) owner->look = look;
+    x->look = owner->look;
+    x->is_seen = owner->is_seen;
     assert(t->is_dry || t->error.code != ERROR_NONE || x->value.data);
     return !t->is_dry && t->error.code == ERROR_NONE;
 }
@@ -267,7 +269,7 @@ static void set_memory(Tape *t, Var *v) {
     if (slot && slot->value.bytes) v->value.data = t->planned + slot->value.offset;
     if (slot) v->value.dtype = slot->dtype;
     v->wants_moments = slot && slot->wants_moments;
-    v->wants_extremes = slot && slot->wants_extremes;
+    v->look = slot ? slot->look : NULL;
     if (slot && slot->mask.bytes) v->mask = (uint32_t *)(void *)(t->planned + slot->mask.offset);
     if (!slot) v->value.data = tape_alloc(t, checked_mul(sizeof(float), (size_t)var_count(v)));
 }

@@ -13,6 +13,7 @@
 
 #include "core/arena.h"
 #include "core/error.h"
+#include "core/look.h"
 #include "core/random.h"
 #include "core/tensor.h"
 
@@ -37,15 +38,14 @@ struct Var {
     const char *scope;  /* dotted name of the module that recorded it; "" outside */
     float *moments;     /* [2][channels]: mean and variance of what forward wrote; or NULL */
     bool wants_moments; /* somebody will read them */
-    float *extremes; /* [2]: the least and the greatest of the value and 0, if whoever wrote it was
-                        told that it is looked at; or NULL */
-    bool wants_extremes;
-    Var *decoded;      /* the dequantized twin, once an op asked for it */
-    uint32_t *mask;    /* of a map: where gradients pass (autograd/map.h); NULL: none is kept */
-    bool is_looked_at; /* see tape_look */
-    bool is_parameter; /* a parameter, or made of parameters and constants: a weight on its way */
-    int readers;       /* ops that take it as an input */
-    int index;         /* on the tape */
+    Look *look;         /* what is asked of the value, of whoever writes it; or NULL */
+    bool is_seen;       /* and whether it was answered there */
+    Var *decoded;       /* the dequantized twin, once an op asked for it */
+    uint32_t *mask;     /* of a map: where gradients pass (autograd/map.h); NULL: none is kept */
+    bool is_looked_at;  /* see tape_look */
+    bool is_parameter;  /* a parameter, or made of parameters and constants: a weight on its way */
+    int readers;        /* ops that take it as an input */
+    int index;          /* on the tape */
 };
 
 typedef enum OpFlags {
@@ -138,8 +138,10 @@ Var *tape_leaf(Tape *t, Tensor value, float *grad, bool *has_grad);
 Var *tape_constant(Tape *t, Tensor value);
 
 /* Whoever wants to read x->value before the record is complete says so here, in the dry run as in
- * the real one. True: the values are there; false: this is a dry run, there are none. */
-bool tape_look(Tape *t, Var *x);
+ * the real one. True: the values are there; false: this is a dry run, there are none. `look` (or
+ * NULL) is asked of who writes x in planned records: x->is_seen and x->look == look where it was
+ * answered. It is kept with the plan, so it lives as long as the tape. */
+bool tape_look(Tape *t, Var *x, Look *look);
 
 /* What op constructors call: copies the attributes, infers the shape, allocates, runs forward. */
 Var *tape_record(Tape *t, const Op *op, int in_count, Var *const *in, const void *attr,

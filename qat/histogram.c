@@ -2,14 +2,8 @@
 
 #include <assert.h>
 #include <math.h>
-#include <string.h>
 
-#include "qat/observer.h"
-
-enum {
-    HALF = HISTOGRAM_BINS / 2,
-    BLOCK = 512, /* bin numbers staged on the stack, so that their arithmetic vectorizes */
-};
+enum { HALF = HISTOGRAM_BINS / 2 };
 
 /* Beyond these, widths of bins and their inverses leave the range of f32. */
 static const float magnitude_min = 0x1p-100f, magnitude_max = 0x1p125f;
@@ -34,44 +28,22 @@ static void grow(Histogram h, float largest) {
     for (; *h.limit < limit; *h.limit *= 2) merge_pairs(h.counts);
 }
 
-static void count_span(const float *x, int64_t count, float per_width, uint32_t *found) {
-    for (int64_t done = 0; done < count; done += BLOCK) {
-        int32_t bins[BLOCK];
-        int64_t block = count - done < BLOCK ? count - done : BLOCK;
-        for (int64_t i = 0; i < block; i++) {
-            float place = x[done + i] * per_width + HALF;
-            place = place > 0 ? place : 0; /* a NaN too */
-            bins[i] = (int32_t)(place < HISTOGRAM_BINS - 1 ? place : HISTOGRAM_BINS - 1);
-        }
-        for (int64_t i = 0; i < block; i++) found[bins[i]]++;
+bool histogram_add(Histogram h, Observed seen, float decay) {
+    assert(seen.count <= UINT32_MAX);
+    Look *look = h.look;
+    if (!seen.is_seen) {
+        look->limit = *h.limit;
+        look_over(look, seen.x, seen.count, seen.scratch);
     }
-}
-
-/* Whole numbers add up to the same in any order. */
-static void count_all(const float *x, int64_t count, float per_width, uint32_t *found) {
-    int64_t blocks = (count + BLOCK - 1) / BLOCK;
-#pragma omp parallel
-    {
-        uint32_t own[HISTOGRAM_BINS] = {0};
-#pragma omp for schedule(static)
-        for (int64_t block = 0; block < blocks; block++) {
-            int64_t first = block * BLOCK;
-            count_span(x + first, count - first < BLOCK ? count - first : BLOCK, per_width, own);
-        }
-#pragma omp critical(histogram_merge)
-        for (int i = 0; i < HISTOGRAM_BINS; i++) found[i] += own[i];
-    }
-}
-
-bool histogram_add(Histogram h, const float *x, int64_t count, float decay) {
-    assert(count <= UINT32_MAX);
-    Range range = observer_range(x, count);
-    float largest = -range.low > range.high ? -range.low : range.high;
+    float largest = -look->low > look->high ? -look->low : look->high;
     if (!(largest >= magnitude_min && largest <= magnitude_max)) return false;
     grow(h, largest);
-    uint32_t found[HISTOGRAM_BINS] = {0};
-    count_all(x, count, HALF / *h.limit, found);
-    for (int i = 0; i < HISTOGRAM_BINS; i++) h.counts[i] = h.counts[i] * decay + (float)found[i];
+    if (look->limit != *h.limit) { /* bins as they were when values lay nearer; it is rare */
+        look->limit = *h.limit;
+        look_over(look, seen.x, seen.count, seen.scratch);
+    }
+    for (int i = 0; i < HISTOGRAM_BINS; i++)
+        h.counts[i] = h.counts[i] * decay + (float)look->counts[i];
     return true;
 }
 
@@ -133,9 +105,11 @@ void histogram_new(Quant *q) {
     params->counts = quant_buffer(q, "histogram", SHAPE(HISTOGRAM_BINS));
     params->limit = quant_buffer(q, "limit", SHAPE(1));
     q->state = params;
+    q->look.counts = arena_new_array(q->model->arena, uint32_t, HISTOGRAM_BINS);
 }
 
-Histogram histogram_of(const Quant *q) {
+Histogram histogram_of(Quant *q) {
     const HistogramParams *params = q->state;
-    return (Histogram){tensor_f32(&params->counts->value), tensor_f32(&params->limit->value)};
+    return (Histogram){tensor_f32(&params->counts->value), tensor_f32(&params->limit->value),
+                       &q->look};
 }

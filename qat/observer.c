@@ -163,8 +163,8 @@ void running_range_new(Quant *q) {
 bool running_range_observe(Quant *q, Observed observed, float weight) {
     RunningRange *running = q->state;
     float *low = tensor_f32(&running->low->value), *high = tensor_f32(&running->high->value);
-    const float *known = observed.extremes;
-    Range seen = known ? (Range){known[0], known[1]} : observer_range(observed.x, observed.count);
+    Range seen = observed.is_seen ? (Range){q->look.low, q->look.high}
+                                  : observer_range(observed.x, observed.count);
     if (!observer_range_is_usable(seen)) return false;
     if (*tensor_f32(&q->count->value) == 0) {
         *low = seen.low;

@@ -8,6 +8,7 @@
 
 #include "autograd/module.h"
 #include "autograd/ops.h"
+#include "core/look.h"
 #include "qat/range.h"
 
 typedef enum Granularity {
@@ -58,6 +59,7 @@ struct Quant {
     Param *count;  /* buffer [1]: batches observed; 0: scale is not initialised yet. NULL: the
                       row observes nothing */
     void *state;   /* the row's own */
+    Look look;     /* what it asks of who writes an activation */
     /* Memo: readers of one edge share the fake-quant of a record. */
     Var *seen, *faked;
     uint64_t generation;
@@ -67,7 +69,8 @@ struct Quant {
 typedef struct Observed {
     const float *x;
     int64_t count;
-    const float *extremes; /* Var.extremes of x, or NULL: not known */
+    bool is_seen;   /* the quantizer's look is answered already; else the values are to be read */
+    Arena *scratch; /* left as it was found */
 } Observed;
 
 struct Quantizer {

@@ -14,11 +14,19 @@
 enum { COUNT = 70001, HALF = HISTOGRAM_BINS / 2, THREADS_MAX = 4 };
 
 static float x[COUNT], counts[HISTOGRAM_BINS], limit;
+static uint32_t found[HISTOGRAM_BINS];
+static Look look;
+static Arena *arena;
 
 static Histogram fresh(void) {
     memset(counts, 0, sizeof counts);
     limit = 0;
-    return (Histogram){counts, &limit};
+    look = (Look){.counts = found};
+    return (Histogram){counts, &limit, &look};
+}
+
+static bool add(Histogram h, const float *values, int64_t count, float decay) {
+    return histogram_add(h, (Observed){values, count, false, arena}, decay);
 }
 
 static void fill(uint64_t seed, float deviation) {
@@ -41,7 +49,7 @@ static void test_counts(void **state) {
     static float expected[HISTOGRAM_BINS];
     fill(1, 1);
     Histogram h = fresh();
-    assert_true(histogram_add(h, x, COUNT, 1));
+    assert_true(add(h, x, COUNT, 1));
     Range range = observer_range(x, COUNT);
     float largest = fmaxf(-range.low, range.high);
     assert_true(limit > largest && limit <= 2 * largest && log2f(limit) == rintf(log2f(limit)));
@@ -60,16 +68,41 @@ static void test_order_of_batches_does_not_matter(void **state) {
     for (int i = 0; i < COUNT; i++)
         x[i] = rintf(x[i] * 64) / 64 + 1.0f / 128; /* exact in any bin */
     Histogram h = fresh();
-    assert_true(histogram_add(h, x, COUNT, 1));
+    assert_true(add(h, x, COUNT, 1));
     float limit_small = limit;
-    assert_true(histogram_add(h, wide, COUNT, 1));
+    assert_true(add(h, wide, COUNT, 1));
     assert_true(limit > 8 * limit_small);
     memcpy(small_first, counts, sizeof counts);
     h = fresh();
-    assert_true(histogram_add(h, wide, COUNT, 1));
-    assert_true(histogram_add(h, x, COUNT, 1));
+    assert_true(add(h, wide, COUNT, 1));
+    assert_true(add(h, x, COUNT, 1));
     memcpy(expected, counts, sizeof counts);
     assert_memory_equal(small_first, expected, sizeof counts);
+}
+
+/* Who writes a batch counts it under the limit of the batch before. */
+static void test_what_was_seen_is_not_read_again(void **state) {
+    (void)state;
+    static float expected[HISTOGRAM_BINS];
+    for (int grows = 0; grows < 2; grows++) {
+        Histogram h = fresh();
+        for (int i = 0; i < 4; i++) {
+            fill(20 + (uint64_t)i, grows && i == 2 ? 9 : 1);
+            assert_true(add(h, x, COUNT, 0.9f));
+        }
+        float last = limit;
+        memcpy(expected, counts, sizeof counts);
+        h = fresh();
+        for (int i = 0; i < 4; i++) {
+            fill(20 + (uint64_t)i, grows && i == 2 ? 9 : 1);
+            look_over(&look, x, COUNT, arena);
+            bool is_enough = i && !(grows && i == 2); /* nothing is read then */
+            Observed seen = {is_enough ? NULL : x, COUNT, true, arena};
+            assert_true(histogram_add(h, seen, 0.9f));
+        }
+        assert_true(limit == last);
+        assert_memory_equal(counts, expected, sizeof counts);
+    }
 }
 
 static void test_decay(void **state) {
@@ -77,9 +110,9 @@ static void test_decay(void **state) {
     static float once[HISTOGRAM_BINS];
     fill(4, 1);
     Histogram h = fresh();
-    assert_true(histogram_add(h, x, COUNT, 0.5f));
+    assert_true(add(h, x, COUNT, 0.5f));
     memcpy(once, counts, sizeof once);
-    assert_true(histogram_add(h, x, COUNT, 0.5f));
+    assert_true(add(h, x, COUNT, 0.5f));
     for (int i = 0; i < HISTOGRAM_BINS; i++) assert_true(counts[i] == once[i] * 1.5f);
 }
 
@@ -87,10 +120,10 @@ static void test_nothing_to_count(void **state) {
     (void)state;
     float zeros[3] = {0}, infinite[3] = {1, INFINITY, 0}, huge[1] = {3e38f}, tiny[1] = {1e-40f};
     Histogram h = fresh();
-    assert_false(histogram_add(h, zeros, 3, 1));
-    assert_false(histogram_add(h, infinite, 3, 1));
-    assert_false(histogram_add(h, huge, 1, 1));
-    assert_false(histogram_add(h, tiny, 1, 1));
+    assert_false(add(h, zeros, 3, 1));
+    assert_false(add(h, infinite, 3, 1));
+    assert_false(add(h, huge, 1, 1));
+    assert_false(add(h, tiny, 1, 1));
     assert_true(limit == 0);
     for (int i = 0; i < HISTOGRAM_BINS; i++) assert_true(counts[i] == 0);
 }
@@ -99,7 +132,7 @@ static void test_quantiles(void **state) {
     (void)state;
     fill(5, 3);
     Histogram h = fresh();
-    assert_true(histogram_add(h, x, COUNT, 1));
+    assert_true(add(h, x, COUNT, 1));
     float width = limit / HALF;
     static const double places[] = {0.001, 0.01, 0.3, 0.5, 0.9, 0.999};
     for (int i = 0; i < 6; i++) {
@@ -117,9 +150,9 @@ static void test_range_gives_up_a_millionth(void **state) {
     (void)state;
     Histogram h = fresh();
     fill(6, 1);
-    for (int i = 0; i < 50; i++) assert_true(histogram_add(h, x, COUNT, 1));
+    for (int i = 0; i < 50; i++) assert_true(add(h, x, COUNT, 1));
     float bound = limit, outlier = 1000;
-    assert_true(histogram_add(h, &outlier, 1, 1));
+    assert_true(add(h, &outlier, 1, 1));
     assert_true(limit >= 1000 && histogram_range(h).high <= bound + limit / HALF);
 }
 
@@ -128,7 +161,7 @@ static void test_search(void **state) {
     (void)state;
     fill(7, 1);
     Histogram h = fresh();
-    assert_true(histogram_add(h, x, COUNT, 1));
+    assert_true(add(h, x, COUNT, 1));
     RangeData data = {.x = x, .count = COUNT};
     for (int bits = 2; bits <= 6; bits++) {
         Range binned = histogram_search(h, grid_signed(bits), false, DTYPE_F32, 41);
@@ -148,7 +181,7 @@ static void test_threads(void **state) {
     for (int threads = 1; threads <= THREADS_MAX; threads++) {
         assert_true(parallel_init(threads, &err));
         Histogram h = fresh();
-        assert_true(histogram_add(h, x, COUNT, 0.99f));
+        assert_true(add(h, x, COUNT, 0.99f));
         if (threads == 1) memcpy(one, counts, sizeof one);
         assert_memory_equal(counts, one, sizeof one);
     }
@@ -158,11 +191,19 @@ static void test_threads(void **state) {
 int main(void) {
     Error err = {0};
     if (!parallel_init(0, &err)) return 1;
+    arena = arena_new("test");
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_counts),    cmocka_unit_test(test_order_of_batches_does_not_matter),
-        cmocka_unit_test(test_decay),     cmocka_unit_test(test_nothing_to_count),
-        cmocka_unit_test(test_quantiles), cmocka_unit_test(test_range_gives_up_a_millionth),
-        cmocka_unit_test(test_search),    cmocka_unit_test(test_threads),
+        cmocka_unit_test(test_counts),
+        cmocka_unit_test(test_order_of_batches_does_not_matter),
+        cmocka_unit_test(test_decay),
+        cmocka_unit_test(test_nothing_to_count),
+        cmocka_unit_test(test_quantiles),
+        cmocka_unit_test(test_range_gives_up_a_millionth),
+        cmocka_unit_test(test_search),
+        cmocka_unit_test(test_threads),
+        cmocka_unit_test(test_what_was_seen_is_not_read_again),
     };
-    return cmocka_run_group_tests_name("histogram", tests, NULL, NULL);
+    int failed = cmocka_run_group_tests_name("histogram", tests, NULL, NULL);
+    arena_free(arena);
+    return failed;
 }

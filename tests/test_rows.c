@@ -39,6 +39,7 @@ typedef struct Results {
     float rescaled[3][ELEMENTS];
     float largest[ELEMENTS], spread[2][ELEMENTS];
     uint16_t winner[ELEMENTS];
+    uint32_t bins[BIN_SLOTS];
 } Results;
 
 /* Two windows of 2 rows by 3 pixels side by side, whose first pixel is the 4th of 3 by 3; the image
@@ -89,6 +90,8 @@ static void run(int64_t rows, int64_t channels, Results *r) {
     k->add(x, dy, count, r->add);
     k->multiply(x, a[0], count, r->multiply);
     k->extremes(x, count, &r->low, &r->high);
+    k->bins_count(ties, count, 900, r->bins);
+    k->bins_count(x, count, 1500, r->bins);
     k->squares(x, count, &r->squares);
     k->relu(x, count, r->relu);
     k->relu_backward(x, dy, count, r->relu_backward);
@@ -136,6 +139,24 @@ static void check_pool(const Results *r, int64_t channels) {
             assert_true(r->spread[1][pixel] == x[pixel] + more);
         }
     }
+}
+
+/* Values by values, of which some lie beyond the bins, some are 0, and some are not numbers. */
+static void check_bins(const Results *r, int64_t count) {
+    static uint32_t expected[BIN_COUNT], zeros;
+    memset(expected, 0, sizeof expected);
+    zeros = 0;
+    for (int64_t i = 0; i < 2 * count; i++) {
+        float value = i < count ? ties[i] : x[i - count];
+        float place = value * (i < count ? 900 : 1500) + BIN_COUNT / 2;
+        if (value == 0)
+            zeros++;
+        else
+            expected[isnan(value) ? 0 : (int)fmaxf(0, fminf(place, BIN_COUNT - 1))]++;
+    }
+    for (int i = BIN_COUNT; i < BIN_SLOTS; i++) zeros -= r->bins[i];
+    assert_int_equal(zeros, 0);
+    assert_memory_equal(r->bins, expected, sizeof expected);
 }
 
 static void assert_near(double got, double expected, double size) {
@@ -215,6 +236,7 @@ static void test_row_kernels(void **state) {
         check_columns(&first, rows, channels);
         check_elements(&first, rows, channels);
         check_pool(&first, channels);
+        check_bins(&first, rows * channels);
         for (int j = 1; j < ISA_COUNT; j++) {
             if (!choose(isas[j])) continue;
             run(rows, channels, &other);

@@ -63,16 +63,21 @@ static void pool_pixel(const float *x, Window window, Shape in, float *y) {
 }
 
 static void forward(Tape *t, Var *v) {
-    (void)t;
     Shape in = v->in[0]->value.shape, out = v->value.shape;
     int64_t image = in.dim[1] * in.dim[2] * in.dim[3], out_row = out.dim[2] * out.dim[3];
     const float *x = var_f32(v->in[0]);
     float *y = var_f32(v);
+    ArenaMark mark = arena_mark(t->arena);
+    LookRun look = look_begin(v->look, t->arena);
 #pragma omp parallel for schedule(static)
-    for (int64_t r = 0; r < out.dim[0] * out.dim[1]; r++)
+    for (int64_t r = 0; r < out.dim[0] * out.dim[1]; r++) {
         for (int64_t w = 0; w < out.dim[2]; w++)
             pool_pixel(x + r / out.dim[1] * image, window_of(r % out.dim[1], w, in, v->attr), in,
                        y + r * out_row + w * in.dim[3]);
+        look_add(&look, y + r * out_row, out_row);
+    }
+    v->is_seen = look_end(&look);
+    arena_rewind(t->arena, mark);
 }
 
 static void backward_image(const float *dy, Shape in, Shape out, const Pool2dAttr *attr,

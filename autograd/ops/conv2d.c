@@ -68,24 +68,33 @@ ConvGeometry conv2d_geometry(const Var *v) {
     };
 }
 
-static void add_moments(const void *context, int64_t image) {
-    moment_parts_add(context, image);
+/* Who reads an image once it is written. */
+typedef struct Readers {
+    const Var *v;
+    MomentParts moments; /* where v->wants_moments */
+    LookRun look;
+} Readers;
+
+static void tell_readers(const void *context, int64_t image) {
+    const Readers *readers = context;
+    const Tensor *y = &readers->v->value;
+    int64_t count = tensor_count(y) / y->shape.dim[0];
+    if (readers->v->wants_moments) moment_parts_add(&readers->moments, image);
+    look_add(&readers->look, (float *)y->data + image * count, count);
 }
 
 static void forward(Tape *t, Var *v) {
     ConvGeometry geometry = conv2d_geometry(v);
     const float *bias = v->in[2] ? var_f32(v->in[2]) : NULL;
     int64_t channels = shape_last(v->value.shape);
-    ConvWritten written = {NULL, NULL};
-    MomentParts parts;
     if (v->wants_moments) v->moments = tape_alloc(t, sizeof(float) * 2 * (size_t)channels);
     ArenaMark mark = arena_mark(t->arena);
-    if (v->wants_moments) {
-        parts = moment_parts_new(&v->value, t->arena);
-        written = (ConvWritten){add_moments, &parts};
-    }
+    Readers readers = {.v = v, .look = look_begin(v->look, t->arena)};
+    if (v->wants_moments) readers.moments = moment_parts_new(&v->value, t->arena);
+    ConvWritten written = {v->wants_moments || v->look ? tell_readers : NULL, &readers};
     conv_forward(&geometry, &v->in[0]->value, &v->in[1]->value, bias, &v->value, written, t->arena);
-    if (v->wants_moments) moment_parts_finish(&parts, v->moments, v->moments + channels);
+    if (v->wants_moments) moment_parts_finish(&readers.moments, v->moments, v->moments + channels);
+    v->is_seen = look_end(&readers.look);
     arena_rewind(t->arena, mark);
 }
 

@@ -23,16 +23,21 @@ static void mean_panel(const float *restrict x, int64_t pixels, int64_t stride, 
 }
 
 static void forward(Tape *t, Var *v) {
-    (void)t;
     Shape x = v->in[0]->value.shape;
     int64_t pixels = x.dim[1] * x.dim[2], channels = x.dim[3];
     const float *in = var_f32(v->in[0]);
     float *out = var_f32(v);
+    ArenaMark mark = arena_mark(t->arena);
+    LookRun look = look_begin(v->look, t->arena);
 #pragma omp parallel for schedule(static)
-    for (int64_t n = 0; n < x.dim[0]; n++)
+    for (int64_t n = 0; n < x.dim[0]; n++) {
         for (int64_t c = 0; c < channels; c += PANEL)
             mean_panel(in + n * pixels * channels + c, pixels, channels,
                        channels - c < PANEL ? channels - c : PANEL, out + n * channels + c);
+        look_add(&look, out + n * channels, channels);
+    }
+    v->is_seen = look_end(&look);
+    arena_rewind(t->arena, mark);
 }
 
 static void spread(const float *restrict dy, float share, int64_t pixels, int64_t channels,

@@ -1,6 +1,8 @@
 /* y = x w^T + bias, over the last dimension of x: x [..., in], w [out, in], bias [out] or NULL.
  * Operands that hold levels are multiplied as integers (core/gemm.h); gradients read their values.
  */
+#include <string.h>
+
 #include "autograd/channel.h"
 #include "autograd/map.h"
 #include "autograd/ops.h"
@@ -31,8 +33,33 @@ static void forward_to(Tape *t, Var *v, GemmTake *take, void *context) {
     gemm_tensor(x, matrix_transposed(w), 0, take ? NULL : &v->value, &epilogue, t->arena);
 }
 
+/* What is looked at: block by block on its way to memory. */
+typedef struct Looking {
+    const Tensor *y;
+    LookRun look;
+} Looking;
+
+static void take_looking(void *context, const GemmBlock *block) {
+    const Looking *looking = context;
+    int64_t columns = shape_last(looking->y->shape);
+    for (int64_t i = 0; i < block->rows; i++) {
+        const float *row = block->values + i * GEMM_BLOCK;
+        float *to = (float *)looking->y->data + (block->row + i) * columns + block->column;
+        memcpy(to, row, sizeof *to * (size_t)block->columns);
+        look_add(&looking->look, row, block->columns);
+    }
+}
+
 static void forward(Tape *t, Var *v) {
-    forward_to(t, v, NULL, NULL);
+    if (!v->look) {
+        forward_to(t, v, NULL, NULL);
+        return;
+    }
+    ArenaMark mark = arena_mark(t->arena);
+    Looking looking = {&v->value, look_begin(v->look, t->arena)};
+    forward_to(t, v, take_looking, &looking);
+    v->is_seen = look_end(&looking.look);
+    arena_rewind(t->arena, mark);
 }
 
 /* The gradient of x goes to `take`; NULL: to memory. */

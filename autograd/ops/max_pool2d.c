@@ -163,6 +163,7 @@ static void forward(Tape *t, Var *v) {
     int64_t image = image_size(g.in), pooled = image_size(g.out);
     isa_active(); /* chosen before threads ask */
     float *buffers = buffers_new(t, image + pooled);
+    LookRun look = look_begin(v->look, t->arena);
 #pragma omp parallel for schedule(static)
     for (int64_t n = 0; n < g.out.dim[0]; n++) {
         float *buffer = buffers + parallel_self() * (image + pooled);
@@ -170,8 +171,10 @@ static void forward(Tape *t, Var *v) {
         bool is_f32 = v->value.dtype == DTYPE_F32;
         float *to = is_f32 ? (float *)v->value.data + n * pooled : buffer + image;
         pool_image(&g, from, to, saved->winner + n * pooled);
+        look_add(&look, to, pooled);
         if (!is_f32) operand_write(to, n * pooled, pooled, &v->value);
     }
+    v->is_seen = look_end(&look);
     arena_rewind(t->arena, mark);
 }
 

@@ -129,6 +129,7 @@ typedef struct PoolWindow {
 
 enum { MASK_RUN = 32 * LANES /* elements whose mask is a word per lane */ };
 enum { STE_COUNT_MAX = 512 /* elements summed in float before a double takes over */ };
+enum { BIN_COUNT = 4096 /* of a histogram */, BIN_SLOTS = BIN_COUNT + LANES };
 
 typedef struct Isa {
     const char *name;

@@ -34,17 +34,20 @@ static void fit_weight(Quant *q, int64_t scale, const float *x, int64_t count) {
     tensor_f32(&q->scale->value)[scale] = fake_quant_stored_scale(DTYPE_F32, step);
 }
 
-static bool fit_activation(Quant *q, const float *x, int64_t count) {
+static bool fit_activation(Quant *q, Observed seen) {
     float counts[HISTOGRAM_BINS] = {0}, limit = 0;
-    Histogram h = {counts, &limit};
-    if (!histogram_add(h, x, count, 1)) return false;
+    uint32_t found[HISTOGRAM_BINS];
+    Look look = {.counts = found};
+    Histogram h = {counts, &limit, &look};
+    seen.is_seen = false; /* of that look */
+    if (!histogram_add(h, seen, 1)) return false;
     quant_set_range(
         q, 0, histogram_search(h, q->grid, q->offset != NULL, q->spec.scale_dtype, CANDIDATES));
     return true;
 }
 
 static bool observe(Quant *q, Observed seen) {
-    if (!q->is_weight) return fit_activation(q, seen.x, seen.count);
+    if (!q->is_weight) return fit_activation(q, seen);
     if (!observer_range_is_usable(observer_range(seen.x, seen.count))) return false;
     quant_fit_each(q, seen.x, seen.count, fit_weight);
     return true;

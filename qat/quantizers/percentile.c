@@ -41,7 +41,7 @@ static bool observe(Quant *q, Observed seen) {
         return true;
     }
     Histogram h = histogram_of(q);
-    if (!histogram_add(h, seen.x, seen.count, (float)config->decay)) return false;
+    if (!histogram_add(h, seen, (float)config->decay)) return false;
     Range range = {0, 0};
     if (q->offset) {
         range.low = histogram_quantile(h, 1 - at);

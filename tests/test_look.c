@@ -1,0 +1,185 @@
+/* Looks against counting by hand, and that everybody who writes what a layer is made of answers
+ * them as a pass over the values would. */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+
+#include <cmocka.h>
+#include <math.h>
+#include <string.h>
+
+#include "autograd/ops.h"
+#include "core/look.h"
+#include "core/parallel.h"
+
+enum { COUNT = 10007, THREADS_MAX = 4 };
+
+static Arena *arena;
+static Tape *tape;
+static float x[COUNT];
+static uint32_t counts[LOOK_BINS], expected[LOOK_BINS];
+
+static int set_up(void **state) {
+    (void)state;
+    Error err = {0};
+    arena = arena_new("test");
+    tape = tape_new(arena);
+    return parallel_init(0, &err) ? 0 : -1;
+}
+
+static int tear_down(void **state) {
+    (void)state;
+    tape_free(tape);
+    arena_free(arena);
+    return 0;
+}
+
+static void count_by_hand(float limit) {
+    memset(expected, 0, sizeof expected);
+    for (int i = 0; i < COUNT; i++) {
+        float place = x[i] * (LOOK_BINS / 2 / limit) + LOOK_BINS / 2;
+        expected[(int)fmaxf(0, fminf(place, LOOK_BINS - 1))]++;
+    }
+}
+
+static void test_answers(void **state) {
+    (void)state;
+    Error err = {0};
+    random_fill_normal((RandomKey){.stream = RANDOM_TEST}, 1, COUNT, x);
+    for (int i = 0; i < COUNT; i += 3) x[i] = 0;
+    float low = 0, high = 0;
+    for (int i = 0; i < COUNT; i++) low = fminf(low, x[i]), high = fmaxf(high, x[i]);
+    count_by_hand(2);
+    for (int threads = 1; threads <= THREADS_MAX; threads++) {
+        assert_true(parallel_init(threads, &err));
+        Look look = {.counts = counts, .limit = 2};
+        look_over(&look, x, COUNT, arena);
+        assert_true(look.low == low && look.high == high);
+        assert_memory_equal(counts, expected, sizeof counts);
+    }
+    Look extremes = {.limit = 2}, later = {.counts = counts};
+    look_over(&extremes, x, COUNT, arena);
+    look_over(&later, x, COUNT, arena); /* the limit is not known yet */
+    assert_true(extremes.low == low && extremes.high == high);
+    assert_true(later.low == low && later.high == high);
+    assert_memory_equal(counts, expected, sizeof counts);
+}
+
+/* ---- Writers ---- */
+
+typedef Var *Writer(Tape *t, Var *x, Var *w);
+
+static Var *convolution(Tape *t, Var *in, Var *w) {
+    return op_conv2d(t, in, w, NULL, (Conv2dAttr){1, 1, 1, 1, 1, 1, 1});
+}
+static Var *normed(Tape *t, Var *in, Var *w) {
+    Var *y = convolution(t, in, w);
+    return op_relu(t, y);
+}
+static Var *pooled(Tape *t, Var *in, Var *w) {
+    Var *y = normed(t, in, w);
+    return op_max_pool2d(t, y, (Pool2dAttr){2, 2, 0});
+}
+static Var *averaged(Tape *t, Var *in, Var *w) {
+    Var *y = convolution(t, in, w);
+    return op_avg_pool2d(t, y, (Pool2dAttr){2, 2, 0});
+}
+static Var *averaged_all(Tape *t, Var *in, Var *w) {
+    Var *y = convolution(t, in, w);
+    return op_global_avg_pool(t, y);
+}
+static Var *linear(Tape *t, Var *in, Var *w) {
+    return op_linear(t, in, w, NULL);
+}
+static Var *fed(Tape *t, Var *in, Var *w) {
+    Var *y = op_linear(t, in, w, NULL);
+    return op_tanh(t, y);
+}
+static Var *renamed(Tape *t, Var *in, Var *w) {
+    Var *y = op_linear(t, in, w, NULL);
+    return op_reshape(t, y, SHAPE(var_count(y)));
+}
+
+static const struct {
+    Writer *write;
+    Shape x, w;
+} writers[] = {
+    {convolution, {4, {20, 8, 8, 3}}, {4, {10, 3, 3, 3}}},
+    {convolution, {4, {2, 9, 7, 4}}, {4, {4, 3, 3, 4}}}, /* too few images for one each */
+    {normed, {4, {20, 8, 8, 3}}, {4, {10, 3, 3, 3}}},
+    {pooled, {4, {20, 8, 8, 3}}, {4, {10, 3, 3, 3}}},
+    {pooled, {4, {20, 8, 8, 3}}, {4, {16, 3, 3, 3}}}, /* its windows fill blocks */
+    {averaged, {4, {20, 8, 8, 3}}, {4, {10, 3, 3, 3}}},
+    {averaged_all, {4, {20, 8, 8, 3}}, {4, {10, 3, 3, 3}}},
+    {linear, {2, {70, 40}}, {2, {75, 40}}},
+    {linear, {2, {35, 40}}, {2, {5, 40}}},
+    {linear, {3, {2, 3, 40}}, {2, {33, 40}}},
+    {linear, {2, {1, 40}}, {2, {100, 40}}},
+    {fed, {2, {70, 40}}, {2, {75, 40}}},
+    {renamed, {2, {70, 40}}, {2, {75, 40}}},
+};
+
+typedef struct Recorded {
+    int which;
+    Look look, other;
+    bool is_answered;
+} Recorded;
+
+static Var *record(void *context, Tape *t) {
+    Recorded *r = context;
+    Var *in = tape_sample_leaf(t, writers[r->which].x, -1, 1);
+    Var *w = tape_sample_leaf(t, writers[r->which].w, -1, 1);
+    w->is_parameter = true;
+    Var *y = writers[r->which].write(t, in, w);
+    if (tape_look(t, y, &r->look)) {
+        r->is_answered = y->is_seen && y->look == &r->look;
+        static uint32_t passed[LOOK_BINS];
+        Look pass = {.counts = passed, .limit = r->look.limit};
+        look_over(&pass, var_f32(y), var_count(y), t->arena);
+        if (r->is_answered) {
+            assert_true(r->look.low == pass.low && r->look.high == pass.high);
+            assert_memory_equal(r->look.counts, passed, sizeof passed);
+        }
+    }
+    bool is_there = tape_look(t, y, &r->other);
+    if (is_there && t->plan) assert_true(y->look == &r->look); /* who asks first is told */
+    return op_sum(t, y, -1);
+}
+
+static void test_writers_answer(void **state) {
+    (void)state;
+    static const Dtype halves[] = {DTYPE_F32, DTYPE_F16};
+    for (int h = 0; h < 2; h++)
+        for (int i = 0; i < (int)(sizeof writers / sizeof *writers); i++) {
+            Recorded r = {.which = i, .look = {.counts = counts, .limit = 0.5f}};
+            tape->half = halves[h];
+            tape_begin(tape, true);
+            record(&r, tape); /* without a plan nobody knew */
+            assert_false(r.is_answered);
+            tape_run(tape, true, record, &r);
+            assert_int_equal(tape->error.code, ERROR_NONE);
+            if (!r.is_answered) fail_msg("writer %d did not answer", i);
+        }
+}
+
+/* Plans are kept from record to record, with what was asked. */
+static void test_another_look_is_another_plan(void **state) {
+    (void)state;
+    static uint32_t own[2][LOOK_BINS];
+    Recorded r[2] = {{.look = {.counts = own[0], .limit = 1}},
+                     {.look = {.counts = own[1], .limit = 2}}};
+    for (int i = 0; i < 4; i++) {
+        r[i % 2].is_answered = false;
+        tape_run(tape, true, record, &r[i % 2]);
+        assert_true(r[i % 2].is_answered);
+    }
+}
+
+int main(void) {
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test_setup_teardown(test_answers, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(test_writers_answer, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(test_another_look_is_another_plan, set_up, tear_down),
+    };
+    return cmocka_run_group_tests_name("look", tests, NULL, NULL);
+}
