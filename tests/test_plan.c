@@ -480,65 +480,6 @@ static void test_frozen_norms_leave_codes_and_bits(void **state) {
     }
 }
 
-/* Graphs in which a linear layer seems to be the only reader of a group, but is not. */
-typedef Var *Graph(Tape *t, Var *x, Var *other);
-
-static Var *weight_is_of_the_group(Tape *t, Var *x, Var *other) {
-    (void)other;
-    Var *first = op_tanh(t, x), *second = op_gelu(t, first);
-    return op_linear(t, second, first, NULL);
-}
-
-static Var *weight_is_made_of_the_group(Tape *t, Var *x, Var *other) {
-    Var *first = op_tanh(t, x), *second = op_gelu(t, first);
-    Var *weight = op_mul(t, other, first);
-    return op_linear(t, second, weight, NULL);
-}
-
-static Var *input_is_read_twice(Tape *t, Var *x, Var *other) {
-    Var *first = op_tanh(t, x), *y = op_linear(t, first, other, NULL);
-    Var *again = op_linear(t, first, other, NULL);
-    return op_add(t, y, again);
-}
-
-static Var *weight_is_the_input(Tape *t, Var *x, Var *other) {
-    (void)other;
-    Var *first = op_tanh(t, x);
-    return op_linear(t, first, first, NULL);
-}
-
-typedef struct Recorded {
-    Graph *graph;
-    Var *x;
-} Recorded;
-
-static Var *record_graph(void *context, Tape *t) {
-    Recorded *r = context;
-    r->x = tape_sample_leaf(t, SHAPE(64, 64), -1, 1);
-    Var *other = tape_sample_leaf(t, SHAPE(64, 64), -1, 1);
-    other->is_parameter = true;
-    Var *y = r->graph(t, r->x, other);
-    return op_sum(t, y, -1);
-}
-
-static void test_other_readers_are_seen(void **state) {
-    (void)state;
-    Graph *const graphs[] = {weight_is_of_the_group, weight_is_made_of_the_group,
-                             input_is_read_twice, weight_is_the_input};
-    for (size_t i = 0; i < sizeof graphs / sizeof *graphs; i++) {
-        float *grads[2];
-        for (int planned = 0; planned < 2; planned++) {
-            Recorded r = {.graph = graphs[i]};
-            if (!planned) tape_begin(tape, true);
-            Var *loss = planned ? tape_run(tape, true, record_graph, &r) : record_graph(&r, tape);
-            tape_backward(tape, loss, 1);
-            grads[planned] = arena_new_array(arena, float, var_count(r.x));
-            memcpy(grads[planned], r.x->grad, sizeof(float) * (size_t)var_count(r.x));
-        }
-        assert_memory_equal(grads[0], grads[1], sizeof(float) * 64 * 64);
-    }
-}
-
 static Var *record_wrong(void *context, Tape *t) {
     (void)context;
     Var *a = tape_sample_leaf(t, SHAPE(2, 3), -1, 1);
@@ -563,7 +504,6 @@ int main(void) {
         cmocka_unit_test_setup_teardown(test_half_precision, set_up, tear_down),
         cmocka_unit_test_setup_teardown(test_fed_maps_see_what_is_kept, set_up, tear_down),
         cmocka_unit_test_setup_teardown(test_frozen_norms_leave_codes_and_bits, set_up, tear_down),
-        cmocka_unit_test_setup_teardown(test_other_readers_are_seen, set_up, tear_down),
         cmocka_unit_test_setup_teardown(test_errors_show_in_the_dry_run, set_up, tear_down),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
