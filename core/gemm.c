@@ -12,6 +12,7 @@
 #include "core/kernels/isa.h"
 #include "core/kernels/operand.h"
 #include "core/parallel.h"
+#include "core/shares.h"
 
 _Static_assert((int)GEMM_BLOCK == (int)PANEL, "a block is what the kernel makes");
 
@@ -384,10 +385,11 @@ static void product_run(const Product *p, Arena *scratch) {
     Cut cut = cut_of(p);
     float *a = a_ready(p, scratch);
     Workspace all = workspace_new(p, &cut, scratch);
-#pragma omp parallel for schedule(dynamic)
-    for (int64_t task = 0; task < cut.groups * cut.stretches; task++) {
+    Shares shares = shares_new(cut.groups * cut.stretches, scratch);
+#pragma omp parallel
+    {
         Workspace w = workspace_of(&all, p, &cut);
-        task_run(p, &cut, task, a, &w);
+        for (int64_t task; (task = shares_take(&shares)) >= 0;) task_run(p, &cut, task, a, &w);
     }
 }
 
@@ -436,7 +438,7 @@ int64_t gemm_scratch(Matrix a, Matrix b, float beta) {
     int64_t numbers = cut.a_blocks * block_floats(&p.a, p.k);
     numbers += threads * (cut.group * block_floats(&p.b, p.k) + 2 * PANEL * PANEL);
     int64_t exact = as_levels ? threads * PANEL * PANEL : 0;
-    return (int64_t)sizeof(float) * numbers + (int64_t)sizeof(double) * exact;
+    return (int64_t)sizeof(float) * numbers + (int64_t)sizeof(double) * exact + shares_bytes();
 }
 
 /* Hands over a product that is there. */

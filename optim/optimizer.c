@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "core/kernels/isa.h"
+#include "core/parallel.h"
 
 static const Kind *const kinds[] = {
 #define OPTIMIZER(name) &optimizer_##name.kind,
@@ -45,6 +46,7 @@ struct Optimizer {
     int state_count, slot_count, chunk_count;
     Slot *slots;
     Chunk *chunks;
+    int *order;         /* [chunk_count]: chunks as threads share them */
     float *steps;       /* [slot_count] */
     double grad_factor; /* gradients count times this */
     double norm;        /* of all, with the factor */
@@ -100,6 +102,20 @@ static void add_chunks(Optimizer *o, int slot) {
     }
 }
 
+/* Of every Param each thread gets the part that it met before: rows of a weight are made, and their
+ * gradients are, in shares too (core/shares.h). */
+static void set_order(Optimizer *o, Arena *arena) {
+    int count = 0, threads = parallel_threads();
+    o->order = arena_new_array(arena, int, o->chunk_count);
+    for (int t = 0; t < threads; t++)
+        for (int i = 0; i < o->chunk_count; i++) {
+            const Chunk *c = &o->chunks[i];
+            int64_t number = c->first / CHUNK_ELEMENTS;
+            if (number * threads / chunks_of(&o->slots[c->slot]) == t) o->order[count++] = i;
+        }
+    assert(count == o->chunk_count);
+}
+
 bool optimizer_new(const Variant *settings, Model *model, Arena *arena, Optimizer **out,
                    Error *err) {
     TRY(optimizer_check(settings, err));
@@ -115,6 +131,7 @@ bool optimizer_new(const Variant *settings, Model *model, Arena *arena, Optimize
     for (int i = 0; i < o->slot_count; i++) chunk_count += chunks_of(&o->slots[i]);
     o->chunks = arena_new_array(arena, Chunk, chunk_count);
     for (int i = 0; i < o->slot_count; i++) add_chunks(o, i);
+    set_order(o, arena);
     *out = o;
     return true;
 }
@@ -146,7 +163,7 @@ static const Param *find_norm(Optimizer *o, double factor) {
     isa_active(); /* chosen before threads ask */
 #pragma omp parallel for schedule(static)
     for (int i = 0; i < o->chunk_count; i++) {
-        Chunk *c = &o->chunks[i];
+        Chunk *c = &o->chunks[o->order[i]];
         const Slot *slot = &o->slots[c->slot];
         c->square_sum = 0;
         if (slot->is_active)
@@ -269,7 +286,7 @@ static void average_chunk(const Optimizer *o, const Slot *slot, const Chunk *c, 
 static void update_all(Optimizer *o, float factor) {
 #pragma omp parallel for schedule(static)
     for (int i = 0; i < o->chunk_count; i++) {
-        Chunk *c = &o->chunks[i];
+        Chunk *c = &o->chunks[o->order[i]];
         const Slot *slot = &o->slots[c->slot];
         c->bad = NULL;
         if (slot->is_active) update_chunk(o, slot, c, factor);
