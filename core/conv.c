@@ -7,6 +7,7 @@
 #include "core/kernels/isa.h"
 #include "core/kernels/operand.h"
 #include "core/parallel.h"
+#include "core/shares.h"
 
 enum { UNITS_WANTED = 16 /* pieces of work, so that few images keep several threads busy too */ };
 
@@ -70,8 +71,7 @@ static float *staging_new(const Plan *plan, const Tensor *out, Arena *scratch) {
 /* The image that the calling thread will probably ask for after `image`. */
 static Ahead plan_ahead(const Plan *plan, const Tensor *images, int64_t image, int64_t batch) {
     const Plane *plane = &plan->plane;
-    return images_ahead(images, plane->image_h * plane->image_w * plane->c,
-                        image + parallel_threads(), 1, batch);
+    return images_ahead(images, plane->image_h * plane->image_w * plane->c, image + 1, 1, batch);
 }
 
 static void plan_run(const Plan *plan, int64_t batch, const Tensor *images, Finish finish,
@@ -81,8 +81,9 @@ static void plan_run(const Plan *plan, int64_t batch, const Tensor *images, Fini
     bool is_whole = batch >= UNITS_WANTED || staging || written.call;
     int64_t parts = is_whole ? 1 : (UNITS_WANTED + batch - 1) / batch;
     isa_active(); /* chosen before threads ask */
-#pragma omp parallel for schedule(dynamic)
-    for (int64_t unit = 0; unit < batch * parts; unit++) {
+    Shares shares = shares_new(batch * parts, scratch);
+#pragma omp parallel
+    for (int64_t unit; (unit = shares_take(&shares)) >= 0;) {
         int64_t image = unit / parts, part = unit % parts, at = image * plan->image_out;
         const float *plane = plane_fill(&plan->plane, images, image, 1);
         Ahead ahead = plan_ahead(plan, images, image, batch);

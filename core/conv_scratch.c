@@ -3,6 +3,7 @@
 #include "core/conv_plan.h"
 #include "core/kernels/isa.h"
 #include "core/parallel.h"
+#include "core/shares.h"
 
 enum { OFFSET_BYTES = sizeof(int64_t), FLOAT_BYTES = sizeof(float) };
 
@@ -51,7 +52,7 @@ int64_t conv_forward_scratch(const ConvGeometry *g, ConvOperands operands) {
     int64_t depth = taps_of(g) * (g->in_c / g->groups);
     return forward_layout(g, operands.x_is_f32, 1) +
            image_bytes(g->out_h, g->out_w, g->out_c, operands.y_is_f32) +
-           weight_bytes(g, g->out_c / g->groups, depth) + g->out_c * FLOAT_BYTES;
+           weight_bytes(g, g->out_c / g->groups, depth) + g->out_c * FLOAT_BYTES + shares_bytes();
 }
 
 int64_t conv_backward_input_scratch(const ConvGeometry *g, ConvOperands operands) {
@@ -69,7 +70,7 @@ int64_t conv_backward_input_scratch(const ConvGeometry *g, ConvOperands operands
     return plane_bytes(1, h * w * g->out_c, operands.dy_is_f32 && !is_padded && is_whole) +
            image_bytes(g->in_h, g->in_w, g->in_c, operands.dx_is_f32) +
            phases * (pixels + taps + (int64_t)sizeof(Phase)) +
-           weight_bytes(g, g->in_c / g->groups, depth);
+           weight_bytes(g, g->in_c / g->groups, depth) + shares_bytes();
 }
 
 int64_t conv_backward_weight_scratch(const ConvGeometry *g, ConvOperands operands) {
@@ -78,5 +79,5 @@ int64_t conv_backward_weight_scratch(const ConvGeometry *g, ConvOperands operand
     return forward_layout(g, operands.x_is_f32, cut.images) +
            cut.images * image_bytes(g->out_h, g->out_w, g->out_c, operands.dy_is_f32) +
            offsets * OFFSET_BYTES + cut.pixels * cut.row * FLOAT_BYTES * parallel_threads() +
-           cut.chunks * cut.sum_size * FLOAT_BYTES;
+           cut.chunks * cut.sum_size * FLOAT_BYTES + shares_bytes();
 }

@@ -9,6 +9,7 @@
 #include "core/kernels/isa.h"
 #include "core/kernels/operand.h"
 #include "core/parallel.h"
+#include "core/shares.h"
 
 enum {
     CHUNKS = 16,
@@ -231,8 +232,9 @@ void conv_backward_weight(const ConvGeometry *geometry, const Tensor *x, const T
     };
     pass_init(&pass, scratch);
     isa_active();
-#pragma omp parallel for schedule(dynamic)
-    for (int64_t chunk = 0; chunk < pass.cut.chunks; chunk++) chunk_sum(&pass, chunk);
+    Shares shares = shares_new(pass.cut.chunks, scratch);
+#pragma omp parallel
+    for (int64_t chunk; (chunk = shares_take(&shares)) >= 0;) chunk_sum(&pass, chunk);
     chunks_add(&pass, x_levels ? x->scales->scale[0] : 1.0f, beta, dw);
     arena_rewind(scratch, mark);
 }
