@@ -36,6 +36,18 @@ static void test_each_task_once(void **state) {
         }
 }
 
+/* The first that each thread takes, while nobody has done its share, is its own share's first. */
+static void test_own_share_first(void **state) {
+    (void)state;
+    Error err = {0};
+    assert_true(parallel_init(THREADS_MAX, &err));
+    Shares shares = shares_new(10 * THREADS_MAX, arena);
+    int64_t first[THREADS_MAX];
+#pragma omp parallel
+    first[parallel_self()] = shares_take(&shares);
+    for (int i = 0; i < THREADS_MAX; i++) assert_int_equal(first[i], 10 * i);
+}
+
 /* A thread alone: its own from the front, then the others' from the back. */
 static void test_order(void **state) {
     (void)state;
@@ -50,6 +62,7 @@ int main(void) {
     arena = arena_new("test");
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_each_task_once),
+        cmocka_unit_test(test_own_share_first),
         cmocka_unit_test(test_order),
     };
     int failed = cmocka_run_group_tests_name("shares", tests, NULL, NULL);
