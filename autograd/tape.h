@@ -66,7 +66,8 @@ struct Op {
     /* Sets v->value.shape from the inputs and attributes, or fails naming the shapes. */
     bool (*infer)(Var *v, Error *err);
     /* Computes v->value from the inputs. The tape has allocated v->value.data (f32) except for
-     * OP_ALIASES. May set v->saved and v->value.scales (tape_alloc). */
+     * OP_ALIASES. May set v->saved and v->value.scales (tape_alloc), and may answer v->look
+     * (core/look.h) and set v->is_seen; else who asks reads the values. */
     void (*forward)(Tape *t, Var *v);
     /* Adds to the gradients of the inputs that need one, through tape_grad. */
     void (*backward)(Tape *t, Var *v);

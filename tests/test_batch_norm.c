@@ -11,24 +11,13 @@
 #include "autograd/ops.h"
 #include "core/parallel.h"
 #include "tests/golden.h"
-
-static Arena *arena;
-static Tape *tape;
+#include "tests/tape_fixture.h"
 
 static int set_up(void **state) {
     (void)state;
-    arena = arena_new("test");
-    tape = tape_new(arena);
+    tape_fixture();
     tape_begin(tape, true);
     return 0;
-}
-
-static int tear_down(void **state) {
-    (void)state;
-    tape_free(tape);
-    arena_free(arena);
-    Error err = {0};
-    return parallel_init(0, &err) ? 0 : -1;
 }
 
 static void assert_close(const char *what, const float *got, const float *expected, int64_t count,

@@ -10,24 +10,13 @@
 #include "autograd/ops.h"
 #include "autograd/plan.h"
 #include "core/parallel.h"
-
-static Arena *arena;
-static Tape *tape;
+#include "tests/tape_fixture.h"
 
 static int set_up(void **state) {
     (void)state;
     Error err = {0};
-    arena = arena_new("test");
-    tape = tape_new(arena);
+    tape_fixture();
     return parallel_init(2, &err) ? 0 : -1;
-}
-
-static int tear_down(void **state) {
-    (void)state;
-    tape_free(tape);
-    arena_free(arena);
-    Error err = {0};
-    return parallel_init(0, &err) ? 0 : -1;
 }
 
 /* Graphs in which a linear layer seems to be the only reader of a group, but is not. */

@@ -11,26 +11,16 @@
 #include "autograd/ops.h"
 #include "core/look.h"
 #include "core/parallel.h"
+#include "tests/tape_fixture.h"
 
 enum { COUNT = 10007, THREADS_MAX = 4 };
 
-static Arena *arena;
-static Tape *tape;
 static float x[COUNT];
 static uint32_t counts[LOOK_BINS], expected[LOOK_BINS];
 
 static int set_up(void **state) {
     (void)state;
-    Error err = {0};
-    arena = arena_new("test");
-    tape = tape_new(arena);
-    return parallel_init(0, &err) ? 0 : -1;
-}
-
-static int tear_down(void **state) {
-    (void)state;
-    tape_free(tape);
-    arena_free(arena);
+    tape_fixture();
     return 0;
 }
 

@@ -11,29 +11,18 @@
 #include "autograd/gradcheck.h"
 #include "autograd/ops.h"
 #include "core/parallel.h"
+#include "tests/tape_fixture.h"
 
 enum { SAMPLES_MAX = 100, THREADS_MAX = 4 };
 
-static Arena *arena;
-static Tape *tape;
-
 static int set_up(void **state) {
     (void)state;
-    arena = arena_new("test");
-    tape = tape_new(arena);
+    tape_fixture();
     tape->keeps_residuals = true;
     tape->seed = 5;
     tape->step = 3;
     tape_begin(tape, true);
     return 0;
-}
-
-static int tear_down(void **state) {
-    (void)state;
-    tape_free(tape);
-    arena_free(arena);
-    Error err = {0};
-    return parallel_init(0, &err) ? 0 : -1;
 }
 
 /* Sample `which` of an op on a fresh record, or NULL. */

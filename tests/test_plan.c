@@ -14,26 +14,15 @@
 #include "core/kernels/operand.h"
 #include "core/parallel.h"
 #include "experiments/trainer.h"
-
-static Arena *arena;
-static Tape *tape;
+#include "tests/tape_fixture.h"
 
 static int set_up(void **state) {
     (void)state;
     Error err = {0};
-    arena = arena_new("test");
-    tape = tape_new(arena);
+    tape_fixture();
     tape->seed = 5;
     tape->step = 3;
     return parallel_init(2, &err) ? 0 : -1;
-}
-
-static int tear_down(void **state) {
-    (void)state;
-    tape_free(tape);
-    arena_free(arena);
-    Error err = {0};
-    return parallel_init(0, &err) ? 0 : -1;
 }
 
 /* ---- What backward spares ---- */

@@ -13,31 +13,21 @@
 #include "autograd/gradcheck.h"
 #include "core/parallel.h"
 #include "qat/quantizer.h"
+#include "tests/tape_fixture.h"
 
 enum { ROWS = 6, COLUMNS = 20, COUNT = ROWS * COLUMNS, THREADS_MAX = 4 };
 
-static Arena *arena;
 static Model *model;
-static Tape *tape;
 static QuantPhase phase;
 
 static int set_up(void **state) {
     (void)state;
-    arena = arena_new("test");
+    tape_fixture();
     model = arena_new_array(arena, Model, 1);
     model->arena = arena;
-    tape = tape_new(arena);
     tape->keeps_residuals = true;
     phase = (QuantPhase){.is_faking = true, .is_observing = true};
     return 0;
-}
-
-static int tear_down(void **state) {
-    (void)state;
-    tape_free(tape);
-    arena_free(arena);
-    Error err = {0};
-    return parallel_init(0, &err) ? 0 : -1;
 }
 
 typedef struct Case {

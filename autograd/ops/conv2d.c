@@ -78,9 +78,10 @@ typedef struct Readers {
 static void tell_readers(const void *context, int64_t image) {
     const Readers *readers = context;
     const Tensor *y = &readers->v->value;
-    int64_t count = tensor_count(y) / y->shape.dim[0];
     if (readers->v->wants_moments) moment_parts_add(&readers->moments, image);
-    look_add(&readers->look, (float *)y->data + image * count, count);
+    if (!readers->v->look) return; /* y may be half precision */
+    int64_t count = tensor_count(y) / y->shape.dim[0];
+    look_add(&readers->look, tensor_f32(y) + image * count, count);
 }
 
 static void forward(Tape *t, Var *v) {

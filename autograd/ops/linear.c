@@ -44,7 +44,7 @@ static void take_looking(void *context, const GemmBlock *block) {
     int64_t columns = shape_last(looking->y->shape);
     for (int64_t i = 0; i < block->rows; i++) {
         const float *row = block->values + i * GEMM_BLOCK;
-        float *to = (float *)looking->y->data + (block->row + i) * columns + block->column;
+        float *to = tensor_f32(looking->y) + (block->row + i) * columns + block->column;
         memcpy(to, row, sizeof *to * (size_t)block->columns);
         look_add(&looking->look, row, block->columns);
     }
