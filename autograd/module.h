@@ -11,7 +11,7 @@
 #define NIBBLE_AUTOGRAD_MODULE_H
 
 #include "autograd/tape.h"
-#include "core/field.h"
+#include "core/settings/field.h"
 
 typedef struct Module Module;
 typedef struct Model Model;

@@ -3,7 +3,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "core/field.h"
+#include "core/settings/field.h"
 
 /* A fault is for one line of a terminal, and may quote whatever a user's file contains. The second
  * case are the control characters U+0080 to U+009F in UTF-8. */

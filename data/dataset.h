@@ -11,7 +11,7 @@
 
 #include "core/arena.h"
 #include "core/error.h"
-#include "core/field.h"
+#include "core/settings/field.h"
 
 typedef enum PixelType { PIXEL_U8, PIXEL_F32 } PixelType;
 

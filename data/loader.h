@@ -17,7 +17,7 @@
 
 #include "core/arena.h"
 #include "core/error.h"
-#include "core/field.h"
+#include "core/settings/field.h"
 #include "data/dataset.h"
 
 typedef enum Normalize { NORMALIZE_NONE, NORMALIZE_UNIT, NORMALIZE_STANDARD } Normalize;

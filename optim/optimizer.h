@@ -14,7 +14,7 @@
 #define NIBBLE_OPTIM_OPTIMIZER_H
 
 #include "autograd/module.h"
-#include "core/field.h"
+#include "core/settings/field.h"
 
 /* The config struct of every row begins with this, as member `optimizer`. */
 typedef struct OptimizerConfig {

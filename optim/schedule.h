@@ -7,7 +7,7 @@
 #ifndef NIBBLE_OPTIM_SCHEDULE_H
 #define NIBBLE_OPTIM_SCHEDULE_H
 
-#include "core/field.h"
+#include "core/settings/field.h"
 
 /* The config struct of every row begins with this, as member `schedule`. */
 typedef struct ScheduleConfig {

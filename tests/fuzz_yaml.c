@@ -2,8 +2,9 @@
  * being written and read again.
  *
  *     clang -fsanitize=fuzzer,address,undefined -D_GNU_SOURCE -I. tests/fuzz_yaml.c core/field*.c \
- *         core/node.c core/faults.c core/arena.c core/error.c experiments/yaml*.c \
- *         experiments/override.c -lyaml -lm -o fuzz_yaml && ./fuzz_yaml -max_len=4096 -timeout=5 */
+ *         core/settings/node.c core/faults.c core/arena.c core/error.c experiments/settings/yaml*.c \
+ *         experiments/settings/override.c -lyaml -lm -o fuzz_yaml && ./fuzz_yaml -max_len=4096
+ * -timeout=5 */
 #include <stdint.h>
 #include <stdlib.h>
 

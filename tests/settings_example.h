@@ -6,9 +6,9 @@
 #include <stdio.h>
 #include <string.h>
 
-#include "core/field.h"
-#include "experiments/override.h"
-#include "experiments/yaml.h"
+#include "core/settings/field.h"
+#include "experiments/settings/override.h"
+#include "experiments/settings/yaml.h"
 
 typedef struct SgdConfig {
     double lr, momentum;

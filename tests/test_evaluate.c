@@ -8,7 +8,7 @@
 #include <string.h>
 
 #include "core/parallel.h"
-#include "experiments/evaluate.h"
+#include "experiments/train/evaluate.h"
 
 static Arena *arena;
 static Experiment experiment;

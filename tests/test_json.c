@@ -12,8 +12,8 @@
 #include <cmocka.h>
 
 #include "core/random.h"
-#include "experiments/json.h"
-#include "experiments/text.h"
+#include "experiments/report/json.h"
+#include "experiments/report/text.h"
 
 static Json *read_good(const char *text) {
     Error err = {0};

@@ -10,7 +10,7 @@
 
 #include "core/log.h"
 #include "core/parallel.h"
-#include "experiments/trainer.h"
+#include "experiments/train/trainer.h"
 #include "optim/loss_scale.h"
 
 static void test_other_precisions_are_not_scaled(void **state) {

@@ -8,7 +8,7 @@
 #include <math.h>
 
 #include "autograd/layers.h"
-#include "experiments/config.h"
+#include "experiments/settings/config.h"
 #include "tests/golden.h"
 #include "tests/model_source.h"
 

@@ -13,7 +13,7 @@
 #include "autograd/plan.h"
 #include "core/kernels/operand.h"
 #include "core/parallel.h"
-#include "experiments/trainer.h"
+#include "experiments/train/trainer.h"
 #include "tests/tape_fixture.h"
 
 static int set_up(void **state) {

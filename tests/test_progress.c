@@ -13,9 +13,9 @@
 
 #include "core/arena.h"
 #include "core/parallel.h"
-#include "experiments/environment.h"
-#include "experiments/json.h"
-#include "experiments/progress.h"
+#include "experiments/report/json.h"
+#include "experiments/report/progress.h"
+#include "experiments/train/environment.h"
 
 static double now;
 

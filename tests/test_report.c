@@ -10,11 +10,11 @@
 #include <unistd.h>
 
 #include "core/arena.h"
-#include "experiments/chart.h"
-#include "experiments/json.h"
-#include "experiments/page.h"
-#include "experiments/report.h"
-#include "experiments/run.h"
+#include "experiments/report/chart.h"
+#include "experiments/report/json.h"
+#include "experiments/report/page.h"
+#include "experiments/report/report.h"
+#include "experiments/train/run.h"
 
 static char folder[64];
 static Arena *arena;

@@ -13,7 +13,7 @@
 #include <stdlib.h>
 
 #include "core/parallel.h"
-#include "experiments/trainer.h"
+#include "experiments/train/trainer.h"
 
 static atomic_long calls;
 

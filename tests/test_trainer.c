@@ -3,9 +3,9 @@
 
 #include "core/parallel.h"
 #include "core/random.h"
-#include "experiments/checkpoint.h"
-#include "experiments/run.h"
-#include "experiments/trainer.h"
+#include "experiments/train/checkpoint.h"
+#include "experiments/train/run.h"
+#include "experiments/train/trainer.h"
 
 static const char config_text[] =
     "precision: f16\n"

@@ -3,9 +3,9 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "core/field.h"
-#include "experiments/bench.h"
-#include "experiments/commands.h"
+#include "core/settings/field.h"
+#include "experiments/bench/bench.h"
+#include "experiments/commands/commands.h"
 
 enum { JSON, SECONDS, BATCH, WIDTH };
 enum { BATCH_MAX = 4096, WIDTH_MAX = 64 };

@@ -1,10 +1,10 @@
 /* nibble convert DIR */
 #include <stdio.h>
 
-#include "experiments/commands.h"
-#include "experiments/logits.h"
-#include "experiments/packed.h"
-#include "experiments/run.h"
+#include "experiments/commands/commands.h"
+#include "experiments/ship/logits.h"
+#include "experiments/ship/packed.h"
+#include "experiments/train/run.h"
 #include "qat/convert.h"
 
 static bool convert(Experiment *e, const char *directory, Arena *arena, Error *err) {

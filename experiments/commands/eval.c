@@ -1,9 +1,9 @@
 /* nibble eval DIR [--json] */
 #include <stdio.h>
 
-#include "experiments/commands.h"
-#include "experiments/experiment.h"
-#include "experiments/summary.h"
+#include "experiments/commands/commands.h"
+#include "experiments/report/summary.h"
+#include "experiments/train/experiment.h"
 
 enum { JSON };
 

@@ -4,9 +4,9 @@
 
 #include "autograd/ops.h"
 #include "data/dataset.h"
-#include "experiments/commands.h"
-#include "experiments/config.h"
-#include "experiments/models.h"
+#include "experiments/commands/commands.h"
+#include "experiments/models/models.h"
+#include "experiments/settings/config.h"
 #include "optim/optimizer.h"
 #include "optim/schedule.h"
 

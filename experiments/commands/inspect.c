@@ -3,7 +3,7 @@
 #include <string.h>
 
 #include "data/h5.h"
-#include "experiments/commands.h"
+#include "experiments/commands/commands.h"
 
 static void print_numbers(const H5Reader *r, const char *name, int depth, Arena *arena) {
     H5Number *numbers;

@@ -1,10 +1,10 @@
 /* nibble plan CONFIG [key=value ...] [--json] */
 #include <stdio.h>
 
-#include "experiments/commands.h"
-#include "experiments/footprint.h"
-#include "experiments/json.h"
-#include "experiments/trainer.h"
+#include "experiments/commands/commands.h"
+#include "experiments/plan/footprint.h"
+#include "experiments/report/json.h"
+#include "experiments/train/trainer.h"
 
 enum { JSON };
 

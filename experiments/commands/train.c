@@ -3,15 +3,15 @@
 #include <string.h>
 
 #include "core/log.h"
-#include "experiments/checkpoint.h"
-#include "experiments/commands.h"
-#include "experiments/experiment.h"
-#include "experiments/footprint.h"
-#include "experiments/json.h"
-#include "experiments/run.h"
-#include "experiments/stop.h"
-#include "experiments/text.h"
-#include "experiments/trainer.h"
+#include "experiments/commands/commands.h"
+#include "experiments/plan/footprint.h"
+#include "experiments/report/json.h"
+#include "experiments/report/text.h"
+#include "experiments/train/checkpoint.h"
+#include "experiments/train/experiment.h"
+#include "experiments/train/run.h"
+#include "experiments/train/stop.h"
+#include "experiments/train/trainer.h"
 
 enum { OUT, RESUME, FORCE };
 

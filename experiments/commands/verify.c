@@ -2,10 +2,10 @@
 #include <stdio.h>
 
 #include "core/gemm.h"
-#include "experiments/commands.h"
-#include "experiments/logits.h"
-#include "experiments/packed.h"
-#include "experiments/run.h"
+#include "experiments/commands/commands.h"
+#include "experiments/ship/logits.h"
+#include "experiments/ship/packed.h"
+#include "experiments/train/run.h"
 
 enum { REFERENCE };
 

@@ -1,6 +1,6 @@
 /* A small convolutional network: blocks of conv 3x3, batch norm, ReLU, max pool 2; then a hidden
  * linear layer and the classes. */
-#include "experiments/models.h"
+#include "experiments/models/models.h"
 
 typedef struct CnnConfig {
     List widths; /* of int64_t */

@@ -1,5 +1,5 @@
 /* Multi-layer perceptron: flatten, then hidden layers with ReLU, then the classes. */
-#include "experiments/models.h"
+#include "experiments/models/models.h"
 
 typedef struct MlpConfig {
     List widths; /* of int64_t */

@@ -1,6 +1,6 @@
 /* Depthwise separable network (Howard et al. 2017) for small images: a 3x3 stem, then blocks of
  * depthwise 3x3, batch norm, ReLU, pointwise 1x1, batch norm, ReLU. */
-#include "experiments/models.h"
+#include "experiments/models/models.h"
 
 typedef struct MobilenetConfig {
     int64_t stem;

@@ -1,6 +1,6 @@
 /* Residual network for small images (He et al. 2016, section 4.2): depth 6 n + 2, three stages of n
  * basic blocks; shortcuts that change shape are 1x1 convolutions. */
-#include "experiments/models.h"
+#include "experiments/models/models.h"
 
 typedef struct ResnetConfig {
     int64_t depth;

@@ -1,5 +1,5 @@
 /* A network written out layer by layer. */
-#include "experiments/models.h"
+#include "experiments/models/models.h"
 
 typedef struct Config {
     List layers; /* of Variant */

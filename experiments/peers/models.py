@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 SIDE, CHANNELS, CLASSES = 28, 1, 10
 
-# Settings of `model:` that give nibble the same network, as in experiments/bench_models.c;
+# Settings of `model:` that give nibble the same network, as in experiments/bench/bench_models.c;
 # `--check` of compare.py relies on them. Neither side has dropout here.
 NIBBLE_SETTINGS = {
     "mlp": "{kind: mlp, widths: [512, 512]}",

@@ -2,7 +2,7 @@
 #include <stdio.h>
 
 #include "autograd/ops.h"
-#include "experiments/evaluate.h"
+#include "experiments/train/evaluate.h"
 #include "optim/schedule.h"
 
 static const char settings[] = "model: {kind: mlp, widths: [32]}\n"

@@ -1,0 +1,63 @@
+/* JSON objects for reports and logs. The only door to jansson.
+ *
+ * A name with dots is a path: json_set_number(j, "fp32.accuracy", x) puts {"fp32": {"accuracy":
+ * x}}. Where a list stands in the way of a json_get_, a number chooses an element:
+ * "confusion.2.0". Members keep the order in which they were first set. A number that is not finite
+ * becomes null: JSON has no word for it. Numbers are printed with the fewest digits that read back
+ * the same. */
+#ifndef NIBBLE_EXPERIMENTS_REPORT_JSON_H
+#define NIBBLE_EXPERIMENTS_REPORT_JSON_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "core/arena.h"
+#include "core/error.h"
+
+enum {
+    JSON_BYTES_MAX = 16 << 20, /* of a file or text that is read */
+    JSON_NAME_MAX = 128,       /* bytes of one name in a path */
+};
+
+typedef struct Json Json; /* an object; a member's object belongs to what it is in */
+
+Json *json_new(void);
+void json_free(Json *object); /* of json_new and json_read_*; accepts NULL */
+
+/* Each replaces what has that path; objects on the way are made, and replace what is none. Text
+ * must be UTF-8; other bytes become '?'. */
+void json_set_number(Json *object, const char *path, double value);
+void json_set_int(Json *object, const char *path, int64_t value);
+void json_set_bool(Json *object, const char *path, bool value);
+void json_set_text(Json *object, const char *path, const char *value); /* NULL: null */
+void json_set_ints(Json *object, const char *path, const int64_t *values, int count); /* a list */
+
+/* A new empty object at the end of the list at `path`, which is made if it is not there. */
+Json *json_append(Json *object, const char *path);
+void json_append_text(Json *object, const char *path, const char *value);
+void json_append_ints(Json *object, const char *path, const int64_t *values,
+                      int count); /* a list */
+
+/* True if there is such a member of that type; else `*value` stays as it is. */
+bool json_get_number(const Json *object, const char *path, double *value); /* also integers */
+bool json_get_int(const Json *object, const char *path, int64_t *value);
+bool json_get_bool(const Json *object, const char *path, bool *value);
+const char *json_get_text(const Json *object, const char *path); /* NULL; lives with the object */
+int json_count(const Json *object, const char *path);            /* elements of a list; 0 if none */
+Json *json_element(const Json *object, const char *path, int i); /* NULL if it is not an object */
+
+/* Objects only; duplicate names, deep nesting (over 2,048 levels) and sizes over JSON_BYTES_MAX are
+ * errors. */
+Json *json_read_text(const char *text, size_t bytes, const char *name, Error *err);
+Json *json_read_file(const char *path, Error *err);
+
+/* On one line, without a line break, as for JSON Lines; or indented, with a line break at the end.
+ */
+const char *json_line(const Json *object, Arena *arena);
+const char *json_indented(const Json *object, Arena *arena);
+
+/* Indented text in a file that is replaced whole. */
+bool json_write_file(const Json *object, const char *path, Error *err);
+
+#endif

@@ -1,0 +1,96 @@
+#include "experiments/report/page.h"
+
+#include <stdarg.h>
+#include <stdio.h>
+#include <string.h>
+
+static char *page_room(Page *page, size_t count) {
+    if (page->capacity - page->used <= count) {
+        page->capacity = 2 * checked_add(page->capacity, count) + 4096;
+        char *larger = arena_alloc(page->arena, page->capacity);
+        if (page->used) memcpy(larger, page->text, page->used);
+        page->text = larger;
+    }
+    return page->text + page->used;
+}
+
+static void page_add(Page *page, const char *bytes, size_t count) {
+    char *room = page_room(page, count);
+    memcpy(room, bytes, count);
+    room[count] = '\0';
+    page->used += count;
+}
+
+void page_put(Page *page, const char *html) {
+    page_add(page, html, strlen(html));
+}
+
+void page_format(Page *page, const char *format, ...) {
+    va_list args, again;
+    va_start(args, format);
+    va_copy(again, args);
+    int count = vsnprintf(NULL, 0, format, args);
+    if (count > 0) {
+        vsnprintf(page_room(page, (size_t)count), (size_t)count + 1, format, again);
+        page->used += (size_t)count;
+    }
+    va_end(again);
+    va_end(args);
+}
+
+/* Bytes of the UTF-8 character at `at` as RFC 3629 has it: no overlong forms, no surrogates, up to
+ * U+10FFFF. 0: there is none. */
+static size_t utf8_length(const unsigned char *at) {
+    if (at[0] < 0x80) return 1;
+    size_t length = at[0] >= 0xf0 ? 4 : at[0] >= 0xe0 ? 3 : 2;
+    if (at[0] < 0xc2 || at[0] > 0xf4) return 0;
+    for (size_t i = 1; i < length; i++) {
+        if ((at[i] & 0xc0) != 0x80) return 0;
+    }
+    if ((at[0] == 0xe0 && at[1] < 0xa0) || (at[0] == 0xf0 && at[1] < 0x90)) return 0;
+    if ((at[0] == 0xed && at[1] > 0x9f) || (at[0] == 0xf4 && at[1] > 0x8f)) return 0;
+    return length;
+}
+
+static const char *entity(unsigned char c) {
+    switch (c) {
+    case '&':
+        return "&amp;";
+    case '<':
+        return "&lt;";
+    case '>':
+        return "&gt;";
+    case '"':
+        return "&quot;";
+    case '\'':
+        return "&#39;";
+    case '\n':
+    case '\t':
+        return NULL;
+    default:
+        return c < ' ' || c == 0x7f ? "\xef\xbf\xbd" : NULL;
+    }
+}
+
+void page_text(Page *page, const char *text) {
+    const unsigned char *at = (const unsigned char *)(text ? text : "");
+    while (*at) {
+        size_t length = utf8_length(at);
+        const char *instead = length ? entity(*at) : "\xef\xbf\xbd";
+        if (instead) {
+            page_put(page, instead);
+        } else {
+            page_add(page, (const char *)at, length);
+        }
+        at += length ? length : 1;
+    }
+}
+
+void page_count(Page *page, int64_t count) {
+    char digits[32];
+    int length = snprintf(digits, sizeof digits, "%lld", (long long)count);
+    for (int i = 0; i < length; i++) {
+        bool is_group = i > (count < 0) && (length - i) % 3 == 0;
+        page_format(page, is_group ? ",%c" : "%c", digits[i]);
+    }
+}

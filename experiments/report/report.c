@@ -1,0 +1,487 @@
+#include "experiments/report/report.h"
+
+#include <errno.h>
+#include <math.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/stat.h>
+
+#include "experiments/report/chart.h"
+#include "experiments/report/json.h"
+#include "experiments/report/page.h"
+#include "experiments/report/report_style.h"
+#include "experiments/report/text.h"
+#include "experiments/train/run.h"
+
+enum { FILE_BYTES_MAX = 256 << 20, CLASSES_MAX = 200, LAYERS_DRAWN_MAX = 200 };
+
+typedef struct Report {
+    const char *directory;
+    Arena *arena;
+    Page page;
+} Report;
+
+static void note_put(Page *page, const char *text) {
+    page_put(page, "<p class=\"note\">");
+    page_text(page, text);
+    page_put(page, "</p>\n");
+}
+
+/* ---- Reading. ---- */
+
+static const char *path_of(const Report *r, const char *name) {
+    return arena_format(r->arena, "%s/%s", r->directory, name);
+}
+
+/* The whole file, zero-terminated; NULL with the reason in `*reason`. */
+static char *file_read(const Report *r, const char *name, size_t *bytes, const char **reason) {
+    struct stat status;
+    char *text = NULL;
+    *reason = "cannot be read";
+    FILE *file = fopen(path_of(r, name), "rb");
+    if (!file) {
+        *reason = errno == ENOENT ? "is missing" : strerror(errno);
+        return NULL;
+    }
+    if (fstat(fileno(file), &status) || !S_ISREG(status.st_mode)) {
+        *reason = "is not a file";
+    } else if (status.st_size > FILE_BYTES_MAX) {
+        *reason = "is too large to be shown";
+    } else {
+        text = arena_alloc(r->arena, (size_t)status.st_size + 1);
+        *bytes = fread(text, 1, (size_t)status.st_size, file);
+        text[*bytes] = '\0';
+        if (ferror(file)) text = NULL;
+    }
+    fclose(file);
+    return text;
+}
+
+/* NULL, and a note on the page, where there is no such file or it is damaged. */
+static Json *object_read(Report *r, const char *name) {
+    size_t bytes = 0;
+    const char *reason;
+    char *text = file_read(r, name, &bytes, &reason);
+    Error err = {0};
+    Json *json = text ? json_read_text(text, bytes, name, &err) : NULL;
+    if (!text) note_put(&r->page, arena_format(r->arena, "%s %s.", name, reason));
+    if (text && !json) note_put(&r->page, err.message);
+    return json;
+}
+
+/* ---- Numbers. ---- */
+
+static double number_of(const Json *json, const char *path) {
+    double value = NAN;
+    if (json) json_get_number(json, path, &value);
+    return value;
+}
+
+static void size_put(Page *page, double bytes) {
+    static const char *const units[] = {"bytes", "kB", "MB", "GB", "TB"};
+    int unit = 0;
+    while (bytes >= 1000 && unit < 4) {
+        bytes /= 1000;
+        unit++;
+    }
+    page_format(page, unit ? "%.3g %s" : "%.0f %s", bytes, units[unit]);
+}
+
+static void duration_put(Page *page, double seconds) {
+    if (seconds < 120) {
+        page_format(page, "%.1f s", seconds);
+    } else if (seconds < 7200) {
+        page_format(page, "%.1f min", seconds / 60);
+    } else {
+        page_format(page, "%.1f h", seconds / 3600);
+    }
+}
+
+/* ---- Headline. ---- */
+
+static void tile_begin(Page *page, const char *name) {
+    page_format(page, "<div><dt>%s</dt><dd>", name);
+}
+
+static void tile_end(Page *page) {
+    page_put(page, "</dd></div>\n");
+}
+
+static void accuracy_tile(Page *page, const char *name, double accuracy) {
+    tile_begin(page, name);
+    if (isnan(accuracy)) {
+        page_put(page, "\xe2\x80\x93");
+    } else {
+        page_format(page, "%.2f%%", accuracy * 100);
+    }
+    tile_end(page);
+}
+
+static void count_tile(Page *page, const char *name, double count) {
+    if (!(fabs(count) < 1e15)) return; /* unknown, or nonsense */
+    tile_begin(page, name);
+    page_count(page, llround(count));
+    tile_end(page);
+}
+
+static void bytes_tile(Page *page, const char *name, double bytes, double full) {
+    if (!(bytes >= 0 && bytes < 1e15)) return;
+    tile_begin(page, name);
+    size_put(page, bytes);
+    page_put(page, "<small>");
+    page_count(page, llround(bytes));
+    page_put(page, " bytes");
+    if (full > 0 && bytes > 0) page_format(page, ", %.1f times smaller", full / bytes);
+    page_put(page, "</small>");
+    tile_end(page);
+}
+
+static void put_headline(Page *page, const Json *summary) {
+    double fp32 = number_of(summary, "fp32.accuracy");
+    double quantized = number_of(summary, "quantized.accuracy");
+    double model_bytes = number_of(summary, "model_bytes");
+    double seconds = number_of(summary, "train_seconds");
+    page_put(page, "<dl class=\"tiles\">\n");
+    accuracy_tile(page, "FP32 accuracy", fp32);
+    accuracy_tile(page, "Quantized accuracy", quantized);
+    if (!isnan(fp32 + quantized)) {
+        tile_begin(page, "Difference");
+        page_format(page, "%+.2f<small>points, quantized less FP32</small>",
+                    (quantized - fp32) * 100);
+        tile_end(page);
+    }
+    bytes_tile(page, "Model, FP32", model_bytes, 0);
+    bytes_tile(page, "Model, quantized", number_of(summary, "quantized_bytes"), model_bytes);
+    count_tile(page, "Images/s in training", number_of(summary, "samples_per_second"));
+    count_tile(page, "Steps", number_of(summary, "steps"));
+    if (isfinite(seconds)) {
+        tile_begin(page, "Training time");
+        duration_put(page, seconds);
+        tile_end(page);
+    }
+    bytes_tile(page, "Peak memory", number_of(summary, "peak_rss_bytes"), 0);
+    page_put(page, "</dl>\n");
+    double loss = number_of(summary, "test.loss"), accuracy = number_of(summary, "test.accuracy");
+    if (!isnan(loss + accuracy)) {
+        page_format(page, "<p class=\"note\">Test set: accuracy %.2f%%, loss %.4g.</p>\n",
+                    accuracy * 100, loss);
+    }
+}
+
+/* ---- Curves. ---- */
+
+typedef enum Curve {
+    TRAINING_LOSS,
+    VALIDATION_LOSS,
+    QUANTIZED_ACCURACY,
+    FP32_ACCURACY,
+    LEARNING_RATE,
+    RATE,
+    CURVE_COUNT
+} Curve;
+
+static const struct {
+    const char *name, *path;
+    double factor;
+} curve_rows[CURVE_COUNT] = {
+    [TRAINING_LOSS] = {"training", "loss", 1},
+    [VALIDATION_LOSS] = {"validation", "validation.loss", 1},
+    [QUANTIZED_ACCURACY] = {"quantized", "validation.accuracy", 100},
+    [FP32_ACCURACY] = {"FP32 shadow", "fp32.accuracy", 100},
+    [LEARNING_RATE] = {"learning rate", "lr", 1},
+    [RATE] = {"training", "samples_per_second", 1},
+};
+
+typedef struct Curves {
+    Series series[CURVE_COUNT];
+    double *x[CURVE_COUNT], *y[CURVE_COUNT];
+    int bad_lines;
+} Curves;
+
+static void curves_add(Curves *curves, const Json *line) {
+    double step = number_of(line, "step");
+    if (isnan(step)) {
+        curves->bad_lines++;
+        return;
+    }
+    for (int i = 0; i < CURVE_COUNT; i++) {
+        double value = number_of(line, curve_rows[i].path);
+        if (isnan(value)) continue;
+        int at = curves->series[i].count++;
+        curves->x[i][at] = step;
+        curves->y[i][at] = value * curve_rows[i].factor;
+    }
+}
+
+static void curves_read(Curves *curves, char *text, Arena *arena) {
+    int lines = 1;
+    for (const char *c = text; (c = strchr(c, '\n')); c++) lines++;
+    for (int i = 0; i < CURVE_COUNT; i++) {
+        curves->x[i] = arena_new_array(arena, double, lines);
+        curves->y[i] = arena_new_array(arena, double, lines);
+        curves->series[i] = (Series){curve_rows[i].name, 0, curves->x[i], curves->y[i]};
+    }
+    for (char *line = text; *line;) {
+        size_t length = strcspn(line, "\n");
+        Error err = {0};
+        Json *json = json_read_text(line, length, "metrics.jsonl", &err);
+        if (json) {
+            curves_add(curves, json);
+        } else if (length) {
+            curves->bad_lines++;
+        }
+        json_free(json);
+        line += length + (line[length] == '\n');
+    }
+}
+
+static void put_curves(Report *r) {
+    static const struct {
+        const char *title, *suffix;
+        Curve curves[CHART_SERIES_MAX];
+        int count;
+    } rows[] = {
+        {"Loss (nats)", "", {TRAINING_LOSS, VALIDATION_LOSS}, 2},
+        {"Validation accuracy (%)", "%", {QUANTIZED_ACCURACY, FP32_ACCURACY}, 2},
+        {"Learning rate", "", {LEARNING_RATE}, 1},
+        {"Speed (images/s)", "", {RATE}, 1},
+    };
+    size_t bytes = 0;
+    const char *reason;
+    Curves curves = {0};
+    page_put(&r->page, "<h2>Training</h2>\n");
+    char *text = file_read(r, RUN_METRICS, &bytes, &reason);
+    if (!text) {
+        note_put(&r->page, arena_format(r->arena, "metrics.jsonl %s.", reason));
+        return;
+    }
+    curves_read(&curves, text, r->arena);
+    page_put(&r->page, "<div class=\"charts\">\n");
+    for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
+        LineChart chart = {rows[i].title, rows[i].suffix, rows[i].count, {{0}}};
+        for (int k = 0; k < rows[i].count; k++) chart.series[k] = curves.series[rows[i].curves[k]];
+        chart_lines(&r->page, &chart);
+    }
+    page_put(&r->page, "</div>\n");
+    if (curves.bad_lines) {
+        note_put(&r->page,
+                 arena_format(r->arena, "Lines of metrics.jsonl that could not be read: %d",
+                              curves.bad_lines));
+    }
+}
+
+/* ---- Layers. ---- */
+
+static void cell_number(Page *page, double value, const char *format) {
+    page_put(page, "<td class=\"n\">");
+    if (isnan(value)) {
+        page_put(page, "\xe2\x80\x93");
+    } else {
+        char text[64];
+        snprintf(text, sizeof text, format, value);
+        page_put(page, text);
+    }
+    page_put(page, "</td>");
+}
+
+static void layer_row(Page *page, const Json *layer, bool has_scales) {
+    page_put(page, "<tr><td>");
+    page_text(page, json_get_text(layer, "name"));
+    page_put(page, "</td>");
+    cell_number(page, number_of(layer, "bits"), "%.4g");
+    cell_number(page, number_of(layer, "activation_bits"), "%.4g");
+    cell_number(page, number_of(layer, "sqnr_db"), "%.1f");
+    if (has_scales) {
+        cell_number(page, number_of(layer, "weight_scale.min"), "%.4g");
+        cell_number(page, number_of(layer, "weight_scale.max"), "%.4g");
+        cell_number(page, number_of(layer, "activation_scale"), "%.4g");
+    }
+    page_put(page, "</tr>\n");
+}
+
+static void layer_table(Page *page, const Json *summary, int count) {
+    bool has_scales = false;
+    for (int i = 0; i < count; i++) {
+        const Json *layer = json_element(summary, "layers", i);
+        if (!layer) continue;
+        has_scales |= !isnan(number_of(layer, "activation_scale"));
+        has_scales |= !isnan(number_of(layer, "weight_scale.max"));
+    }
+    page_put(page, "<div class=\"scroll\"><table><tr><th>Layer</th><th class=\"n\">Weight bits</th>"
+                   "<th class=\"n\">Activation bits</th><th class=\"n\">SQNR, dB</th>");
+    if (has_scales) {
+        page_put(page, "<th class=\"n\">Least weight scale</th><th class=\"n\">Largest</th>"
+                       "<th class=\"n\">Activation scale</th>");
+    }
+    page_put(page, "</tr>\n");
+    for (int i = 0; i < count; i++) {
+        const Json *layer = json_element(summary, "layers", i);
+        if (layer) layer_row(page, layer, has_scales);
+    }
+    page_put(page, "</table></div>\n");
+}
+
+static void put_layers(Report *r, const Json *summary) {
+    int count = summary ? json_count(summary, "layers") : 0;
+    Page *page = &r->page;
+    page_put(page, "<h2>Layers</h2>\n");
+    if (!count) {
+        note_put(page, "summary.json lists no layers.");
+        return;
+    }
+    const char **names = arena_new_array(r->arena, const char *, count);
+    double *bits = arena_new_array(r->arena, double, count);
+    double *sqnr = arena_new_array(r->arena, double, count);
+    int kept = 0;
+    for (int i = 0; i < count; i++) {
+        const Json *layer = json_element(summary, "layers", i);
+        const char *name = layer ? json_get_text(layer, "name") : NULL;
+        if (!layer) continue;
+        names[kept] = name ? name : "";
+        bits[kept] = number_of(layer, "bits");
+        sqnr[kept++] = number_of(layer, "sqnr_db");
+    }
+    BarChart chart = {.count = kept < LAYERS_DRAWN_MAX ? kept : LAYERS_DRAWN_MAX,
+                      .names = names,
+                      .titles = {"Signal to quantization noise (dB)", "Weight bits"},
+                      .values = {sqnr, bits}};
+    page_put(page, "<div class=\"rows\">\n");
+    chart_bars(page, &chart);
+    page_put(page, "</div>\n");
+    layer_table(page, summary, count);
+}
+
+/* ---- Confusion matrix. ---- */
+
+/* False unless it is a square of counts. */
+static bool confusion_read(const Json *summary, int count, int64_t *values, Arena *arena) {
+    for (int row = 0; row < count; row++) {
+        if (json_count(summary, arena_format(arena, "confusion.%d", row)) != count) return false;
+        for (int column = 0; column < count; column++) {
+            int64_t *value = &values[row * count + column];
+            const char *path = arena_format(arena, "confusion.%d.%d", row, column);
+            if (!json_get_int(summary, path, value) || *value < 0) return false;
+        }
+    }
+    return true;
+}
+
+static void put_confusion(Report *r, const Json *summary) {
+    int count = summary ? json_count(summary, "confusion") : 0;
+    if (!count) return;
+    page_put(&r->page, "<h2>Confusion matrix of the test set</h2>\n");
+    int64_t *values = arena_new_array(r->arena, int64_t, (size_t)count * (size_t)count);
+    if (count > CLASSES_MAX || !confusion_read(summary, count, values, r->arena)) {
+        note_put(&r->page, "The matrix cannot be drawn: it is no square of counts, or too large.");
+        return;
+    }
+    const char **names = arena_new_array(r->arena, const char *, count);
+    for (int i = 0; i < count; i++) {
+        const char *name = json_get_text(summary, arena_format(r->arena, "classes.%d", i));
+        names[i] = name ? name : arena_format(r->arena, "%d", i);
+    }
+    note_put(&r->page, "Rows are true classes, columns what the quantized network answered.");
+    page_put(&r->page, "<div class=\"matrix\">\n");
+    chart_matrix(&r->page, &(MatrixChart){count, names, values});
+    page_put(&r->page, "</div>\n");
+}
+
+/* ---- Settings and machine. ---- */
+
+static void put_config(Report *r) {
+    size_t bytes = 0;
+    const char *reason;
+    page_put(&r->page, "<h2>Settings</h2>\n");
+    const char *text = file_read(r, RUN_CONFIG, &bytes, &reason);
+    if (!text) {
+        note_put(&r->page, arena_format(r->arena, "config.yaml %s.", reason));
+        return;
+    }
+    page_put(&r->page, "<pre>");
+    page_text(&r->page, text);
+    page_put(&r->page, "</pre>\n");
+}
+
+static void put_environment(Report *r) {
+    static const struct {
+        const char *name, *path;
+    } rows[] = {
+        {"nibble", "nibble.version"},
+        {"Compiler", "nibble.compiler"},
+        {"Processor", "machine.cpu"},
+        {"Cores", "machine.cores"},
+        {"Cores usable", "machine.usable_cores"},
+        {"Memory, bytes", "machine.memory_bytes"},
+        {"System", "system.name"},
+        {"Kernel", "system.kernel"},
+        {"Threads", "threads"},
+        {"Kernels", "kernels"},
+    };
+    page_put(&r->page, "<h2>Environment</h2>\n");
+    Json *json = object_read(r, RUN_ENVIRONMENT);
+    if (!json) return;
+    page_put(&r->page, "<div class=\"scroll\"><table>\n");
+    for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
+        const char *text = json_get_text(json, rows[i].path);
+        int64_t count = 0;
+        bool is_count = json_get_int(json, rows[i].path, &count);
+        if (!text && !is_count) continue;
+        page_format(&r->page, "<tr><th>%s</th><td>", rows[i].name);
+        if (is_count) page_count(&r->page, count);
+        page_text(&r->page, text);
+        page_put(&r->page, "</td></tr>\n");
+    }
+    page_put(&r->page, "</table></div>\n");
+    json_free(json);
+}
+
+/* ---- The page. ---- */
+
+/* The last name of a path: where a run lies is no part of its report. */
+static const char *base_name(const char *path, Arena *arena) {
+    size_t length = strlen(path), start;
+    while (length > 1 && path[length - 1] == '/') length--;
+    for (start = length; start > 0 && path[start - 1] != '/';) start--;
+    return arena_format(arena, "%.*s", (int)(length - start), path + start);
+}
+
+static void put_page(Report *r) {
+    const char *name = base_name(r->directory, r->arena);
+    Page *page = &r->page;
+    page_put(page, "<!DOCTYPE html>\n<html lang=\"en\">\n<head>\n<meta charset=\"utf-8\"/>\n"
+                   "<meta name=\"viewport\" content=\"width=device-width, initial-scale=1\"/>\n"
+                   "<title>");
+    page_text(page, name);
+    page_put(page, " \xe2\x80\x93 nibble</title>\n<style>\n");
+    page_put(page, report_style);
+    page_put(page, "</style>\n</head>\n<body>\n<h1>");
+    page_text(page, name);
+    page_put(page, "</h1>\n");
+    Json *summary = object_read(r, RUN_SUMMARY);
+    if (summary) {
+        put_headline(page, summary);
+    } else {
+        note_put(page, "Without a summary the run has not ended, or was stopped.");
+    }
+    put_curves(r);
+    put_layers(r, summary);
+    put_confusion(r, summary);
+    put_config(r);
+    put_environment(r);
+    page_put(page, "</body>\n</html>\n");
+    json_free(summary);
+}
+
+bool report_write(const char *run_directory, Error *err) {
+    struct stat status;
+    if (stat(run_directory, &status))
+        return FAIL(err, ERROR_INPUT, "no run directory '%s': %s", run_directory, strerror(errno));
+    if (!S_ISDIR(status.st_mode))
+        return FAIL(err, ERROR_INPUT, "'%s' is not a run directory", run_directory);
+    Arena *arena = arena_new("report");
+    Report report = {run_directory, arena, {.arena = arena}};
+    put_page(&report);
+    bool is_written = text_write(path_of(&report, RUN_REPORT), report.page.text, err);
+    arena_free(arena);
+    return is_written;
+}

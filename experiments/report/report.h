@@ -1,0 +1,24 @@
+/* The page about a run: one self-contained HTML file, no scripts, light and dark.
+ *
+ * It reads what the run directory holds and computes nothing that trains:
+ *   summary.json   steps, samples_per_second, train_seconds, peak_rss_bytes, test.{accuracy,loss},
+ *                  fp32.accuracy, quantized.accuracy, model_bytes, quantized_bytes; layers[] of
+ *                  {name, bits, activation_bits, sqnr_db} and, if known, weight_scale.{min,max} and
+ *                  activation_scale; classes[], confusion[][] (rows: true classes)
+ *   metrics.jsonl  training lines {step, loss, lr, samples_per_second}, evaluation lines {step,
+ *                  validation.{loss,accuracy}, fp32.accuracy}; a torn line is counted and left out
+ *   config.yaml    the resolved settings, as text
+ *   env.json       experiments/train/environment.h
+ * Each may be missing or damaged: the page says so. The same files give the same bytes. */
+#ifndef NIBBLE_EXPERIMENTS_REPORT_REPORT_H
+#define NIBBLE_EXPERIMENTS_REPORT_REPORT_H
+
+#include <stdbool.h>
+
+#include "core/error.h"
+
+/* Writes report.html into the run directory, replacing an older one whole. Fails when there is no
+ * such directory or it cannot be written. */
+bool report_write(const char *run_directory, Error *err);
+
+#endif

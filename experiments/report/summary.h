@@ -1,0 +1,20 @@
+/* The end of a run: the test set evaluated once, summary.json and report.html. */
+#ifndef NIBBLE_EXPERIMENTS_REPORT_SUMMARY_H
+#define NIBBLE_EXPERIMENTS_REPORT_SUMMARY_H
+
+#include "experiments/report/json.h"
+#include "experiments/train/evaluate.h"
+
+typedef struct SummaryTimes {
+    int64_t steps, best_step;
+    double seconds, samples_per_second, best_accuracy;
+} SummaryTimes;
+
+/* Evaluates the weights that are loaded (averaged where EMA is on). */
+bool summary_write(Experiment *e, const char *directory, const SummaryTimes *times, Error *err);
+
+/* What `nibble eval` prints: fp32.accuracy, quantized.accuracy, layers[]. The weights are evaluated
+ * as they are. The object is the caller's. */
+bool summary_evaluate(Experiment *e, Json **out, Error *err);
+
+#endif

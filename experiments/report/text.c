@@ -1,0 +1,32 @@
+#include "experiments/report/text.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "core/arena.h"
+#include "data/envelope.h"
+
+static bool write_plainly(const char *path, const char *text, Error *err) {
+    FILE *file = fopen(path, "wb");
+    if (!file) return FAIL(err, ERROR_SYSTEM, "%s: cannot write: %s", path, strerror(errno));
+    bool is_written = fputs(text, file) >= 0 && fflush(file) == 0;
+    int cause = errno;
+    if (fclose(file) && is_written) {
+        is_written = false;
+        cause = errno;
+    }
+    if (is_written) return true;
+    return FAIL(err, ERROR_SYSTEM, "%s: cannot write: %s", path, strerror(cause));
+}
+
+bool text_write(const char *path, const char *text, Error *err) {
+    Arena *arena = arena_new("file names");
+    const char *temporary = envelope_begin(path, arena);
+    bool is_done =
+        write_plainly(temporary, text, err) && envelope_publish(temporary, path, NULL, err);
+    if (!is_done) unlink(temporary);
+    arena_free(arena);
+    return is_done;
+}

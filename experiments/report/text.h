@@ -1,0 +1,12 @@
+/* Text files that are replaced whole: a reader, or a crash, sees the old file or the new one. */
+#ifndef NIBBLE_EXPERIMENTS_REPORT_TEXT_H
+#define NIBBLE_EXPERIMENTS_REPORT_TEXT_H
+
+#include <stdbool.h>
+
+#include "core/error.h"
+
+/* Written beside `path`, synced, renamed (data/envelope.h, without its trailer). */
+bool text_write(const char *path, const char *text, Error *err);
+
+#endif

@@ -1,0 +1,177 @@
+#include "experiments/settings/config.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#include "core/log.h"
+#include "data/dataset.h"
+#include "experiments/models/models.h"
+#include "experiments/settings/override.h"
+#include "experiments/settings/yaml.h"
+#include "optim/optimizer.h"
+#include "optim/schedule.h"
+
+static const char *const precisions[] = {"f32", "f16", "bf16", NULL};
+static const Dtype precision_dtypes[] = {DTYPE_F32, DTYPE_F16, DTYPE_BF16};
+static const char *const grads[] = {"half", "f32", NULL};
+
+Dtype config_half(const ExperimentConfig *config) {
+    return precision_dtypes[config->precision];
+}
+
+static const Field train_fields[] = {
+    FIELD_FLOAT(TrainConfig, epochs, "10", 0, 1e6, "passes over the training images"),
+    FIELD_INT(TrainConfig, steps, "0", 0, INT32_MAX,
+              "stop after this step, with schedules as for all epochs; 0: do not"),
+    FIELD_INT(TrainConfig, accumulate, "1", 1, 65536, "batches whose gradients make one step"),
+    FIELD_INT(TrainConfig, checkpoint_every, "0", 0, INT32_MAX,
+              "steps between saves; 0: at the end of each epoch"),
+    FIELD_INT(TrainConfig, log_every, "50", 1, INT32_MAX, "steps between lines of metrics.jsonl"),
+    FIELD_FLOAT(TrainConfig, label_smoothing, "0", 0, 0.9,
+                "share of the target given to all classes"),
+    FIELD_CHOICE(TrainConfig, grad, "half", grads,
+                 "precision of a batch's weight gradients where `precision` is half; batches are "
+                 "summed in f32"),
+    FIELD_STRING(TrainConfig, init, "", "run directory or checkpoint to take the weights from"),
+    FIELD_END,
+};
+
+const Field experiment_fields[] = {
+    FIELD_INT(ExperimentConfig, seed, "1", 0, 9007199254740991, "key of everything random"),
+    FIELD_VARIANT(ExperimentConfig, model, REQUIRED, &model_kinds, "the network"),
+    FIELD_VARIANT(ExperimentConfig, data, REQUIRED, &dataset_kinds,
+                  "the images, and how they are fed"),
+    FIELD_CHOICE(ExperimentConfig, precision, "f32", precisions,
+                 "of activations, their gradients, and weights in products"),
+    FIELD_STRUCT(ExperimentConfig, quant, qat_fields, "quantization"),
+    FIELD_VARIANT(ExperimentConfig, optimizer, "sgd", &optimizer_kinds, "how weights are updated"),
+    FIELD_VARIANT(ExperimentConfig, schedule, "cosine", &schedule_kinds,
+                  "the learning rate's course"),
+    FIELD_STRUCT(ExperimentConfig, train, train_fields, "how long, how often"),
+    FIELD_END,
+};
+
+static void print_line(void *context, const char *text) {
+    (void)context;
+    log_write(LOG_ERROR, "%s", text);
+}
+
+static bool report_faults(const Faults *faults, const char *name, Error *err) {
+    if (!faults->count) return true;
+    faults_print(faults, faults->arena, print_line, NULL);
+    return FAIL(err, ERROR_INPUT,
+                "%s: %d mistake%s in the configuration; 'nibble help config' lists "
+                "every setting",
+                name, faults->count, faults->count == 1 ? "" : "s");
+}
+
+/* `{kind: sgd, momentum: 0}` may also be written `{sgd: {momentum: 0}}`. */
+static const Node *inner_map(const Node *node) {
+    return node->type == NODE_MAP && node->count == 1 ? node->first : NULL;
+}
+
+static const Node *child_named(const Node *node, const char *name, size_t length, Arena *arena) {
+    const Node *child = NULL;
+    if (node->type == NODE_LIST) {
+        child = node->first;
+        for (int i = atoi(name); i > 0 && child; i--) child = child->next;
+    } else if (node->type == NODE_MAP) {
+        child = node_find(node, arena_format(arena, "%.*s", (int)length, name));
+    }
+    return child;
+}
+
+/* Where a setting stands, or the innermost section that would hold it. */
+static Mark setting_mark(const Node *root, const char *path, Arena *arena) {
+    const Node *node = root;
+    while (*path) {
+        size_t length = strcspn(path, ".");
+        const Node *child = child_named(node, path, length, arena), *inner = inner_map(node);
+        if (!child && inner) child = child_named(inner, path, length, arena);
+        if (!child) break;
+        node = child;
+        path += length + (path[length] == '.');
+    }
+    return node->mark;
+}
+
+void config_place(const ExperimentConfig *config, Error *err) {
+    if (err->code == ERROR_NONE || !err->setting[0] || !config->places) return;
+    Arena *arena = arena_new("place");
+    Mark mark = setting_mark(config->places, err->setting, arena);
+    if (mark.line) {
+        error_prefix(err, "%s:%d:%d", mark.file, mark.line, mark.column);
+    } else if (mark.file) {
+        error_prefix(err, "%s", mark.file);
+    }
+    err->setting[0] = '\0'; /* said */
+    arena_free(arena);
+}
+
+/* Where a mistake was reported already, this one is likely its consequence. */
+static void add_contradiction(const Node *root, const Error *err, Faults *faults) {
+    Mark mark = setting_mark(root, err->setting, faults->arena);
+    for (const Fault *f = faults->first; f; f = f->next)
+        if (f->mark.line && f->mark.line == mark.line && f->mark.column == mark.column) return;
+    faults_add(faults, mark, "%s", err->message);
+}
+
+/* What each setting alone does not show. Sections with an unknown kind were reported already. */
+static void check_sections(const ExperimentConfig *config, const Node *root, Faults *faults) {
+    Error optimizer = {0}, model = {0};
+    if (config->optimizer.kind && !optimizer_check(&config->optimizer, &optimizer))
+        add_contradiction(root, &optimizer, faults);
+    if (config->model.kind && !models_check(&config->model, faults->arena, &model))
+        add_contradiction(root, &model, faults);
+}
+
+static bool resolve(Node *root, const char *name, int override_count, char *const *overrides,
+                    Arena *arena, Faults *faults, ExperimentConfig *config, Error *err) {
+    for (int i = 0; i < override_count; i++)
+        override_apply(experiment_fields, root, overrides[i], i + 1, arena, faults);
+    *config = (ExperimentConfig){.places = root};
+    fields_read(experiment_fields, root, root->mark, config, arena, faults);
+    check_sections(config, root, faults);
+    return report_faults(faults, name, err);
+}
+
+bool config_read(const char *path, int override_count, char *const *overrides, Arena *arena,
+                 ExperimentConfig *config, Error *err) {
+    Faults faults = {.arena = arena};
+    Node *root = NULL;
+    if (!yaml_read_file(path, arena, &root, &faults, err)) {
+        Error ignored = {0};
+        report_faults(&faults, path, &ignored);
+        return false;
+    }
+    return resolve(root, path, override_count, overrides, arena, &faults, config, err);
+}
+
+bool config_read_text(const char *text, const char *name, int override_count,
+                      char *const *overrides, Arena *arena, ExperimentConfig *config, Error *err) {
+    Faults faults = {.arena = arena};
+    Node *root = NULL;
+    TRY(yaml_read_text(text, strlen(text), name, arena, &root, &faults, err));
+    return resolve(root, name, override_count, overrides, arena, &faults, config, err);
+}
+
+const char *config_write(const ExperimentConfig *config, Arena *arena) {
+    return node_to_yaml(fields_write(experiment_fields, config, arena), arena);
+}
+
+const char *const config_free_settings[] = {"train.steps", "train.checkpoint_every", "train.init",
+                                            "data.path",   "data.prefetch",          NULL};
+
+static void remove_setting(Node *root, const char *path, Arena *arena) {
+    const char *dot = strchr(path, '.');
+    Node *section = node_find(root, arena_format(arena, "%.*s", (int)(dot - path), path));
+    Node *setting = section ? node_find(section, dot + 1) : NULL;
+    if (setting) node_remove(section, setting);
+}
+
+const char *config_write_fixed(const ExperimentConfig *config, Arena *arena) {
+    Node *root = fields_write(experiment_fields, config, arena);
+    for (int i = 0; config_free_settings[i]; i++)
+        remove_setting(root, config_free_settings[i], arena);
+    return node_to_yaml(root, arena);
+}

@@ -1,0 +1,61 @@
+/* The whole configuration of an experiment: what a YAML file and overrides are read into. */
+#ifndef NIBBLE_EXPERIMENTS_SETTINGS_CONFIG_H
+#define NIBBLE_EXPERIMENTS_SETTINGS_CONFIG_H
+
+#include "core/settings/field.h"
+#include "qat/prepare.h"
+
+typedef struct TrainConfig {
+    double epochs;
+    int64_t steps;            /* 0: all of them */
+    int64_t accumulate;       /* micro-batches per step */
+    int64_t checkpoint_every; /* steps; 0: once per epoch */
+    int64_t log_every;        /* steps */
+    double label_smoothing;
+    int grad;         /* of weights, under half precision */
+    const char *init; /* a run directory or checkpoint file; NULL: from scratch */
+} TrainConfig;
+
+typedef struct ExperimentConfig {
+    int64_t seed;
+    Variant model, data; /* rows of model_kinds, dataset_kinds */
+    int precision;
+    QatConfig quant;
+    Variant optimizer, schedule;
+    TrainConfig train;
+    const Node *places; /* where every setting was given */
+} ExperimentConfig;
+
+enum { GRAD_HALF, GRAD_F32 }; /* choices of train.grad */
+
+/* What `precision` stands for: DTYPE_F32, DTYPE_F16 or DTYPE_BF16. */
+Dtype config_half(const ExperimentConfig *config);
+
+extern const Field experiment_fields[];
+
+/* Puts "file:line:column: " before a failure that blames a setting (core/error.h). For mistakes
+ * that only show once the data are known. */
+void config_place(const ExperimentConfig *config, Error *err);
+
+/* Reads `path`, applies the overrides, checks everything. Every fault is logged as
+ * "file:line:column: what", settings that contradict each other too, and the error then only tells
+ * how many there were. */
+bool config_read(const char *path, int override_count, char *const *overrides, Arena *arena,
+                 ExperimentConfig *config, Error *err);
+
+/* The same from text that was saved with a checkpoint. */
+bool config_read_text(const char *text, const char *name, int override_count,
+                      char *const *overrides, Arena *arena, ExperimentConfig *config, Error *err);
+
+/* The resolved configuration as YAML text, every setting written out. */
+const char *config_write(const ExperimentConfig *config, Arena *arena);
+
+/* Settings that may change while a run goes on, because what is trained does not depend on them:
+ * where the data and the first weights lie, where to stop, how often to save. NULL ends the list.
+ */
+extern const char *const config_free_settings[];
+
+/* The same text without those: what a checkpoint holds, so that it depends on neither. */
+const char *config_write_fixed(const ExperimentConfig *config, Arena *arena);
+
+#endif

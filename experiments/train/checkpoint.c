@@ -1,0 +1,174 @@
+#include "experiments/train/checkpoint.h"
+
+#include <stdio.h>
+#include <string.h>
+
+#include "data/h5.h"
+
+enum { FORMAT_VERSION = 1, NAME_BYTES = 512 };
+
+/* ---- Saving ---- */
+
+static bool write_state(void *context, const char *name, Tensor value) {
+    char path[NAME_BYTES];
+    snprintf(path, sizeof path, "optimizer/%s", name);
+    h5_write_tensor(context, path, H5_F32, value.shape, value.data);
+    return true;
+}
+
+static uint64_t expected_bytes(const Model *model) {
+    uint64_t elements = 0;
+    for (int i = 0; i < model->param_count; i++)
+        elements += (uint64_t)tensor_count(&model->params[i]->value);
+    return elements * sizeof(float) * 4 + (1 << 16); /* masters, up to two states, an average */
+}
+
+bool checkpoint_save(const char *path, const char *previous, const char *config_text,
+                     const Cursor *cursor, Model *model, Optimizer *optimizer, Error *err) {
+    Arena *arena = arena_new("checkpoint");
+    H5Writer *w = h5_write_begin(path, expected_bytes(model), arena, err);
+    bool ok = w != NULL;
+    if (ok) {
+        h5_write_int(w, "", "format_version", FORMAT_VERSION);
+        h5_write_text(w, "config", config_text);
+        h5_write_int(w, "progress", "step", cursor->step);
+        h5_write_int(w, "progress", "metric_lines", cursor->metric_lines);
+        h5_write_int(w, "progress", "best_step", cursor->best_step);
+        h5_write_float(w, "progress", "best_accuracy", cursor->best_accuracy);
+        h5_write_float(w, "progress", "loss_average", cursor->loss_average);
+        h5_write_float(w, "progress", "loss_scale", cursor->loss_scale.scale);
+        h5_write_int(w, "progress", "clean_steps", cursor->loss_scale.clean_steps);
+        h5_write_int(w, "progress", "skipped_steps", cursor->loss_scale.skipped);
+        h5_write_int(w, "progress", "stuck_steps", cursor->loss_scale.stuck);
+        for (int i = 0; i < model->param_count; i++) {
+            const Param *p = model->params[i];
+            char name[NAME_BYTES];
+            snprintf(name, sizeof name, "params/%s", p->name);
+            h5_write_tensor(w, name, H5_F32, p->value.shape, p->value.data);
+        }
+        optimizer_visit(optimizer, write_state, w);
+        ok = h5_write_commit(w, previous, err);
+    }
+    arena_free(arena);
+    return ok;
+}
+
+/* ---- Loading ---- */
+
+typedef struct Source {
+    H5Reader *reader;
+    Error *err;
+} Source;
+
+static bool source_open(Source *source, const char *path, Arena *arena, Error *err) {
+    *source = (Source){.reader = h5_read_open(path, arena, err), .err = err};
+    if (!source->reader) return false;
+    int64_t version = 0;
+    bool ok = h5_read_int(source->reader, "", "format_version", &version, err);
+    if (ok && version != FORMAT_VERSION)
+        ok = FAIL(err, ERROR_INPUT, "%s: format version %ld; this nibble reads version %d", path,
+                  (long)version, FORMAT_VERSION);
+    if (ok) return true;
+    h5_read_close(source->reader);
+    return false;
+}
+
+static bool read_state(void *context, const char *name, Tensor value) {
+    const Source *s = context;
+    char path[NAME_BYTES];
+    snprintf(path, sizeof path, "optimizer/%s", name);
+    return h5_read_tensor(s->reader, path, H5_F32, value.shape, value.data, s->err);
+}
+
+static bool read_param(const Source *s, Param *p) {
+    char name[NAME_BYTES];
+    snprintf(name, sizeof name, "params/%s", p->name);
+    return h5_read_tensor(s->reader, name, H5_F32, p->value.shape, p->value.data, s->err);
+}
+
+static bool has_param(const Source *s, const Param *p) {
+    char name[NAME_BYTES];
+    snprintf(name, sizeof name, "params/%s", p->name);
+    return h5_read_exists(s->reader, name);
+}
+
+static bool read_loss_scale(const Source *s, LossScale *scale) {
+    return h5_read_float(s->reader, "progress", "loss_scale", &scale->scale, s->err) &&
+           h5_read_int(s->reader, "progress", "clean_steps", &scale->clean_steps, s->err) &&
+           h5_read_int(s->reader, "progress", "skipped_steps", &scale->skipped, s->err) &&
+           h5_read_int(s->reader, "progress", "stuck_steps", &scale->stuck, s->err);
+}
+
+static bool read_all(const Source *s, Model *model, Optimizer *optimizer, Cursor *cursor,
+                     Arena *arena, const char *path) {
+    const char **names;
+    int count;
+    TRY(h5_read_names(s->reader, "params", arena, &names, &count, s->err));
+    for (int i = 0; i < count; i++)
+        if (!model_find_param(model, names[i]))
+            return FAIL(s->err, ERROR_INPUT, "%s holds '%s', which the configured model lacks",
+                        path, names[i]);
+    for (int i = 0; i < model->param_count; i++) TRY(read_param(s, model->params[i]));
+    if (optimizer) TRY(optimizer_visit(optimizer, read_state, (void *)s));
+    if (!cursor) return true;
+    return h5_read_int(s->reader, "progress", "step", &cursor->step, s->err) &&
+           h5_read_int(s->reader, "progress", "metric_lines", &cursor->metric_lines, s->err) &&
+           h5_read_int(s->reader, "progress", "best_step", &cursor->best_step, s->err) &&
+           h5_read_float(s->reader, "progress", "best_accuracy", &cursor->best_accuracy, s->err) &&
+           h5_read_float(s->reader, "progress", "loss_average", &cursor->loss_average, s->err) &&
+           read_loss_scale(s, &cursor->loss_scale);
+}
+
+/* The first line of a text, without the blanks before it. */
+static const char *line_of(const char *text, Arena *arena) {
+    text += strspn(text, " ");
+    return *text ? arena_format(arena, "%.*s", (int)strcspn(text, "\n"), text) : "nothing";
+}
+
+static bool check_config(const Source *s, const char *config_text, Arena *arena, const char *path) {
+    const char *saved = h5_read_text(s->reader, "config", arena, s->err);
+    if (!saved) return false;
+    if (!strcmp(saved, config_text)) return true;
+    size_t same = 0, line = 0;
+    for (; saved[same] && saved[same] == config_text[same]; same++)
+        if (saved[same] == '\n') line = same + 1;
+    return FAIL(
+        s->err, ERROR_INPUT,
+        "%s was saved by another configuration: '%s' there, '%s' now; undo the change, or start a "
+        "new run",
+        path, line_of(saved + line, arena), line_of(config_text + line, arena));
+}
+
+bool checkpoint_load(const char *path, const char *config_text, Model *model, Optimizer *optimizer,
+                     Cursor *cursor, Error *err) {
+    Arena *arena = arena_new("checkpoint");
+    Source source;
+    bool ok = source_open(&source, path, arena, err);
+    if (ok) {
+        ok = check_config(&source, config_text, arena, path) &&
+             read_all(&source, model, optimizer, cursor, arena, path);
+        h5_read_close(source.reader);
+    }
+    arena_free(arena);
+    return ok;
+}
+
+bool checkpoint_init(const char *path, Model *model, Error *err) {
+    Arena *arena = arena_new("checkpoint");
+    Source source;
+    bool ok = source_open(&source, path, arena, err);
+    if (ok) {
+        for (int i = 0; ok && i < model->param_count; i++) {
+            Param *p = model->params[i];
+            bool may_lack = !p->owner; /* a quantizer's */
+            if (!may_lack || has_param(&source, p)) ok = read_param(&source, p);
+        }
+        h5_read_close(source.reader);
+    }
+    if (!ok) {
+        error_prefix(err, "train.init");
+        error_blame(err, "train.init");
+    }
+    arena_free(arena);
+    return ok;
+}

@@ -1,0 +1,36 @@
+/* Checkpoints: everything a training needs to go on as if it had never stopped. Layout in
+ * docs/formats.md; nothing in the file depends on time, path, host or thread count. */
+#ifndef NIBBLE_EXPERIMENTS_TRAIN_CHECKPOINT_H
+#define NIBBLE_EXPERIMENTS_TRAIN_CHECKPOINT_H
+
+#include "autograd/module.h"
+#include "optim/loss_scale.h"
+#include "optim/optimizer.h"
+
+/* Where a training stands. Epoch, batch and random keys follow from the step. */
+typedef struct Cursor {
+    int64_t step;         /* steps done */
+    int64_t metric_lines; /* lines of metrics.jsonl written by then; resume cuts the rest */
+    int64_t best_step;    /* 0: none yet */
+    double best_accuracy; /* on the validation split, of the network as trained */
+    double loss_average;  /* moving average of the training loss, for people */
+    LossScale loss_scale;
+} Cursor;
+
+/* `config_text` is the configuration without what may change in a run (config_write_fixed).
+ * Writes `path` whole or not at all; the file that had the name before is kept as `previous`
+ * (NULL: not kept). */
+bool checkpoint_save(const char *path, const char *previous, const char *config_text,
+                     const Cursor *cursor, Model *model, Optimizer *optimizer, Error *err);
+
+/* Fills model, optimizer (NULL: left alone) and cursor (may be NULL). The configuration must be the
+ * one that was saved. Every Param must be in the file with its shape, and nothing may be in the
+ * file that the model lacks. */
+bool checkpoint_load(const char *path, const char *config_text, Model *model, Optimizer *optimizer,
+                     Cursor *cursor, Error *err);
+
+/* Weights for a new training: fills every Param that the file has; those that belong to quantizers
+ * may lack. `optimizer` state and cursor stay new. */
+bool checkpoint_init(const char *path, Model *model, Error *err);
+
+#endif

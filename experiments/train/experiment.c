@@ -1,0 +1,79 @@
+#include "experiments/train/experiment.h"
+
+#include "core/parallel.h"
+#include "experiments/models/models.h"
+#include "experiments/plan/available.h"
+#include "experiments/train/checkpoint.h"
+#include "experiments/train/run.h"
+
+/* Before anything is made, because what does not fit ends in the system's killer: the weights with
+ * their gradients and the optimizer's state alone. Activations are looked at later (footprint.h).
+ */
+static bool parameters_fit(const ExperimentConfig *config, Shape input, int64_t classes,
+                           Arena *scratch, Error *err) {
+    int64_t parameters, available = available_bytes();
+    TRY(models_count(&config->model, input, classes, scratch, &parameters, err));
+    double each = (double)sizeof(float) * (2 + optimizer_states(&config->optimizer));
+    double bytes = each * (double)parameters;
+    if (bytes <= (double)available) return true;
+    return FAIL(err, ERROR_INPUT,
+                "the model's %.4g parameters take %.1f GiB with their gradients and the "
+                "optimizer's state, and %.1f GiB are left: make the model smaller",
+                (double)parameters, bytes / 0x1p30, (double)available / 0x1p30) ||
+           error_blame(err, "model");
+}
+
+static bool open_parts(const ExperimentConfig *config, Experiment *e, Error *err) {
+    uint64_t seed = (uint64_t)config->seed;
+    TRY(loader_open(config->data, seed, e->arena, &e->loader, err));
+    e->data_bytes = arena_used(e->arena);
+    TRY(parallel_init(0, err));
+    const Dataset *data = loader_dataset(e->loader);
+    Shape input = SHAPE(data->height, data->width, data->channels);
+    Arena *scratch = arena_new("sketch");
+    bool fits = parameters_fit(config, input, data->class_count, scratch, err);
+    arena_free(scratch);
+    if (!fits) return false;
+    TRY(models_build(&config->model, input, data->class_count, seed, e->arena, &e->model, err));
+    TRY(qat_prepare(e->model, &config->quant, e->arena, &e->qat, err));
+    TRY(optimizer_new(&config->optimizer, e->model, e->arena, &e->optimizer, err));
+    e->tape = tape_new(e->arena);
+    e->tape->seed = seed;
+    e->tape->keeps_f32_grads = config->train.grad == GRAD_F32;
+    e->loss_scale = loss_scale_new(config_half(config) == DTYPE_F16);
+    return true;
+}
+
+bool experiment_open(const ExperimentConfig *config, Arena *config_arena, Experiment *e,
+                     Error *err) {
+    *e = (Experiment){.config = *config, .arena = arena_new("model and data")};
+    e->config_text = config_write(config, config_arena);
+    e->fixed_text = config_write_fixed(config, config_arena);
+    if (open_parts(config, e, err)) return true;
+    config_place(config, err);
+    return false;
+}
+
+void experiment_close(Experiment *e) {
+    tape_free(e->tape);
+    loader_close(e->loader);
+    arena_free(e->arena);
+    *e = (Experiment){0};
+}
+
+bool experiment_open_run(const char *directory, Arena *config_arena, Experiment *e, Error *err) {
+    *e = (Experiment){0};
+    TRY(run_exists(directory, err));
+    const char *path = run_path(config_arena, directory, RUN_BEST);
+    if (!run_has(path)) path = run_path(config_arena, directory, RUN_CHECKPOINT);
+    if (!run_has(path))
+        return FAIL(err, ERROR_INPUT, "%s holds no checkpoint yet; train it first", directory);
+    ExperimentConfig config;
+    const char *config_path = run_path(config_arena, directory, RUN_CONFIG);
+    TRY(config_read(config_path, 0, NULL, config_arena, &config, err));
+    TRY(experiment_open(&config, config_arena, e, err));
+    TRY(checkpoint_load(path, e->fixed_text, e->model, e->optimizer, NULL, err));
+    optimizer_swap_ema(e->optimizer);
+    qat_set_evaluation(e->qat);
+    return true;
+}

@@ -1,0 +1,38 @@
+/* An experiment: data, model, quantizers and optimizer made from one configuration. */
+#ifndef NIBBLE_EXPERIMENTS_TRAIN_EXPERIMENT_H
+#define NIBBLE_EXPERIMENTS_TRAIN_EXPERIMENT_H
+
+#include "autograd/module.h"
+#include "data/loader.h"
+#include "experiments/settings/config.h"
+#include "optim/loss_scale.h"
+#include "optim/optimizer.h"
+#include "qat/prepare.h"
+
+typedef struct Experiment {
+    ExperimentConfig config;
+    const char *config_text; /* resolved, as it goes into config.yaml and packed files */
+    const char *fixed_text;  /* the same without what may change in a run, for checkpoints */
+    Arena *arena;            /* the model's and the data's lifetime */
+    size_t data_bytes;       /* of it */
+    Loader *loader;
+    Model *model;
+    Qat *qat;
+    Optimizer *optimizer;
+    LossScale loss_scale;
+    Tape *tape;
+} Experiment;
+
+/* Loads the data, builds and prepares the model. Threads: as many as parallel_init was told before,
+ * else all; they are no part of an experiment. `config`'s memory is borrowed.
+ * experiment_close is due whatever the result. */
+bool experiment_open(const ExperimentConfig *config, Arena *config_arena, Experiment *e,
+                     Error *err);
+void experiment_close(Experiment *e);
+
+/* Opens the experiment of a run directory, as its config.yaml says, with the weights that it
+ * reports: best.h5, else checkpoint.h5, averaged where EMA is on. Phases are those of a finished
+ * training. */
+bool experiment_open_run(const char *directory, Arena *config_arena, Experiment *e, Error *err);
+
+#endif

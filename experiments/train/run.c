@@ -1,0 +1,148 @@
+#include "experiments/train/run.h"
+
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/file.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+const char *run_path(Arena *arena, const char *directory, const char *file) {
+    return arena_format(arena, "%s/%s", directory, file);
+}
+
+bool run_has(const char *path) {
+    struct stat info;
+    return !stat(path, &info) && S_ISREG(info.st_mode);
+}
+
+static bool make_directories(const char *directory, Arena *arena, Error *err) {
+    char *path = arena_strdup(arena, directory);
+    for (char *p = path + 1;; p++) {
+        if (*p != '/' && *p) continue;
+        char saved = *p;
+        *p = 0;
+        if (mkdir(path, 0777) && errno != EEXIST)
+            return FAIL(err, ERROR_INPUT, "cannot make the directory %s: %s", path,
+                        strerror(errno));
+        *p = saved;
+        if (!saved) return true;
+    }
+}
+
+static const char *const run_files[] = {RUN_CONFIG,     RUN_ENVIRONMENT, RUN_METRICS, RUN_SUMMARY,
+                                        RUN_CHECKPOINT, RUN_PREVIOUS,    RUN_BEST,    RUN_QUANTIZED,
+                                        RUN_LOGITS,     RUN_REPORT};
+
+bool run_is_free(const char *directory, Error *err) {
+    Arena *arena = arena_new("run directory");
+    bool is_used = run_has(run_path(arena, directory, RUN_CONFIG)) ||
+                   run_has(run_path(arena, directory, RUN_CHECKPOINT));
+    arena_free(arena);
+    if (!is_used) return true;
+    return FAIL(err, ERROR_INPUT,
+                "%s already holds a run; go on with 'nibble train --resume %s', or replace it with "
+                "--force",
+                directory, directory);
+}
+
+/* "checkpoint.h5.tmp.123" and the like: what a writer that was killed leaves. What `convert` writes
+ * is not a training's to remove. */
+static bool is_leftover(const char *name) {
+    for (size_t i = 0; i < sizeof run_files / sizeof *run_files; i++) {
+        const char *file = run_files[i];
+        if (!strcmp(file, RUN_QUANTIZED) || !strcmp(file, RUN_LOGITS)) continue;
+        size_t length = strlen(file);
+        if (!strncmp(name, file, length) && !strncmp(name + length, ".tmp.", 5)) return true;
+    }
+    return false;
+}
+
+bool run_claim(const char *directory, RunClaim *claim, Error *err) {
+    claim->fd = open(directory, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    if (claim->fd < 0)
+        return FAIL(err, ERROR_INPUT, "cannot open the directory %s: %s", directory,
+                    strerror(errno));
+    /* A file system without locks must not keep anyone from training. */
+    if (flock(claim->fd, LOCK_EX | LOCK_NB) && errno == EWOULDBLOCK)
+        return FAIL(err, ERROR_INPUT, "another process is training in %s; wait for it or stop it",
+                    directory);
+    DIR *listing = opendir(directory);
+    if (!listing) return true;
+    for (struct dirent *entry; (entry = readdir(listing));)
+        if (is_leftover(entry->d_name)) unlinkat(claim->fd, entry->d_name, 0);
+    closedir(listing);
+    return true;
+}
+
+void run_release(RunClaim *claim) {
+    if (claim->fd >= 0) close(claim->fd);
+    claim->fd = -1;
+}
+
+bool run_create(const char *directory, bool force, RunClaim *claim, Error *err) {
+    if (!force) TRY(run_is_free(directory, err));
+    Arena *arena = arena_new("run directory");
+    bool ok = make_directories(directory, arena, err) && run_claim(directory, claim, err);
+    for (size_t i = 0; ok && i < sizeof run_files / sizeof *run_files; i++) {
+        const char *path = run_path(arena, directory, run_files[i]);
+        if (unlink(path) && errno != ENOENT)
+            ok = FAIL(err, ERROR_INPUT, "cannot remove %s: %s", path, strerror(errno));
+    }
+    arena_free(arena);
+    return ok;
+}
+
+bool run_exists(const char *directory, Error *err) {
+    struct stat info;
+    if (stat(directory, &info) || !S_ISDIR(info.st_mode))
+        return FAIL(err, ERROR_INPUT, "%s is not a run directory: there is no such directory",
+                    directory);
+    Arena *arena = arena_new("run directory");
+    bool has_run = run_has(run_path(arena, directory, RUN_CONFIG));
+    arena_free(arena);
+    if (has_run) return true;
+    return FAIL(err, ERROR_INPUT, "%s is not a run directory: it has no " RUN_CONFIG, directory);
+}
+
+bool metrics_open(Metrics *m, const char *path, int64_t keep_lines, Error *err) {
+    *m = (Metrics){.file = open(path, O_RDWR | O_CREAT | O_CLOEXEC, 0666)};
+    if (m->file < 0) return FAIL(err, ERROR_SYSTEM, "cannot open %s: %s", path, strerror(errno));
+    off_t keep = 0, at = 0;
+    char buffer[4096];
+    ssize_t got = 0;
+    while (m->lines < keep_lines && (got = read(m->file, buffer, sizeof buffer)) > 0) {
+        for (ssize_t i = 0; i < got && m->lines < keep_lines; i++) {
+            if (buffer[i] != '\n') continue;
+            m->lines++;
+            keep = at + i + 1;
+        }
+        at += got;
+    }
+    if (got < 0 || ftruncate(m->file, keep) || lseek(m->file, keep, SEEK_SET) < 0)
+        return FAIL(err, ERROR_SYSTEM, "cannot cut %s back: %s", path, strerror(errno));
+    if (m->lines < keep_lines)
+        return FAIL(err, ERROR_INPUT,
+                    "%s has %ld lines, but the checkpoint was saved after %ld; "
+                    "restore the file, or start over with --force",
+                    path, (long)m->lines, (long)keep_lines);
+    return true;
+}
+
+bool metrics_add(Metrics *m, const char *line, Error *err) {
+    char text[4096];
+    int length = snprintf(text, sizeof text, "%s\n", line);
+    if (length < 0 || length >= (int)sizeof text)
+        return FAIL(err, ERROR_SYSTEM, "a line of " RUN_METRICS " is too long");
+    if (write(m->file, text, (size_t)length) != length)
+        return FAIL(err, ERROR_SYSTEM, "cannot write " RUN_METRICS ": %s", strerror(errno));
+    m->lines++;
+    return true;
+}
+
+void metrics_close(Metrics *m) {
+    if (m->file >= 0) close(m->file);
+    m->file = -1;
+}

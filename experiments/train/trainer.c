@@ -1,0 +1,424 @@
+#include "experiments/train/trainer.h"
+
+#include <math.h>
+#include <stdio.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "autograd/ops.h"
+#include "core/log.h"
+#include "experiments/report/progress.h"
+#include "experiments/report/summary.h"
+#include "experiments/train/checkpoint.h"
+#include "experiments/train/environment.h"
+#include "experiments/train/evaluate.h"
+#include "experiments/train/run.h"
+#include "experiments/train/stop.h"
+#include "optim/schedule.h"
+
+enum { LINE_BYTES = 512 };
+
+typedef struct Training {
+    Experiment *e;
+    const char *checkpoint, *previous, *best, *metrics_path;
+    const char *directory;
+    Metrics metrics;
+    Progress progress;
+    Cursor cursor;
+    int64_t epoch_steps, total, stop; /* `stop`: last step of this run */
+    double started;                   /* seconds */
+    double step_seconds;              /* spent in steps by this process */
+    int64_t first_step;
+    double accuracy;    /* latest on the validation split */
+    bool is_over;       /* nothing to train, and the test set was used */
+    int64_t saved_step; /* of checkpoint.h5; -1: there is none */
+} Training;
+
+int64_t trainer_epoch_steps(const Experiment *e) {
+    return loader_batches(e->loader, LOADER_TRAIN) / e->config.train.accumulate;
+}
+
+int64_t trainer_total_steps(const Experiment *e) {
+    return (int64_t)ceil(e->config.train.epochs * (double)trainer_epoch_steps(e));
+}
+
+/* ---- One step ---- */
+
+Var *trainer_record(void *context, Tape *t) {
+    const Lesson *lesson = context;
+    const Model *model = lesson->e->model;
+    const Batch *batch = &lesson->batch;
+    Tensor images = {
+        .dtype = DTYPE_F32,
+        .shape = SHAPE(batch->count, model->input.dim[0], model->input.dim[1], model->input.dim[2]),
+        .data = (void *)batch->images};
+    Var *x = tape_constant(t, images);
+    Var *logits = model_forward(lesson->e->model, t, x);
+    double smoothing = lesson->e->config.train.label_smoothing;
+    return op_cross_entropy(t, logits, batch->labels, (float)smoothing);
+}
+
+/* To name a layer, the batch is seen once more, in f32 and with every value kept. */
+static Var *see_again(Lesson *lesson) {
+    Tape *t = lesson->e->tape;
+    t->is_rerun = true;
+    tape_begin(t, true);
+    Var *loss = trainer_record(lesson, t);
+    t->is_rerun = false;
+    return loss;
+}
+
+static const float half_limit = 65520; /* what f16 rounds to infinity, and up */
+
+static bool fail_nonfinite(Lesson *lesson, int64_t step, Error *err) {
+    const Tape *t = lesson->e->tape;
+    see_again(lesson);
+    const Var *bad = tape_find_nonfinite(t), *large = tape_find_beyond(t, half_limit);
+    if (lesson->e->loss_scale.is_dynamic && !bad && large)
+        return FAIL(err, ERROR_NUMERIC,
+                    "step %ld: the loss is not finite: values of %s (%s) are beyond f16's 65,504, "
+                    "which no loss scale cures; set precision: bf16. The last checkpoint is intact",
+                    (long)step + 1, *large->scope ? large->scope : "the input",
+                    large->op ? large->op->name : "data");
+    return FAIL(
+        err, ERROR_NUMERIC,
+        "step %ld: the loss is not finite; the first value that is not is in %s (%s). Lower "
+        "optimizer.lr or set optimizer.clip_norm; the last checkpoint is intact",
+        (long)step + 1, bad && *bad->scope ? bad->scope : "the input",
+        bad && bad->op ? bad->op->name
+        : bad          ? "a parameter or the data"
+                       : "the loss");
+}
+
+static Lesson lesson_at(Experiment *e, int64_t step, int64_t micro) {
+    int64_t accumulate = e->config.train.accumulate, per_epoch = trainer_epoch_steps(e);
+    int64_t index = (step % per_epoch) * accumulate + micro;
+    e->tape->step = (uint64_t)(step * accumulate + micro);
+    return (Lesson){e, loader_batch(e->loader, LOADER_TRAIN, step / per_epoch, index)};
+}
+
+static bool micro_batch(Experiment *e, int64_t step, int64_t micro, double *loss, Error *err) {
+    Tape *t = e->tape;
+    double share = 1.0 / (double)e->config.train.accumulate;
+    Lesson lesson = lesson_at(e, step, micro);
+    t->half = config_half(&e->config);
+    t->loss_scale = e->loss_scale.scale;
+    const Var *mean = tape_run(t, true, trainer_record, &lesson);
+    float value = t->error.code == ERROR_NONE ? var_f32(mean)[0] : 0;
+    if (t->error.code == ERROR_NONE && isfinite(value))
+        tape_backward(t, t->vars[mean->index], (float)(share * e->loss_scale.scale));
+    t->half = DTYPE_F32; /* whoever looks at the network next does so in f32 */
+    if (t->error.code != ERROR_NONE) {
+        *err = t->error;
+        return false;
+    }
+    if (!isfinite(value)) return fail_nonfinite(&lesson, step, err);
+    *loss += (double)value * share;
+    return true;
+}
+
+/* The layer where gradients first overflow in the step's last batch, which is seen once more. */
+static const char *overflowing_layer(Experiment *e, int64_t step) {
+    Tape *t = e->tape;
+    int64_t accumulate = e->config.train.accumulate;
+    Lesson lesson = lesson_at(e, step, accumulate - 1);
+    t->is_watching = t->is_rerun = true;
+    t->half = config_half(&e->config);
+    Var *loss = tape_run(t, true, trainer_record, &lesson);
+    tape_backward(t, loss, (float)(e->loss_scale.scale / (double)accumulate));
+    t->half = DTYPE_F32;
+    t->is_watching = t->is_rerun = false;
+    if (!t->overflowed) return "the gradients of a parameter";
+    return *t->overflowed->scope ? t->overflowed->scope : "the loss";
+}
+
+/* Gradients are beyond f16: nothing is changed but the loss scale. */
+static bool skip_step(Experiment *e, int64_t step, Error *err) {
+    LossScale *scale = &e->loss_scale;
+    const char *layer = overflowing_layer(e, step);
+    double before = scale->scale;
+    bool goes_on = loss_scale_update(scale, true);
+    if (!goes_on)
+        return FAIL(err, ERROR_NUMERIC,
+                    "step %ld: gradients overflow f16 in %s for the %dth time in a row at loss "
+                    "scale 1; lower optimizer.lr, or set precision: bf16. The last checkpoint is "
+                    "intact",
+                    (long)step + 1, layer, LOSS_SCALE_STUCK_MAX);
+    log_warning("step %ld is skipped: gradients overflow f16 in %s; loss scale %.0f, now %.0f",
+                (long)step + 1, layer, before, scale->scale);
+    return true;
+}
+
+bool trainer_step(Experiment *e, int64_t step, double *loss, Error *err) {
+    int64_t total = trainer_total_steps(e);
+    qat_set_step(e->qat, step, total);
+    model_clear_grads(e->model);
+    *loss = 0;
+    for (int64_t micro = 0; micro < e->config.train.accumulate; micro++)
+        TRY(micro_batch(e, step, micro, loss, err));
+    bool is_scaled = e->loss_scale.is_dynamic;
+    if (is_scaled && !optimizer_unscale(e->optimizer, 1 / e->loss_scale.scale))
+        return skip_step(e, step, err);
+    loss_scale_update(&e->loss_scale, false);
+    double factor = schedule_factor(&e->config.schedule, step, total);
+    if (optimizer_step(e->optimizer, factor, err)) return true;
+    error_prefix(err, "step %ld: gradients overflow in %s", (long)step + 1,
+                 overflowing_layer(e, step));
+    return false;
+}
+
+/* ---- Metrics ---- */
+
+static double learning_rate(const Training *r, int64_t step) {
+    const OptimizerConfig *c = r->e->config.optimizer.config;
+    return c->lr * schedule_factor(&r->e->config.schedule, step, r->total);
+}
+
+/* Images per second of training steps alone: without evaluations and saves. */
+static double rate(const Training *r) {
+    const Experiment *e = r->e;
+    int64_t per_step = loader_config(e->loader)->batch * e->config.train.accumulate;
+    int64_t steps = r->cursor.step - r->first_step;
+    return r->step_seconds > 0 ? (double)(steps * per_step) / r->step_seconds : 0;
+}
+
+static bool log_step(Training *r, double loss, Error *err) {
+    char line[LINE_BYTES];
+    snprintf(line, sizeof line,
+             "{\"step\":%ld,\"epoch\":%ld,\"loss\":%.9g,\"lr\":%.9g,\"grad_norm\":%.9g,"
+             "\"seconds\":%.3f,\"samples_per_second\":%.1f}",
+             (long)r->cursor.step, (long)((r->cursor.step - 1) / r->epoch_steps + 1), loss,
+             learning_rate(r, r->cursor.step - 1), optimizer_norm(r->e->optimizer),
+             environment_seconds() - r->started, rate(r));
+    const LossScale *scale = &r->e->loss_scale;
+    if (scale->is_dynamic) {
+        size_t used = strlen(line) - 1; /* before the brace */
+        snprintf(line + used, sizeof line - used, ",\"loss_scale\":%.0f,\"skipped_steps\":%ld}",
+                 scale->scale, (long)scale->skipped);
+    }
+    return metrics_add(&r->metrics, line, err);
+}
+
+static void show(Training *r, bool is_milestone) {
+    int64_t per_step = loader_config(r->e->loader)->batch * r->e->config.train.accumulate;
+    ProgressState state = {
+        .step = r->cursor.step,
+        .epoch = (r->cursor.step + r->epoch_steps - 1) / r->epoch_steps,
+        .loss = r->cursor.loss_average,
+        .accuracy = r->accuracy,
+        .learning_rate = learning_rate(r, r->cursor.step ? r->cursor.step - 1 : 0),
+        .samples = (r->cursor.step - r->first_step) * per_step,
+    };
+    progress_update(&r->progress, &state, is_milestone);
+}
+
+/* ---- Saving and evaluating ---- */
+
+/* What has no gradient is not looked at by the optimizer: running statistics, observed ranges. */
+static bool check_finite(const Training *r, Error *err) {
+    const Model *model = r->e->model;
+    for (int i = 0; i < model->param_count; i++) {
+        const Tensor *value = &model->params[i]->value;
+        const float *x = tensor_f32(value);
+        for (int64_t j = 0, count = tensor_count(value); j < count; j++)
+            if (!isfinite(x[j]))
+                return FAIL(err, ERROR_NUMERIC,
+                            "step %ld: '%s' is not finite; lower optimizer.lr or set "
+                            "optimizer.clip_norm; the last checkpoint is intact",
+                            (long)r->cursor.step, model->params[i]->name);
+    }
+    return true;
+}
+
+static bool save(Training *r, Error *err) {
+    if (r->saved_step == r->cursor.step) return true;
+    TRY(check_finite(r, err));
+    Experiment *e = r->e;
+    r->cursor.metric_lines = r->metrics.lines;
+    r->cursor.loss_scale = e->loss_scale;
+    TRY(checkpoint_save(r->checkpoint, r->previous, e->fixed_text, &r->cursor, e->model,
+                        e->optimizer, err));
+    r->saved_step = r->cursor.step;
+    return true;
+}
+
+/* The validation split, as trained and in float; the better network becomes best.h5. */
+static bool validate(Training *r, bool may_be_best, Error *err) {
+    Experiment *e = r->e;
+    if (!loader_rows(e->loader, LOADER_VALIDATION)) return true;
+    Evaluation trained = {0}, shadow = {0};
+    optimizer_swap_ema(e->optimizer);
+    bool ok = evaluate(e, LOADER_VALIDATION, false, &trained, err);
+    shadow = trained;
+    if (ok && qat_is_active(e->qat)) ok = evaluate(e, LOADER_VALIDATION, true, &shadow, err);
+    optimizer_swap_ema(e->optimizer);
+    if (!ok) {
+        error_prefix(err, "step %ld", (long)r->cursor.step);
+        return false;
+    }
+    r->accuracy = trained.accuracy;
+    char line[LINE_BYTES];
+    snprintf(line, sizeof line,
+             "{\"step\":%ld,\"epoch\":%ld,\"validation\":{\"loss\":%.9g,\"accuracy\":%.9g},"
+             "\"fp32\":{\"accuracy\":%.9g}}",
+             (long)r->cursor.step, (long)((r->cursor.step - 1) / r->epoch_steps + 1), trained.loss,
+             trained.accuracy, shadow.accuracy);
+    TRY(metrics_add(&r->metrics, line, err));
+    show(r, true);
+    if (!may_be_best) return true;
+    if (r->cursor.best_step && trained.accuracy <= r->cursor.best_accuracy) return true;
+    /* A network whose fake-quant has not started is not what will be shipped. */
+    if (qat_is_active(e->qat) && !e->qat->phase.is_faking) return true;
+    TRY(check_finite(r, err));
+    r->cursor.best_accuracy = trained.accuracy;
+    r->cursor.best_step = r->cursor.step;
+    r->cursor.metric_lines = r->metrics.lines;
+    r->cursor.loss_scale = e->loss_scale;
+    return checkpoint_save(r->best, NULL, e->fixed_text, &r->cursor, e->model, e->optimizer, err);
+}
+
+static bool stopped(Training *r, Error *err) {
+    TRY(save(r, err));
+    return FAIL(err, ERROR_STOPPED,
+                "stopped by %s after step %ld; go on with 'nibble train --resume %s'",
+                stop_signal() == 2 ? "SIGINT" : "SIGTERM", (long)r->cursor.step, r->directory);
+}
+
+/* Where train.steps stops a training before its end, the loss and the validation split are looked
+ * at once more, but behind the checkpoint: a run that goes on cuts these lines and ends as if it
+ * had never stopped. For the same reason only a run that has no best network yet takes this one for
+ * it. */
+static bool stop_early(Training *r, double loss, bool is_logged, bool is_validated, Error *err) {
+    TRY(save(r, err));
+    if (!is_logged) TRY(log_step(r, loss, err));
+    return is_validated || validate(r, !r->cursor.best_step, err);
+}
+
+static bool train(Training *r, Error *err) {
+    const TrainConfig *c = &r->e->config.train;
+    int64_t every = c->checkpoint_every ? c->checkpoint_every : r->epoch_steps;
+    while (r->cursor.step < r->stop && !stop_signal()) {
+        double loss, began = environment_seconds();
+        TRY(trainer_step(r->e, r->cursor.step, &loss, err));
+        r->step_seconds += environment_seconds() - began;
+        int64_t done = ++r->cursor.step;
+        r->cursor.loss_average += (done == 1 ? 1 : 0.02) * (loss - r->cursor.loss_average);
+        bool ends = done == r->total;
+        bool logs = done % c->log_every == 0 || ends;
+        bool validates = done % r->epoch_steps == 0 || ends;
+        if (logs) TRY(log_step(r, loss, err));
+        show(r, false);
+        if (validates) TRY(validate(r, true, err));
+        if (done % every == 0 || ends) TRY(save(r, err));
+        if (done == r->stop && !ends) TRY(stop_early(r, loss, logs, validates, err));
+    }
+    return !stop_signal() || stopped(r, err);
+}
+
+/* ---- A run ---- */
+
+static bool resume(Training *r, Error *err) {
+    Experiment *e = r->e;
+    if (!checkpoint_load(r->checkpoint, e->fixed_text, e->model, e->optimizer, &r->cursor, err)) {
+        if (run_has(r->previous))
+            log_warning("%s is the checkpoint before; to go on from it, move it to %s", r->previous,
+                        r->checkpoint);
+        return false;
+    }
+    bool is_dynamic = e->loss_scale.is_dynamic;
+    e->loss_scale = r->cursor.loss_scale;
+    e->loss_scale.is_dynamic = is_dynamic;
+    r->saved_step = r->cursor.step;
+    log_info("resuming after step %ld", (long)r->cursor.step);
+    return true;
+}
+
+static bool init_weights(Experiment *e, Error *err) {
+    const char *from = e->config.train.init;
+    if (!from) return true;
+    const char *path = from;
+    if (!run_has(path)) path = run_path(e->arena, from, RUN_BEST);
+    if (!run_has(path)) path = run_path(e->arena, from, RUN_CHECKPOINT);
+    return checkpoint_init(path, e->model, err);
+}
+
+static bool check_length(const Experiment *e, Error *err) {
+    int64_t total = trainer_total_steps(e);
+    if (total < 1)
+        return FAIL(err, ERROR_INPUT,
+                    "nothing to train: %ld training images make %ld steps per epoch of batch %ld; "
+                    "lower "
+                    "data.batch or train.accumulate, or raise train.epochs",
+                    (long)loader_rows(e->loader, LOADER_TRAIN), (long)trainer_epoch_steps(e),
+                    (long)loader_config(e->loader)->batch) ||
+               error_blame(err, "train.epochs");
+    return schedule_check(&e->config.schedule, total, err);
+}
+
+bool trainer_begin(Experiment *e, Error *err) {
+    if (check_length(e, err) && init_weights(e, err)) return true;
+    config_place(&e->config, err);
+    return false;
+}
+
+static bool prepare(Training *r, bool resumes, Error *err) {
+    Experiment *e = r->e;
+    Arena *arena = e->arena;
+    r->checkpoint = run_path(arena, r->directory, RUN_CHECKPOINT);
+    r->previous = run_path(arena, r->directory, RUN_PREVIOUS);
+    r->best = run_path(arena, r->directory, RUN_BEST);
+    r->metrics_path = run_path(arena, r->directory, RUN_METRICS);
+    r->epoch_steps = trainer_epoch_steps(e);
+    r->total = trainer_total_steps(e);
+    int64_t limit = e->config.train.steps;
+    r->stop = limit && limit < r->total ? limit : r->total;
+    r->accuracy = NAN;
+    /* A run that was killed before its first save starts over. */
+    if (resumes && run_has(r->checkpoint)) {
+        TRY(check_length(e, err));
+        TRY(resume(r, err));
+        environment_compare(run_path(arena, r->directory, RUN_ENVIRONMENT));
+    } else {
+        TRY(trainer_begin(e, err));
+    }
+    const char *summary = run_path(arena, r->directory, RUN_SUMMARY);
+    r->is_over = resumes && r->cursor.step >= r->stop && run_has(summary);
+    if (r->is_over) return true;
+    unlink(summary); /* of a pause */
+    TRY(metrics_open(&r->metrics, r->metrics_path, r->cursor.metric_lines, err));
+    return environment_write(run_path(arena, r->directory, RUN_ENVIRONMENT), err);
+}
+
+/* The test set, once, with the best network. */
+static bool finish(Training *r, double seconds, Error *err) {
+    Experiment *e = r->e;
+    if (run_has(r->best) && r->cursor.best_step)
+        TRY(checkpoint_load(r->best, e->fixed_text, e->model, e->optimizer, NULL, err));
+    SummaryTimes times = {.steps = r->cursor.step,
+                          .seconds = seconds,
+                          .samples_per_second = rate(r),
+                          .best_step = r->cursor.best_step,
+                          .best_accuracy = r->cursor.best_accuracy};
+    return summary_write(e, r->directory, &times, err);
+}
+
+bool trainer_run(Experiment *e, const char *directory, bool resumes, Error *err) {
+    Training r = {.e = e, .directory = directory, .metrics.file = -1, .saved_step = -1};
+    bool ok = prepare(&r, resumes, err);
+    if (ok && r.is_over)
+        log_info("%s ended after step %ld; nothing is left to do", directory, (long)r.cursor.step);
+    if (ok && !r.is_over) {
+        qat_describe(e->qat);
+        r.first_step = r.cursor.step;
+        r.started = environment_seconds();
+        int64_t epochs = (r.total + r.epoch_steps - 1) / r.epoch_steps;
+        progress_begin(&r.progress, stderr, r.first_step, r.stop, epochs, "images");
+        LogTarget outer = log_set_sink(progress_message, &r.progress);
+        ok = train(&r, err);
+        progress_end(&r.progress);
+        log_set_sink(outer.sink, outer.context);
+        ok = ok && finish(&r, environment_seconds() - r.started, err);
+    }
+    metrics_close(&r.metrics);
+    return ok;
+}

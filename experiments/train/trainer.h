@@ -1,0 +1,33 @@
+/* The training loop. */
+#ifndef NIBBLE_EXPERIMENTS_TRAIN_TRAINER_H
+#define NIBBLE_EXPERIMENTS_TRAIN_TRAINER_H
+
+#include "experiments/train/experiment.h"
+
+/* Trains in `directory`, a run directory, from its checkpoint when `resumes` and one is there.
+ * Writes metrics, checkpoints, best.h5, and at the end summary.json and report.html. A signal ends
+ * it after a clean save with ERROR_STOPPED. */
+bool trainer_run(Experiment *e, const char *directory, bool resumes, Error *err);
+
+/* The start of a training, and all that can be wrong with it before its run directory is touched:
+ * no step to make, a schedule that does not fit, train.init, which is loaded. trainer_run does it
+ * again. */
+bool trainer_begin(Experiment *e, Error *err);
+
+/* Steps of an epoch and of the whole training, as schedules see it. */
+int64_t trainer_epoch_steps(const Experiment *e);
+int64_t trainer_total_steps(const Experiment *e);
+
+/* One micro-batch, and what a step does with it on a tape: its mean loss (a TapeBuild). In a dry
+ * record the batch's data may be NULL. */
+typedef struct Lesson {
+    Experiment *e;
+    Batch batch;
+} Lesson;
+Var *trainer_record(void *lesson, Tape *t);
+
+/* One optimizer step (accumulating over micro-batches) at `step`; the mean loss in *loss. Allocates
+ * nothing from the system once the arenas have grown. */
+bool trainer_step(Experiment *e, int64_t step, double *loss, Error *err);
+
+#endif
