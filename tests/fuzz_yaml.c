@@ -1,10 +1,10 @@
 /* libFuzzer: any text as a config, its last line as an override. What is accepted must survive
  * being written and read again.
  *
- *     clang -fsanitize=fuzzer,address,undefined -D_GNU_SOURCE -I. tests/fuzz_yaml.c core/field*.c \
- *         core/settings/node.c core/faults.c core/arena.c core/error.c experiments/settings/yaml*.c \
- *         experiments/settings/override.c -lyaml -lm -o fuzz_yaml && ./fuzz_yaml -max_len=4096
- * -timeout=5 */
+ *     clang -fsanitize=fuzzer,address,undefined -D_GNU_SOURCE -I. tests/fuzz_yaml.c \
+ *         core/settings/[a-z]*.c core/faults.c core/arena.c core/error.c \
+ *         experiments/settings/yaml*.c experiments/settings/override.c -lyaml -lm -o fuzz_yaml
+ *     ./fuzz_yaml -max_len=4096 -timeout=5 */
 #include <stdint.h>
 #include <stdlib.h>
 
