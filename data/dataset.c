@@ -84,6 +84,16 @@ bool dataset_classes(const char *name, const DatasetPart *train, int64_t declare
     return is_plausible;
 }
 
+bool dataset_test_classes(const char *name, const DatasetPart *test, int64_t declared,
+                          int64_t *class_count, Error *err) {
+    *class_count = declared;
+    if (declared > 0) return dataset_check_labels(name, test, declared, err);
+    TRY(dataset_check_labels(name, test, LABELS_MAX, err));
+    for (int64_t i = 0; i < test->count; i++)
+        if (test->labels[i] >= *class_count) *class_count = test->labels[i] + 1;
+    return true;
+}
+
 static bool floats_check(const Dataset *dataset, const DatasetPart *part, const char *which,
                          Error *err) {
     const float *pixels = part->pixels;
@@ -107,11 +117,18 @@ static bool part_check(const Dataset *dataset, const DatasetPart *part, const ch
 bool dataset_open(Variant source, Arena *arena, Dataset *out, Error *err) {
     const DatasetKind *kind = (const DatasetKind *)source.kind;
     *out = (Dataset){0};
-    TRY(kind->open(source.config, arena, out, err));
+    TRY(kind->open(source.config, DATASET_BOTH, arena, out, err));
     if (out->class_count < 2)
         return FAIL(err, ERROR_INPUT, "the data have %lld classes, expected at least 2",
                     (long long)out->class_count);
     return part_check(out, &out->train, "training", err) &&
+           part_check(out, &out->test, "test", err);
+}
+
+bool dataset_open_test(Variant source, Arena *arena, Dataset *out, Error *err) {
+    const DatasetKind *kind = (const DatasetKind *)source.kind;
+    *out = (Dataset){0};
+    return kind->open(source.config, DATASET_TEST, arena, out, err) &&
            part_check(out, &out->test, "test", err);
 }
 

@@ -27,11 +27,14 @@ typedef struct Dataset {
     DatasetPart train, test;
 } Dataset;
 
+typedef enum DatasetParts { DATASET_TEST, DATASET_BOTH } DatasetParts;
+
 typedef struct DatasetKind {
     Kind kind; /* its config struct begins with a LoaderConfig (data/loader.h) */
-    /* Reads everything into `arena`. What is missing, cut short, mislabelled or of the wrong size
-     * is ERROR_INPUT and named with what was found and expected. */
-    bool (*open)(const void *config, Arena *arena, Dataset *out, Error *err);
+    /* Reads both parts into `arena`, or the test part alone, which needs no file of the other. What
+     * is missing, cut short, mislabelled or of the wrong size is ERROR_INPUT and named with what
+     * was found and expected. */
+    bool (*open)(const void *config, DatasetParts parts, Arena *arena, Dataset *out, Error *err);
 } DatasetKind;
 
 #define DATASET(name) extern const DatasetKind dataset_##name;
@@ -42,6 +45,8 @@ extern const KindTable dataset_kinds;
 
 /* Opens and checks: no part is empty, floats are finite, labels below class_count. */
 bool dataset_open(Variant source, Arena *arena, Dataset *out, Error *err);
+/* The test part alone; what it says about classes is a guess where the setting does not say it. */
+bool dataset_open_test(Variant source, Arena *arena, Dataset *out, Error *err);
 
 int64_t dataset_pixels(const Dataset *dataset);    /* height * width * channels */
 int64_t dataset_row_bytes(const Dataset *dataset); /* of the pixels as stored */
@@ -62,6 +67,9 @@ bool dataset_bytes(const char *name, const int64_t *dims, int rank, int64_t elem
  * unused, or a class with under a hundredth of an equal share of the images. */
 bool dataset_classes(const char *name, const DatasetPart *train, int64_t declared,
                      int64_t *class_count, Error *err);
+/* The same of a test part that is read alone, and need not show every class. */
+bool dataset_test_classes(const char *name, const DatasetPart *test, int64_t declared,
+                          int64_t *class_count, Error *err);
 
 /* Labels of a part read from `name` against `class_count`. */
 bool dataset_check_labels(const char *name, const DatasetPart *part, int64_t class_count,

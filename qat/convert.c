@@ -1,7 +1,8 @@
 #include "qat/convert.h"
 
 #include <assert.h>
-#include <string.h>
+
+#include "autograd/layers.h"
 
 static Tensor pack(Tensor levels, Arena *arena) {
     int64_t count = tensor_count(&levels);
@@ -35,40 +36,6 @@ PackedWeight packed_weight(const WeightSite *site, Arena *arena) {
     return packed;
 }
 
-/* A view that gives the same tensor whatever the master holds. */
-static Var *read_stored(void *self, Tape *t, Var *master) {
-    (void)master;
-    return tape_constant(t, *(const Tensor *)self);
-}
-
-void packed_install(const WeightSite *site, const PackedWeight *packed, Arena *arena) {
-    Tensor *levels = arena_new_array(arena, Tensor, 1);
-    *levels = tensor_new(arena, DTYPE_F32, packed->codes.shape);
-    levels->scales = packed->codes.scales;
-    levels_unpack(packed->codes.data, levels->scales, 0, tensor_count(levels), levels->data);
-    site->weight->view = (View){read_stored, levels};
-    if (site->norm) {
-        Tensor bias = {
-            .dtype = DTYPE_F32, .shape = SHAPE(packed->bias_count), .data = (void *)packed->bias};
-        batch_norm_deploy(site->norm, bias);
-    } else if (packed->bias) {
-        const Param *own = module_find_param(site->module, "bias");
-        memcpy(own->value.data, packed->bias, sizeof(float) * (size_t)packed->bias_count);
-    }
-}
-
-void packed_install_edge(Quant *quant, const Scales *scales) {
-    assert(scales->count == quant->scale_count);
-    float *scale = tensor_f32(&quant->scale->value);
-    for (int64_t i = 0; i < scales->count; i++) {
-        scale[i] = scales->scale[i];
-        /* The zero point is -round(offset / scale). */
-        if (quant->offset)
-            tensor_f32(&quant->offset->value)[i] = scales->zero ? -scales->zero[i] * scale[i] : 0;
-    }
-    if (quant->count) *tensor_f32(&quant->count->value) = 1;
-}
-
 static const WeightSite *site_of_norm(const Qat *qat, const Module *norm) {
     for (int i = 0; i < qat->site_count; i++)
         if (qat->sites[i].norm == norm) return &qat->sites[i];
@@ -81,6 +48,80 @@ bool convert_ships_param(const Qat *qat, const Param *param) {
     if (site && site->quant) return false; /* the weight and its bias travel packed */
     return !site_of_norm(qat, param->owner);
 }
+
+/* ---- The parts of a packed model ---- */
+
+static PackedEdge packed_edge(const Quant *q, Arena *arena) {
+    const Scales *scales = quant_freeze(q, arena);
+    PackedEdge edge = {.name = q->name,
+                       .grid = q->grid,
+                       .scale_dtype = q->spec.scale_dtype,
+                       .is_affine = q->spec.is_affine,
+                       .is_per_token = !scales};
+    if (scales) edge.scale = scales->scale[0];
+    if (scales && scales->zero) edge.zero = scales->zero[0];
+    return edge;
+}
+
+static const char *edge_of(const View *view) {
+    return view->apply == quant_view ? ((const Quant *)view->self)->name : NULL;
+}
+
+typedef struct Places {
+    Arena *arena;
+    PackedPlace *items;
+    int count;
+} Places;
+
+static bool add_place(void *context, Module *module) {
+    Places *places = context;
+    PackedPlace place = {.module = module->name,
+                         .input = edge_of(&module->inputs[0]),
+                         .input2 = edge_of(&module->inputs[1])};
+    const char **outputs = arena_new_array(places->arena, const char *, module->output_count + 1);
+    for (int i = 0; i < module->output_count; i++) outputs[i] = edge_of(&module->outputs[i]);
+    place.outputs = (List){module->output_count, outputs};
+    if (place.input || place.input2 || place.outputs.count) places->items[places->count++] = place;
+    return true;
+}
+
+static PackedGraph packed_graph(const Qat *qat, Arena *arena) {
+    const SequentialConfig *root = qat->model->root->config;
+    Places places = {.arena = arena};
+    places.items = arena_new_array(arena, PackedPlace, qat->model->module_count);
+    model_visit(qat->model, add_place, &places);
+    PackedFold *folds = arena_new_array(arena, PackedFold, qat->site_count + 1);
+    int fold_count = 0;
+    for (int i = 0; i < qat->site_count; i++) {
+        const WeightSite *site = &qat->sites[i];
+        if (site->norm) folds[fold_count++] = (PackedFold){site->norm->name, site->module->name};
+    }
+    return (PackedGraph){.layers = root->layers,
+                         .places = {places.count, places.items},
+                         .folds = {fold_count, folds}};
+}
+
+PackedModel packed_model_of(const Qat *qat, Arena *arena) {
+    const Model *model = qat->model;
+    PackedModel m = {.arena = arena, .graph = packed_graph(qat, arena), .input = model->input};
+    m.class_count = shape_last(model->output);
+    m.weights = arena_new_array(arena, PackedWeight, qat->site_count + 1);
+    m.edges = arena_new_array(arena, PackedEdge, qat->edge_count + 1);
+    m.params = arena_new_array(arena, PackedParam, model->param_count + 1);
+    for (int i = 0; i < qat->site_count; i++)
+        if (qat->sites[i].quant) m.weights[m.weight_count++] = packed_weight(&qat->sites[i], arena);
+    for (int i = 0; i < qat->edge_count; i++)
+        m.edges[m.edge_count++] = packed_edge(qat->edges[i].quant, arena);
+    for (int i = 0; i < model->param_count; i++) {
+        const Param *p = model->params[i];
+        if (convert_ships_param(qat, p))
+            m.params[m.param_count++] =
+                (PackedParam){p->name, p->value.shape, tensor_f32(&p->value)};
+    }
+    return m;
+}
+
+/* ---- Sizes ---- */
 
 static int64_t scales_bytes(const Scales *s) {
     if (!s) return 0;

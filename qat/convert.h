@@ -1,31 +1,21 @@
-/* Fake becomes stored: what a quantized layer ships, and a model that runs on nothing else.
+/* Fake becomes stored: what a trained network ships.
  *
- * Packing calls what training calls, so the packed weight holds the very levels that the fake-quant
- * network multiplies; installing gives these levels back to the same kernels. Between the two the
- * logits cannot differ by a bit, and `nibble verify` proves it from the file alone. */
+ * Packing calls what training calls, so a packed weight holds the very levels that the fake-quant
+ * network multiplies; a packed model (qat/packed_model.h) gives these levels back to the same
+ * kernels. Between the two the logits cannot differ by a bit, and `nibble verify` proves it from
+ * the file alone. */
 #ifndef NIBBLE_QAT_CONVERT_H
 #define NIBBLE_QAT_CONVERT_H
 
+#include "qat/packed_model.h"
 #include "qat/prepare.h"
-
-/* One quantized weight. `codes` is of an integer dtype with scales; bias [out] is the deployed one
- * (with the joined batch norm folded in), NULL where the layer has none. */
-typedef struct PackedWeight {
-    const char *layer; /* dotted name of the module */
-    Tensor codes;
-    const float *bias;
-    int64_t bias_count;
-} PackedWeight;
 
 /* Of a site with a quantizer; memory from `arena`. */
 PackedWeight packed_weight(const WeightSite *site, Arena *arena);
 
-/* From here on the site reads `packed` instead of its master, and its joined norm adds the packed
- * bias. The memory behind `packed` must outlive the model. The shape was checked by the caller. */
-void packed_install(const WeightSite *site, const PackedWeight *packed, Arena *arena);
-
-/* Gives an edge's quantizer the scales that were stored. */
-void packed_install_edge(Quant *quant, const Scales *scales);
+/* The parts of the packed model that `qat` is now, in memory of `arena` and of the model. What is
+ * not the network's (normalisation, classes' names) and packed_model_build are the caller's. */
+PackedModel packed_model_of(const Qat *qat, Arena *arena);
 
 /* Whether a Param is shipped as it is, in f32: it is not a quantizer's, not a packed weight, and
  * not of a norm that was folded away. */

@@ -1,5 +1,5 @@
-/* Fake becomes stored: a network that runs on packed weights and stored scales gives the logits of
- * the fake-quant network, bit for bit, for every quantizer and format; as integers too. */
+/* Fake becomes stored: a packed model gives the logits of the fake-quant network, bit for bit, for
+ * every quantizer and format; as integers too. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -88,17 +88,11 @@ static Qat *trained(const ModelSource *source) {
 
 /* ---- What is shipped, in memory of its own. ---- */
 
-typedef struct Shipped {
-    PackedWeight weights[16];
-    Scales *edges[32]; /* NULL: made per batch */
-} Shipped;
-
 static void *copy_of(const void *data, size_t bytes) {
     return data ? memcpy(arena_alloc(arena, bytes), data, bytes) : NULL;
 }
 
 static Scales *copy_scales(const Scales *s) {
-    if (!s) return NULL;
     size_t bytes = sizeof(float) * (size_t)s->count;
     Scales *copy = copy_of(s, sizeof *s);
     copy->scale = copy_of(s->scale, bytes);
@@ -106,46 +100,48 @@ static Scales *copy_scales(const Scales *s) {
     return copy;
 }
 
-static Shipped *ship(const Qat *qat) {
-    Shipped *shipped = arena_new_array(arena, Shipped, 1);
-    for (int i = 0; i < qat->site_count; i++) {
-        if (!qat->sites[i].quant) continue;
-        PackedWeight *packed = &shipped->weights[i];
-        *packed = packed_weight(&qat->sites[i], arena);
-        Tensor *codes = &packed->codes;
-        codes->data = copy_of(codes->data, dtype_bytes(codes->dtype, tensor_count(codes)));
-        codes->scales = copy_scales(codes->scales);
-        packed->bias = copy_of(packed->bias, sizeof(float) * (size_t)packed->bias_count);
-    }
-    for (int i = 0; i < qat->edge_count; i++)
-        shipped->edges[i] = copy_scales(quant_freeze(qat->edges[i].quant, arena));
-    return shipped;
+/* Images are fed as they are. */
+static void normalize_nothing(PackedModel *m) {
+    int64_t channels = m->input.dim[2];
+    float *numbers = arena_new_array(arena, float, 2 * channels);
+    for (int64_t c = 0; c < channels; c++) numbers[c] = 0, numbers[channels + c] = 1;
+    m->mean = numbers;
+    m->deviation = numbers + channels;
 }
 
-/* Counts of observed batches are 0 in a new network, and must not stay so. */
-static bool is_count(const Param *p) {
-    const char *dot = strrchr(p->name, '.');
-    return dot && !strcmp(dot, ".count");
+/* Nothing that the training network holds is shared, but names and settings. */
+static PackedModel ship(const Qat *qat) {
+    PackedModel m = packed_model_of(qat, arena);
+    for (int i = 0; i < m.weight_count; i++) {
+        PackedWeight *w = &m.weights[i];
+        w->codes.data =
+            copy_of(w->codes.data, dtype_bytes(w->codes.dtype, tensor_count(&w->codes)));
+        w->codes.scales = copy_scales(w->codes.scales);
+        w->bias = copy_of(w->bias, sizeof(float) * (size_t)w->bias_count);
+    }
+    for (int i = 0; i < m.param_count; i++)
+        m.params[i].values =
+            copy_of(m.params[i].values, sizeof(float) * (size_t)shape_count(m.params[i].shape));
+    normalize_nothing(&m);
+    return m;
 }
 
-/* A second network of another seed that has NaN wherever nothing was shipped. */
-static Model *deploy(const ModelSource *source, const Qat *from, const Shipped *shipped) {
-    Qat *qat = qat_of(source, model_of(source, INPUT, CLASSES, 99));
-    Model *model = qat->model;
-    for (int i = 0; i < model->param_count; i++) {
-        const Param *p = model->params[i], *original = from->model->params[i];
-        float *to = tensor_f32(&p->value);
-        bool is_shipped = convert_ships_param(qat, p);
-        assert_string_equal(p->name, original->name);
-        assert_int_equal(is_shipped, convert_ships_param(from, original));
-        for (int64_t j = 0; !is_count(p) && j < tensor_count(&p->value); j++)
-            to[j] = is_shipped ? tensor_f32(&original->value)[j] : NAN;
-    }
-    for (int i = 0; i < qat->site_count; i++)
-        if (qat->sites[i].quant) packed_install(&qat->sites[i], &shipped->weights[i], arena);
-    for (int i = 0; i < qat->edge_count; i++)
-        if (shipped->edges[i]) packed_install_edge(qat->edges[i].quant, shipped->edges[i]);
-    return model;
+static Tensor packed_logits(const PackedModel *shipped, Tensor x) {
+    PackedModel m = *shipped;
+    Error err = {0};
+    Tensor logits = tensor_new(arena, DTYPE_F32, SHAPE(x.shape.dim[0], m.class_count));
+    if (!packed_model_build(&m, &err) ||
+        !packed_model_run(&m, tensor_f32(&x), x.shape.dim[0], logits.data, &err))
+        fail_msg("%s", err.message);
+    packed_model_close(&m);
+    return logits;
+}
+
+/* The masters are gone: whatever still reads them finds NaN. */
+static void spoil(const Model *model) {
+    for (int i = 0; i < model->param_count; i++)
+        for (int64_t j = 0; j < tensor_count(&model->params[i]->value); j++)
+            tensor_f32(&model->params[i]->value)[j] = NAN;
 }
 
 static Tensor integer_logits(Model *model, Tensor x) {
@@ -164,14 +160,17 @@ static bool is_finite(Tensor x) {
 /* `is_integer`: whether the scales let products run on codes. */
 static void assert_stored_is_faked(const ModelSource *source, bool is_integer) {
     const Qat *qat = trained(source);
-    Model *stored = deploy(source, qat, ship(qat));
+    PackedModel stored = ship(qat);
     Tensor x = batch_of(qat->model, 2 * BATCH, 7);
     Tensor faked = logits_of(qat->model, tape, x);
     assert_true(is_finite(faked));
-    assert_same_bits(logits_of(stored, tape, x), faked);
+    if (is_integer) assert_same_bits(integer_logits(qat->model, x), faked);
+    spoil(qat->model);
+    assert_same_bits(packed_logits(&stored, x), faked);
     if (!is_integer) return;
-    assert_same_bits(integer_logits(stored, x), faked);
-    assert_same_bits(integer_logits(qat->model, x), faked);
+    kernels_use_reference(true);
+    assert_same_bits(packed_logits(&stored, x), faked);
+    kernels_use_reference(false);
 }
 
 /* ---- Every quantizer, width, granularity, zero point, precision of scales. ---- */
@@ -259,11 +258,11 @@ static void scales_per_token_need_nothing_stored(void **state) {
         "model: {kind: mlp, widths: [6, 5]}\n"
         "quant: {bits: 6, activations: {quantizer: minmax, granularity: token, affine: true}}\n");
     const Qat *qat = trained(&source);
-    const Shipped *shipped = ship(qat);
-    for (int i = 0; i < qat->edge_count; i++) assert_null(shipped->edges[i]);
-    Model *stored = deploy(&source, qat, shipped);
+    PackedModel stored = ship(qat);
+    assert_true(stored.edge_count > 0);
+    for (int i = 0; i < stored.edge_count; i++) assert_true(stored.edges[i].is_per_token);
     Tensor x = batch_of(qat->model, 5, 3);
-    assert_same_bits(logits_of(stored, tape, x), logits_of(qat->model, tape, x));
+    assert_same_bits(packed_logits(&stored, x), logits_of(qat->model, tape, x));
 }
 
 /* ---- What a packed weight is. ---- */
@@ -301,26 +300,33 @@ static void codes_and_bias_are_the_folded_ones(void **state) {
 /* ---- Damage shows. ---- */
 
 /* The network as shipped, or with something in it damaged. */
-static bool differs(const ModelSource *source, const Qat *qat, const Shipped *shipped, Tensor x,
-                    Tensor sound) {
-    Tensor logits = logits_of(deploy(source, qat, shipped), tape, x);
+static bool differs(const PackedModel *shipped, Tensor x, Tensor sound) {
+    Tensor logits = packed_logits(shipped, x);
     return memcmp(logits.data, sound.data, sizeof(float) * (size_t)tensor_count(&sound)) != 0;
 }
 
 /* Flips a bit of one code after another, across rows and columns, until one shows: what a code
  * multiplies or adds to may be dead behind its relu. */
-static bool some_code_shows(const ModelSource *source, const Qat *qat, const Shipped *shipped,
-                            int site, int bit, Tensor x, Tensor sound) {
+static bool some_code_shows(const PackedModel *shipped, int weight, int bit, Tensor x,
+                            Tensor sound) {
     enum { TRIES = 12 };
-    const Tensor *codes = &shipped->weights[site].codes;
+    const Tensor *codes = &shipped->weights[weight].codes;
     int64_t count = tensor_count(codes), row = count / codes->shape.dim[0];
     bool shows = false;
     for (int64_t i = 0; !shows && i < TRIES; i++) {
         unsigned char *code = (unsigned char *)codes->data + i * (row + 1) % count;
         *code ^= (unsigned char)(1u << bit);
-        shows = differs(source, qat, shipped, x, sound);
+        shows = differs(shipped, x, sound);
         *code ^= (unsigned char)(1u << bit);
     }
+    return shows;
+}
+
+static bool scale_shows(const PackedModel *shipped, const float *scale, Tensor x, Tensor sound) {
+    uint32_t *bits = (uint32_t *)(uintptr_t)scale;
+    *bits ^= 1u << 15;
+    bool shows = differs(shipped, x, sound);
+    *bits ^= 1u << 15;
     return shows;
 }
 
@@ -331,26 +337,18 @@ static void a_flipped_bit_changes_the_logits(void **state) {
     ModelSource source;
     assert_true(try_source("{bits: 8, weights: {granularity: tensor}}", &source));
     const Qat *qat = trained(&source);
-    Shipped *shipped = ship(qat);
+    PackedModel shipped = ship(qat);
     Tensor x = batch_of(qat->model, 4 * BATCH, 7);
     Tensor sound = logits_of(qat->model, tape, x);
-    int last = qat->site_count - 1;
+    int last = shipped.weight_count - 1;
     for (int i = 0; i <= last; i++) {
-        assert_true(some_code_shows(&source, qat, shipped, i, 7, x, sound));
-        uint32_t *scale = (uint32_t *)(uintptr_t)shipped->weights[i].codes.scales->scale;
-        *scale ^= 1u << 15;
-        assert_true(differs(&source, qat, shipped, x, sound));
-        *scale ^= 1u << 15;
+        assert_true(some_code_shows(&shipped, i, 7, x, sound));
+        assert_true(scale_shows(&shipped, shipped.weights[i].codes.scales->scale, x, sound));
     }
-    for (int bit = 0; bit < 7; bit++)
-        assert_true(some_code_shows(&source, qat, shipped, last, bit, x, sound));
-    for (int i = 0; i < qat->edge_count; i++) {
-        uint32_t *scale = (uint32_t *)(uintptr_t)shipped->edges[i]->scale;
-        *scale ^= 1u << 15;
-        assert_true(differs(&source, qat, shipped, x, sound));
-        *scale ^= 1u << 15;
-    }
-    assert_false(differs(&source, qat, shipped, x, sound));
+    for (int bit = 0; bit < 7; bit++) assert_true(some_code_shows(&shipped, last, bit, x, sound));
+    for (int i = 0; i < shipped.edge_count; i++)
+        assert_true(scale_shows(&shipped, &shipped.edges[i].scale, x, sound));
+    assert_false(differs(&shipped, x, sound));
 }
 
 /* ---- Sizes. ---- */

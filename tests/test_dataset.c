@@ -522,6 +522,58 @@ static void test_hdf5_damage_is_survived(void **state) {
     assert_true(refused > 10);
 }
 
+/* ---- The test part alone ---- */
+
+static void assert_test_alone(Variant data, const Dataset *both) {
+    Dataset alone;
+    Error err = {0};
+    if (!dataset_open_test(data, arena, &alone, &err)) fail_msg("%s", err.message);
+    assert_int_equal(alone.train.count, 0);
+    assert_int_equal(alone.test.count, both->test.count);
+    assert_int_equal(alone.pixel_type, both->pixel_type);
+    assert_int_equal(alone.height * 1000 + alone.width, both->height * 1000 + both->width);
+    assert_int_equal(dataset_row_bytes(&alone), dataset_row_bytes(both));
+    assert_memory_equal(alone.test.pixels, both->test.pixels,
+                        (size_t)(both->test.count * dataset_row_bytes(both)));
+    assert_memory_equal(alone.test.labels, both->test.labels,
+                        sizeof(int32_t) * (size_t)both->test.count);
+}
+
+/* Of every kind, without a training file where those are apart. */
+static void test_test_part_needs_no_training_files(void **state) {
+    (void)state;
+    const char *idx = idx_folder("idx_test_alone", false);
+    Variant data = source("idx", "path", idx, NULL);
+    Dataset both = open_well(data);
+    unlink(arena_format(arena, "%s/train-images-idx3-ubyte", idx));
+    unlink(arena_format(arena, "%s/train-labels-idx1-ubyte", idx));
+    assert_test_alone(data, &both);
+
+    const char *cifar = in_folder("cifar_test_alone");
+    assert_int_equal(mkdir(cifar, 0700), 0);
+    const char *train = arena_format(arena, "%s/train.bin", cifar);
+    cifar_write(train, 50, 2, 100, 0);
+    cifar_write(arena_format(arena, "%s/test.bin", cifar), 51, 2, 100, 0);
+    data = source("cifar", "path", cifar, "variant", "100", "images_per_file", "3", NULL);
+    both = open_well(data);
+    unlink(train);
+    assert_test_alone(data, &both);
+
+    int32_t labels[TRAIN];
+    for (int i = 0; i < TRAIN; i++) labels[i] = train_labels[i];
+    data = h5_source(h5_make("test_alone.h5", H5_U8, SHAPE(TRAIN, HEIGHT, WIDTH),
+                             SHAPE(TEST, HEIGHT, WIDTH), H5_I32, train_pixels, labels));
+    both = open_well(data);
+    assert_test_alone(data, &both);
+    data = source("hdf5", "path", in_folder("test_alone.h5"), "train_images", "missing",
+                  "test_images", "inner/test_images", "test_labels", "inner/test_labels", NULL);
+    assert_test_alone(data, &both);
+
+    data = source("synthetic", "train", "30", "test", "20", "height", "3", "width", "3", NULL);
+    both = open_well(data);
+    assert_test_alone(data, &both);
+}
+
 /* ---- The process that may die ---- */
 
 static bool work_well(const void *context, int output, Error *err) {
@@ -665,6 +717,7 @@ int main(void) {
         cmocka_unit_test(test_hdf5_shapes_and_elements),
         cmocka_unit_test(test_hdf5_faults),
         cmocka_unit_test(test_hdf5_damage_is_survived),
+        cmocka_unit_test(test_test_part_needs_no_training_files),
         cmocka_unit_test(test_sandbox_passes_data),
         cmocka_unit_test(test_sandbox_reports_deaths),
         cmocka_unit_test(test_sandbox_bounds_memory),

@@ -133,6 +133,85 @@ static void test_verify_needs_no_masters(void **state) {
     assert_has(run(2, "verify moved").err, "nibble convert moved");
 }
 
+/* ---- Data that change after training ---- */
+
+enum { SIDE = 6, TRAIN = 40, TEST = 12 };
+
+static void put_word(unsigned char *to, unsigned value) {
+    for (int i = 0; i < 4; i++) to[i] = (unsigned char)(value >> (24 - 8 * i));
+}
+
+/* `count` images of two classes; `seed` moves the pixels. */
+static void write_idx(const char *folder, const char *part, unsigned count, unsigned seed) {
+    unsigned pixels = SIDE * SIDE;
+    unsigned char *images = arena_zalloc(program_arena, 16 + count * pixels);
+    unsigned char *labels = arena_zalloc(program_arena, 8 + count);
+    images[2] = labels[2] = 8;
+    images[3] = 3;
+    labels[3] = 1;
+    put_word(images + 4, count);
+    put_word(images + 8, SIDE);
+    put_word(images + 12, SIDE);
+    put_word(labels + 4, count);
+    for (unsigned i = 0; i < count; i++) {
+        labels[8 + i] = (unsigned char)(i % 2);
+        for (unsigned p = 0; p < pixels; p++)
+            images[16 + i * pixels + p] =
+                (unsigned char)((i * 31 + p * (i % 2 ? 7 : 3) + seed) % 251);
+    }
+    file_write(format("%s/%s-images-idx3-ubyte", folder, part), images, 16 + count * pixels);
+    file_write(format("%s/%s-labels-idx1-ubyte", folder, part), labels, 8 + count);
+}
+
+#define IDX                                                                                        \
+    "model: {kind: cnn, widths: [4], hidden: 6}\n"                                                 \
+    "data: {kind: idx, path: set, batch: 8, validation: 8}\n" PROGRAM_OPTIMIZER                    \
+    "train: {epochs: 2}\n"
+
+/* Other pixels, half as many of them, none at all, the whole set elsewhere: the model holds the
+ * normalisation that it was trained with. */
+static void test_verify_needs_no_training_images(void **state) {
+    (void)state;
+    assert_int_equal(mkdir("set", 0777), 0);
+    write_idx("set", "train", TRAIN, 0);
+    write_idx("set", "t10k", TEST, 5);
+    text_file("idx.yaml", IDX);
+    run(0, "train idx.yaml --out stands quant.bits=4");
+    run(0, "convert stands");
+    run(0, "verify stands");
+    write_idx("set", "train", TRAIN / 2, 90);
+    assert_has(run(0, "verify stands").out, "12 test images, 0 differing bits");
+    remove("set/train-images-idx3-ubyte");
+    remove("set/train-labels-idx1-ubyte");
+    assert_has(run(0, "verify stands").out, "12 test images, 0 differing bits");
+    assert_int_equal(rename("set", "elsewhere"), 0);
+    assert_has(run(2, "verify stands").err, "set: has no t10k-images-idx3-ubyte");
+    assert_has(run(0, "verify stands data.path=elsewhere").out, " 0 differing bits");
+    assert_has(run(2, "verify stands optimizer.lr=1").err,
+               "verify takes settings of the data alone, such as data.path=..., not "
+               "'optimizer.lr=1'");
+    write_idx("elsewhere", "t10k", TEST - 1, 5);
+    assert_has(run(2, "verify stands data.path=elsewhere").err,
+               "there are 11 test images, but logits of [12, 2] were recorded: the test images "
+               "have changed");
+    write_idx("elsewhere", "t10k", TEST, 6);
+    assert_has(run(1, "verify stands data.path=elsewhere").err, "of 24 logits differ");
+}
+
+static void test_older_files_are_refused(void **state) {
+    (void)state;
+    text_file("old.yaml", CNN);
+    run(0, "train old.yaml --out old quant.bits=4");
+    run(0, "convert old");
+    Error err = {0};
+    H5Writer *w = h5_write_begin("old/quantized.h5", 0, program_arena, &err);
+    h5_write_int(w, "", "format_version", 1);
+    assert_true(h5_write_commit(w, NULL, &err));
+    assert_has(run(2, "verify old").err,
+               "old/quantized.h5: format version 1; this nibble reads packed models of version 2: "
+               "run 'nibble convert' again");
+}
+
 /* The same weights give the same file. */
 static void test_convert_repeats(void **state) {
     (void)state;
@@ -275,10 +354,35 @@ static void test_flipped_bits_are_caught(void **state) {
     assert_has(run(1, "verify flipped").err, "1 of 400 logits differ");
 }
 
+/* Numbers that no convert writes, in a file whose digest is right. */
+static void test_impossible_numbers_are_refused(void **state) {
+    (void)state;
+    text_file("flip.yaml", CNN);
+    run(0, "train flip.yaml --out impossible quant.bits=4");
+    run(0, "convert impossible");
+    file_copy("impossible/quantized.h5", "good.h5");
+    static const struct {
+        Flip flip;
+        const char *message;
+    } refused[] = {
+        {{"weights/conv1/scales", 3, 7, false},
+         "impossible/quantized.h5: weights/conv1: scale 0 is -"},
+        {{"edges/input.out4/scales", 3, 7, false}, "edges/input.out4: scale 0 is -"},
+        {{"input/deviation", 3, 7, false}, "input/deviation: number 0 is -"},
+    };
+    for (size_t i = 0; i < sizeof refused / sizeof *refused; i++) {
+        reseal_flipped("good.h5", "impossible/quantized.h5", refused[i].flip);
+        assert_has(run(2, "verify impossible").err, refused[i].message);
+    }
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_verify_finds_no_difference),
         cmocka_unit_test(test_verify_needs_no_masters),
+        cmocka_unit_test(test_verify_needs_no_training_images),
+        cmocka_unit_test(test_older_files_are_refused),
+        cmocka_unit_test(test_impossible_numbers_are_refused),
         cmocka_unit_test(test_convert_repeats),
         cmocka_unit_test(test_damage_is_refused),
         cmocka_unit_test(test_flipped_bits_are_caught),

@@ -85,7 +85,8 @@ static bool part_read(const char *folder, const CifarLayout *layout, const char 
     return true;
 }
 
-static bool cifar_open(const void *settings, Arena *arena, Dataset *out, Error *err) {
+static bool cifar_open(const void *settings, DatasetParts parts, Arena *arena, Dataset *out,
+                       Error *err) {
     const CifarConfig *config = settings;
     const CifarLayout *layout = &layouts[config->variant];
     int64_t given = config->images_per_file;
@@ -97,8 +98,9 @@ static bool cifar_open(const void *settings, Arena *arena, Dataset *out, Error *
                      .pixel_type = PIXEL_U8};
     int file_count = 0;
     while (file_count < FILES_MAX && layout->train[file_count]) file_count++;
-    return part_read(config->path, layout, layout->train, file_count,
-                     given ? given : layout->train_images, arena, &out->train, err) &&
+    return (parts == DATASET_TEST ||
+            part_read(config->path, layout, layout->train, file_count,
+                      given ? given : layout->train_images, arena, &out->train, err)) &&
            part_read(config->path, layout, &layout->test, 1, given ? given : layout->test_images,
                      arena, &out->test, err);
 }

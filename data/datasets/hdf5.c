@@ -67,14 +67,21 @@ static bool array_send(const H5Reader *reader, const char *path, const char *nam
     return true;
 }
 
+/* What the child is to read: the arrays from `first` on. */
+typedef struct Job {
+    const Hdf5Config *config;
+    const char *names[4];
+    int first;
+} Job;
+
 static bool file_send(const void *context, int output, Error *err) {
-    const Hdf5Config *config = context;
-    const char *const names[] = {config->train_images, config->train_labels, config->test_images,
-                                 config->test_labels};
+    const Job *job = context;
+    const Hdf5Config *config = job->config;
     Arena *arena = arena_new("HDF5 reader");
     H5Reader *reader = h5_read_foreign(config->path, arena, err);
     if (!reader) return false;
-    for (int i = 0; i < 4; i++) TRY(array_send(reader, config->path, names[i], arena, output, err));
+    for (int i = job->first; i < 4; i++)
+        TRY(array_send(reader, config->path, job->names[i], arena, output, err));
     h5_read_close(reader);
     arena_free(arena);
     return true;
@@ -155,6 +162,27 @@ static bool labels_convert(const Array *labels, int64_t count, Arena *arena, con
     return true;
 }
 
+static Dataset dataset_like(const Array *images) {
+    int rank = images->rank;
+    return (Dataset){.height = rank > 2 ? images->dim[1] : 1,
+                     .width = rank > 2 ? images->dim[2] : 1,
+                     .channels = rank == 4   ? images->dim[3]
+                                 : rank == 3 ? 1
+                                             : images->dim[1],
+                     .pixel_type = images->element == H5_U8 ? PIXEL_U8 : PIXEL_F32};
+}
+
+static bool test_build(const Array arrays[4], const Hdf5Config *config, Arena *arena, Dataset *out,
+                       Error *err) {
+    const Array *images = &arrays[2];
+    TRY(images_check(images, err));
+    *out = dataset_like(images);
+    out->test = (DatasetPart){.count = images->dim[0], .pixels = images->values};
+    TRY(labels_convert(&arrays[3], out->test.count, arena, &out->test.labels, err));
+    return dataset_test_classes(arrays[3].name, &out->test, config->classes, &out->class_count,
+                                err);
+}
+
 static bool parts_build(const Array arrays[4], const Hdf5Config *config, Arena *arena, Dataset *out,
                         Error *err) {
     const Array *train = &arrays[0], *test = &arrays[2];
@@ -165,36 +193,36 @@ static bool parts_build(const Array arrays[4], const Hdf5Config *config, Arena *
     if (!is_same)
         return FAIL(err, ERROR_INPUT, "%s: element type or image size is not that of %s",
                     test->name, train->name);
-    *out = (Dataset){.height = train->rank > 2 ? train->dim[1] : 1,
-                     .width = train->rank > 2 ? train->dim[2] : 1,
-                     .channels = train->rank == 4   ? train->dim[3]
-                                 : train->rank == 3 ? 1
-                                                    : train->dim[1],
-                     .pixel_type = train->element == H5_U8 ? PIXEL_U8 : PIXEL_F32,
-                     .train = {.count = train->dim[0], .pixels = train->values},
-                     .test = {.count = test->dim[0], .pixels = test->values}};
+    *out = dataset_like(train);
+    out->train = (DatasetPart){.count = train->dim[0], .pixels = train->values};
+    out->test = (DatasetPart){.count = test->dim[0], .pixels = test->values};
     TRY(labels_convert(&arrays[1], out->train.count, arena, &out->train.labels, err));
     TRY(labels_convert(&arrays[3], out->test.count, arena, &out->test.labels, err));
     TRY(dataset_classes(arrays[1].name, &out->train, config->classes, &out->class_count, err));
     return dataset_check_labels(arrays[3].name, &out->test, out->class_count, err);
 }
 
-static bool hdf5_open(const void *settings, Arena *arena, Dataset *out, Error *err) {
+static bool hdf5_open(const void *settings, DatasetParts parts, Arena *arena, Dataset *out,
+                      Error *err) {
     const Hdf5Config *config = settings;
-    const char *const names[] = {config->train_images, config->train_labels, config->test_images,
-                                 config->test_labels};
+    const Job job = {
+        config,
+        {config->train_images, config->train_labels, config->test_images, config->test_labels},
+        parts == DATASET_TEST ? 2 : 0};
     Array arrays[4];
     Sandbox sandbox;
     for (int i = 0; i < 4; i++)
-        if (!config->path || !names[i])
+        if (!config->path || !job.names[i])
             return FAIL(err, ERROR_INPUT,
                         "data.path and the names of the arrays must not be empty");
-    TRY(sandbox_start(file_send, config, limits, config->path, &sandbox, err));
+    TRY(sandbox_start(file_send, &job, limits, config->path, &sandbox, err));
     bool is_read = true;
-    for (int i = 0; is_read && i < 4; i++)
-        is_read = array_receive(&sandbox, names[i], arena, &arrays[i], err);
+    for (int i = job.first; is_read && i < 4; i++)
+        is_read = array_receive(&sandbox, job.names[i], arena, &arrays[i], err);
     sandbox_stop(&sandbox);
-    return is_read && parts_build(arrays, config, arena, out, err);
+    if (!is_read) return false;
+    return parts == DATASET_TEST ? test_build(arrays, config, arena, out, err)
+                                 : parts_build(arrays, config, arena, out, err);
 }
 
 const DatasetKind dataset_hdf5 = {

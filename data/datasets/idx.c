@@ -59,14 +59,26 @@ static bool part_read(PartFiles files, Arena *arena, IdxArray *images, DatasetPa
     return true;
 }
 
+static void size_set(const IdxArray *images, Dataset *out) {
+    out->height = images->dim[1];
+    out->width = images->dim[2];
+    out->channels = images->rank == 4 ? images->dim[3] : 1;
+}
+
+static bool test_read(const IdxConfig *config, PartFiles test, Arena *arena, Dataset *out,
+                      Error *err) {
+    IdxArray images;
+    TRY(part_read(test, arena, &images, &out->test, err));
+    size_set(&images, out);
+    return dataset_test_classes(test.labels, &out->test, config->classes, &out->class_count, err);
+}
+
 static bool parts_read(const IdxConfig *config, PartFiles train, PartFiles test, Arena *arena,
                        Dataset *out, Error *err) {
     IdxArray images, test_images;
     TRY(part_read(train, arena, &images, &out->train, err));
     TRY(part_read(test, arena, &test_images, &out->test, err));
-    out->height = images.dim[1];
-    out->width = images.dim[2];
-    out->channels = images.rank == 4 ? images.dim[3] : 1;
+    size_set(&images, out);
     int64_t test_channels = test_images.rank == 4 ? test_images.dim[3] : 1;
     if (test_images.dim[1] != out->height || test_images.dim[2] != out->width ||
         test_channels != out->channels)
@@ -79,15 +91,19 @@ static bool parts_read(const IdxConfig *config, PartFiles train, PartFiles test,
     return dataset_check_labels(test.labels, &out->test, out->class_count, err);
 }
 
-static bool idx_open(const void *settings, Arena *arena, Dataset *out, Error *err) {
+static bool idx_open(const void *settings, DatasetParts parts, Arena *arena, Dataset *out,
+                     Error *err) {
     const IdxConfig *config = settings;
-    PartFiles train, test;
+    PartFiles train = {0}, test;
     if (!config->path) return FAIL(err, ERROR_INPUT, "data.path is empty");
-    TRY(file_find(config->path, "train-images-idx3-ubyte", arena, &train.images, err));
-    TRY(file_find(config->path, "train-labels-idx1-ubyte", arena, &train.labels, err));
+    out->pixel_type = PIXEL_U8;
+    if (parts == DATASET_BOTH) {
+        TRY(file_find(config->path, "train-images-idx3-ubyte", arena, &train.images, err));
+        TRY(file_find(config->path, "train-labels-idx1-ubyte", arena, &train.labels, err));
+    }
     TRY(file_find(config->path, "t10k-images-idx3-ubyte", arena, &test.images, err));
     TRY(file_find(config->path, "t10k-labels-idx1-ubyte", arena, &test.labels, err));
-    out->pixel_type = PIXEL_U8;
+    if (parts == DATASET_TEST) return test_read(config, test, arena, out, err);
     return parts_read(config, train, test, arena, out, err);
 }
 

@@ -48,14 +48,16 @@ static bool part_make(const SyntheticConfig *config, int64_t count, uint64_t ste
     return true;
 }
 
-static bool synthetic_open(const void *settings, Arena *arena, Dataset *out, Error *err) {
+static bool synthetic_open(const void *settings, DatasetParts parts, Arena *arena, Dataset *out,
+                           Error *err) {
     const SyntheticConfig *config = settings;
     *out = (Dataset){.class_count = config->classes,
                      .height = config->height,
                      .width = config->width,
                      .channels = config->channels,
                      .pixel_type = PIXEL_U8};
-    return part_make(config, config->train, STEP_TRAIN, arena, &out->train, err) &&
+    return (parts == DATASET_TEST ||
+            part_make(config, config->train, STEP_TRAIN, arena, &out->train, err)) &&
            part_make(config, config->test, STEP_TEST, arena, &out->test, err);
 }
 

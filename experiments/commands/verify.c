@@ -1,5 +1,6 @@
-/* nibble verify DIR [--reference] */
+/* nibble verify DIR [--reference] [data.path=...] */
 #include <stdio.h>
+#include <string.h>
 
 #include "core/gemm.h"
 #include "experiments/commands/commands.h"
@@ -9,35 +10,52 @@
 
 enum { REFERENCE };
 
+/* The test images, from where the run's configuration says that they lie. */
+static bool open_images(const Arguments *a, Arena *arena, Dataset *out, Error *err) {
+    ExperimentConfig config;
+    const char *path = run_path(arena, a->items[0], RUN_CONFIG);
+    for (int i = 1; i < a->count; i++)
+        if (strncmp(a->items[i], "data.", 5))
+            return FAIL(err, ERROR_INPUT,
+                        "verify takes settings of the data alone, such as data.path=..., not '%s'",
+                        a->items[i]);
+    TRY(config_read(path, a->count - 1, a->items + 1, arena, &config, err));
+    return dataset_open_test(config.data, arena, out, err);
+}
+
+static bool check_run(const char *directory, const char *packed, Error *err) {
+    TRY(run_exists(directory, err));
+    if (run_has(packed)) return true;
+    return FAIL(err, ERROR_INPUT, "%s is missing; run 'nibble convert %s' first", packed,
+                directory);
+}
+
 static bool run(const Arguments *a, Error *err) {
-    Arena *arena = arena_new("configuration");
-    Experiment e = {0};
-    const char *directory = a->items[0];
-    const char *path = run_path(arena, directory, RUN_QUANTIZED);
-    bool ok = run_exists(directory, err);
-    if (ok && !run_has(path))
-        ok =
-            FAIL(err, ERROR_INPUT, "%s is missing; run 'nibble convert %s' first", path, directory);
-    ok = ok && packed_open(path, arena, &e, err);
+    Arena *arena = arena_new("packed model and test images");
+    const char *directory = a->items[0], *path = run_path(arena, directory, RUN_QUANTIZED);
+    PackedModel m = {0};
+    Dataset images;
+    bool ok = check_run(directory, path, err) && packed_open(path, arena, &m, err) &&
+              open_images(a, arena, &images, err);
     kernels_use_reference(a->values[REFERENCE] != NULL);
-    int64_t rows = 0;
-    ok = ok && logits_compare(&e, run_path(arena, directory, RUN_LOGITS), path, &rows, err);
+    ok = ok && logits_compare(&m, path, &images, run_path(arena, directory, RUN_LOGITS), err);
     kernels_use_reference(false);
     if (ok)
-        printf("verified: %ld test images, 0 differing bits in the logits of %s%s\n", (long)rows,
-               path, a->values[REFERENCE] ? ", computed with the plain int32 reference" : "");
-    experiment_close(&e);
+        printf("verified: %ld test images, 0 differing bits in the logits of %s%s\n",
+               (long)images.test.count, path,
+               a->values[REFERENCE] ? ", computed with the plain int32 reference" : "");
+    packed_model_close(&m);
     arena_free(arena);
     return ok;
 }
 
 const Command command_verify = {
     .name = "verify",
-    .synopsis = "verify DIR [--reference]",
-    .help = "run quantized.h5 alone over the test set; its logits must equal the recorded ones bit "
-            "for bit",
+    .synopsis = "verify DIR [--reference] [data.path=...]",
+    .help = "run quantized.h5 alone over the test images, found where the run's configuration or "
+            "data.path says; its logits must equal the recorded ones bit for bit",
     .min_items = 1,
-    .max_items = 1,
+    .max_items = -1,
     .options = {[REFERENCE] = {"--reference", NULL, "compute products in plain int32"}},
     .is_parallel = true,
     .run = run,

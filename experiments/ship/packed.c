@@ -4,236 +4,327 @@
 #include <string.h>
 
 #include "data/h5.h"
+#include "experiments/settings/yaml.h"
 
-enum { FORMAT_VERSION = 1, NAME_BYTES = 512 };
+enum { FORMAT_VERSION = 2, NAME_BYTES = 512 };
 
 static const char *join(char *buffer, const char *group, const char *object, const char *part) {
     snprintf(buffer, NAME_BYTES, "%s/%s%s%s", group, object, part ? "/" : "", part ? part : "");
     return buffer;
 }
 
+static H5Element scale_element(Dtype dtype) {
+    return dtype == DTYPE_F32 ? H5_F32 : H5_U16;
+}
+
 /* ---- Saving ---- */
 
-/* Scales in the precision they are stored in; zero points as 32-bit integers. */
-static void write_scales(H5Writer *w, const char *group, const char *object, const Scales *s,
-                         Arena *arena) {
+static void write_grid(H5Writer *w, const char *object, Grid grid, Dtype scale_dtype) {
+    h5_write_int(w, object, "bits", grid.bits);
+    h5_write_int(w, object, "base", grid.base);
+    h5_write_int(w, object, "step", grid.step);
+    h5_write_int(w, object, "scale_dtype", scale_dtype);
+}
+
+/* Scales in the precision they are stored in; zero points (NULL: all 0) as 32-bit integers. */
+static void write_scales(H5Writer *w, const char *group, const char *object, const float *scale,
+                         const float *zero, int64_t count, Dtype dtype, Arena *arena) {
     char name[NAME_BYTES];
-    void *stored = arena_alloc(arena, dtype_bytes(s->dtype, s->count));
-    dtype_codec(s->dtype)->encode(s->scale, s->count, NULL, stored);
+    void *stored = arena_alloc(arena, dtype_bytes(dtype, count));
+    dtype_codec(dtype)->encode(scale, count, NULL, stored);
     join(name, group, object, "scales");
-    h5_write_tensor(w, name, s->dtype == DTYPE_F32 ? H5_F32 : H5_U16, SHAPE(s->count), stored);
-    join(name, group, object, NULL);
-    h5_write_int(w, name, "bits", s->grid.bits);
-    h5_write_int(w, name, "base", s->grid.base);
-    h5_write_int(w, name, "step", s->grid.step);
-    h5_write_int(w, name, "row_length", s->row_length);
-    h5_write_int(w, name, "run_length", s->run_length);
-    h5_write_int(w, name, "scale_dtype", s->dtype);
-    if (!s->zero) return;
-    int32_t *zeros = arena_new_array(arena, int32_t, s->count);
-    for (int64_t i = 0; i < s->count; i++) zeros[i] = (int32_t)s->zero[i];
-    join(name, group, object, "zeros");
-    h5_write_tensor(w, name, H5_I32, SHAPE(s->count), zeros);
+    h5_write_tensor(w, name, scale_element(dtype), SHAPE(count), stored);
+    if (!zero) return;
+    int32_t *zeros = arena_new_array(arena, int32_t, count);
+    for (int64_t i = 0; i < count; i++) zeros[i] = (int32_t)zero[i];
+    h5_write_tensor(w, join(name, group, object, "zeros"), H5_I32, SHAPE(count), zeros);
 }
 
 static void write_weight(H5Writer *w, const PackedWeight *packed, Arena *arena) {
     char name[NAME_BYTES];
     const Tensor *codes = &packed->codes;
+    const Scales *s = codes->scales;
     int64_t bytes = (int64_t)dtype_bytes(codes->dtype, tensor_count(codes));
     join(name, "weights", packed->layer, "codes");
     h5_write_tensor(w, name, H5_U8, SHAPE(bytes), codes->data);
-    write_scales(w, "weights", packed->layer, codes->scales, arena);
+    write_scales(w, "weights", packed->layer, s->scale, s->zero, s->count, s->dtype, arena);
+    join(name, "weights", packed->layer, NULL);
+    write_grid(w, name, s->grid, s->dtype);
+    h5_write_int(w, name, "row_length", s->row_length);
+    h5_write_int(w, name, "run_length", s->run_length);
     for (int i = 0; i < codes->shape.rank; i++) {
         char attribute[16];
         snprintf(attribute, sizeof attribute, "dim%d", i);
-        h5_write_int(w, join(name, "weights", packed->layer, NULL), attribute, codes->shape.dim[i]);
+        h5_write_int(w, name, attribute, codes->shape.dim[i]);
     }
     if (packed->bias)
         h5_write_tensor(w, join(name, "weights", packed->layer, "bias"), H5_F32,
                         SHAPE(packed->bias_count), packed->bias);
 }
 
-/* What a network is fed and gives: shape, classes, and how pixels are normalised. */
-static void write_input(H5Writer *w, const Experiment *e) {
-    const Dataset *data = loader_dataset(e->loader);
-    h5_write_int(w, "", "format_version", FORMAT_VERSION);
-    h5_write_text(w, "config", e->config_text);
-    h5_write_int(w, "input", "height", data->height);
-    h5_write_int(w, "input", "width", data->width);
-    h5_write_int(w, "input", "channels", data->channels);
-    h5_write_int(w, "input", "classes", data->class_count);
-    Shape channels = SHAPE(data->channels);
-    h5_write_tensor(w, "input/mean", H5_F32, channels, loader_mean(e->loader));
-    h5_write_tensor(w, "input/deviation", H5_F32, channels, loader_deviation(e->loader));
+static void write_edge(H5Writer *w, const PackedEdge *edge, Arena *arena) {
+    char name[NAME_BYTES];
+    join(name, "edges", edge->name, NULL);
+    if (!edge->is_per_token)
+        write_scales(w, "edges", edge->name, &edge->scale, edge->is_affine ? &edge->zero : NULL, 1,
+                     edge->scale_dtype, arena);
+    write_grid(w, name, edge->grid, edge->scale_dtype);
+    h5_write_int(w, name, "affine", edge->is_affine);
+    h5_write_int(w, name, "per_token", edge->is_per_token);
 }
 
-static void write_weights(H5Writer *w, const Qat *qat, Arena *arena) {
-    for (int i = 0; i < qat->site_count; i++) {
-        if (!qat->sites[i].quant) continue;
-        PackedWeight packed = packed_weight(&qat->sites[i], arena);
-        write_weight(w, &packed, arena);
-    }
-    for (int i = 0; i < qat->edge_count; i++) {
-        const Quant *q = qat->edges[i].quant;
-        const Scales *scales = quant_freeze(q, arena);
-        if (scales) write_scales(w, "edges", q->name, scales, arena);
-    }
+/* What the network is, is fed and gives. */
+static void write_model(H5Writer *w, const PackedModel *m, Arena *arena) {
+    h5_write_int(w, "", "format_version", FORMAT_VERSION);
+    h5_write_text(w, "model",
+                  node_to_yaml(fields_write(packed_graph_fields, &m->graph, arena), arena));
+    h5_write_int(w, "input", "height", m->input.dim[0]);
+    h5_write_int(w, "input", "width", m->input.dim[1]);
+    h5_write_int(w, "input", "channels", m->input.dim[2]);
+    h5_write_int(w, "input", "classes", m->class_count);
+    Shape channels = SHAPE(m->input.dim[2]);
+    h5_write_tensor(w, "input/mean", H5_F32, channels, m->mean);
+    h5_write_tensor(w, "input/deviation", H5_F32, channels, m->deviation);
+}
+
+static void write_parts(H5Writer *w, const PackedModel *m, Arena *arena) {
     char name[NAME_BYTES];
-    for (int i = 0; i < qat->model->param_count; i++) {
-        const Param *p = qat->model->params[i];
-        if (convert_ships_param(qat, p))
-            h5_write_tensor(w, join(name, "params", p->name, NULL), H5_F32, p->value.shape,
-                            p->value.data);
+    for (int i = 0; i < m->weight_count; i++) write_weight(w, &m->weights[i], arena);
+    for (int i = 0; i < m->edge_count; i++) write_edge(w, &m->edges[i], arena);
+    for (int i = 0; i < m->param_count; i++) {
+        const PackedParam *p = &m->params[i];
+        h5_write_tensor(w, join(name, "params", p->name, NULL), H5_F32, p->shape, p->values);
     }
 }
 
 bool packed_save(const char *path, const Experiment *e, Error *err) {
     Arena *arena = arena_new("packed model");
+    PackedModel m = packed_model_of(e->qat, arena);
+    m.mean = loader_mean(e->loader);
+    m.deviation = loader_deviation(e->loader);
     uint64_t expected = (uint64_t)convert_bytes(e->qat).quantized + (1 << 16);
     H5Writer *w = h5_write_begin(path, expected, arena, err);
     bool ok = w != NULL;
     if (ok) {
-        write_input(w, e);
-        write_weights(w, e->qat, arena);
+        write_model(w, &m, arena);
+        write_parts(w, &m, arena);
         ok = h5_write_commit(w, NULL, err);
     }
     arena_free(arena);
     return ok;
 }
 
-/* ---- Loading ---- */
+/* ---- Loading: shapes and types here, what the numbers must be in packed_model_build ---- */
 
-static bool read_version(const H5Reader *r, const char *path, Error *err) {
+typedef struct Reading {
+    const H5Reader *r;
+    Arena *arena; /* the model's */
+    PackedModel *m;
+    Error *err;
+} Reading;
+
+/* A small integer attribute; what it may be is checked where it is used. */
+static bool read_small(const Reading *in, const char *object, const char *attribute, int64_t low,
+                       int64_t high, int64_t *out) {
+    TRY(h5_read_int(in->r, object, attribute, out, in->err));
+    if (*out >= low && *out <= high) return true;
+    return FAIL(in->err, ERROR_INPUT, "%s: %s is %ld, expected %ld to %ld", object, attribute,
+                (long)*out, (long)low, (long)high);
+}
+
+static bool read_grid(const Reading *in, const char *object, Grid *grid, Dtype *scale_dtype) {
+    int64_t bits, base, step, dtype;
+    TRY(read_small(in, object, "bits", 2, 8, &bits));
+    TRY(read_small(in, object, "base", -255, 255, &base));
+    TRY(read_small(in, object, "step", 1, 2, &step));
+    TRY(read_small(in, object, "scale_dtype", 0, 2, &dtype));
+    *grid = (Grid){.bits = (int)bits, .base = (int)base, .step = (int)step};
+    *scale_dtype = (Dtype)dtype;
+    return true;
+}
+
+/* A tensor of exactly this type and shape, into memory that is made once the file has it. */
+static bool read_tensor(const Reading *in, const char *name, H5Element element, Shape shape,
+                        void **out) {
+    H5Info info;
+    TRY(h5_read_info(in->r, name, &info, in->err));
+    bool is_same =
+        info.what == H5_TENSOR && info.element == element && shape_equal(info.shape, shape);
+    size_t bytes = is_same ? (size_t)info.bytes : 1;
+    *out = arena_alloc(in->arena, bytes ? bytes : 1);
+    return h5_read_tensor(in->r, name, element, shape, *out, in->err);
+}
+
+static bool read_scales(const Reading *in, const char *group, const char *object, int64_t count,
+                        Dtype dtype, const float **scale, const float **zero) {
+    char name[NAME_BYTES];
+    void *stored;
+    join(name, group, object, "scales");
+    TRY(read_tensor(in, name, scale_element(dtype), SHAPE(count), &stored));
+    float *scales = arena_new_array(in->arena, float, count);
+    dtype_codec(dtype)->decode(stored, NULL, 0, count, scales);
+    *scale = scales;
+    *zero = NULL;
+    join(name, group, object, "zeros");
+    if (!h5_read_exists(in->r, name)) return true;
+    TRY(read_tensor(in, name, H5_I32, SHAPE(count), &stored));
+    float *zeros = arena_new_array(in->arena, float, count);
+    for (int64_t i = 0; i < count; i++) zeros[i] = (float)((const int32_t *)stored)[i];
+    *zero = zeros;
+    return true;
+}
+
+static bool read_shape(const Reading *in, const char *object, Shape *shape, int64_t *count) {
+    *shape = (Shape){0};
+    char attribute[16];
+    for (; shape->rank < SHAPE_RANK_MAX; shape->rank++) {
+        snprintf(attribute, sizeof attribute, "dim%d", shape->rank);
+        if (!h5_read_has_number(in->r, object, attribute)) break;
+        TRY(read_small(in, object, attribute, 1, 1 << 24, &shape->dim[shape->rank]));
+    }
+    if (shape->rank == 0) return FAIL(in->err, ERROR_INPUT, "%s: has no dim0", object);
+    if (shape_check(*shape, count, in->err)) return true;
+    error_prefix(in->err, "%s", object);
+    return false;
+}
+
+static bool read_weight(const Reading *in, const char *layer, PackedWeight *out) {
+    char name[NAME_BYTES];
+    int64_t count;
+    void *codes, *bias;
+    Scales *s = arena_new_array(in->arena, Scales, 1);
+    *s = (Scales){0};
+    *out = (PackedWeight){.layer = layer};
+    join(name, "weights", layer, NULL);
+    TRY(read_grid(in, name, &s->grid, &s->dtype));
+    TRY(read_shape(in, name, &out->codes.shape, &count));
+    TRY(read_small(in, name, "row_length", 1, count, &s->row_length));
+    TRY(read_small(in, name, "run_length", 1, s->row_length, &s->run_length));
+    s->count = scales_count(count, s->row_length, s->run_length);
+    out->codes.dtype = dtype_integer(s->grid.bits);
+    out->codes.scales = s;
+    Shape bytes = SHAPE((int64_t)dtype_bytes(out->codes.dtype, count));
+    TRY(read_tensor(in, join(name, "weights", layer, "codes"), H5_U8, bytes, &codes));
+    out->codes.data = codes;
+    TRY(read_scales(in, "weights", layer, s->count, s->dtype, &s->scale, &s->zero));
+    join(name, "weights", layer, "bias");
+    if (!h5_read_exists(in->r, name)) return true;
+    out->bias_count = out->codes.shape.dim[0];
+    TRY(read_tensor(in, name, H5_F32, SHAPE(out->bias_count), &bias));
+    out->bias = bias;
+    return true;
+}
+
+static bool read_edge(const Reading *in, const char *edge, PackedEdge *out) {
+    char name[NAME_BYTES];
+    int64_t is_affine, is_per_token;
+    const float *scale, *zero;
+    *out = (PackedEdge){.name = edge};
+    join(name, "edges", edge, NULL);
+    TRY(read_grid(in, name, &out->grid, &out->scale_dtype));
+    TRY(read_small(in, name, "affine", 0, 1, &is_affine));
+    TRY(read_small(in, name, "per_token", 0, 1, &is_per_token));
+    out->is_affine = is_affine != 0;
+    out->is_per_token = is_per_token != 0;
+    if (out->is_per_token) return true;
+    TRY(read_scales(in, "edges", edge, 1, out->scale_dtype, &scale, &zero));
+    if (out->is_affine != (zero != NULL))
+        return FAIL(in->err, ERROR_INPUT, "%s: affine is %d, but zeros are %s", name,
+                    out->is_affine, zero ? "there" : "missing");
+    out->scale = *scale;
+    if (zero) out->zero = *zero;
+    return true;
+}
+
+static bool read_param(const Reading *in, const char *param, PackedParam *out) {
+    char name[NAME_BYTES];
+    H5Info info;
+    void *values;
+    join(name, "params", param, NULL);
+    TRY(h5_read_info(in->r, name, &info, in->err));
+    TRY(read_tensor(in, name, H5_F32, info.shape, &values));
+    *out = (PackedParam){param, info.shape, values};
+    return true;
+}
+
+/* The names in a group, which may be missing where it would be empty. */
+static bool read_names(const Reading *in, const char *group, const char ***names, int *count) {
+    *count = 0;
+    if (!h5_read_exists(in->r, group)) return true;
+    TRY(h5_read_names(in->r, group, in->arena, names, count, in->err));
+    enum { SUFFIX = 32 };
+    for (int i = 0; i < *count; i++)
+        if (strlen((*names)[i]) + SUFFIX > NAME_BYTES)
+            return FAIL(in->err, ERROR_INPUT, "%s: the name of object %d is too long", group, i);
+    return true;
+}
+
+static bool read_parts(const Reading *in) {
+    PackedModel *m = in->m;
+    const char **names = NULL;
+    TRY(read_names(in, "weights", &names, &m->weight_count));
+    m->weights = arena_new_array(in->arena, PackedWeight, m->weight_count + 1);
+    for (int i = 0; i < m->weight_count; i++) TRY(read_weight(in, names[i], &m->weights[i]));
+    TRY(read_names(in, "edges", &names, &m->edge_count));
+    m->edges = arena_new_array(in->arena, PackedEdge, m->edge_count + 1);
+    for (int i = 0; i < m->edge_count; i++) TRY(read_edge(in, names[i], &m->edges[i]));
+    TRY(read_names(in, "params", &names, &m->param_count));
+    m->params = arena_new_array(in->arena, PackedParam, m->param_count + 1);
+    for (int i = 0; i < m->param_count; i++) TRY(read_param(in, names[i], &m->params[i]));
+    return true;
+}
+
+static bool read_version(const Reading *in) {
     int64_t version;
-    TRY(h5_read_int(r, "", "format_version", &version, err));
+    TRY(h5_read_int(in->r, "", "format_version", &version, in->err));
     if (version == FORMAT_VERSION) return true;
-    return FAIL(err, ERROR_INPUT, "%s: format version %ld; this nibble reads version %d", path,
+    return FAIL(in->err, ERROR_INPUT,
+                "format version %ld; this nibble reads packed models of version %d: run 'nibble "
+                "convert' again",
                 (long)version, FORMAT_VERSION);
 }
 
-/* An integer attribute that must have the value the model asks for. */
-static bool expect_int(const H5Reader *r, const char *object, const char *attribute,
-                       int64_t expected, Error *err) {
-    int64_t found;
-    TRY(h5_read_int(r, object, attribute, &found, err));
-    if (found == expected) return true;
-    return FAIL(err, ERROR_INPUT, "%s: %s is %ld, but the configuration asks for %ld", object,
-                attribute, (long)found, (long)expected);
-}
-
-/* Scales whose geometry is `like`'s (from the quantizer) with numbers from the file. */
-static bool read_scales(const H5Reader *r, const char *group, const char *object,
-                        const Scales *like, Arena *arena, const Scales **out, Error *err) {
-    char name[NAME_BYTES];
-    join(name, group, object, NULL);
-    TRY(expect_int(r, name, "bits", like->grid.bits, err));
-    TRY(expect_int(r, name, "base", like->grid.base, err));
-    TRY(expect_int(r, name, "step", like->grid.step, err));
-    TRY(expect_int(r, name, "row_length", like->row_length, err));
-    TRY(expect_int(r, name, "run_length", like->run_length, err));
-    TRY(expect_int(r, name, "scale_dtype", (int64_t)like->dtype, err));
-    void *stored = arena_alloc(arena, dtype_bytes(like->dtype, like->count));
-    join(name, group, object, "scales");
-    TRY(h5_read_tensor(r, name, like->dtype == DTYPE_F32 ? H5_F32 : H5_U16, SHAPE(like->count),
-                       stored, err));
-    float *scale = arena_new_array(arena, float, like->count);
-    dtype_codec(like->dtype)->decode(stored, NULL, 0, like->count, scale);
-    Scales *scales = arena_new_array(arena, Scales, 1);
-    *scales = *like;
-    scales->scale = scale;
-    scales->zero = NULL;
-    join(name, group, object, "zeros");
-    if (h5_read_exists(r, name)) {
-        int32_t *zeros = arena_new_array(arena, int32_t, like->count);
-        TRY(h5_read_tensor(r, name, H5_I32, SHAPE(like->count), zeros, err));
-        float *zero = arena_new_array(arena, float, like->count);
-        for (int64_t i = 0; i < like->count; i++) zero[i] = (float)zeros[i];
-        scales->zero = zero;
-    }
-    *out = scales;
-    return true;
-}
-
-static bool read_weight(const H5Reader *r, const WeightSite *site, Arena *arena, Error *err) {
-    char name[NAME_BYTES];
-    const char *layer = site->module->name;
-    PackedWeight packed = packed_weight(site, arena); /* the shapes; its numbers are replaced */
-    Tensor *codes = &packed.codes;
-    int64_t bytes = (int64_t)dtype_bytes(codes->dtype, tensor_count(codes));
-    for (int i = 0; i < codes->shape.rank; i++) {
-        char attribute[16];
-        snprintf(attribute, sizeof attribute, "dim%d", i);
-        TRY(expect_int(r, join(name, "weights", layer, NULL), attribute, codes->shape.dim[i], err));
-    }
-    TRY(h5_read_tensor(r, join(name, "weights", layer, "codes"), H5_U8, SHAPE(bytes), codes->data,
-                       err));
-    TRY(read_scales(r, "weights", layer, codes->scales, arena, &codes->scales, err));
-    if (packed.bias) {
-        float *bias = arena_new_array(arena, float, packed.bias_count);
-        TRY(h5_read_tensor(r, join(name, "weights", layer, "bias"), H5_F32,
-                           SHAPE(packed.bias_count), bias, err));
-        packed.bias = bias;
-    }
-    packed_install(site, &packed, arena);
-    return true;
-}
-
-static bool read_edge(const H5Reader *r, const Edge *edge, Arena *arena, Error *err) {
-    const Scales *like = quant_freeze(edge->quant, arena);
-    if (!like) return true;
-    const Scales *scales;
-    TRY(read_scales(r, "edges", edge->quant->name, like, arena, &scales, err));
-    packed_install_edge(edge->quant, scales);
-    return true;
-}
-
-static bool read_all(const H5Reader *r, const Qat *qat, Arena *arena, Error *err) {
-    char name[NAME_BYTES];
-    for (int i = 0; i < qat->site_count; i++)
-        if (qat->sites[i].quant) TRY(read_weight(r, &qat->sites[i], arena, err));
-    for (int i = 0; i < qat->edge_count; i++) TRY(read_edge(r, &qat->edges[i], arena, err));
-    for (int i = 0; i < qat->model->param_count; i++) {
-        Param *p = qat->model->params[i];
-        if (!convert_ships_param(qat, p)) continue;
-        join(name, "params", p->name, NULL);
-        TRY(h5_read_tensor(r, name, H5_F32, p->value.shape, p->value.data, err));
-    }
-    return true;
-}
-
-static const char *read_config(const char *path, Arena *arena, Error *err) {
-    Arena *file = arena_new("packed file");
-    H5Reader *r = h5_read_open(path, file, err);
-    const char *text = NULL;
-    if (r && read_version(r, path, err)) text = h5_read_text(r, "config", arena, err);
-    h5_read_close(r);
-    arena_free(file);
-    return text;
-}
-
-static bool read_model(const char *path, const Experiment *e, Error *err) {
-    const Dataset *data = loader_dataset(e->loader);
-    Arena *file = arena_new("packed file");
-    H5Reader *r = h5_read_open(path, file, err);
-    bool ok = r && expect_int(r, "input", "height", data->height, err) &&
-              expect_int(r, "input", "width", data->width, err) &&
-              expect_int(r, "input", "channels", data->channels, err) &&
-              expect_int(r, "input", "classes", data->class_count, err) &&
-              read_all(r, e->qat, e->arena, err);
-    h5_read_close(r);
-    arena_free(file);
-    if (!ok) error_prefix(err, "%s", path);
-    return ok;
-}
-
-bool packed_open(const char *path, Arena *config_arena, Experiment *e, Error *err) {
-    *e = (Experiment){0};
-    const char *text = read_config(path, config_arena, err);
+static bool read_graph(const Reading *in) {
+    const char *text = h5_read_text(in->r, "model", in->arena, in->err);
     if (!text) return false;
-    ExperimentConfig config;
-    TRY(config_read_text(text, path, 0, NULL, config_arena, &config, err));
-    TRY(experiment_open(&config, config_arena, e, err));
-    TRY(read_model(path, e, err));
-    qat_set_evaluation(e->qat);
+    Faults faults = {.arena = in->arena};
+    Node *root = NULL;
+    TRY(yaml_read_text(text, strlen(text), "model", in->arena, &root, &faults, in->err));
+    fields_read(packed_graph_fields, root, root->mark, &in->m->graph, in->arena, &faults);
+    if (!faults.count) return true;
+    return FAIL(in->err, ERROR_INPUT, "model:%d:%d: %s", faults.first->mark.line,
+                faults.first->mark.column, faults.first->message);
+}
+
+static bool read_input(const Reading *in) {
+    static const char *const sides[] = {"height", "width", "channels"};
+    enum { SIDE_MAX = 65536 };
+    PackedModel *m = in->m;
+    m->input.rank = 3;
+    for (int i = 0; i < 3; i++)
+        TRY(read_small(in, "input", sides[i], 1, SIDE_MAX, &m->input.dim[i]));
+    TRY(read_small(in, "input", "classes", 2, 1 << 24, &m->class_count));
+    void *mean, *deviation;
+    Shape channels = SHAPE(m->input.dim[2]);
+    TRY(read_tensor(in, "input/mean", H5_F32, channels, &mean));
+    TRY(read_tensor(in, "input/deviation", H5_F32, channels, &deviation));
+    m->mean = mean;
+    m->deviation = deviation;
     return true;
+}
+
+bool packed_open(const char *path, Arena *arena, PackedModel *out, Error *err) {
+    *out = (PackedModel){.arena = arena};
+    Arena *file = arena_new("packed file");
+    H5Reader *r = h5_read_open(path, file, err);
+    Reading in = {r, arena, out, err};
+    bool ok = r != NULL;
+    if (ok) {
+        ok = read_version(&in) && read_graph(&in) && read_input(&in) && read_parts(&in) &&
+             packed_model_build(out, err);
+        if (!ok) error_prefix(err, "%s", path);
+    }
+    h5_read_close(r);
+    arena_free(file);
+    return ok;
 }

@@ -1,5 +1,4 @@
-/* quantized.h5: the packed network alone. Codes, scales, biases, edges' scales and the
- * configuration it is rebuilt from; no masters, no optimizer. Layout in docs/formats.md. */
+/* quantized.h5: a packed model as a file. Layout in docs/formats.md. */
 #ifndef NIBBLE_EXPERIMENTS_SHIP_PACKED_H
 #define NIBBLE_EXPERIMENTS_SHIP_PACKED_H
 
@@ -9,8 +8,9 @@
 /* Packs the weights that are loaded. */
 bool packed_save(const char *path, const Experiment *e, Error *err);
 
-/* An experiment that runs on what is in the file and nothing else: built from the configuration in
- * it, on the data that this names. experiment_close is due whatever the result. */
-bool packed_open(const char *path, Arena *config_arena, Experiment *e, Error *err);
+/* The model in the file, ready to run; everything in it is checked, and faults name the object.
+ * A file of another format version is refused with the remedy. packed_model_close is due whatever
+ * the result. */
+bool packed_open(const char *path, Arena *arena, PackedModel *out, Error *err);
 
 #endif
