@@ -31,7 +31,7 @@ Flops *flops_by_var(const Tape *t, Arena *arena) {
         if (!is_product(v)) continue;
         const Var *x = v->in[0];
         bool has_before = is_product(x) || follows[x->index];
-        flops[i] = flops_of_product(v, t->needs_grad && has_before);
+        flops[i] = flops_of_product(v, t->mode.needs_grad && has_before);
     }
     return flops;
 }

@@ -95,7 +95,7 @@ static void run_backward(Tape *t, Var *out, float *weight) {
 }
 
 bool gradcheck(Tape *t, Var *out, Error *err) {
-    assert(t->keeps_residuals && t->needs_grad);
+    assert(t->mode.keeps_residuals && t->mode.needs_grad);
     if (t->error.code != ERROR_NONE) {
         *err = t->error;
         return false;

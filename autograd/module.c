@@ -184,7 +184,7 @@ Var *param_leaf(Param *param, Tape *t) {
 Var *param_read(Param *param, Tape *t) {
     if (!param) return NULL;
     Var *leaf = param_leaf(param, t);
-    bool is_cast = t->half != DTYPE_F32 && param->role == PARAM_WEIGHT;
+    bool is_cast = t->mode.half != DTYPE_F32 && param->role == PARAM_WEIGHT;
     if (!param->view.apply && !is_cast) return leaf;
     if (param->read) return param->read;
     Var *seen = param->view.apply ? param->view.apply(param->view.self, t, leaf) : leaf;
@@ -198,9 +198,7 @@ Var *model_forward(Model *model, Tape *t, Var *x) {
 /* One shape-only run over a batch of one builds everything. */
 static bool build_by_dry_run(Model *model, Error *err) {
     Tape *t = tape_new(model->arena);
-    t->is_dry = true;
-    t->needs_grad = false;
-    tape_begin(t, false);
+    tape_begin(t, (TapeMode){.is_dry = true});
     Shape batch = {.rank = model->input.rank + 1, .dim = {1}};
     memcpy(batch.dim + 1, model->input.dim, sizeof(int64_t) * (size_t)model->input.rank);
     Var *x = tape_constant(t, (Tensor){.dtype = DTYPE_F32, .shape = batch});

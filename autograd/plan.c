@@ -26,8 +26,8 @@ static bool takes_moments(const Var *v) {
 uint64_t plan_signature(const Tape *record, const Var *root) {
     uint64_t hash = mix_int(0xcbf29ce484222325u, record->count);
     hash = mix_int(hash, root->index);
-    hash = mix_int(hash, record->half + 64 * record->keeps_f32_grads);
-    hash = mix_int(hash, record->keeps_residuals);
+    hash = mix_int(hash, record->mode.half + 64 * record->mode.keeps_f32_grads);
+    hash = mix_int(hash, record->mode.keeps_residuals);
     for (int i = 0; i < record->count; i++) {
         const Var *v = record->vars[i];
         hash = mix(hash, &v->op, sizeof v->op);
@@ -122,13 +122,14 @@ static void close_group(Plan *plan, Growth *g, int tail, bool is_forward) {
 
 /* Whether v, no map, reads what the group makes, so that it can go with it and end it. */
 static bool may_end(const Tape *record, const Growth *g, const Var *v, bool is_forward) {
-    if (!g->count || !map_fits_tail(v) || record->keeps_residuals) return false;
+    if (!g->count || !map_fits_tail(v) || record->mode.keeps_residuals) return false;
     return holds(g, v->in[0]) && !(is_forward && last_of(record, g)->is_looked_at);
 }
 
 /* Whether maps behind v can be fed by it. */
 static bool may_feed(const Tape *record, const Var *v) {
-    return v->op->feed && !record->keeps_residuals && !v->is_looked_at && pieces_of(v).are_tiles;
+    return v->op->feed && !record->mode.keeps_residuals && !v->is_looked_at &&
+           pieces_of(v).are_tiles;
 }
 
 static void find_groups(Plan *plan, const Tape *record, bool is_forward) {
@@ -158,7 +159,7 @@ static bool back_together(const Plan *plan, int a, int b) {
  * op has sums by channel, of which there would be some for every block. */
 static bool may_feed_back(const Plan *plan, const Tape *record, const Var *v, const Var *root) {
     const Var *last = v->in[0];
-    if (!v->op->feed || record->keeps_residuals || !v->needs_grad || !last->needs_grad)
+    if (!v->op->feed || record->mode.keeps_residuals || !v->needs_grad || !last->needs_grad)
         return false;
     if (!map_fits(last) || last->readers != 1 || last == root) return false;
     const PlanSlot *slot = &plan->slots[last->index];
@@ -253,7 +254,7 @@ static void group_reads_back(Plan *plan, const Tape *record, const Var *last) {
     Var *const *ops = group.ops;
     int count = group.count;
     bool is_made[MAP_GROUP_MAX], reads[MAP_GROUP_MAX][MAP_INPUTS_MAX];
-    bool has_masks = !record->keeps_residuals && map_takes_masks(ops, count);
+    bool has_masks = !record->mode.keeps_residuals && map_takes_masks(ops, count);
     map_needs(ops, count, has_masks, is_made, reads);
     for (int i = 0; has_masks && i < count; i++)
         if (ops[i]->needs_grad && map_flow(ops[i]) == MAP_FLOW_MASK) keep_mask(plan, ops[i]);
@@ -307,7 +308,7 @@ static void gradients_live(Plan *plan, const Tape *record, const Var *root) {
 
 /* Tensors of half precision: not scalars, vectors, or what somebody reads as f32. */
 static bool may_be_half(const Tape *record, const Var *v, const Var *root) {
-    return record->half != DTYPE_F32 && v->op && v->value.shape.rank > 1 && !v->is_looked_at &&
+    return record->mode.half != DTYPE_F32 && v->op && v->value.shape.rank > 1 && !v->is_looked_at &&
            memory_of(v) != memory_of(root);
 }
 
@@ -323,16 +324,16 @@ static Dtype codes_dtype(const Var *v) {
  * stay f32 until they are what products read. */
 static Dtype kept_dtype(const Tape *record, const Var *v, const Var *root) {
     bool is_codes = v->op == &op_row_fake_quant && v->value.scales;
-    if (is_codes && !record->keeps_residuals) return codes_dtype(v);
+    if (is_codes && !record->mode.keeps_residuals) return codes_dtype(v);
     bool is_activation = !v->is_parameter || v->op == &op_row_cast;
     bool is_half = is_activation && !v->value.scales && may_be_half(record, v, root);
-    return is_half ? record->half : DTYPE_F32;
+    return is_half ? record->mode.half : DTYPE_F32;
 }
 
 static Dtype grad_dtype(const Tape *record, const Var *v, const Var *root) {
     bool is_weight = v->op == &op_row_cast || v->op == &op_row_fake_quant;
-    bool is_kind = !v->is_parameter || (is_weight && !record->keeps_f32_grads);
-    return is_kind && may_be_half(record, v, root) ? record->half : DTYPE_F32;
+    bool is_kind = !v->is_parameter || (is_weight && !record->mode.keeps_f32_grads);
+    return is_kind && may_be_half(record, v, root) ? record->mode.half : DTYPE_F32;
 }
 
 static size_t kept_bytes(const Var *v, Dtype dtype) {

@@ -14,8 +14,7 @@ Tape *tape_new(Arena *owner) {
     t->arena = arena_new("step");
     t->staging = arena_new("staging");
     t->scope = "";
-    t->needs_grad = true;
-    t->loss_scale = 1;
+    t->mode = TAPE_TRAINING;
     return t;
 }
 
@@ -31,12 +30,12 @@ void tape_free(Tape *t) {
 /* Unique over all tapes, so that what is cached for one record is never taken for another's. */
 static _Atomic uint64_t generations;
 
-void tape_begin(Tape *t, bool is_training) {
+void tape_begin(Tape *t, TapeMode mode) {
     arena_reset(t->arena);
     t->vars = NULL;
     t->count = t->capacity = 0;
     t->error = (Error){0};
-    t->is_training = is_training;
+    t->mode = mode;
     t->scope = "";
     t->generation = ++generations;
     t->plan = NULL;
@@ -63,7 +62,7 @@ Var *tape_leaf(Tape *t, Tensor value, float *grad, bool *has_grad) {
     Var *v = var_new(t);
     v->value = value;
     v->grad = grad;
-    v->needs_grad = grad && t->needs_grad;
+    v->needs_grad = grad && t->mode.needs_grad;
     if (has_grad) v->has_grad = has_grad;
     return v;
 }
@@ -87,7 +86,7 @@ static const PlanSlot *slot_of(const Tape *t, const Var *v) {
 
 static bool runs_as_map(const Tape *t, const Var *v) {
     if (!map_fits(v)) return t->plan && (slot_of(t, v)->is_tail || slot_of(t, v)->is_feed);
-    return !(t->keeps_residuals && v->op->forward);
+    return !(t->mode.keeps_residuals && v->op->forward);
 }
 
 /* ---- Half precision: ops that know only f32 get copies, and what they write is rounded. ---- */
@@ -198,7 +197,7 @@ static void run_forward(Tape *t, Var *v) {
     }
     if (!runs_as_map(t, v)) {
         bool is_staged =
-            t->plan && is_half(t->half) && !(v->op->flags & (OP_READS_HALF | OP_ALIASES));
+            t->plan && is_half(t->mode.half) && !(v->op->flags & (OP_READS_HALF | OP_ALIASES));
         if (is_staged)
             stage_forward(t, v);
         else
@@ -238,7 +237,7 @@ static void run_backward(Tape *t, Var *v) {
     bool is_in_group = map_fits(v) || (slot && (slot->is_back_tail || slot->is_back_feed));
     if (is_in_group) g = plan_group(t->plan, t, v, false);
     if (is_in_group ? !g.count : !v->needs_grad || !*v->has_grad) return;
-    if (slot && is_half(t->half) && !(g.count && !g.feed))
+    if (slot && is_half(t->mode.half) && !(g.count && !g.feed))
         stage_backward(t, v, &g);
     else
         op_backward(t, v, &g);
@@ -251,11 +250,11 @@ bool tape_look(Tape *t, Var *x, Look *look) {
         owner = owner->in[0];
         owner->is_looked_at = true;
     }
-    if (t->is_dry && !owner->look) owner->look = look;
+    if (t->mode.is_dry && !owner->look) owner->look = look;
     x->look = owner->look;
     x->is_seen = owner->is_seen;
-    assert(t->is_dry || t->error.code != ERROR_NONE || x->value.data);
-    return !t->is_dry && t->error.code == ERROR_NONE;
+    assert(t->mode.is_dry || t->error.code != ERROR_NONE || x->value.data);
+    return !t->mode.is_dry && t->error.code == ERROR_NONE;
 }
 
 static void describe_scales(Tape *t, Var *v) {
@@ -310,7 +309,7 @@ Var *tape_record(Tape *t, const Op *op, int in_count, Var *const *in, const void
     v->op = op;
     v->in_count = in_count;
     memcpy(v->in, inputs, sizeof *inputs * (size_t)in_count);
-    v->needs_grad = needs_grad && t->needs_grad;
+    v->needs_grad = needs_grad && t->mode.needs_grad;
     v->is_parameter = is_parameter;
     v->value.shape = inputs[0]->value.shape;
     if (attr_bytes) v->attr = memcpy(tape_alloc(t, attr_bytes), attr, attr_bytes);
@@ -320,7 +319,7 @@ Var *tape_record(Tape *t, const Op *op, int in_count, Var *const *in, const void
         error_prefix(&t->error, "%s%s%s", t->scope, *t->scope ? ": " : "", op->name);
         return v;
     }
-    if (t->is_dry) {
+    if (t->mode.is_dry) {
         describe_scales(t, v);
         return v;
     }
@@ -337,15 +336,16 @@ static Plan *plan_for(Tape *t, const Var *root) {
     return t->last_plan = plan_new(t, root, t->plan_arena);
 }
 
-Var *tape_run(Tape *t, bool is_training, TapeBuild *build, void *context) {
-    tape_begin(t, is_training);
-    t->is_dry = true;
+Var *tape_run(Tape *t, TapeMode mode, TapeBuild *build, void *context) {
+    TapeMode dry = mode;
+    dry.is_dry = true;
+    tape_begin(t, dry);
     const Var *root = build(context, t);
-    t->is_dry = false;
+    t->mode = mode;
     if (t->error.code != ERROR_NONE) return t->vars[root->index];
     Plan *plan = plan_for(t, root);
     size_t record_bytes = arena_used(t->arena);
-    tape_begin(t, is_training);
+    tape_begin(t, mode);
     arena_reserve(t->arena, checked_add(record_bytes, plan->bytes));
     t->plan = plan;
     t->planned = tape_alloc(t, plan->bytes);
@@ -390,19 +390,19 @@ static void watch(Tape *t, const Var *v) {
 }
 
 void tape_backward(Tape *t, Var *loss, float seed_grad) {
-    assert(var_count(loss) == 1 && !t->is_dry);
+    assert(var_count(loss) == 1 && !t->mode.is_dry);
     if (t->error.code != ERROR_NONE || !loss->needs_grad) return;
     float beta;
     *tape_grad(t, loss, &beta) = seed_grad;
     for (int i = loss->index; i >= 0; i--) {
         Var *v = t->vars[i];
-        if (t->is_watching && !t->overflowed) watch(t, v);
+        if (t->mode.is_watching && !t->overflowed) watch(t, v);
         if (v->op) run_backward(t, v);
     }
 }
 
 void tape_replay(Tape *t) {
-    assert(t->keeps_residuals && t->error.code == ERROR_NONE);
+    assert(t->mode.keeps_residuals && t->error.code == ERROR_NONE);
     t->is_replay = true;
     for (int i = 0; i < t->count; i++)
         if (t->vars[i]->op) run_forward(t, t->vars[i]);

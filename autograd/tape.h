@@ -85,23 +85,32 @@ struct Op {
     const struct MapFeed *feed; /* how it hands blocks to a group while they are in cache; NULL */
 };
 
-struct Tape {
-    Arena *arena;     /* lives for a step */
-    Error error;      /* the first failure since tape_begin */
-    bool is_dry;      /* shapes only: nothing is computed, no data is allocated */
+/* What a record is made for: an argument of those who begin one, and the same until the next. */
+typedef struct TapeMode {
     bool is_training; /* dropout drops, batch norm uses batch statistics and updates running ones,
                          observers observe */
-    bool is_float;    /* the FP32 shadow: quantizing views let values pass */
     bool needs_grad;  /* record what backward needs; off in evaluation */
+    bool is_dry;      /* shapes only: nothing is computed, no data is allocated */
+    bool is_float;    /* the FP32 shadow: quantizing views let values pass */
     bool is_rerun;    /* of a batch that was seen: running statistics and ranges stay as they are */
-    bool is_replay;   /* inside tape_replay: no side effects, rounding residuals stay frozen */
-    bool keeps_residuals;  /* fake-quant saves its rounding residuals (for tape_replay) */
-    Dtype half;            /* f16, bf16: planned records keep activations, weights that products
-                              read, and gradients so; products, sums and all arithmetic are f32 */
-    bool keeps_f32_grads;  /* but for the gradients of weights */
-    bool is_watching;      /* backward looks at gradients as they are kept, and finds where they */
-    const Var *overflowed; /* first are not all finite: the highest Var; NULL: nowhere */
-    double loss_scale;     /* of gradients to come, for whoever adds some of another origin */
+    bool is_watching; /* backward looks for the first gradients that are not finite */
+    bool keeps_residuals; /* fake-quant saves its rounding residuals (for tape_replay) */
+    Dtype half;           /* f16, bf16: planned records keep activations, weights that products
+                             read, and gradients so; products, sums and all arithmetic are f32 */
+    bool keeps_f32_grads; /* but for the gradients of weights */
+    double loss_scale;    /* of gradients to come, for whoever adds some of another origin */
+} TapeMode;
+
+#define TAPE_TRAINING   ((TapeMode){.is_training = true, .needs_grad = true, .loss_scale = 1})
+#define TAPE_EVALUATION ((TapeMode){.loss_scale = 1})
+
+struct Tape {
+    Arena *arena;          /* lives for a step */
+    Error error;           /* the first failure since tape_begin */
+    TapeMode mode;         /* of this record */
+    bool is_replay;        /* inside tape_replay: no side effects, rounding residuals stay frozen */
+    const Var *overflowed; /* where gradients first were not finite: the highest Var; NULL: nowhere,
+                              or nobody watched */
     uint64_t seed, step;   /* key of dropout */
     uint64_t generation;   /* of this record, unlike that of any other record of any tape, so that
                               others can cache what belongs to one record */
@@ -119,8 +128,8 @@ struct Tape {
 Tape *tape_new(Arena *owner); /* the tape struct lives in `owner`, its step arena is its own */
 void tape_free(Tape *t);      /* frees the step arena */
 
-/* Starts a new record: forgets all Vars, resets the arena. Flags other than those given stay. */
-void tape_begin(Tape *t, bool is_training);
+/* Starts a new record: forgets all Vars, resets the arena. */
+void tape_begin(Tape *t, TapeMode mode);
 
 /* What a model does on a tape: records, and returns the result (a loss, or logits). Called twice by
  * tape_run, so it must record the same both times. */
@@ -130,7 +139,7 @@ typedef Var *TapeBuild(void *context, Tape *t);
  * nothing but the result and what backward reads keeps its value. For a training step or an
  * evaluation; whoever wants to look at every value records after tape_begin alone. Errors as
  * ever in t->error; the result is then of no use. */
-Var *tape_run(Tape *t, bool is_training, TapeBuild *build, void *context);
+Var *tape_run(Tape *t, TapeMode mode, TapeBuild *build, void *context);
 
 /* A leaf. A gradient buffer belongs to one leaf of a record. `grad` is where its gradient goes
  * (NULL: it needs none) and `has_grad` says whether that holds something already (set by backward;

@@ -378,7 +378,6 @@ bool packed_model_build(PackedModel *m, Error *err) {
     for (int i = 0; i < m->weight_count; i++) TRY(weight_install(m, &m->weights[i], err));
     TRY(params_install(m, err));
     m->tape = tape_new(m->arena);
-    m->tape->needs_grad = false;
     return true;
 }
 
@@ -409,7 +408,7 @@ static void normalize(const PackedModel *m, const float *stored_pixels, int64_t 
 
 static bool run_some(PackedModel *m, Tensor images, float *logits, Error *err) {
     Run run = {m->model, images};
-    Var *out = tape_run(m->tape, false, record, &run);
+    Var *out = tape_run(m->tape, TAPE_EVALUATION, record, &run);
     if (m->tape->error.code != ERROR_NONE) {
         *err = m->tape->error;
         return false;

@@ -321,9 +321,7 @@ static bool quantize_adds(Search *s) {
 static bool run_dry(Search *s) {
     Model *model = s->qat->model;
     Tape *t = s->tape;
-    t->is_dry = true;
-    t->needs_grad = false;
-    tape_begin(t, true);
+    tape_begin(t, (TapeMode){.is_dry = true, .is_training = true});
     Shape batch = {.rank = model->input.rank + 1, .dim = {2}};
     memcpy(batch.dim + 1, model->input.dim, sizeof(int64_t) * (size_t)model->input.rank);
     model_forward(model, t, tape_constant(t, (Tensor){.dtype = DTYPE_F32, .shape = batch}));

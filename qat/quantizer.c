@@ -170,12 +170,12 @@ void quant_set_range(Quant *q, int64_t scale, Range range) {
 }
 
 static bool is_observing(const Quant *q, const Tape *t) {
-    if (!q->count || t->error.code != ERROR_NONE || t->is_rerun) return false;
+    if (!q->count || t->error.code != ERROR_NONE || t->mode.is_rerun) return false;
     const QuantPhase *phase = q->phase;
     bool is_new = *tensor_f32(&q->count->value) == 0;
     if (is_new && (phase->is_faking || phase->is_calibrating)) return true;
     if (q->row->learns) return false;
-    return phase->is_calibrating || (t->is_training && phase->is_observing);
+    return phase->is_calibrating || (t->mode.is_training && phase->is_observing);
 }
 
 static void observe(Quant *q, Tape *t, Var *x) {
@@ -191,7 +191,8 @@ static void observe(Quant *q, Tape *t, Var *x) {
 /* ---- Faking. ---- */
 
 static Var *range_var(Quant *q, Tape *t, Param *param) {
-    return q->row->learns && t->needs_grad ? param_leaf(param, t) : tape_constant(t, param->value);
+    return q->row->learns && t->mode.needs_grad ? param_leaf(param, t)
+                                                : tape_constant(t, param->value);
 }
 
 /* Scales per token: as many as the batch has rows, and fit to each row. */
@@ -242,7 +243,7 @@ static Var *values_of(Tape *t, Var *x) {
 }
 
 Var *quant_apply(Quant *q, Tape *t, Var *x) {
-    if (t->is_float) return x;
+    if (t->mode.is_float) return x;
     if (q->generation == t->generation && q->seen == x) return q->faked;
     Var *values = values_of(t, x);
     observe(q, t, values);
@@ -290,8 +291,7 @@ Tensor quant_levels(Quant *q, const float *values, Arena *arena) {
     Tensor levels = tensor_new(arena, DTYPE_F32, q->shape);
     levels.scales = quant_freeze(q, arena);
     Tape *t = tape_new(arena);
-    t->needs_grad = false;
-    tape_begin(t, false);
+    tape_begin(t, TAPE_EVALUATION);
     Var *leaf = tape_constant(t, x);
     Var *faked = fake(q, t, leaf);
     assert(t->error.code == ERROR_NONE && faked->value.scales);

@@ -72,15 +72,20 @@ static inline Tensor batch_of(const Model *model, int64_t count, uint64_t seed) 
     return x;
 }
 
-/* The logits of an evaluation; the arena's. */
-static inline Tensor logits_of(Model *model, Tape *t, Tensor x) {
-    tape_begin(t, false);
+/* The logits of a batch; the arena's. */
+static inline Tensor logits_in(TapeMode way, Model *model, Tape *t, Tensor x) {
+    tape_begin(t, way);
     Var *leaf = tape_constant(t, x);
     Var *logits = model_forward(model, t, leaf);
     if (t->error.code != ERROR_NONE) fail_msg("%s", t->error.message);
     Tensor copy = tensor_new(arena, DTYPE_F32, logits->value.shape);
     memcpy(copy.data, var_f32(logits), sizeof(float) * (size_t)var_count(logits));
     return copy;
+}
+
+/* Those of an evaluation. */
+static inline Tensor logits_of(Model *model, Tape *t, Tensor x) {
+    return logits_in(TAPE_EVALUATION, model, t, x);
 }
 
 static inline void assert_same_bits(Tensor a, Tensor b) {
@@ -95,7 +100,7 @@ static inline void train_step(Model *model, Tape *t, Tensor x, float lr) {
     for (int64_t i = 0; i < count; i++) labels[i] = (int32_t)(i % model->output.dim[1]);
     model_clear_grads(model);
     t->step++;
-    tape_begin(t, true);
+    tape_begin(t, TAPE_TRAINING);
     Var *leaf = tape_constant(t, x);
     Var *logits = model_forward(model, t, leaf);
     Var *loss = op_cross_entropy(t, logits, labels, 0);

@@ -1,5 +1,5 @@
-/* What tests of operations and plans have in common: an arena, a tape, and as many threads as there
- * are once more when a test is over. */
+/* What tests of operations and plans have in common: an arena, a tape, the mode that a test gives
+ * its records, and as many threads as there are once more when a test is over. */
 #ifndef NIBBLE_TESTS_TAPE_FIXTURE_H
 #define NIBBLE_TESTS_TAPE_FIXTURE_H
 
@@ -8,11 +8,13 @@
 
 static Arena *arena;
 static Tape *tape;
+static TapeMode mode;
 
 /* For a test's own set_up. */
 static void tape_fixture(void) {
     arena = arena_new("test");
     tape = tape_new(arena);
+    mode = TAPE_TRAINING;
 }
 
 static int tear_down(void **state) {

@@ -16,7 +16,7 @@
 static int set_up(void **state) {
     (void)state;
     tape_fixture();
-    tape_begin(tape, true);
+    tape_begin(tape, TAPE_TRAINING);
     return 0;
 }
 
@@ -152,8 +152,9 @@ static void test_running_statistics_change_in_training_only(void **state) {
     for (int which = 0; which < 6; which++) {
         bool is_training = which % 3 == 0, is_folded = which >= 3;
         BatchNormAttr attr = attr_new(2, which % 3 != 1);
-        tape->keeps_residuals = true;
-        tape_begin(tape, is_training);
+        mode.keeps_residuals = true;
+        mode.is_training = is_training;
+        tape_begin(tape, mode);
         Var *x = tape_sample_leaf(tape, SHAPE(9, 2), 1, 2);
         Var *gamma = tape_sample_leaf(tape, SHAPE(2), 0.5f, 1);
         Var *beta = tape_sample_leaf(tape, SHAPE(2), 0, 1);
@@ -211,7 +212,7 @@ static void test_folded_step_is_pytorchs(void **state) {
     for (int i = 0; i < 4; i++) {
         assert_true(golden_next(&golden, &results_of));
         assert_string_equal(results_of.name, cases[i]);
-        tape_begin(tape, true);
+        tape_begin(tape, TAPE_TRAINING);
         Step step = folded_step(given, i >= 2, i % 2 == 0);
         backward(step.y, tensor_of(golden_tensor(given, "dy")));
         const struct {
@@ -241,7 +242,7 @@ static void test_folding_changes_nothing(void **state) {
     const GoldenCase *given = read_given(&golden);
     golden_close(&golden);
     for (int uses_batch = 0; uses_batch < 2; uses_batch++) {
-        tape_begin(tape, true);
+        tape_begin(tape, TAPE_TRAINING);
         Step step = folded_step(given, false, uses_batch);
         BatchNormAttr attr = attr_new(var_count(step.gamma), uses_batch);
         attr.epsilon = step.attr.epsilon;
@@ -264,7 +265,7 @@ static void test_deployed_bias(void **state) {
     Golden golden;
     const GoldenCase *given = read_given(&golden);
     golden_close(&golden);
-    tape_begin(tape, false);
+    tape_begin(tape, TAPE_EVALUATION);
     Step step = folded_step(given, true, false);
     const Var *c = step.y->in[0];
     int64_t channels = var_count(step.gamma);
@@ -282,6 +283,8 @@ static void test_degenerate_channels_stay_finite(void **state) {
     (void)state;
     BatchNormAttr attr = attr_new(3, true);
     attr.epsilon = 0;
+    mode.is_watching = true;
+    tape_begin(tape, mode);
     Var *w = tape_sample_leaf(tape, SHAPE(3, 4), -1, 1);
     Var *x = tape_sample_leaf(tape, SHAPE(8, 4), -1, 1);
     Var *gamma = tape_sample_leaf(tape, SHAPE(3), 0.5f, 1);
@@ -293,7 +296,6 @@ static void test_degenerate_channels_stay_finite(void **state) {
     Var *y = op_batch_norm_folded(tape, c, gamma, beta, NULL, attr);
     Tensor dy = tensor_new(arena, DTYPE_F32, y->value.shape);
     random_fill_uniform((RandomKey){5, RANDOM_TEST, 0}, -1, 1, var_count(y), dy.data);
-    tape->is_watching = true;
     backward(y, dy);
     assert_null(tape_find_nonfinite(tape));
     assert_null(tape->overflowed);
@@ -318,7 +320,7 @@ static void test_same_bits_on_any_number_of_threads(void **state) {
         for (int threads = 1; threads <= 4; threads++) {
             Error err = {0};
             assert_true(parallel_init(threads, &err));
-            tape_begin(tape, true);
+            tape_begin(tape, TAPE_TRAINING);
             BatchNormAttr attr = attr_new(33, true);
             Var *x = tape_sample_leaf(tape, SHAPE(7, 29, 31, 33), -1, 4);
             Var *gamma = tape_sample_leaf(tape, SHAPE(33), 0.5f, 1);
@@ -342,7 +344,7 @@ static void test_bad_shapes(void **state) {
                                            "[1, 3] has one value per channel",
                                            "gamma [4] does not fit weight [3, 2]"};
     for (int which = 0; which < 3; which++) {
-        tape_begin(tape, true);
+        tape_begin(tape, TAPE_TRAINING);
         BatchNormAttr attr = attr_new(4, true);
         Var *x = tape_sample_leaf(tape, SHAPE(which == 1 ? 1 : 2, 3), -1, 1);
         Var *w = tape_sample_leaf(tape, SHAPE(3, 2), -1, 1);

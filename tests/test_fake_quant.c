@@ -18,7 +18,7 @@
 static int set_up(void **state) {
     (void)state;
     tape_fixture();
-    tape_begin(tape, true);
+    tape_begin(tape, TAPE_TRAINING);
     return 0;
 }
 
@@ -86,7 +86,7 @@ static void check_golden(const GoldenCase *golden) {
     bool is_learned = strcmp(golden->name, "learned") == 0;
     const float *grid = golden_tensor(golden, "grid")->values;
     const GoldenTensor *zero = golden_tensor(golden, "zero");
-    tape_begin(tape, true);
+    tape_begin(tape, TAPE_TRAINING);
     Var *x = leaf(golden_tensor(golden, "x"));
     Var *scale = leaf(golden_tensor(golden, "scale"));
     Var *offset = offset_of(zero, scale);
@@ -134,7 +134,7 @@ static Element element_reference(float x, float scale, float offset, const FakeQ
 }
 
 static void check_reference(Shape shape, FakeQuantAttr attr, bool has_offset) {
-    tape_begin(tape, true);
+    tape_begin(tape, TAPE_TRAINING);
     int64_t count = shape_count(shape);
     int64_t scales = scales_count(count, attr.row_length, attr.run_length);
     float span = (float)(1 << attr.grid.bits);
@@ -223,7 +223,7 @@ static void test_stored_scale(void **state) {
     assert_true(fake_quant_stored_scale(DTYPE_F16, 0.1f) == 0x1.998p-4f);
     assert_true(isnan(fake_quant_stored_scale(DTYPE_F32, NAN)));
     for (Dtype dtype = DTYPE_F32; dtype <= DTYPE_BF16; dtype++) {
-        tape_begin(tape, true);
+        tape_begin(tape, TAPE_TRAINING);
         Var *x = tape_sample_leaf(tape, SHAPE(6, 8), -2, 2);
         Var *scale = tape_sample_leaf(tape, SHAPE(6), 0.1f, 0.4f);
         FakeQuantAttr attr = attr_new(grid_signed(4), 8, 8, RANGE_LSQ);
@@ -246,7 +246,7 @@ static void test_stored_scale(void **state) {
 static void test_fake_is_stored(void **state) {
     (void)state;
     for (int bits = 2; bits <= 8; bits++) {
-        tape_begin(tape, true);
+        tape_begin(tape, TAPE_TRAINING);
         Var *x = tape_sample_leaf(tape, SHAPE(8, 24), -4, 4);
         Var *scale = tape_sample_leaf(tape, SHAPE(16), 0.02f, 0.5f);
         Var *offset = tape_sample_leaf(tape, SHAPE(16), -6, 1);
@@ -269,7 +269,7 @@ static void test_zero_stays_a_level(void **state) {
     static const float offsets[] = {3.0f, -40.0f, -1.5f};
     static const float zeros[] = {0, 15, 3};
     for (int i = 0; i < 3; i++) {
-        tape_begin(tape, true);
+        tape_begin(tape, TAPE_TRAINING);
         Var *x = tape_sample_leaf(tape, SHAPE(64), -30, 30);
         Var *scale = tape_sample_leaf(tape, SHAPE(1), 0.5f, 0.5f);
         Var *offset = tape_sample_leaf(tape, SHAPE(1), offsets[i], offsets[i]);
@@ -291,7 +291,7 @@ static void test_same_bits_on_any_number_of_threads(void **state) {
         for (int threads = 1; threads <= 4; threads++) {
             Error err = {0};
             assert_true(parallel_init(threads, &err));
-            tape_begin(tape, true);
+            tape_begin(tape, TAPE_TRAINING);
             int64_t count = 300 * 411, row = r == 0 ? count : 411;
             int64_t scales = scales_count(count, row, runs[r]);
             Var *x = tape_sample_leaf(tape, SHAPE(300, 411), -9, 9);
@@ -334,7 +334,7 @@ static void test_products_of_levels(void **state) {
     float *results[2][4]; /* on levels, on values: y, dx, dw, dscale */
     const int64_t counts[] = {9 * 12, 9 * 40, 12 * 40, 12};
     for (int is_decoded = 0; is_decoded < 2; is_decoded++) {
-        tape_begin(tape, true);
+        tape_begin(tape, TAPE_TRAINING);
         Var *x = tape_sample_leaf(tape, SHAPE(9, 40), -1, 4);
         Var *w = tape_sample_leaf(tape, SHAPE(12, 40), -1, 1);
         Var *scale_x = tape_sample_leaf(tape, SHAPE(1), 0.2f, 0.3f);
@@ -377,7 +377,7 @@ static void test_bad_shapes(void **state) {
         {0, 0, 1, "[4, 5] does not divide into rows of 0"},
     };
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
-        tape_begin(tape, true);
+        tape_begin(tape, TAPE_TRAINING);
         Var *x = tape_sample_leaf(tape, SHAPE(4, 5), -1, 1);
         Var *scale = tape_sample_leaf(tape, SHAPE(cases[i].scales), 0.5f, 1);
         FakeQuantAttr attr =

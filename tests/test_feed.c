@@ -68,8 +68,9 @@ static void test_other_readers_are_seen(void **state) {
         float *grads[2];
         for (int planned = 0; planned < 2; planned++) {
             Recorded r = {.graph = graphs[i]};
-            if (!planned) tape_begin(tape, true);
-            Var *loss = planned ? tape_run(tape, true, record_graph, &r) : record_graph(&r, tape);
+            if (!planned) tape_begin(tape, TAPE_TRAINING);
+            Var *loss =
+                planned ? tape_run(tape, TAPE_TRAINING, record_graph, &r) : record_graph(&r, tape);
             tape_backward(tape, loss, 1);
             grads[planned] = arena_new_array(arena, float, var_count(r.x));
             memcpy(grads[planned], r.x->grad, sizeof(float) * (size_t)var_count(r.x));
@@ -108,8 +109,8 @@ static Var *record_overflow(void *context, Tape *t) {
 static void test_overflow_within_a_fed_group_is_found(void **state) {
     (void)state;
     Named n;
-    tape->is_watching = true;
-    Var *loss = tape_run(tape, true, record_overflow, &n);
+    mode.is_watching = true;
+    Var *loss = tape_run(tape, mode, record_overflow, &n);
     assert_true(tape->plan->slots[n.product->index].is_back_feed);
     tape_backward(tape, loss, 1);
     assert_ptr_equal(tape->overflowed, n.first);
@@ -139,7 +140,7 @@ static Var *record_shared_scale(void *context, Tape *t) {
 static void test_a_shared_gradient_begins_with_the_feed(void **state) {
     (void)state;
     Named n;
-    Var *loss = tape_run(tape, true, record_shared_scale, &n);
+    Var *loss = tape_run(tape, TAPE_TRAINING, record_shared_scale, &n);
     const Plan *plan = tape->plan;
     assert_true(plan->slots[n.product->index].is_back_feed);
     int met = 2 * plan->count - 1 - n.product->index;
@@ -170,7 +171,7 @@ static void test_sums_by_channel_are_not_fed(void **state) {
     for (int has_norm = 0; has_norm < 2; has_norm++) {
         Var dummy;
         Named n = {.first = has_norm ? &dummy : NULL};
-        tape_run(tape, true, record_normed, &n);
+        tape_run(tape, TAPE_TRAINING, record_normed, &n);
         assert_int_equal(tape->error.code, ERROR_NONE);
         assert_int_equal(tape->plan->slots[n.product->index].is_back_feed, !has_norm);
     }

@@ -32,8 +32,7 @@ static void test_convolutions_then_linear(void **state) {
     Arena *arena = arena_new("test");
     Tape *t = tape_new(arena);
     for (int dry = 0; dry < 2; dry++) {
-        tape_begin(t, true);
-        t->is_dry = dry;
+        tape_begin(t, (TapeMode){.needs_grad = true, .is_dry = dry});
         Var *x = constant(t, SHAPE(2, 6, 5, 3));
         Var *w1 = tape_sample_leaf(t, SHAPE(4, 3, 3, 3), -1, 1);
         Var *w2 = constant(t, SHAPE(4, 3, 3, 1)); /* depthwise, and does not learn */
@@ -64,7 +63,7 @@ static void test_learned_input(void **state) {
     (void)state;
     Arena *arena = arena_new("test");
     Tape *t = tape_new(arena);
-    tape_begin(t, true);
+    tape_begin(t, TAPE_TRAINING);
     Var *x = tape_sample_leaf(t, SHAPE(4, 6), -1, 1), *w = tape_sample_leaf(t, SHAPE(5, 6), -1, 1);
     Var *scaled = op_relu(t, x);
     Var *y = op_linear(t, scaled, w, NULL);
@@ -78,8 +77,7 @@ static void test_evaluation_has_no_gradients(void **state) {
     (void)state;
     Arena *arena = arena_new("test");
     Tape *t = tape_new(arena);
-    t->needs_grad = false;
-    tape_begin(t, false);
+    tape_begin(t, TAPE_EVALUATION);
     Var *x = constant(t, SHAPE(4, 6)), *w = tape_sample_leaf(t, SHAPE(6, 6), -1, 1);
     Var *first = op_linear(t, x, w, NULL);
     op_linear(t, first, w, NULL);

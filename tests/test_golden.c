@@ -254,7 +254,7 @@ static void compare_buffer(const Case *c, const char *name, const char *after) {
 
 static void check_case(Case *c, const struct Builder *builder) {
     c->leaf_count = 0;
-    tape_begin(tape, true);
+    tape_begin(tape, TAPE_TRAINING);
     Var *y = builder->build(c);
     if (tape->error.code != ERROR_NONE)
         fail_msg("case %d: %s", c->golden.number, tape->error.message);
@@ -369,7 +369,7 @@ static void test_training(void **state) {
     float losses[10];
     assert_int_equal(shape_count(golden_tensor(&cnn, "losses")->shape), 10);
     for (int step = 0; step < 10; step++) {
-        tape_begin(tape, true);
+        tape_begin(tape, TAPE_TRAINING);
         Var *loss = network_loss(&network, golden_tensor(&cnn, "x"), labels);
         assert_int_equal(tape->error.code, ERROR_NONE);
         losses[step] = *var_f32(loss);

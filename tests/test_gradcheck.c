@@ -50,8 +50,7 @@ static const Op square_row = {.name = "square",
 
 static Tape *new_tape(Arena *arena) {
     Tape *t = tape_new(arena);
-    t->keeps_residuals = true;
-    tape_begin(t, true);
+    tape_begin(t, (TapeMode){.needs_grad = true, .keeps_residuals = true});
     return t;
 }
 

@@ -142,11 +142,11 @@ static void test_writers_answer(void **state) {
     for (int h = 0; h < 2; h++)
         for (int i = 0; i < (int)(sizeof writers / sizeof *writers); i++) {
             Recorded r = {.which = i, .look = {.counts = counts, .limit = 0.5f}};
-            tape->half = halves[h];
-            tape_begin(tape, true);
+            mode.half = halves[h];
+            tape_begin(tape, mode);
             record(&r, tape); /* without a plan nobody knew */
             assert_false(r.is_answered);
-            tape_run(tape, true, record, &r);
+            tape_run(tape, mode, record, &r);
             assert_int_equal(tape->error.code, ERROR_NONE);
             if (!r.is_answered) fail_msg("writer %d did not answer", i);
         }
@@ -160,7 +160,7 @@ static void test_another_look_is_another_plan(void **state) {
                      {.look = {.counts = own[1], .limit = 2}}};
     for (int i = 0; i < 4; i++) {
         r[i % 2].is_answered = false;
-        tape_run(tape, true, record, &r[i % 2]);
+        tape_run(tape, TAPE_TRAINING, record, &r[i % 2]);
         assert_true(r[i % 2].is_answered);
     }
 }

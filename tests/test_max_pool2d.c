@@ -17,7 +17,7 @@ static int set_up(void **state) {
     (void)state;
     arena = arena_new("test");
     tape = tape_new(arena);
-    tape_begin(tape, true);
+    tape_begin(tape, TAPE_TRAINING);
     return 0;
 }
 
@@ -126,7 +126,7 @@ static void test_bad_settings(void **state) {
         {{5, 1, 0}, "image [1, 4, 4, 1] is smaller than the 5x5 window"},
     };
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
-        tape_begin(tape, true);
+        tape_begin(tape, TAPE_TRAINING);
         Var *x = tape_sample_leaf(tape, SHAPE(1, 4, 4, 1), -1, 1);
         op_max_pool2d(tape, x, cases[i].attr);
         assert_int_equal(tape->error.code, ERROR_INPUT);

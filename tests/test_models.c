@@ -263,7 +263,9 @@ static void run_layer(const LayerCase *c) {
     Tensor x = batch_of(model, 4, 2);
     logits_of(model, tape, x);
     model_clear_grads(model);
-    tape_begin(tape, true);
+    TapeMode mode = TAPE_TRAINING;
+    mode.is_watching = true;
+    tape_begin(tape, mode);
     float *grad = arena_new_array(arena, float, tensor_count(&x));
     Var *leaf = tape_leaf(tape, x, grad, NULL);
     Var *y = model_forward(model, tape, leaf);
@@ -272,7 +274,6 @@ static void run_layer(const LayerCase *c) {
     for (int64_t i = 0; i < var_count(y); i++) target[i] = (float)(i % 5) - 2;
     Var *expected = tape_constant(tape, aim);
     Var *loss = op_mse(tape, y, expected);
-    tape->is_watching = true;
     tape_backward(tape, loss, 1);
     if (tape->error.code) fail_msg("%s: %s", c->layer, tape->error.message);
     assert_null(tape_find_nonfinite(tape));
@@ -365,7 +366,7 @@ static void a_training_step_is_that_of_pytorch(void **state) {
 
     assert_true(golden_next(&file, c));
     float *grad = arena_new_array(arena, float, tensor_count(&x));
-    tape_begin(tape, true);
+    tape_begin(tape, TAPE_TRAINING);
     Var *leaf = tape_leaf(tape, x, grad, NULL);
     Var *logits = model_forward(model, tape, leaf);
     Var *loss = op_cross_entropy(tape, logits, (int32_t[]){0, 1, 2, 0}, 0);

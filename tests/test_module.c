@@ -201,7 +201,7 @@ static void a_view_is_applied_once_per_record(void **state) {
     Doubler doubler = {0};
     p->view = (View){double_it, &doubler};
     for (int record = 1; record <= 3; record++) {
-        tape_begin(tape, true);
+        tape_begin(tape, TAPE_TRAINING);
         Var *first = param_read(p, tape);
         Var *second = param_read(p, tape);
         assert_ptr_equal(first, second);
@@ -218,8 +218,8 @@ static void two_tapes_do_not_share_what_was_read(void **state) {
     (void)state;
     Param *p = new_param(empty_model(), SHAPE(2), 3);
     Tape *other = tape_new(arena);
-    tape_begin(tape, true);
-    tape_begin(other, true);
+    tape_begin(tape, TAPE_TRAINING);
+    tape_begin(other, TAPE_TRAINING);
     Var *here = param_read(p, tape);
     Var *there = param_read(p, other);
     assert_ptr_not_equal(here, there);
@@ -235,7 +235,7 @@ static void a_weight_read_twice_gets_the_sum_of_both_gradients(void **state) {
     Param *p = new_param(empty_model(), SHAPE(1, 1), 3);
     Doubler doubler = {0};
     p->view = (View){double_it, &doubler};
-    tape_begin(tape, true);
+    tape_begin(tape, TAPE_TRAINING);
     float two = 2;
     Var *x = tape_constant(tape, (Tensor){.dtype = DTYPE_F32, .shape = SHAPE(1, 1), .data = &two});
     Var *w = param_read(p, tape);
@@ -257,7 +257,7 @@ static void gradients_add_up_over_records_until_cleared(void **state) {
     float first[3];
     for (int record = 0; record < 3; record++) {
         if (record == 2) model_clear_grads(model);
-        tape_begin(tape, true);
+        tape_begin(tape, TAPE_TRAINING);
         Var *x = tape_constant(tape, batch_of(model, 4, 1));
         Var *logits = model_forward(model, tape, x);
         Var *loss = op_cross_entropy(tape, logits, (int32_t[]){0, 1, 2, 0}, 0);

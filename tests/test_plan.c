@@ -34,7 +34,7 @@ static void poison(Var *v) {
 
 /* sum w y backward; `spoils` overwrites what the op's flags say is not read any more. */
 static Var *run_sample(const Op *op, int which, bool spoils) {
-    tape_begin(tape, true);
+    tape_begin(tape, TAPE_TRAINING);
     Var *out = op->sample(tape, which);
     if (!out) return NULL;
     int recorded = tape->count;
@@ -209,8 +209,8 @@ static void test_a_plan_changes_no_bit(void **state) {
                 t->step = (uint64_t)step;
                 qat_set_step(e[i].qat, step, 6);
                 model_clear_grads(e[i].model);
-                if (!i) tape_begin(t, true);
-                Var *loss = i ? tape_run(t, true, record, &b) : record(&b, t);
+                if (!i) tape_begin(t, TAPE_TRAINING);
+                Var *loss = i ? tape_run(t, TAPE_TRAINING, record, &b) : record(&b, t);
                 assert_int_equal(t->error.code, ERROR_NONE);
                 losses[i] = *var_f32(loss);
                 tape_backward(t, loss, 1);
@@ -248,7 +248,7 @@ static float *step_gradients(const char *network, int threads, Experiment *e, Ar
     qat_set_step(e->qat, 3, 6);
     for (int again = 0; again < 2; again++) { /* ranges are found in the first */
         model_clear_grads(e->model);
-        Var *loss = tape_run(e->tape, true, record, &b);
+        Var *loss = tape_run(e->tape, TAPE_TRAINING, record, &b);
         assert_int_equal(e->tape->error.code, ERROR_NONE);
         tape_backward(e->tape, loss, 1);
     }
@@ -310,10 +310,10 @@ static void check_half(const char *network, Dtype half, double tolerance) {
         Batched b = {&e[i], loader_batch(e[i].loader, LOADER_TRAIN, 0, 0)};
         Tape *t = e[i].tape;
         qat_set_step(e[i].qat, 3, 6);
-        t->half = i ? half : DTYPE_F32;
+        mode.half = i ? half : DTYPE_F32;
         for (int again = 0; again < 2; again++) { /* ranges are found in the first */
             model_clear_grads(e[i].model);
-            Var *loss = tape_run(t, true, record, &b);
+            Var *loss = tape_run(t, mode, record, &b);
             assert_int_equal(t->error.code, ERROR_NONE);
             losses[i] = *var_f32(loss);
             tape_backward(t, loss, 1);
@@ -359,10 +359,10 @@ static void test_fed_maps_see_what_is_kept(void **state) {
         Experiment e;
         Arena *configs = arena_new("configs");
         open_network(network, configs, &e);
-        e.tape->half = halves[h];
+        mode.half = halves[h];
         qat_set_step(e.qat, 3, 6);
         Batched b = {&e, loader_batch(e.loader, LOADER_TRAIN, 0, 0)};
-        for (int again = 0; again < 2; again++) tape_run(e.tape, true, record, &b);
+        for (int again = 0; again < 2; again++) tape_run(e.tape, mode, record, &b);
         int checked = 0;
         for (int i = 0; i < e.tape->count; i++) {
             const Var *fq = e.tape->vars[i],
@@ -414,14 +414,13 @@ static void test_buffers_that_live_together_lie_apart(void **state) {
         open_network(networks[n], configs, &e);
         qat_set_step(e.qat, 3, 6);
         Batched b = {&e, loader_batch(e.loader, LOADER_TRAIN, 0, 0)};
-        tape_run(e.tape, true, record, &b);
+        tape_run(e.tape, TAPE_TRAINING, record, &b);
         assert_int_equal(e.tape->error.code, ERROR_NONE);
         check_apart(e.tape->plan);
         const Plan *plan = e.tape->plan;
-        tape_run(e.tape, true, record, &b);
+        tape_run(e.tape, TAPE_TRAINING, record, &b);
         assert_ptr_equal(e.tape->plan, plan); /* the same record has the same plan */
-        e.tape->needs_grad = false;
-        tape_run(e.tape, false, record, &b);
+        tape_run(e.tape, TAPE_EVALUATION, record, &b);
         check_apart(e.tape->plan);
         assert_true(e.tape->plan->value_bytes_kept <= ARENA_ALIGNMENT); /* the loss alone */
         experiment_close(&e);
@@ -433,7 +432,7 @@ static void test_buffers_that_live_together_lie_apart(void **state) {
 static double kept_per_element(Experiment *e, int64_t step) {
     qat_set_step(e->qat, step, 6);
     Batched b = {e, loader_batch(e->loader, LOADER_TRAIN, 0, 0)};
-    tape_run(e->tape, true, record, &b);
+    tape_run(e->tape, TAPE_TRAINING, record, &b);
     assert_int_equal(e->tape->error.code, ERROR_NONE);
     int64_t elements = 0;
     for (int i = 0; i < e->tape->count; i++) {
@@ -478,9 +477,9 @@ static Var *record_wrong(void *context, Tape *t) {
 
 static void test_errors_show_in_the_dry_run(void **state) {
     (void)state;
-    tape_run(tape, true, record_wrong, NULL);
+    tape_run(tape, TAPE_TRAINING, record_wrong, NULL);
     assert_int_equal(tape->error.code, ERROR_INPUT);
-    assert_false(tape->is_dry);
+    assert_false(tape->mode.is_dry);
 }
 
 int main(void) {

@@ -11,26 +11,17 @@
 
 #include "core/parallel.h"
 #include "qat/quantizer.h"
+#include "tests/tape_fixture.h"
 
-static Arena *arena;
 static Model *model;
-static Tape *tape;
 static QuantPhase phase;
 
 static int set_up(void **state) {
     (void)state;
-    arena = arena_new("test");
+    tape_fixture();
     model = arena_new_array(arena, Model, 1);
     model->arena = arena;
-    tape = tape_new(arena);
     phase = (QuantPhase){.is_faking = true, .is_observing = true};
-    return 0;
-}
-
-static int tear_down(void **state) {
-    (void)state;
-    tape_free(tape);
-    arena_free(arena);
     return 0;
 }
 
@@ -49,7 +40,8 @@ static Quant *must(bool is_weight, Shape shape, QuantSpec spec) {
 }
 
 static Var *apply(Quant *q, bool is_training, Shape shape, const float *values) {
-    tape_begin(tape, is_training);
+    mode.is_training = is_training;
+    tape_begin(tape, mode);
     Tensor x = {.dtype = DTYPE_F32, .shape = shape, .data = (void *)(uintptr_t)values};
     Var *leaf = tape_constant(tape, x);
     Var *faked = quant_apply(q, tape, leaf);
@@ -228,9 +220,8 @@ static void test_float_shadow(void **state) {
     (void)state;
     Quant *q = must(false, SHAPE(1, 2), spec_of("minmax", 8));
     float x[2] = {-1, 51};
-    tape->is_float = true;
+    mode.is_float = true;
     Var *faked = apply(q, true, SHAPE(1, 2), x);
-    tape->is_float = false;
     assert_true(!faked->op && count_of(q) == 0);
 }
 
@@ -241,9 +232,8 @@ static void test_dry_run(void **state) {
     for (int is_token = 0; is_token < 2; is_token++) {
         spec.granularity = is_token ? GRANULARITY_TOKEN : GRANULARITY_TENSOR;
         Quant *q = must(false, SHAPE(1, 6), spec); /* per token it has no parameters to name */
-        tape->is_dry = true;
+        mode.is_dry = true;
         Var *faked = apply(q, true, SHAPE(4, 6), NULL);
-        tape->is_dry = false;
         assert_ptr_equal(faked->op, &op_row_fake_quant);
         assert_true(shape_equal(faked->value.shape, SHAPE(4, 6)));
         assert_true(is_token || count_of(q) == 0);
@@ -266,7 +256,7 @@ static void test_replay_observes_nothing(void **state) {
     (void)state;
     Quant *q = must(false, SHAPE(1, 2), spec_of("ema", 8));
     float x[2] = {-1, 1};
-    tape->keeps_residuals = true;
+    mode.keeps_residuals = true;
     apply(q, true, SHAPE(1, 2), x);
     tape_replay(tape);
     assert_true(count_of(q) == 1);
@@ -366,9 +356,9 @@ static void test_pact_decay(void **state) {
         assert_true(q->scale->has_grad && q->scale->grad[0] == decay * scale);
     }
     model_clear_grads(model);
-    tape->loss_scale = 1024;
+    mode.loss_scale = 1024;
     apply(q, true, SHAPE(1, 2), x);
-    tape->loss_scale = 1;
+    mode.loss_scale = 1;
     assert_true(q->scale->grad[0] == 1024 * (decay * scale));
     model_clear_grads(model);
     apply(q, false, SHAPE(1, 2), x);

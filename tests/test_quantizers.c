@@ -25,7 +25,7 @@ static int set_up(void **state) {
     tape_fixture();
     model = arena_new_array(arena, Model, 1);
     model->arena = arena;
-    tape->keeps_residuals = true;
+    mode.keeps_residuals = true;
     phase = (QuantPhase){.is_faking = true, .is_observing = true};
     return 0;
 }
@@ -73,7 +73,7 @@ static Tensor values_for(Case c, Shape shape, uint64_t seed) {
 }
 
 static Var *train(Quant *q, Tensor x) {
-    tape_begin(tape, true);
+    tape_begin(tape, mode);
     Var *leaf = tape_constant(tape, x);
     Var *faked = quant_apply(q, tape, leaf);
     assert_int_equal(tape->error.code, ERROR_NONE);
@@ -230,7 +230,7 @@ static void test_gradients(void **state) {
             if (q->scale && q->row->learns)
                 for (int64_t i = 0; i < q->scale_count; i++)
                     tensor_f32(&q->scale->value)[i] *= 0.8f;
-            tape_begin(tape, true);
+            tape_begin(tape, mode);
             float *grad = tape_alloc(tape, sizeof(float) * COUNT);
             Var *leaf = tape_leaf(tape, x, grad, NULL);
             Var *faked = quant_apply(q, tape, leaf);
@@ -353,7 +353,9 @@ static void golden_backward(Golden *g, const float *dy) {
     int64_t count = shape_count(g->shape);
     Tensor weight = tensor_new(arena, DTYPE_F32, g->shape);
     memcpy(weight.data, dy, sizeof(float) * (size_t)count);
-    tape_begin(tape, false); /* PACT's decay is added in training only */
+    TapeMode evaluation = mode;
+    evaluation.is_training = false; /* PACT's decay is added in training only */
+    tape_begin(tape, evaluation);
     if (g->q->scale) g->q->scale->has_grad = false;
     Var *x = tape_leaf(tape, g->batch, g->dx, NULL);
     Var *faked = quant_apply(g->q, tape, x);

@@ -9,22 +9,12 @@
 
 #include "autograd/ops.h"
 #include "core/parallel.h"
-
-static Arena *arena;
-static Tape *tape;
+#include "tests/tape_fixture.h"
 
 static int set_up(void **state) {
     (void)state;
-    arena = arena_new("test");
-    tape = tape_new(arena);
-    tape_begin(tape, true);
-    return 0;
-}
-
-static int tear_down(void **state) {
-    (void)state;
-    tape_free(tape);
-    arena_free(arena);
+    tape_fixture();
+    tape_begin(tape, TAPE_TRAINING);
     return 0;
 }
 
@@ -60,7 +50,7 @@ static void test_params_accumulate(void **state) {
     float value = 2, grad = NAN;
     bool has_grad = false;
     for (int micro_batch = 1; micro_batch <= 3; micro_batch++) {
-        tape_begin(tape, true);
+        tape_begin(tape, TAPE_TRAINING);
         Tensor tensor = {.dtype = DTYPE_F32, .shape = SHAPE_SCALAR, .data = &value};
         Var *x = tape_leaf(tape, tensor, &grad, &has_grad);
         Var *y = op_mul(tape, x, x);
@@ -98,7 +88,7 @@ static void test_constants_need_nothing(void **state) {
 
 static void test_evaluation_records_no_gradients(void **state) {
     (void)state;
-    tape->needs_grad = false;
+    tape_begin(tape, TAPE_EVALUATION);
     Var *x = scalar(3);
     Var *y = op_mul(tape, x, x);
     *x->grad = 77;
@@ -123,7 +113,7 @@ static void test_errors_are_sticky(void **state) {
     Var *loss = op_mean(tape, wrong_too, -1);
     assert_non_null(loss);
     assert_memory_equal(first, tape->error.message, sizeof first);
-    tape_begin(tape, true);
+    tape_begin(tape, TAPE_TRAINING);
     assert_int_equal(tape->error.code, ERROR_NONE);
 }
 
@@ -139,7 +129,7 @@ static void test_many_vars(void **state) {
 
 static void test_sizes_that_overflow(void **state) {
     (void)state;
-    tape->is_dry = true;
+    tape_begin(tape, (TapeMode){.is_dry = true});
     Tensor images = {.dtype = DTYPE_F32, .shape = SHAPE(1 << 30, 1 << 10, 1 << 10, 1)};
     Tensor filters = {.dtype = DTYPE_F32, .shape = SHAPE(1 << 30, 1, 1, 1)};
     Var *x = tape_constant(tape, images);
@@ -152,7 +142,7 @@ static void test_sizes_that_overflow(void **state) {
 
 static void test_dry_run(void **state) {
     (void)state;
-    tape->is_dry = true;
+    tape_begin(tape, (TapeMode){.is_dry = true});
     Tensor tensor = {.dtype = DTYPE_F32, .shape = SHAPE(1 << 20, 1 << 10, 1 << 10, 1 << 10)};
     Var *x = tape_constant(tape, tensor); /* no machine has this memory: only shapes are used */
     Var *y = op_mean(tape, x, 3);
@@ -167,7 +157,7 @@ static void test_steps_stop_allocating(void **state) {
     (void)state;
     size_t calls = 0;
     for (int step = 0; step < 6; step++) {
-        tape_begin(tape, true);
+        tape_begin(tape, TAPE_TRAINING);
         Var *x = tape_sample_leaf(tape, SHAPE(300, 400), -1, 1);
         Var *noisy = op_dropout(tape, x, 0.1f, 0);
         Var *y = op_gelu(tape, noisy);
@@ -182,7 +172,8 @@ static void test_steps_stop_allocating(void **state) {
 
 static void test_replay_follows_leaves(void **state) {
     (void)state;
-    tape->keeps_residuals = true;
+    mode.keeps_residuals = true;
+    tape_begin(tape, mode);
     Var *x = scalar(3);
     Var *flat = op_reshape(tape, x, SHAPE(1));
     Var *y = op_mul(tape, flat, flat);
@@ -228,7 +219,7 @@ static void test_gradient_in_place(void **state) {
     bool has_grad = false;
     for (int readers = 1; readers <= 2; readers++)
         for (int again = 0; again < 2; again++) { /* adds to what is there */
-            tape_begin(tape, true);
+            tape_begin(tape, TAPE_TRAINING);
             has_grad = again;
             Tensor x = {.dtype = DTYPE_F32, .shape = SHAPE(4), .data = values};
             Var *leaf = tape_leaf(tape, x, grad, &has_grad);
@@ -250,6 +241,8 @@ static void test_gradient_in_place(void **state) {
 
 static void test_find_nonfinite(void **state) {
     (void)state;
+    mode.is_watching = true;
+    tape_begin(tape, mode);
     Var *x = tape_sample_leaf(tape, SHAPE(100), 1, 2);
     tape->scope = "here";
     Var *big = op_scale(tape, x, 3e38f);
@@ -257,7 +250,6 @@ static void test_find_nonfinite(void **state) {
     Var *sum = op_sum(tape, big, -1);
     assert_ptr_equal(tape_find_nonfinite(tape), big);
     assert_string_equal(tape_find_nonfinite(tape)->scope, "here");
-    tape->is_watching = true;
     tape_backward(tape, sum, 1e10f);
     assert_ptr_equal(tape->overflowed, x); /* 1e10 * 3e38 overflows on the way back */
 }

@@ -41,14 +41,14 @@ static BatchNormAttr attributes(const Module *self, const Tape *t) {
     return (BatchNormAttr){
         .epsilon = (float)c->epsilon,
         .momentum = (float)c->momentum,
-        .uses_batch = t->is_training && !s->is_frozen,
+        .uses_batch = t->mode.is_training && !s->is_frozen,
         .running_mean = tensor_f32(&s->mean->value),
         .running_variance = tensor_f32(&s->variance->value),
     };
 }
 
 static bool is_unfolded(const State *s, const Tape *t) {
-    return t->is_float || !*s->is_folding;
+    return t->mode.is_float || !*s->is_folding;
 }
 
 static Var *forward(Module *self, Tape *t, Var *const *in) {

@@ -45,7 +45,7 @@ static void find_statistics(Tape *t, Var *v, Saved *saved) {
     int64_t rows = shape_rows(v->value.shape), channels = shape_last(v->value.shape);
     if (attr->uses_batch) {
         channel_moments_of(t, v->in[0], saved->mean, saved->rstd);
-        if (t->is_training && !t->is_replay && !t->is_rerun)
+        if (t->mode.is_training && !t->is_replay && !t->mode.is_rerun)
             update_running(attr, saved->mean, saved->rstd, rows, channels);
     }
     for (int64_t c = 0; c < channels; c++) {

@@ -86,7 +86,7 @@ static void prepare_batch(Tape *t, Var *v, Saved *saved) {
         saved->scale[c] = (float)(size_of(saved, attr, c) * (double)saved->rstd[c]);
         saved->shift[c] = var_f32(v->in[2])[c];
     }
-    if (t->is_training && !t->is_replay && !t->is_rerun) update_running(v, saved);
+    if (t->mode.is_training && !t->is_replay && !t->mode.is_rerun) update_running(v, saved);
 }
 
 static void prepare_running(Var *v, Saved *saved) {

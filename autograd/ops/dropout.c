@@ -79,16 +79,16 @@ static const Map map = {
 static Var *dropout_sample(Tape *t, int which) {
     if (which > 1) return NULL;
     Var *x = tape_sample_leaf(t, SHAPE(5, 5), -1, 1);
-    bool was_training = t->is_training;
-    t->is_training = true;
+    bool was_training = t->mode.is_training;
+    t->mode.is_training = true;
     Var *y = op_dropout(t, x, which ? 0.3f : 0.5f, 7);
-    t->is_training = was_training;
+    t->mode.is_training = was_training;
     return y;
 }
 
 Var *op_dropout(Tape *t, Var *x, float probability, uint32_t layer) {
     assert(layer < 1u << LAYER_BITS);
-    if (!t->is_training || probability == 0) return x;
+    if (!t->mode.is_training || probability == 0) return x;
     DropoutAttr attr = {.probability = probability, .layer = layer};
     return tape_record(t, &op_row_dropout, 1, &x, &attr, sizeof attr);
 }

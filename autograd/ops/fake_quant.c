@@ -240,7 +240,7 @@ static void forward(Tape *t, Var *v) {
     for (int64_t first = 0; first < count; first += BLOCK)
         quantize_block(x, saved, first, count - first < BLOCK ? count - first : BLOCK, &y);
     v->value.scales = &saved->scales;
-    if (t->keeps_residuals) save_residuals(t, v, saved);
+    if (t->mode.keeps_residuals) save_residuals(t, v, saved);
 }
 
 /* `count` elements at most STE_COUNT_MAX; dx (NULL: not wanted; may be dy if beta is 0) = beta dx +

@@ -50,13 +50,14 @@ static bool check_record(const Tape *t, Error *err) {
     return false;
 }
 
+static TapeMode dry(TapeMode mode) {
+    mode.is_dry = true;
+    return mode;
+}
+
 static bool record_step(Experiment *e, Tape *t, Arena *arena, Plan **plan, Error *err) {
     Lesson lesson = {.e = e, .batch = {.count = loader_config(e->loader)->batch}};
-    t->needs_grad = true;
-    t->is_float = false;
-    t->half = config_half(&e->config);
-    t->keeps_f32_grads = e->tape->keeps_f32_grads;
-    tape_begin(t, true);
+    tape_begin(t, dry(trainer_mode(e)));
     const Var *loss = trainer_record(&lesson, t);
     TRY(check_record(t, err));
     *plan = plan_new(t, loss, arena);
@@ -69,10 +70,7 @@ static bool record_evaluation(Experiment *e, Tape *t, int64_t rows, bool is_floa
     Batch batch = {.count = rows};
     Question question = {.e = e, .batch = &batch};
     Arena *arena = arena_new("plan");
-    t->needs_grad = false;
-    t->is_float = is_float;
-    t->half = DTYPE_F32;
-    tape_begin(t, false);
+    tape_begin(t, dry(evaluate_mode(is_float)));
     const Var *logits = evaluate_record(&question, t);
     bool ok = check_record(t, err);
     if (ok) *out = record_bytes(t, is_apart ? NULL : plan_new(t, logits, arena));
@@ -301,7 +299,6 @@ static bool find_all(Experiment *e, Tape *t, Arena *arena, Footprint *out, Error
 bool footprint_find(Experiment *e, Arena *arena, Footprint *out, Error *err) {
     *out = (Footprint){0};
     Tape *t = tape_new(arena);
-    t->is_dry = true;
     bool ok = find_all(e, t, arena, out, err);
     qat_set_step(e->qat, 0, trainer_total_steps(e));
     tape_free(t);

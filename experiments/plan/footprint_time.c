@@ -16,7 +16,7 @@ static bool time_part(Experiment *e, Tape *t, int64_t images, double *seconds, E
     lesson.batch.count = images;
     model_clear_grads(e->model);
     double began = environment_seconds();
-    const Var *loss = tape_run(t, true, trainer_record, &lesson);
+    const Var *loss = tape_run(t, trainer_mode(e), trainer_record, &lesson);
     if (t->error.code == ERROR_NONE) tape_backward(t, t->vars[loss->index], 1);
     double took = environment_seconds() - began;
     if (*seconds == 0 || took < *seconds) *seconds = took;
@@ -80,8 +80,6 @@ bool footprint_step_seconds(Experiment *e, double *seconds, Error *err) {
     Arena *arena = arena_new("step time");
     Tape *t = tape_new(arena);
     t->seed = (uint64_t)e->config.seed;
-    t->half = config_half(&e->config);
-    t->keeps_f32_grads = e->tape->keeps_f32_grads;
     bool ok = measure(e, t, seconds, err);
     tape_free(t);
     arena_free(arena);

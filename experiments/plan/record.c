@@ -233,7 +233,7 @@ RecordBytes record_bytes(const Tape *record, const Plan *plan) {
     Reading r = {record, plan};
     RecordBytes out = {.vars = (int64_t)arena_used(record->arena)};
     out.block = plan ? (int64_t)plan->bytes : values_apart(record);
-    out.kept = plan && record->needs_grad ? (int64_t)plan->value_bytes_kept : 0;
+    out.kept = plan && record->mode.needs_grad ? (int64_t)plan->value_bytes_kept : 0;
     int64_t saved = 0;
     for (int i = 0; i < record->count; i++) {
         const Var *v = record->vars[i];

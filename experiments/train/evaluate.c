@@ -26,11 +26,15 @@ Var *evaluate_record(void *context, Tape *t) {
     return q->logits;
 }
 
+TapeMode evaluate_mode(bool is_float) {
+    TapeMode mode = TAPE_EVALUATION;
+    mode.is_float = is_float;
+    return mode;
+}
+
 /* One batch on a record of which every value stays. */
 static Var *forward(Experiment *e, Tape *t, const Batch *batch, bool is_float) {
-    t->needs_grad = false;
-    t->is_float = is_float;
-    tape_begin(t, false);
+    tape_begin(t, evaluate_mode(is_float));
     Question question = {.e = e, .batch = batch};
     return evaluate_record(&question, t);
 }
@@ -65,12 +69,10 @@ bool evaluate(Experiment *e, LoaderSplit split, bool is_float, Evaluation *out, 
     double loss_sum = 0;
     bool ok = true;
     out->rows = 0;
-    t->needs_grad = false;
-    t->is_float = is_float;
     for (int64_t i = 0; ok && i < batches; i++) {
         Batch batch = loader_batch(e->loader, split, 0, i);
         Question q = {.e = e, .batch = &batch};
-        tape_run(t, false, evaluate_record, &q);
+        tape_run(t, evaluate_mode(is_float), evaluate_record, &q);
         /* To name the layer, the batch is seen once more, and this time every value stays. */
         if (t->error.code == ERROR_NONE && !var_is_finite(q.logits))
             q.logits = forward(e, t, &batch, is_float);
@@ -80,8 +82,6 @@ bool evaluate(Experiment *e, LoaderSplit split, bool is_float, Evaluation *out, 
         loss_sum += (double)var_f32(q.loss)[0] * (double)batch.count;
         out->rows += batch.count;
     }
-    t->needs_grad = true;
-    t->is_float = false;
     if (!ok) return false;
     out->loss = out->rows ? loss_sum / (double)out->rows : 0;
     out->accuracy = out->rows ? (double)correct / (double)out->rows : 0;
@@ -159,8 +159,6 @@ bool evaluate_layers(Experiment *e, LoaderSplit split, int64_t batches, LayerRep
             ok = compare_layers(e, &part, sums, arena, err);
         }
     }
-    e->tape->needs_grad = true;
-    e->tape->is_float = false;
     for (int j = 0; j < sites; j++) report_site(&e->qat->sites[j], &sums[j], &reports[j]);
     arena_free(arena);
     return ok;

@@ -20,6 +20,7 @@ typedef struct Question {
     Var *logits, *loss; /* the answer */
 } Question;
 Var *evaluate_record(void *question, Tape *t);
+TapeMode evaluate_mode(bool is_float); /* `is_float`: the shadow */
 
 /* Runs a whole split. `is_float`: the shadow. The result does not depend on the thread count. A
  * non-finite logit is ERROR_NUMERIC and named. */

@@ -39,7 +39,6 @@ static bool open_parts(const ExperimentConfig *config, Experiment *e, Error *err
     TRY(optimizer_new(&config->optimizer, e->model, e->arena, &e->optimizer, err));
     e->tape = tape_new(e->arena);
     e->tape->seed = seed;
-    e->tape->keeps_f32_grads = config->train.grad == GRAD_F32;
     e->loss_scale = loss_scale_new(config_half(config) == DTYPE_F16);
     return true;
 }

@@ -58,14 +58,21 @@ Var *trainer_record(void *context, Tape *t) {
     return op_cross_entropy(t, logits, batch->labels, (float)smoothing);
 }
 
+TapeMode trainer_mode(const Experiment *e) {
+    TapeMode mode = TAPE_TRAINING;
+    mode.half = config_half(&e->config);
+    mode.keeps_f32_grads = e->config.train.grad == GRAD_F32;
+    mode.loss_scale = e->loss_scale.scale;
+    return mode;
+}
+
 /* To name a layer, the batch is seen once more, in f32 and with every value kept. */
 static Var *see_again(Lesson *lesson) {
     Tape *t = lesson->e->tape;
-    t->is_rerun = true;
-    tape_begin(t, true);
-    Var *loss = trainer_record(lesson, t);
-    t->is_rerun = false;
-    return loss;
+    TapeMode mode = TAPE_TRAINING;
+    mode.is_rerun = true;
+    tape_begin(t, mode);
+    return trainer_record(lesson, t);
 }
 
 static const float half_limit = 65520; /* what f16 rounds to infinity, and up */
@@ -101,13 +108,10 @@ static bool micro_batch(Experiment *e, int64_t step, int64_t micro, double *loss
     Tape *t = e->tape;
     double share = 1.0 / (double)e->config.train.accumulate;
     Lesson lesson = lesson_at(e, step, micro);
-    t->half = config_half(&e->config);
-    t->loss_scale = e->loss_scale.scale;
-    const Var *mean = tape_run(t, true, trainer_record, &lesson);
+    const Var *mean = tape_run(t, trainer_mode(e), trainer_record, &lesson);
     float value = t->error.code == ERROR_NONE ? var_f32(mean)[0] : 0;
     if (t->error.code == ERROR_NONE && isfinite(value))
         tape_backward(t, t->vars[mean->index], (float)(share * e->loss_scale.scale));
-    t->half = DTYPE_F32; /* whoever looks at the network next does so in f32 */
     if (t->error.code != ERROR_NONE) {
         *err = t->error;
         return false;
@@ -122,12 +126,10 @@ static const char *overflowing_layer(Experiment *e, int64_t step) {
     Tape *t = e->tape;
     int64_t accumulate = e->config.train.accumulate;
     Lesson lesson = lesson_at(e, step, accumulate - 1);
-    t->is_watching = t->is_rerun = true;
-    t->half = config_half(&e->config);
-    Var *loss = tape_run(t, true, trainer_record, &lesson);
+    TapeMode mode = trainer_mode(e);
+    mode.is_watching = mode.is_rerun = true;
+    Var *loss = tape_run(t, mode, trainer_record, &lesson);
     tape_backward(t, loss, (float)(e->loss_scale.scale / (double)accumulate));
-    t->half = DTYPE_F32;
-    t->is_watching = t->is_rerun = false;
     if (!t->overflowed) return "the gradients of a parameter";
     return *t->overflowed->scope ? t->overflowed->scope : "the loss";
 }

@@ -25,6 +25,7 @@ typedef struct Lesson {
     Batch batch;
 } Lesson;
 Var *trainer_record(void *lesson, Tape *t);
+TapeMode trainer_mode(const Experiment *e); /* how it is recorded */
 
 /* One optimizer step (accumulating over micro-batches) at `step`; the mean loss in *loss. Allocates
  * nothing from the system once the arenas have grown. */

@@ -38,12 +38,12 @@ static void add_decay(const Quant *q, const Tape *t) {
     const PactConfig *config = q->spec.quantizer.config;
     Param *scale = q->scale;
     if (scale->has_grad || scale->is_frozen || config->decay == 0) return;
-    scale->grad[0] = (float)(config->decay * t->loss_scale) * *tensor_f32(&scale->value);
+    scale->grad[0] = (float)(config->decay * t->mode.loss_scale) * *tensor_f32(&scale->value);
     scale->has_grad = true;
 }
 
 static Var *fake(Quant *q, Tape *t, Var *x) {
-    if (t->is_training && t->needs_grad && !t->is_dry) add_decay(q, t);
+    if (t->mode.is_training && t->mode.needs_grad && !t->mode.is_dry) add_decay(q, t);
     return quant_fake(q, t, x);
 }
 

@@ -18,7 +18,7 @@ static bool train_step(Experiment *e, int64_t step, int64_t steps, Error *err) {
     Shape shape = SHAPE(batch.count, image.dim[0], image.dim[1], image.dim[2]);
     qat_set_step(e->qat, step, steps);
     model_clear_grads(e->model);
-    tape_begin(t, true);
+    tape_begin(t, TAPE_TRAINING);
     Var *x = tape_constant(
         t, (Tensor){.dtype = DTYPE_F32, .shape = shape, .data = (void *)batch.images});
     Var *logits = model_forward(e->model, t, x);
