@@ -3,7 +3,7 @@
 #include <assert.h>
 
 #include "core/conv_plan.h"
-#include "core/gemm.h"
+#include "core/kernels.h"
 #include "core/kernels/isa.h"
 #include "core/kernels/operand.h"
 #include "core/parallel.h"

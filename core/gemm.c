@@ -5,6 +5,7 @@
  * by the thread that multiplies it by some or all of `a`, so that weights are decoded into its
  * cache. */
 #include "core/gemm.h"
+#include "core/kernels.h"
 
 #include <assert.h>
 #include <string.h>

@@ -1,4 +1,4 @@
-/* Matrix products over any dtype, and the choice of the inner loops.
+/* Matrix products over any dtype.
  *
  * Same bits for any number of threads, and for any other rows or columns in the same product: each
  * result is one chain of multiply-adds in order of k (with and without fused multiply-add they
@@ -70,16 +70,5 @@ void gemm_reference(Matrix a, Matrix b, float beta, float *c, int64_t c_row_stri
                     const Epilogue *epilogue);
 void gemm_integer_reference(Matrix a, Matrix b, float *c, int64_t c_row_stride,
                             const Epilogue *epilogue);
-
-/* Chooses the inner loops: the best that this processor can run, or what the environment variable
- * NIBBLE_ISA names (baseline, avx2, avx512). Fails if that is unknown or the processor lacks it.
- * Called by parallel_init. */
-bool kernels_init(Error *err);
-const char *kernels_description(void); /* the name of the chosen row, for env.json */
-
-/* true: gemm() and conv_forward() take the integer reference wherever both operands are levels. For
- * `verify --reference`, which proves that the network is integer arithmetic. */
-void kernels_use_reference(bool use);
-bool kernels_reference(void);
 
 #endif

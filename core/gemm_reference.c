@@ -5,16 +5,6 @@
 #include "core/gemm.h"
 #include "core/kernels/operand.h"
 
-static bool use_reference;
-
-void kernels_use_reference(bool use) {
-    use_reference = use;
-}
-
-bool kernels_reference(void) {
-    return use_reference;
-}
-
 /* Offset in storage of element (row, column) of op(matrix). */
 static int64_t offset_of(const Matrix *matrix, int64_t row, int64_t column) {
     return matrix->is_transposed ? column * matrix->row_stride + row

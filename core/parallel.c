@@ -3,7 +3,7 @@
 #include <omp.h>
 #include <stdlib.h>
 
-#include "core/gemm.h"
+#include "core/kernels.h"
 
 bool parallel_init(int threads, Error *err) {
     if (threads < 0 || threads > PARALLEL_THREADS_MAX)

@@ -7,7 +7,7 @@
 #include <cmocka.h>
 #include <math.h>
 
-#include "core/gemm.h"
+#include "core/kernels.h"
 #include "qat/convert.h"
 #include "tests/model_source.h"
 

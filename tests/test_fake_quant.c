@@ -10,7 +10,7 @@
 #include <string.h>
 
 #include "autograd/ops.h"
-#include "core/gemm.h"
+#include "core/kernels.h"
 #include "core/parallel.h"
 #include "tests/golden.h"
 #include "tests/tape_fixture.h"

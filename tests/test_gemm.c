@@ -9,6 +9,7 @@
 #include <string.h>
 
 #include "core/gemm.h"
+#include "core/kernels.h"
 #include "core/parallel.h"
 #include "core/random.h"
 

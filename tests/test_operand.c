@@ -7,7 +7,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "core/gemm.h"
+#include "core/kernels.h"
 #include "core/kernels/operand.h"
 #include "core/parallel.h"
 #include "core/random.h"

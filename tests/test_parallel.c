@@ -8,7 +8,7 @@
 #include <string.h>
 
 #include "core/blas.h"
-#include "core/gemm.h"
+#include "core/kernels.h"
 #include "core/parallel.h"
 
 static void test_thread_counts(void **state) {

@@ -157,9 +157,16 @@ typedef struct Terminal {
     char text[16384];
 } Terminal;
 
+/* A container may lack /dev/pts. */
+static bool has_terminals(void) {
+    int master = posix_openpt(O_RDWR | O_NOCTTY);
+    if (master >= 0) close(master);
+    return master >= 0;
+}
+
 static void terminal_open(Terminal *t, int columns) {
     t->master = posix_openpt(O_RDWR | O_NOCTTY);
-    if (t->master < 0) skip(); /* a container without /dev/pts */
+    assert_true(t->master >= 0);
     assert_true(!grantpt(t->master) && !unlockpt(t->master));
     t->stream = fopen(ptsname(t->master), "r+");
     assert_non_null(t->stream);
@@ -207,6 +214,7 @@ static int widest(const char *text) {
 
 static void test_terminal_line_is_rewritten(void **unused) {
     (void)unused;
+    if (!has_terminals()) skip();
     setenv("TERM", "xterm", 1);
     unsetenv("NO_COLOR");
     Terminal t;
@@ -232,6 +240,7 @@ static void test_terminal_line_is_rewritten(void **unused) {
 
 static void test_terminal_line_fits_any_width(void **unused) {
     (void)unused;
+    if (!has_terminals()) skip();
     setenv("TERM", "xterm", 1);
     for (int columns = 1; columns <= 160; columns++) {
         Terminal t;
@@ -250,6 +259,7 @@ static void test_terminal_line_fits_any_width(void **unused) {
 
 static void test_terminal_wishes_are_respected(void **unused) {
     (void)unused;
+    if (!has_terminals()) skip();
     Terminal t;
     Progress p;
     setenv("TERM", "xterm", 1);

@@ -9,7 +9,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "core/gemm.h"
+#include "core/kernels.h"
 #include "core/kernels/isa.h"
 #include "core/random.h"
 

@@ -2,7 +2,7 @@
 
 #include <string.h>
 
-#include "core/gemm.h"
+#include "core/kernels.h"
 #if defined(__x86_64__)
 #include <immintrin.h>
 #endif

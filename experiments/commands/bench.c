@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "core/settings/field.h"
+#include "core/kernels.h"
 #include "experiments/bench/bench.h"
 #include "experiments/commands/commands.h"
 

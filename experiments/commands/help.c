@@ -42,6 +42,9 @@ static void print_overview(void) {
     puts("  config       every setting of a configuration, with its default");
     for (int i = 0; i < TOPIC_COUNT; i++) printf("  %-12s %s\n", topics[i].name, topics[i].help);
     puts("  ops          differentiable operations");
+    puts("\nEnvironment");
+    puts("  NIBBLE_ISA   baseline, avx2 or avx512: the instructions to use instead of the best");
+    puts("  NIBBLE_CPU   the same names: the most that the processor is taken to have");
     puts("\nExit codes: 0 done, 1 failed, 2 the input is wrong, 130 and 143 stopped by a signal.");
 }
 

@@ -2,7 +2,7 @@
 #include <stdio.h>
 #include <string.h>
 
-#include "core/gemm.h"
+#include "core/kernels.h"
 #include "experiments/commands/commands.h"
 #include "experiments/ship/logits.h"
 #include "experiments/ship/packed.h"

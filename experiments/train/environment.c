@@ -9,7 +9,7 @@
 #include <unistd.h>
 
 #include "core/blas.h"
-#include "core/gemm.h"
+#include "core/kernels.h"
 #include "core/log.h"
 #include "core/parallel.h"
 
