@@ -78,8 +78,8 @@ void map_group_init(GroupRun *g, const MapGroup *group, Pieces pieces) {
     int64_t line = ARENA_ALIGNMENT / sizeof(float);
     g->block_elements = (pieces_elements(&g->pieces) + line - 1) / line * line;
     for (int i = 0; i < group->count; i++) {
-        Node *n = &g->nodes[i];
-        *n = (Node){.v = group->ops[i], .map = group->ops[i]->op->map};
+        MapNode *n = &g->nodes[i];
+        *n = (MapNode){.v = group->ops[i], .map = group->ops[i]->op->map};
         n->is_plain = map_flow(n->v) == MAP_FLOW_PLAIN;
         for (int j = 0; j < MAP_INPUTS_MAX; j++) {
             n->target[j] = n->from[j] = -1;
@@ -136,7 +136,8 @@ uint32_t *map_mask_block(const GroupRun *g, const Var *v, const Piece *piece) {
 /* ---- Forward ---- */
 
 /* What backward makes of ones is the mask. */
-static void mask_write(const GroupRun *g, const Lane *lane, const Node *n, const MapBlock *block) {
+static void mask_write(const GroupRun *g, const Lane *lane, const MapNode *n,
+                       const MapBlock *block) {
     float *ones = lane->spare, *passed = lane->spare + g->block_elements;
     for (int64_t i = 0; i < block->count; i++) ones[i] = 1;
     MapBlock b = *block;
@@ -167,7 +168,7 @@ static void piece_forward(const GroupRun *g, const Lane *lane, const Piece *piec
                           const float *fed) {
     const float *out[MAP_GROUP_MAX];
     for (int i = 0; i < g->count; i++) {
-        const Node *n = &g->nodes[i];
+        const MapNode *n = &g->nodes[i];
         const Tensor *y = &n->v->value;
         MapBlock b = {.piece = *piece, .count = piece_count(piece)};
         for (int j = 0; j < n->map->input_count; j++) {

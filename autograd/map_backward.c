@@ -20,7 +20,7 @@ static int target_for(GroupRun *g, Tape *t, Var *v) {
 }
 
 /* Its own gradient needs sums over all elements, for which the group is walked once before. */
-static bool waits_for_sums(const Node *n) {
+static bool waits_for_sums(const MapNode *n) {
     return n->map->reduce && !n->is_plain;
 }
 
@@ -42,7 +42,7 @@ static bool backward_init(GroupRun *g, Tape *t, Var *const *ops) {
     if (!has_gradient(g->feed)) g->feed = NULL;
     if (g->tail || g->feed) g->nodes[g->last_from].is_live = true;
     for (int i = g->count - 1; i >= 0; i--) {
-        Node *n = &g->nodes[i];
+        MapNode *n = &g->nodes[i];
         n->has_outside = n->v->grad && *n->v->has_grad;
         n->is_live = n->v->needs_grad && (n->is_live || n->has_outside);
         n->is_made = is_made[i];
@@ -83,7 +83,7 @@ typedef struct Pass {
 static void values_make(const Pass *p, const float *in[MAP_GROUP_MAX][MAP_INPUTS_MAX]) {
     const GroupRun *g = p->g;
     for (int i = 0; i < g->count; i++) {
-        const Node *n = &g->nodes[i];
+        const MapNode *n = &g->nodes[i];
         MapBlock b = {.piece = p->piece, .count = p->count};
         for (int j = 0; j < n->map->input_count; j++) {
             in[i][j] = NULL;
@@ -103,7 +103,7 @@ static bool lies_there(const Pass *p, const Tensor *x) {
 }
 
 /* Where input j's gradient is to be written: straight to its place if it is the first there. */
-static float *gradient_place(const Pass *p, const Node *n, int j) {
+static float *gradient_place(const Pass *p, const MapNode *n, int j) {
     const GroupRun *g = p->g;
     float *spare = p->lane.spare + j * g->block_elements;
     int from = n->from[j], target = n->target[j];
@@ -131,7 +131,7 @@ static void target_join(const Pass *p, const Tensor *grad, bool joins, const flo
 }
 
 /* `dx` is what input j gets: a block that was written as above, or one to be copied. */
-static void input_gradient_add(Pass *p, const Node *n, int j, const float *dx) {
+static void input_gradient_add(Pass *p, const MapNode *n, int j, const float *dx) {
     const GroupRun *g = p->g;
     int from = n->from[j], target = n->target[j];
     if (from >= 0 && g->nodes[from].is_live) {
@@ -150,7 +150,7 @@ static void input_gradient_add(Pass *p, const Node *n, int j, const float *dx) {
 
 static void node_backward(Pass *p, int i, const float *const in[MAP_INPUTS_MAX]) {
     const GroupRun *g = p->g;
-    const Node *n = &g->nodes[i];
+    const MapNode *n = &g->nodes[i];
     MapBlock b = {.piece = p->piece,
                   .count = p->count,
                   .out = p->lane.out + i * g->block_elements,
@@ -274,7 +274,7 @@ static void sums_by_chunk(const GroupRun *g) {
 static void settle(const GroupRun *g) {
     for (int64_t chunk = 1; chunk < g->chunks; chunk++) sums_add(g, 0, chunk);
     for (int i = 0; i < g->count; i++) {
-        const Node *n = &g->nodes[i];
+        const MapNode *n = &g->nodes[i];
         if (n->is_live && n->map->settle) n->map->settle(n->v, g->sums + n->sum_at, &n->grads);
     }
 }

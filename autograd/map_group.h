@@ -4,7 +4,7 @@
 
 #include "autograd/map.h"
 
-typedef struct Node {
+typedef struct MapNode {
     Var *v;
     const Map *map;
     int from[MAP_INPUTS_MAX];   /* the node whose output is read, or -1: from outside */
@@ -16,7 +16,7 @@ typedef struct Node {
     bool is_plain;              /* MAP_FLOW_PLAIN */
     int64_t sum_at, sum_count;
     MapGrads grads; /* of parameters */
-} Node;
+} MapNode;
 
 typedef struct Target {
     Var *v;
@@ -25,7 +25,7 @@ typedef struct Target {
 } Target;
 
 typedef struct GroupRun {
-    Node nodes[MAP_GROUP_MAX];
+    MapNode nodes[MAP_GROUP_MAX];
     Target targets[MAP_GROUP_MAX * MAP_INPUTS_MAX];
     int count, target_count;
     Pieces pieces;

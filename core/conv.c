@@ -18,7 +18,7 @@ static void geometry_check(const ConvGeometry *g) {
 }
 
 /* Pixels first .. first + count - 1 of a phase, all output channels; `ahead` is read next. */
-static void phase_run(const Plan *plan, const Phase *phase, const float *plane, Finish finish,
+static void phase_run(const ConvPlan *plan, const Phase *phase, const float *plane, Finish finish,
                       bool is_chunked, int64_t first, int64_t count, Ahead ahead, float *out) {
     int64_t depth = phase->tap_count * plan->group_in, rows = depth * lanes_up(plan->group_out);
     for (int64_t group = 0; group < plan->groups; group++) {
@@ -44,7 +44,7 @@ static void phase_run(const Plan *plan, const Phase *phase, const float *plane, 
     }
 }
 
-static void phase_run_depthwise(const Plan *plan, const Phase *phase, const float *plane,
+static void phase_run_depthwise(const ConvPlan *plan, const Phase *phase, const float *plane,
                                 Finish finish, int64_t first, int64_t count, float *out) {
     DepthwiseJob job = {
         .plane = plane,
@@ -62,19 +62,19 @@ static void phase_run_depthwise(const Plan *plan, const Phase *phase, const floa
 }
 
 /* Where a thread leaves an image before it is rounded; NULL: f32 goes straight to its place. */
-static float *staging_new(const Plan *plan, const Tensor *out, Arena *scratch) {
+static float *staging_new(const ConvPlan *plan, const Tensor *out, Arena *scratch) {
     if (out->dtype == DTYPE_F32) return NULL;
     size_t count = checked_mul((size_t)plan->image_out, (size_t)parallel_threads());
     return arena_alloc(scratch, checked_mul(sizeof(float), count));
 }
 
 /* The image that the calling thread will probably ask for after `image`. */
-static Ahead plan_ahead(const Plan *plan, const Tensor *images, int64_t image, int64_t batch) {
+static Ahead plan_ahead(const ConvPlan *plan, const Tensor *images, int64_t image, int64_t batch) {
     const Plane *plane = &plan->plane;
     return images_ahead(images, plane->image_h * plane->image_w * plane->c, image + 1, 1, batch);
 }
 
-static void plan_run(const Plan *plan, int64_t batch, const Tensor *images, Finish finish,
+static void plan_run(const ConvPlan *plan, int64_t batch, const Tensor *images, Finish finish,
                      bool is_chunked, bool is_depthwise, const Tensor *out, ConvWritten written,
                      Arena *scratch) {
     float *staging = staging_new(plan, out, scratch);
@@ -148,9 +148,10 @@ void conv_forward(const ConvGeometry *geometry, const Tensor *x, const Tensor *w
     Finish finish = {.bias = bias};
     if (x_levels)
         finish.scale = output_scales(geometry, x->scales, on_levels ? w->scales : NULL, scratch);
-    Plan plan;
-    plan_forward(&plan, geometry, images.dtype == DTYPE_F32, 1, is_chunked ? exact_k : 0, scratch);
-    plan_pack(&plan, weights, is_depthwise, scratch);
+    ConvPlan plan;
+    conv_plan_forward(&plan, geometry, images.dtype == DTYPE_F32, 1, is_chunked ? exact_k : 0,
+                      scratch);
+    conv_plan_pack(&plan, weights, is_depthwise, scratch);
     plan_run(&plan, geometry->batch, &images, finish, is_chunked, is_depthwise, y, written,
              scratch);
     arena_rewind(scratch, mark);
@@ -162,9 +163,9 @@ void conv_backward_input(const ConvGeometry *geometry, const Tensor *dy, const T
     ArenaMark mark = arena_mark(scratch);
     bool is_depthwise = conv_is_depthwise(geometry);
     const float *weights = operand_values(w, scratch);
-    Plan plan;
-    plan_backward(&plan, geometry, dy->dtype == DTYPE_F32, scratch);
-    plan_pack(&plan, weights, is_depthwise, scratch);
+    ConvPlan plan;
+    conv_plan_backward(&plan, geometry, dy->dtype == DTYPE_F32, scratch);
+    conv_plan_pack(&plan, weights, is_depthwise, scratch);
     plan_run(&plan, geometry->batch, dy, (Finish){.beta = beta}, false, is_depthwise, dx,
              (ConvWritten){0}, scratch);
     arena_rewind(scratch, mark);

@@ -90,29 +90,29 @@ static void phase_runs(Phase *phase, int64_t channels, bool may_merge, int64_t e
     if (exact_k && phase->run_count) phase->runs[phase->run_count - 1].ends_chunk = true;
 }
 
-void plan_forward(Plan *plan, const ConvGeometry *g, bool is_f32, int64_t images, int64_t exact_k,
-                  Arena *scratch) {
+void conv_plan_forward(ConvPlan *plan, const ConvGeometry *g, bool is_f32, int64_t images,
+                       int64_t exact_k, Arena *scratch) {
     int64_t taps = g->kernel_h * g->kernel_w, group_in = g->in_c / g->groups;
     int64_t group_out = g->out_c / g->groups;
-    *plan =
-        (Plan){.plane = {.h = (g->out_h - 1) * g->stride_h + (g->kernel_h - 1) * g->dilation_h + 1,
-                         .w = (g->out_w - 1) * g->stride_w + (g->kernel_w - 1) * g->dilation_w + 1,
-                         .c = g->in_c,
-                         .top = g->pad_top,
-                         .left = g->pad_left,
-                         .image_h = g->in_h,
-                         .image_w = g->in_w},
-               .phases = arena_zalloc(scratch, sizeof(Phase)),
-               .phase_count = 1,
-               .image_out = g->out_h * g->out_w * g->out_c,
-               .out_c = g->out_c,
-               .groups = g->groups,
-               .group_in = group_in,
-               .group_out = group_out,
-               .weight_group = group_out * taps * group_in,
-               .weight_out = taps * group_in,
-               .weight_tap = group_in,
-               .weight_in = 1};
+    *plan = (ConvPlan){
+        .plane = {.h = (g->out_h - 1) * g->stride_h + (g->kernel_h - 1) * g->dilation_h + 1,
+                  .w = (g->out_w - 1) * g->stride_w + (g->kernel_w - 1) * g->dilation_w + 1,
+                  .c = g->in_c,
+                  .top = g->pad_top,
+                  .left = g->pad_left,
+                  .image_h = g->in_h,
+                  .image_w = g->in_w},
+        .phases = arena_zalloc(scratch, sizeof(Phase)),
+        .phase_count = 1,
+        .image_out = g->out_h * g->out_w * g->out_c,
+        .out_c = g->out_c,
+        .groups = g->groups,
+        .group_in = group_in,
+        .group_out = group_out,
+        .weight_group = group_out * taps * group_in,
+        .weight_out = taps * group_in,
+        .weight_tap = group_in,
+        .weight_in = 1};
     plane_init(&plan->plane, is_f32, conv_is_depthwise(g), images, scratch);
     Phase *phase = plan->phases;
     phase->pixel_count = g->out_h * g->out_w;
@@ -156,8 +156,8 @@ static bool axis_tap(const Axis *a, int64_t k, int64_t phase, int64_t *back) {
     return true;
 }
 
-static void phase_backward(Phase *phase, const Plan *plan, Axis ay, Axis ax, int64_t py, int64_t px,
-                           int64_t out_c, Arena *scratch) {
+static void phase_backward(Phase *phase, const ConvPlan *plan, Axis ay, Axis ax, int64_t py,
+                           int64_t px, int64_t out_c, Arena *scratch) {
     int64_t in_c = plan->out_c, taps = ay.kernel * ax.kernel; /* the result is the input */
     phase->pixel_in = offsets_new(scratch, ay.in * ax.in);
     phase->pixel_out = offsets_new(scratch, ay.in * ax.in);
@@ -180,28 +180,28 @@ static void phase_backward(Phase *phase, const Plan *plan, Axis ay, Axis ax, int
     phase_runs(phase, out_c / plan->groups, plan->groups == 1, 0, scratch);
 }
 
-void plan_backward(Plan *plan, const ConvGeometry *g, bool is_f32, Arena *scratch) {
+void conv_plan_backward(ConvPlan *plan, const ConvGeometry *g, bool is_f32, Arena *scratch) {
     int64_t taps = g->kernel_h * g->kernel_w, group_in = g->in_c / g->groups;
     int64_t group_out = g->out_c / g->groups;
     Axis ay = axis_of(g->in_h, g->out_h, g->kernel_h, g->stride_h, g->dilation_h, g->pad_top);
     Axis ax = axis_of(g->in_w, g->out_w, g->kernel_w, g->stride_w, g->dilation_w, g->pad_left);
-    *plan = (Plan){.plane = {.h = axis_plane(&ay),
-                             .w = axis_plane(&ax),
-                             .c = g->out_c,
-                             .top = ay.reach,
-                             .left = ax.reach,
-                             .image_h = g->out_h,
-                             .image_w = g->out_w},
-                   .phase_count = g->stride_h * g->stride_w,
-                   .image_out = g->in_h * g->in_w * g->in_c,
-                   .out_c = g->in_c,
-                   .groups = g->groups,
-                   .group_in = group_out,
-                   .group_out = group_in,
-                   .weight_group = group_out * taps * group_in,
-                   .weight_out = 1,
-                   .weight_tap = group_in,
-                   .weight_in = taps * group_in};
+    *plan = (ConvPlan){.plane = {.h = axis_plane(&ay),
+                                 .w = axis_plane(&ax),
+                                 .c = g->out_c,
+                                 .top = ay.reach,
+                                 .left = ax.reach,
+                                 .image_h = g->out_h,
+                                 .image_w = g->out_w},
+                       .phase_count = g->stride_h * g->stride_w,
+                       .image_out = g->in_h * g->in_w * g->in_c,
+                       .out_c = g->in_c,
+                       .groups = g->groups,
+                       .group_in = group_out,
+                       .group_out = group_in,
+                       .weight_group = group_out * taps * group_in,
+                       .weight_out = 1,
+                       .weight_tap = group_in,
+                       .weight_in = taps * group_in};
     plane_init(&plan->plane, is_f32, conv_is_depthwise(g), 1, scratch);
     plan->phases = arena_new_array(scratch, Phase, plan->phase_count);
     for (int64_t i = 0; i < plan->phase_count; i++)
@@ -209,11 +209,11 @@ void plan_backward(Plan *plan, const ConvGeometry *g, bool is_f32, Arena *scratc
                        scratch);
 }
 
-int64_t plan_blocks(const Plan *plan) {
+int64_t conv_plan_blocks(const ConvPlan *plan) {
     return plan->groups * (lanes_up(plan->group_out) / LANES);
 }
 
-static void block_pack(const Plan *plan, const Phase *phase, const float *w, int64_t block) {
+static void block_pack(const ConvPlan *plan, const Phase *phase, const float *w, int64_t block) {
     int64_t per_group = lanes_up(plan->group_out) / LANES,
             depth = phase->tap_count * plan->group_in;
     int64_t first = block % per_group * LANES, lanes = least(LANES, plan->group_out - first);
@@ -237,8 +237,8 @@ static void phase_pack_depthwise(const Phase *phase, const float *w, int64_t cha
             phase->weights[t * row + c] = w[c * taps + phase->tap_index[t]];
 }
 
-void plan_pack(Plan *plan, const float *w, bool is_depthwise, Arena *scratch) {
-    int64_t blocks = plan_blocks(plan);
+void conv_plan_pack(ConvPlan *plan, const float *w, bool is_depthwise, Arena *scratch) {
+    int64_t blocks = conv_plan_blocks(plan);
     for (int64_t i = 0; i < plan->phase_count; i++) {
         Phase *phase = plan->phases + i;
         int64_t depth = phase->tap_count * plan->group_in;

@@ -40,7 +40,7 @@ typedef struct Phase {
     float *weights; /* packed by phase_pack */
 } Phase;
 
-typedef struct Plan {
+typedef struct ConvPlan {
     Plane plane;
     Phase *phases;
     int64_t phase_count;
@@ -49,22 +49,22 @@ typedef struct Plan {
     int64_t groups, group_in, group_out; /* channels read and written per group */
     /* strides of the weight element for (group, output channel, tap, input channel) */
     int64_t weight_group, weight_out, weight_tap, weight_in;
-} Plan;
+} ConvPlan;
 
 bool conv_is_depthwise(const ConvGeometry *geometry);
 
 /* Forward reads x (`is_f32`: where it lies, if possible), at most `images` images at once; exact_k
  * (0: none) bounds how many products one f32 sum may hold. */
-void plan_forward(Plan *plan, const ConvGeometry *geometry, bool is_f32, int64_t images,
-                  int64_t exact_k, Arena *scratch);
+void conv_plan_forward(ConvPlan *plan, const ConvGeometry *geometry, bool is_f32, int64_t images,
+                       int64_t exact_k, Arena *scratch);
 /* The gradient to the input reads dy. */
-void plan_backward(Plan *plan, const ConvGeometry *geometry, bool is_f32, Arena *scratch);
+void conv_plan_backward(ConvPlan *plan, const ConvGeometry *geometry, bool is_f32, Arena *scratch);
 
 /* Fills the weights of every phase: blocks of LANES output channels, [block][tap, channel][LANES],
  * or [tap][channels rounded up to LANES] for depthwise. */
-void plan_pack(Plan *plan, const float *w, bool is_depthwise, Arena *scratch);
+void conv_plan_pack(ConvPlan *plan, const float *w, bool is_depthwise, Arena *scratch);
 
-int64_t plan_blocks(const Plan *plan); /* of output channels, all groups together */
+int64_t conv_plan_blocks(const ConvPlan *plan); /* of output channels, all groups together */
 
 /* How the gradient to the weights is cut into pieces, by shapes alone. */
 typedef struct WeightCut {

@@ -24,7 +24,7 @@ enum {
 typedef struct WeightPass {
     const ConvGeometry *geometry;
     WeightCut cut;
-    Plan plan; /* of the forward pass: the same pixels and taps */
+    ConvPlan plan; /* of the forward pass: the same pixels and taps */
     Tensor images, dy;
     float *dy_images; /* decoded, cut.images of them per thread; NULL: dy is f32 */
     bool is_depthwise;
@@ -68,7 +68,7 @@ static void dy_pack(const float *dy, int64_t stride, int64_t count, int64_t chan
 static void pixels_sum(const WeightPass *pass, const float *plane, const float *dy, int64_t first,
                        int64_t count, bool is_first, const Ahead ahead[2], float *packed,
                        float *sums) {
-    const Plan *plan = &pass->plan;
+    const ConvPlan *plan = &pass->plan;
     int64_t row = pass->cut.row;
     bool is_whole = plan->group_out == row; /* as it lies */
     for (int64_t group = 0; group < plan->groups; group++) {
@@ -126,7 +126,7 @@ static const float *dy_fill(const WeightPass *pass, int64_t first, int64_t count
 
 static void chunk_sum(const WeightPass *pass, int64_t chunk) {
     const WeightCut *cut = &pass->cut;
-    const Plan *plan = &pass->plan;
+    const ConvPlan *plan = &pass->plan;
     int64_t batch = pass->geometry->batch;
     int64_t image_size = plan->plane.image_h * plan->plane.image_w * plan->plane.c;
     int64_t begin = chunk * batch / cut->chunks, end = (chunk + 1) * batch / cut->chunks;
@@ -160,7 +160,7 @@ static void lanes_add(const float *restrict from, float *restrict total) {
  * over into dw. */
 static void rows_add(const WeightPass *pass, int64_t block, int64_t first, int64_t count,
                      float scale, float beta, float *dw) {
-    const Plan *plan = &pass->plan;
+    const ConvPlan *plan = &pass->plan;
     bool is_depthwise = pass->is_depthwise;
     int64_t group_out = is_depthwise ? plan->out_c : plan->group_out;
     int64_t per_group = lanes_up(group_out) / LANES, in_group = block % per_group * LANES;
@@ -204,8 +204,8 @@ static void pass_init(WeightPass *pass, Arena *scratch) {
     const WeightCut *cut = &pass->cut;
     size_t threads = (size_t)parallel_threads();
     pass->is_depthwise = conv_is_depthwise(g);
-    plan_forward(&pass->plan, g, pass->images.dtype == DTYPE_F32, cut->images, 0, scratch);
-    const Plan *plan = &pass->plan;
+    conv_plan_forward(&pass->plan, g, pass->images.dtype == DTYPE_F32, cut->images, 0, scratch);
+    const ConvPlan *plan = &pass->plan;
     pass->pixel_in = pixels_of(pass, scratch);
     int64_t *row_offset = arena_alloc(scratch, (size_t)cut->filter * sizeof *row_offset);
     for (int64_t i = 0; i < cut->filter; i++)

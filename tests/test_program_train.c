@@ -20,6 +20,7 @@ static void test_usage(void **state) {
     assert_has(run(0, "").out, "nibble train CONFIG --out DIR");
     assert_has(run(0, "--help").out, "nibble verify DIR");
     assert_has(run(0, "help").out, "Exit codes");
+    assert_has(run(0, "help").out, "NIBBLE_CPU");
     assert_has(run(2, "trian x.yaml").err, "did you mean 'train'");
     assert_has(run(2, "train x.yaml").err, "--out DIR");
     assert_has(run(2, "train --out r").err, "usage: nibble train");
