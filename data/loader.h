@@ -69,7 +69,8 @@ extern const Field loader_augment_fields[];
          .help = "random changes of the training images"},                                         \
     {                                                                                              \
         .name = "prefetch", .type = FIELD_TYPE_BOOL, .offset = offsetof(Type, loader.prefetch),    \
-        .fallback = "false", .help = "a thread of its own prepares the next batch"                 \
+        .fallback = "false", .help = "a thread of its own prepares the next batch",                \
+        .may_change = true                                                                         \
     }
 
 typedef enum LoaderSplit {

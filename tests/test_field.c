@@ -676,6 +676,38 @@ static void test_fields_find(void **state) {
     }
 }
 
+/* Settings that may change are named once, whichever kinds have them, and left out on request. */
+static void test_changeable(void **state) {
+    (void)state;
+    static const Field path_fields[] = {
+        FIELD_STRING(DataConfig, note, "none", "kept"),
+        FIELD_STRING(DataConfig, path, "here", "where", .may_change = true),
+        FIELD_END,
+    };
+    static const Kind disk = {"disk", "", sizeof(DataConfig), path_fields};
+    static const Kind tape = {"tape", "", sizeof(DataConfig), path_fields};
+    static const Kind *const rows[] = {&disk, &tape};
+    static const KindTable kinds = {"store", rows, 2};
+    static const Field fields[] = {
+        FIELD_INT(ExampleConfig, seed, "1", 0, 9, "kept"),
+        FIELD_VARIANT(ExampleConfig, optimizer, "tape", &kinds, "of two"),
+        FIELD_VARIANTS(ExampleConfig, layers, "[disk]", &kinds, "a list"),
+        FIELD_STRING(ExampleConfig, name, "a", "", .may_change = true),
+        FIELD_END,
+    };
+    Arena *arena = arena_new("test");
+    Faults faults = {.arena = arena};
+    ExampleConfig config = {0};
+    fields_read(fields, NULL, (Mark){0}, &config, arena, &faults);
+    assert_int_equal(faults.count, 0);
+    assert_string_equal(fields_changeable(fields, arena), "optimizer.path, name");
+    assert_string_equal(fields_changeable(path_fields + 2, arena), "");
+    assert_string_equal(node_to_yaml(fields_write_fixed(fields, &config, arena), arena),
+                        "seed: 1\noptimizer:\n  kind: tape\n  note: \"none\"\n"
+                        "layers:\n  - kind: disk\n    note: \"none\"\n");
+    arena_free(arena);
+}
+
 static void test_kinds(void **state) {
     (void)state;
     Arena *arena = arena_new("test");
@@ -798,6 +830,7 @@ int main(void) {
         cmocka_unit_test(test_number_print),
         cmocka_unit_test(test_nearest_name),
         cmocka_unit_test(test_fields_find),
+        cmocka_unit_test(test_changeable),
         cmocka_unit_test(test_kinds),
         cmocka_unit_test(test_help_is_yaml),
         cmocka_unit_test(test_nodes),

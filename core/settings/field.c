@@ -84,6 +84,26 @@ const Field *fields_find(const Field *fields, const char *dotted_path) {
     return field_within(field, dotted_path + length + 1);
 }
 
+/* `list` and what is not in it yet, for kinds share settings. Elements of lists have no names. */
+static const char *add_changeable(const Field *fields, const char *section, const char *list,
+                                  Arena *arena) {
+    for (const Field *f = fields; f && f->type != FIELD_TYPE_END; f++) {
+        if (f->type == FIELD_TYPE_LIST) continue;
+        const char *entry = arena_format(arena, " %s%s,", section, f->name);
+        if (f->may_change && !strstr(list, entry)) list = arena_format(arena, "%s%s", list, entry);
+        const char *inner = arena_format(arena, "%s%s.", section, f->name);
+        list = add_changeable(f->fields, inner, list, arena);
+        for (int i = 0; f->kinds && i < f->kinds->count; i++)
+            list = add_changeable(f->kinds->kinds[i]->fields, inner, list, arena);
+    }
+    return list;
+}
+
+const char *fields_changeable(const Field *fields, Arena *arena) {
+    const char *list = add_changeable(fields, "", "", arena);
+    return *list ? arena_format(arena, "%.*s", (int)strlen(list) - 2, list + 1) : list;
+}
+
 const char *number_print(double number, char text[NUMBER_TEXT_BYTES]) {
     assert(text);
     if (fabs(number) < 1e15 && number == floor(number)) { /* 1000 rather than 1e+03 */

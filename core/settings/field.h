@@ -49,6 +49,7 @@ struct Field {
     FieldType element;    /* of a list of scalars: FIELD_TYPE_INT, _FLOAT or _STRING */
     size_t element_bytes; /* of a list of structs */
     const char *help;     /* one line, with the unit */
+    bool may_change;      /* while a run goes on: what is trained does not depend on it */
 };
 
 /* What every registered thing that has settings begins with: layers, quantizers, optimizers, data
@@ -76,59 +77,63 @@ typedef struct List {
     void *items;
 } List;
 
+/* What follows the help text sets further members: FIELD_INT(..., "help", .may_change = true). */
 #define REQUIRED NULL
 #define FIELD_END                                                                                  \
     { .type = FIELD_TYPE_END }
-#define FIELD_BOOL(Struct, member, fallback_, help_)                                               \
+#define FIELD_BOOL(Struct, member, fallback_, help_, ...)                                          \
     {                                                                                              \
         .name = #member, .type = FIELD_TYPE_BOOL, .offset = offsetof(Struct, member),              \
-        .fallback = fallback_, .help = help_                                                       \
+        .fallback = fallback_, .help = help_, __VA_ARGS__                                          \
     }
-#define FIELD_INT(Struct, member, fallback_, min_, max_, help_)                                    \
+#define FIELD_INT(Struct, member, fallback_, min_, max_, help_, ...)                               \
     {                                                                                              \
         .name = #member, .type = FIELD_TYPE_INT, .offset = offsetof(Struct, member),               \
-        .fallback = fallback_, .min = min_, .max = max_, .help = help_                             \
+        .fallback = fallback_, .min = min_, .max = max_, .help = help_, __VA_ARGS__                \
     }
-#define FIELD_FLOAT(Struct, member, fallback_, min_, max_, help_)                                  \
+#define FIELD_FLOAT(Struct, member, fallback_, min_, max_, help_, ...)                             \
     {                                                                                              \
         .name = #member, .type = FIELD_TYPE_FLOAT, .offset = offsetof(Struct, member),             \
-        .fallback = fallback_, .min = min_, .max = max_, .help = help_                             \
+        .fallback = fallback_, .min = min_, .max = max_, .help = help_, __VA_ARGS__                \
     }
-#define FIELD_STRING(Struct, member, fallback_, help_)                                             \
+#define FIELD_STRING(Struct, member, fallback_, help_, ...)                                        \
     {                                                                                              \
         .name = #member, .type = FIELD_TYPE_STRING, .offset = offsetof(Struct, member),            \
-        .fallback = fallback_, .help = help_                                                       \
+        .fallback = fallback_, .help = help_, __VA_ARGS__                                          \
     }
-#define FIELD_CHOICE(Struct, member, fallback_, choices_, help_)                                   \
+#define FIELD_CHOICE(Struct, member, fallback_, choices_, help_, ...)                              \
     {                                                                                              \
         .name = #member, .type = FIELD_TYPE_CHOICE, .offset = offsetof(Struct, member),            \
-        .fallback = fallback_, .choices = choices_, .help = help_                                  \
+        .fallback = fallback_, .choices = choices_, .help = help_, __VA_ARGS__                     \
     }
-#define FIELD_STRUCT(Struct, member, fields_, help_)                                               \
+#define FIELD_STRUCT(Struct, member, fields_, help_, ...)                                          \
     {                                                                                              \
         .name = #member, .type = FIELD_TYPE_STRUCT, .offset = offsetof(Struct, member),            \
-        .fallback = "{}", .fields = fields_, .help = help_                                         \
+        .fallback = "{}", .fields = fields_, .help = help_, __VA_ARGS__                            \
     }
-#define FIELD_VARIANT(Struct, member, fallback_, kinds_, help_)                                    \
+#define FIELD_VARIANT(Struct, member, fallback_, kinds_, help_, ...)                               \
     {                                                                                              \
         .name = #member, .type = FIELD_TYPE_VARIANT, .offset = offsetof(Struct, member),           \
-        .fallback = fallback_, .kinds = kinds_, .help = help_                                      \
+        .fallback = fallback_, .kinds = kinds_, .help = help_, __VA_ARGS__                         \
     }
-#define FIELD_VARIANTS(Struct, member, fallback_, kinds_, help_) /* a list of variants */          \
+#define FIELD_VARIANTS(Struct, member, fallback_, kinds_, help_, ...) /* a list of variants */     \
     {                                                                                              \
         .name = #member, .type = FIELD_TYPE_LIST, .offset = offsetof(Struct, member),              \
-        .fallback = fallback_, .kinds = kinds_, .help = help_                                      \
+        .fallback = fallback_, .kinds = kinds_, .help = help_, __VA_ARGS__                         \
     }
-#define FIELD_STRUCTS(Struct, member, fallback_, Element, fields_, help_) /* a list of structs */  \
+#define FIELD_STRUCTS(Struct, member, fallback_, Element, fields_, help_,                          \
+                      ...) /* a list of structs */                                                 \
     {                                                                                              \
         .name = #member, .type = FIELD_TYPE_LIST, .offset = offsetof(Struct, member),              \
-        .fallback = fallback_, .fields = fields_, .element_bytes = sizeof(Element), .help = help_  \
+        .fallback = fallback_, .fields = fields_, .element_bytes = sizeof(Element), .help = help_, \
+        __VA_ARGS__                                                                                \
     }
-#define FIELD_NUMBERS(Struct, member, fallback_, element_, min_, max_,                             \
-                      help_) /* list of scalars */                                                 \
+#define FIELD_NUMBERS(Struct, member, fallback_, element_, min_, max_, help_,                      \
+                      ...) /* list of scalars */                                                   \
     {                                                                                              \
         .name = #member, .type = FIELD_TYPE_LIST, .offset = offsetof(Struct, member),              \
-        .fallback = fallback_, .element = element_, .min = min_, .max = max_, .help = help_        \
+        .fallback = fallback_, .element = element_, .min = min_, .max = max_, .help = help_,       \
+        __VA_ARGS__                                                                                \
     }
 
 /* ---- The tree that a YAML file or an override is read into, with places for messages. ---- */
@@ -198,9 +203,14 @@ void fields_read(const Field *fields, const Node *map, Mark place, void *config,
 
 /* The way back: a tree that fields_read turns into the same struct, every setting written out. */
 Node *fields_write(const Field *fields, const void *config, Arena *arena);
+/* Without the settings that may change. */
+Node *fields_write_fixed(const Field *fields, const void *config, Arena *arena);
 
 /* One setting by its dotted path; for defaults and overrides built by programs. */
 const Field *fields_find(const Field *fields, const char *dotted_path);
+
+/* The dotted paths of all settings that may change, but for those in lists, with ", " between. */
+const char *fields_changeable(const Field *fields, Arena *arena);
 
 const Kind *kind_find(const KindTable *table, const char *name); /* NULL if absent */
 

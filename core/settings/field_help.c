@@ -89,7 +89,8 @@ static void print_field(const Printer *p, const Field *field, int indent, const 
     if (field->type != FIELD_TYPE_STRUCT) {
         add(text, " (");
         add_type(text, field);
-        add(text, "%s)", field->fallback ? "" : "; required");
+        add(text, "%s%s)", field->fallback ? "" : "; required",
+            field->may_change ? "; may change in a run" : "");
     }
     p->line(p->context, text);
 }

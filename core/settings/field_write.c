@@ -8,85 +8,90 @@
 
 static const Mark nowhere = {0};
 
-static Node *write_text(Arena *arena, const char *key, const char *text) {
-    Node *node = node_new(arena, NODE_SCALAR, key, text ? text : "null", nowhere);
+typedef struct Writer {
+    Arena *arena;
+    bool is_fixed; /* what may change is left out */
+} Writer;
+
+static Node *write_text(const Writer *w, const char *key, const char *text) {
+    Node *node = node_new(w->arena, NODE_SCALAR, key, text ? text : "null", nowhere);
     node->is_quoted = text != NULL; /* text "null" or "1" is text */
     return node;
 }
 
-static Node *write_plain(Arena *arena, const char *key, const char *text) {
-    return node_new(arena, NODE_SCALAR, key, text, nowhere);
+static Node *write_plain(const Writer *w, const char *key, const char *text) {
+    return node_new(w->arena, NODE_SCALAR, key, text, nowhere);
 }
 
-static void write_fields(Node *map, const Field *fields, const char *config, Arena *arena);
+static void write_fields(const Writer *w, Node *map, const Field *fields, const char *config);
 
-static Node *write_int(Arena *arena, const char *key, int64_t value) {
-    return write_plain(arena, key, arena_format(arena, "%" PRId64, value));
+static Node *write_int(const Writer *w, const char *key, int64_t value) {
+    return write_plain(w, key, arena_format(w->arena, "%" PRId64, value));
 }
 
-static Node *write_float(Arena *arena, const char *key, double value) {
+static Node *write_float(const Writer *w, const char *key, double value) {
     assert(isfinite(value));
     char text[NUMBER_TEXT_BYTES];
-    return write_plain(arena, key, number_print(value, text));
+    return write_plain(w, key, number_print(value, text));
 }
 
-static Node *write_variant(Arena *arena, const char *key, const Variant *variant) {
-    if (!variant->kind) return write_plain(arena, key, "null");
-    Node *map = node_new(arena, NODE_MAP, key, NULL, nowhere);
-    node_append(map, write_plain(arena, "kind", variant->kind->name));
-    if (variant->config) write_fields(map, variant->kind->fields, variant->config, arena);
+static Node *write_variant(const Writer *w, const char *key, const Variant *variant) {
+    if (!variant->kind) return write_plain(w, key, "null");
+    Node *map = node_new(w->arena, NODE_MAP, key, NULL, nowhere);
+    node_append(map, write_plain(w, "kind", variant->kind->name));
+    if (variant->config) write_fields(w, map, variant->kind->fields, variant->config);
     return map;
 }
 
-static Node *write_element(const Field *field, const void *items, int i, Arena *arena) {
-    if (field->kinds) return write_variant(arena, NULL, (const Variant *)items + i);
+static Node *write_element(const Writer *w, const Field *field, const void *items, int i) {
+    if (field->kinds) return write_variant(w, NULL, (const Variant *)items + i);
     if (field->fields) {
-        Node *map = node_new(arena, NODE_MAP, NULL, NULL, nowhere);
+        Node *map = node_new(w->arena, NODE_MAP, NULL, NULL, nowhere);
         const char *element = (const char *)items + (size_t)i * field->element_bytes;
-        write_fields(map, field->fields, element, arena);
+        write_fields(w, map, field->fields, element);
         return map;
     }
     switch (field->element) {
     case FIELD_TYPE_INT:
-        return write_int(arena, NULL, ((const int64_t *)items)[i]);
+        return write_int(w, NULL, ((const int64_t *)items)[i]);
     case FIELD_TYPE_FLOAT:
-        return write_float(arena, NULL, ((const double *)items)[i]);
+        return write_float(w, NULL, ((const double *)items)[i]);
     case FIELD_TYPE_STRING:
-        return write_text(arena, NULL, ((const char *const *)items)[i]);
+        return write_text(w, NULL, ((const char *const *)items)[i]);
     default:
         assert(!"a list has elements of a known type");
         return NULL;
     }
 }
 
-static Node *write_list(Arena *arena, const Field *field, const List *list) {
-    Node *node = node_new(arena, NODE_LIST, field->name, NULL, nowhere);
+static Node *write_list(const Writer *w, const Field *field, const List *list) {
+    Node *node = node_new(w->arena, NODE_LIST, field->name, NULL, nowhere);
     for (int i = 0; i < list->count; i++) {
-        node_append(node, write_element(field, list->items, i, arena));
+        node_append(node, write_element(w, field, list->items, i));
     }
     return node;
 }
 
-static Node *write_value(Arena *arena, const Field *field, const void *member) {
+static Node *write_value(const Writer *w, const Field *field, const void *member) {
     const char *name = field->name;
     switch (field->type) {
     case FIELD_TYPE_BOOL:
-        return write_plain(arena, name, *(const bool *)member ? "true" : "false");
+        return write_plain(w, name, *(const bool *)member ? "true" : "false");
     case FIELD_TYPE_INT:
-        return write_int(arena, name, *(const int64_t *)member);
+        return write_int(w, name, *(const int64_t *)member);
     case FIELD_TYPE_FLOAT:
-        return write_float(arena, name, *(const double *)member);
+        return write_float(w, name, *(const double *)member);
     case FIELD_TYPE_STRING:
-        return write_text(arena, name, *(const char *const *)member);
+        return write_text(w, name, *(const char *const *)member);
     case FIELD_TYPE_CHOICE:
-        return write_plain(arena, name, field->choices[*(const int *)member]);
+        return write_plain(w, name, field->choices[*(const int *)member]);
     case FIELD_TYPE_VARIANT:
-        return write_variant(arena, name, member);
+        return write_variant(w, name, member);
     case FIELD_TYPE_LIST:
-        return write_list(arena, field, member);
+        return write_list(w, field, member);
     case FIELD_TYPE_STRUCT: {
-        Node *map = node_new(arena, NODE_MAP, name, NULL, nowhere);
-        write_fields(map, field->fields, member, arena);
+        Node *map = node_new(w->arena, NODE_MAP, name, NULL, nowhere);
+        write_fields(w, map, field->fields, member);
         return map;
     }
     case FIELD_TYPE_END:
@@ -96,14 +101,23 @@ static Node *write_value(Arena *arena, const Field *field, const void *member) {
     return NULL;
 }
 
-static void write_fields(Node *map, const Field *fields, const char *config, Arena *arena) {
+static void write_fields(const Writer *w, Node *map, const Field *fields, const char *config) {
     for (const Field *f = fields; f && f->type != FIELD_TYPE_END; f++) {
-        node_append(map, write_value(arena, f, config + f->offset));
+        if (w->is_fixed && f->may_change) continue;
+        node_append(map, write_value(w, f, config + f->offset));
     }
 }
 
-Node *fields_write(const Field *fields, const void *config, Arena *arena) {
-    Node *map = node_new(arena, NODE_MAP, NULL, NULL, nowhere);
-    write_fields(map, fields, config, arena);
+static Node *write_all(const Writer *w, const Field *fields, const void *config) {
+    Node *map = node_new(w->arena, NODE_MAP, NULL, NULL, nowhere);
+    write_fields(w, map, fields, config);
     return map;
+}
+
+Node *fields_write(const Field *fields, const void *config, Arena *arena) {
+    return write_all(&(Writer){arena, .is_fixed = false}, fields, config);
+}
+
+Node *fields_write_fixed(const Field *fields, const void *config, Arena *arena) {
+    return write_all(&(Writer){arena, .is_fixed = true}, fields, config);
 }

@@ -3,8 +3,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "core/settings/field.h"
 #include "core/kernels.h"
+#include "core/settings/field.h"
 #include "experiments/bench/bench.h"
 #include "experiments/commands/commands.h"
 

@@ -16,25 +16,19 @@
 enum { OUT, RESUME, FORCE };
 
 /* All other settings would make it another run. */
-static bool may_change(const char *override) {
-    size_t length = strcspn(override, "=");
-    for (int i = 0; config_free_settings[i]; i++)
-        if (strlen(config_free_settings[i]) == length &&
-            !strncmp(override, config_free_settings[i], length))
-            return true;
-    return false;
+static bool may_change(const char *override, Arena *arena) {
+    const char *path = arena_format(arena, "%.*s", (int)strcspn(override, "="), override);
+    const Field *field = fields_find(experiment_fields, path);
+    return field && field->may_change;
 }
 
 static bool read_resumed(const char *directory, const Arguments *a, Arena *arena,
                          ExperimentConfig *config, Error *err) {
     TRY(run_exists(directory, err));
     for (int i = 0; i < a->count; i++)
-        if (!may_change(a->items[i]))
-            return FAIL(
-                err, ERROR_INPUT,
-                "'%s' cannot change in a run that goes on (train.steps, train.checkpoint_every, "
-                "train.init, data.path and data.prefetch can)",
-                a->items[i]);
+        if (!may_change(a->items[i], arena))
+            return FAIL(err, ERROR_INPUT, "'%s' cannot change in a run that goes on; these can: %s",
+                        a->items[i], fields_changeable(experiment_fields, arena));
     return config_read(run_path(arena, directory, RUN_CONFIG), a->count, a->items, arena, config,
                        err);
 }

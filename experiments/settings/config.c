@@ -22,17 +22,19 @@ Dtype config_half(const ExperimentConfig *config) {
 static const Field train_fields[] = {
     FIELD_FLOAT(TrainConfig, epochs, "10", 0, 1e6, "passes over the training images"),
     FIELD_INT(TrainConfig, steps, "0", 0, INT32_MAX,
-              "stop after this step, with schedules as for all epochs; 0: do not"),
+              "stop after this step, with schedules as for all epochs; 0: do not",
+              .may_change = true),
     FIELD_INT(TrainConfig, accumulate, "1", 1, 65536, "batches whose gradients make one step"),
     FIELD_INT(TrainConfig, checkpoint_every, "0", 0, INT32_MAX,
-              "steps between saves; 0: at the end of each epoch"),
+              "steps between saves; 0: at the end of each epoch", .may_change = true),
     FIELD_INT(TrainConfig, log_every, "50", 1, INT32_MAX, "steps between lines of metrics.jsonl"),
     FIELD_FLOAT(TrainConfig, label_smoothing, "0", 0, 0.9,
                 "share of the target given to all classes"),
     FIELD_CHOICE(TrainConfig, grad, "half", grads,
                  "precision of a batch's weight gradients where `precision` is half; batches are "
                  "summed in f32"),
-    FIELD_STRING(TrainConfig, init, "", "run directory or checkpoint to take the weights from"),
+    FIELD_STRING(TrainConfig, init, "", "run directory or checkpoint to take the weights from",
+                 .may_change = true),
     FIELD_END,
 };
 
@@ -159,19 +161,6 @@ const char *config_write(const ExperimentConfig *config, Arena *arena) {
     return node_to_yaml(fields_write(experiment_fields, config, arena), arena);
 }
 
-const char *const config_free_settings[] = {"train.steps", "train.checkpoint_every", "train.init",
-                                            "data.path",   "data.prefetch",          NULL};
-
-static void remove_setting(Node *root, const char *path, Arena *arena) {
-    const char *dot = strchr(path, '.');
-    Node *section = node_find(root, arena_format(arena, "%.*s", (int)(dot - path), path));
-    Node *setting = section ? node_find(section, dot + 1) : NULL;
-    if (setting) node_remove(section, setting);
-}
-
 const char *config_write_fixed(const ExperimentConfig *config, Arena *arena) {
-    Node *root = fields_write(experiment_fields, config, arena);
-    for (int i = 0; config_free_settings[i]; i++)
-        remove_setting(root, config_free_settings[i], arena);
-    return node_to_yaml(root, arena);
+    return node_to_yaml(fields_write_fixed(experiment_fields, config, arena), arena);
 }

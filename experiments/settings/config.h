@@ -50,12 +50,8 @@ bool config_read_text(const char *text, const char *name, int override_count,
 /* The resolved configuration as YAML text, every setting written out. */
 const char *config_write(const ExperimentConfig *config, Arena *arena);
 
-/* Settings that may change while a run goes on, because what is trained does not depend on them:
- * where the data and the first weights lie, where to stop, how often to save. NULL ends the list.
- */
-extern const char *const config_free_settings[];
-
-/* The same text without those: what a checkpoint holds, so that it depends on neither. */
+/* The same text without settings that may change while a run goes on (Field.may_change): what a
+ * checkpoint holds, so that it does not depend on them. */
 const char *config_write_fixed(const ExperimentConfig *config, Arena *arena);
 
 #endif
