@@ -43,6 +43,10 @@ void channel_reduce(int64_t rows, int64_t width, ChannelBlock *block, const void
     arena_rewind(scratch, mark);
 }
 
+int64_t channel_reduce_scratch(int64_t rows, int64_t width) {
+    return arena_padded((int64_t)sizeof(double) * chunks_of(rows).count * width);
+}
+
 void channel_add(float *grad, float beta, const float *factor, const double *sums,
                  int64_t channels) {
     if (!grad) return;
@@ -81,6 +85,11 @@ void channel_sum(const float *x, int64_t rows, int64_t channels, float beta, flo
     channel_reduce(rows, channels, sum_block, &(Rows){x, channels}, sums, scratch);
     channel_add(out, beta, NULL, sums, channels);
     arena_rewind(scratch, mark);
+}
+
+int64_t channel_sum_scratch(int64_t rows, int64_t channels) {
+    return arena_padded((int64_t)sizeof(double) * channels) +
+           channel_reduce_scratch(rows, channels);
 }
 
 void channel_products(const float *dy, const float *x, const float *mean, int64_t rows,
@@ -136,15 +145,27 @@ static int64_t part_count(Shape shape) {
     return (shape_rows(shape) + rows - 1) / rows;
 }
 
+static int64_t sums_count(const Tensor *x) {
+    return part_count(x->shape) * shape_last(x->shape);
+}
+
+/* Where blocks are decoded. */
+static int64_t decoded_count(const Tensor *x) {
+    if (x->dtype == DTYPE_F32) return 0;
+    return parallel_threads() * CHANNEL_ROWS * shape_last(x->shape);
+}
+
 MomentParts moment_parts_new(const Tensor *x, Arena *scratch) {
-    int64_t channels = shape_last(x->shape), sums = part_count(x->shape) * channels;
-    int64_t block = x->dtype == DTYPE_F32 ? 0 : CHANNEL_ROWS * channels;
     isa_active(); /* chosen before threads ask */
-    return (MomentParts){
-        .x = x,
-        .mean = arena_new_array(scratch, double, sums),
-        .squares = arena_new_array(scratch, double, sums),
-        .decoded = arena_alloc(scratch, sizeof(float) * (size_t)(block * parallel_threads()))};
+    return (MomentParts){.x = x,
+                         .mean = arena_new_array(scratch, double, sums_count(x)),
+                         .squares = arena_new_array(scratch, double, sums_count(x)),
+                         .decoded = arena_alloc(scratch, sizeof(float) * (size_t)decoded_count(x))};
+}
+
+int64_t moment_parts_scratch(const Tensor *x) {
+    return 2 * arena_padded((int64_t)sizeof(double) * sums_count(x)) +
+           arena_padded((int64_t)sizeof(float) * decoded_count(x));
 }
 
 void moment_parts_add(const MomentParts *parts, int64_t part) {
@@ -198,6 +219,11 @@ void channel_moments_of(Tape *t, const Var *x, float *mean, float *variance) {
     }
     memcpy(mean, x->moments, sizeof *mean * (size_t)channels);
     memcpy(variance, x->moments + channels, sizeof *variance * (size_t)channels);
+}
+
+int64_t channel_moments_scratch(const Var *x) {
+    bool are_given = x->op && (x->op->flags & OP_GIVES_MOMENTS) && x->wants_moments;
+    return x->moments || are_given ? 0 : moment_parts_scratch(&x->value);
 }
 
 void channel_affine(const float *x, const float *mean, const float *scale, const float *shift,

@@ -21,9 +21,12 @@ typedef void ChannelBlock(const void *self, int64_t first, int64_t count, double
 void channel_reduce(int64_t rows, int64_t width, ChannelBlock *block, const void *self,
                     double *sums, Arena *scratch);
 
+int64_t channel_reduce_scratch(int64_t rows, int64_t width); /* bytes */
+
 /* out[c] = beta out[c] + sum over rows of x: the gradient of a bias. beta 0 overwrites. */
 void channel_sum(const float *x, int64_t rows, int64_t channels, float beta, float *out,
                  Arena *scratch);
+int64_t channel_sum_scratch(int64_t rows, int64_t channels); /* bytes */
 
 /* mean[c] and variance[c] (divided by rows) of x [..., channels], each block in two passes, blocks
  * merged pairwise (Chan, Golub, LeVeque 1979), so that a large mean costs no precision. */
@@ -31,6 +34,7 @@ void channel_moments(const Tensor *x, float *mean, float *variance, Arena *scrat
 
 /* The same of x's values: those that its writer left (Var.moments), or found now. */
 void channel_moments_of(Tape *t, const Var *x, float *mean, float *variance);
+int64_t channel_moments_scratch(const Var *x); /* bytes of the tape's arena; before x is written */
 
 /* The same in parts: of images (of which there must be enough), one each, so that their writer adds
  * them while they are in cache. `new`, `add` for every part once, by any threads, and `finish` give
@@ -45,6 +49,7 @@ bool channel_has_images(Shape shape); /* whether parts are images */
 MomentParts moment_parts_new(const Tensor *x, Arena *scratch);
 void moment_parts_add(const MomentParts *parts, int64_t part);
 void moment_parts_finish(const MomentParts *parts, float *mean, float *variance);
+int64_t moment_parts_scratch(const Tensor *x); /* bytes */
 
 /* ---- Of a block of rows, on one thread: what maps are made of (autograd/map.h). ---- */
 

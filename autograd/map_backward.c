@@ -230,13 +230,13 @@ static int64_t chunks_of(const Pieces *pieces) {
 
 int64_t map_scratch(const MapGroup *group, bool is_backward) {
     Pieces pieces = is_backward ? pieces_of(group->ops[0]) : map_pieces_forward(group);
-    int64_t sums = 0, parts = group->feed ? pieces.count : chunks_of(&pieces);
-    for (int i = 0; is_backward && i < group->count; i++) sums += sum_count_of(group->ops[i]);
     int64_t blocks = (int64_t)parallel_threads() * MAP_LANE_BLOCKS(group->count);
+    int64_t lanes = blocks * arena_padded(pieces_elements(&pieces) * (int64_t)sizeof(float));
     const Var *last = group->tail ? group->tail : group->ops[group->count - 1];
-    return blocks * pieces_elements(&pieces) * (int64_t)sizeof(float) +
-           parts * sums * (int64_t)sizeof(double) +
-           (!is_backward && last->look ? look_scratch() : 0);
+    if (!is_backward) return lanes + look_scratch(last->look);
+    int64_t sums = 0, parts = group->feed ? pieces.count : chunks_of(&pieces);
+    for (int i = 0; i < group->count; i++) sums += sum_count_of(group->ops[i]);
+    return lanes + arena_padded((parts * sums + 1) * (int64_t)sizeof(double));
 }
 
 static int64_t chunk_begin(const GroupRun *g, int64_t chunk) {

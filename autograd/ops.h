@@ -4,15 +4,11 @@
 #define NIBBLE_AUTOGRAD_OPS_H
 
 #include "autograd/tape.h"
-#include "core/conv.h"
 
 typedef struct Conv2dAttr {
     int64_t stride, dilation, groups;
     int64_t pad_top, pad_bottom, pad_left, pad_right;
 } Conv2dAttr;
-
-/* What kernels need of a conv2d whose shapes are known. */
-ConvGeometry conv2d_geometry(const Var *v);
 
 typedef struct Pool2dAttr {
     int64_t kernel, stride, padding;

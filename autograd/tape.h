@@ -58,7 +58,15 @@ typedef enum OpFlags {
     OP_READS_HALF = 64,         /* takes values and gradients as tensors of any precision (var_grad,
                                    tape_grad_tensor); for other ops the tape decodes and rounds */
     OP_GRADIENT_IN_PLACE = 128, /* backward may write the gradient of input 0 over its own */
+    OP_NO_FLOPS = 1 << 8,       /* it makes no products: Op.flops is NULL, and counts as none */
+    OP_DROPS = 1 << 9,          /* it drops elements in training, and scales those that stay */
+    OP_GIVES_MOMENTS = 1 << 10, /* forward sets v->moments where v->wants_moments */
 } OpFlags;
+
+/* Floating-point operations, two per multiply-add. */
+typedef struct Flops {
+    double forward, input_grad, weight_grad;
+} Flops;
 
 struct Op {
     const char *name;
@@ -83,6 +91,18 @@ struct Op {
     const struct Map *map;
     const struct MapTail *tail; /* how it ends a group of maps; NULL: it does not */
     const struct MapFeed *feed; /* how it hands blocks to a group while they are in cache; NULL */
+
+    /* Bytes of the tape's arena, asked of a Var that is recorded but need have no data: dtypes,
+     * `look`, `wants_moments` and `needs_grad` of it and of its inputs say how it will run. NULL:
+     * none. A test holds them to what samples take, to the byte (arena_padded). */
+    int64_t (*saved_bytes)(const Tape *t, const Var *v); /* from forward until the record ends */
+    int64_t (*forward_scratch)(const Var *v);  /* while forward runs; of a map: while it prepares */
+    int64_t (*backward_scratch)(const Var *v); /* while backward runs; not of maps: map_scratch */
+    /* With OP_READS_HALF: the gradients of so many inputs go where they are kept, in any precision
+     * (tape_grad_tensor); those of others through copies in f32 (tape_grad). */
+    int half_grads;
+    /* Of its products, as if every input wanted its gradient; NULL: see OP_NO_FLOPS. */
+    Flops (*flops)(const Var *v);
 };
 
 /* What a record is made for: an argument of those who begin one, and the same until the next. */

@@ -24,6 +24,12 @@ void arena_free(Arena *arena);      /* accepts NULL */
 
 void *arena_alloc(Arena *arena, size_t bytes);  /* 64-byte aligned, contents undefined */
 void *arena_zalloc(Arena *arena, size_t bytes); /* 64-byte aligned, zeros */
+
+/* What an allocation of so many bytes takes, for those who say beforehand what they will take. */
+static inline int64_t arena_padded(int64_t bytes) {
+    return (bytes + ARENA_ALIGNMENT - 1) / ARENA_ALIGNMENT * ARENA_ALIGNMENT;
+}
+
 char *arena_strdup(Arena *arena, const char *text);
 char *arena_format(Arena *arena, const char *format, ...) __attribute__((format(printf, 2, 3)));
 

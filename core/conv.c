@@ -105,8 +105,7 @@ static void plan_run(const ConvPlan *plan, int64_t batch, const Tensor *images, 
     }
 }
 
-/* Whether w's scales are one for all, or one per output channel. */
-static bool scales_fit(const ConvGeometry *g, const Tensor *w) {
+bool conv_scales_fit(const ConvGeometry *g, const Tensor *w) {
     int64_t filter = tensor_count(w) / g->out_c;
     const Scales *s = w->scales;
     return s && (s->count == 1 || (s->row_length == filter && s->run_length == filter));
@@ -130,7 +129,7 @@ void conv_forward(const ConvGeometry *geometry, const Tensor *x, const Tensor *w
                   const Tensor *y, ConvWritten written, Arena *scratch) {
     geometry_check(geometry);
     bool x_levels = x->scales && x->scales->count == 1,
-         on_levels = x_levels && scales_fit(geometry, w);
+         on_levels = x_levels && conv_scales_fit(geometry, w);
     if (on_levels && kernels_reference()) {
         assert(y->dtype == DTYPE_F32); /* verification is of evaluation, which is in f32 */
         conv_forward_integer_reference(geometry, x, w, bias, y->data);

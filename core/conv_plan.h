@@ -52,6 +52,8 @@ typedef struct ConvPlan {
 } ConvPlan;
 
 bool conv_is_depthwise(const ConvGeometry *geometry);
+/* Whether w's scales are one for all, or one per output channel. */
+bool conv_scales_fit(const ConvGeometry *geometry, const Tensor *w);
 
 /* Forward reads x (`is_f32`: where it lies, if possible), at most `images` images at once; exact_k
  * (0: none) bounds how many products one f32 sum may hold. */

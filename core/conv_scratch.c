@@ -2,10 +2,17 @@
 
 #include "core/conv_plan.h"
 #include "core/kernels/isa.h"
+#include "core/kernels/operand.h"
 #include "core/parallel.h"
 #include "core/shares.h"
 
-enum { OFFSET_BYTES = sizeof(int64_t), FLOAT_BYTES = sizeof(float) };
+static int64_t floats_bytes(int64_t count) {
+    return arena_padded((int64_t)sizeof(float) * count);
+}
+
+static int64_t offsets_bytes(int64_t count) {
+    return arena_padded((int64_t)sizeof(int64_t) * count);
+}
 
 static int64_t taps_of(const ConvGeometry *g) {
     return g->kernel_h * g->kernel_w;
@@ -14,7 +21,7 @@ static int64_t taps_of(const ConvGeometry *g) {
 /* The copies of an image, or of several, one per thread; none where it is read in place. */
 static int64_t plane_bytes(int64_t images, int64_t size, bool is_in_place) {
     if (is_in_place) return 0;
-    return (int64_t)parallel_threads() * (lanes_up(images * size) + LANES) * FLOAT_BYTES;
+    return floats_bytes(parallel_threads() * (lanes_up(images * size) + LANES));
 }
 
 /* Of one side of an image: what the outputs reach. */
@@ -32,52 +39,79 @@ static int64_t forward_plane(const ConvGeometry *g, bool is_f32, int64_t images)
 }
 
 /* Of `group_out` channels per group, rounded up to whole blocks, over `depth` taps and channels. */
-static int64_t weight_bytes(const ConvGeometry *g, int64_t group_out, int64_t depth) {
-    int64_t row = conv_is_depthwise(g) ? lanes_up(g->out_c) : g->groups * lanes_up(group_out);
-    return depth * row * FLOAT_BYTES;
+static int64_t weight_bytes(const ConvGeometry *g, int64_t out, int64_t group_out, int64_t depth) {
+    int64_t row = conv_is_depthwise(g) ? lanes_up(out) : g->groups * lanes_up(group_out);
+    return floats_bytes(depth * row);
 }
 
-static int64_t forward_layout(const ConvGeometry *g, bool is_f32, int64_t images) {
-    int64_t pixels = 2 * g->out_h * g->out_w * OFFSET_BYTES;
-    int64_t taps = taps_of(g) * (int64_t)(2 * OFFSET_BYTES + sizeof(Run));
-    return forward_plane(g, is_f32, images) + pixels + taps + (int64_t)sizeof(Phase);
+/* A phase whose pixels are reached by `taps` of all taps. */
+static int64_t phase_bytes(const ConvGeometry *g, int64_t pixels, int64_t taps) {
+    return 2 * offsets_bytes(pixels) + 2 * offsets_bytes(taps_of(g)) +
+           arena_padded((taps + 1) * (int64_t)sizeof(Run));
 }
 
-/* Images of a result before they are rounded, or of dy decoded: one per thread. */
-static int64_t image_bytes(int64_t h, int64_t w, int64_t c, bool is_f32) {
-    return is_f32 ? 0 : (int64_t)parallel_threads() * h * w * c * FLOAT_BYTES;
+static int64_t forward_layout(const ConvGeometry *g, const Tensor *x, int64_t images) {
+    bool as_levels = x->scales && x->scales->count == 1;
+    int64_t decoded = operand_numbers_scratch(x, as_levels);
+    return decoded + forward_plane(g, decoded || x->dtype == DTYPE_F32, images) +
+           arena_padded(sizeof(Phase)) + phase_bytes(g, g->out_h * g->out_w, taps_of(g));
 }
 
-int64_t conv_forward_scratch(const ConvGeometry *g, ConvOperands operands) {
+/* Images of a result before they are rounded, or of dy decoded: `count` per thread. */
+static int64_t images_bytes(const Tensor *images, int64_t count) {
+    if (images->dtype == DTYPE_F32) return 0;
+    return floats_bytes(parallel_threads() * count * (tensor_count(images) / images->shape.dim[0]));
+}
+
+int64_t conv_forward_scratch(const ConvGeometry *g, const Tensor *x, const Tensor *w,
+                             const Tensor *y) {
     int64_t depth = taps_of(g) * (g->in_c / g->groups);
-    return forward_layout(g, operands.x_is_f32, 1) +
-           image_bytes(g->out_h, g->out_w, g->out_c, operands.y_is_f32) +
-           weight_bytes(g, g->out_c / g->groups, depth) + g->out_c * FLOAT_BYTES + shares_bytes();
+    bool x_levels = x->scales && x->scales->count == 1;
+    bool on_levels = x_levels && conv_scales_fit(g, w);
+    return forward_layout(g, x, 1) + images_bytes(y, 1) +
+           (on_levels ? operand_levels_scratch(w) : operand_values_scratch(w)) +
+           weight_bytes(g, g->out_c, g->out_c / g->groups, depth) +
+           (x_levels ? floats_bytes(g->out_c) : 0) + shares_bytes();
 }
 
-int64_t conv_backward_input_scratch(const ConvGeometry *g, ConvOperands operands) {
-    int64_t phases = g->stride_h * g->stride_w;
+/* Taps of one side that reach the inputs of a phase. */
+static int64_t taps_reaching(int64_t phase, int64_t kernel, int64_t stride, int64_t dilation) {
+    int64_t count = 0;
+    for (int64_t k = 0; k < kernel; k++) count += k * dilation % stride == phase;
+    return count;
+}
+
+static int64_t backward_phases(const ConvGeometry *g) {
+    int64_t count = g->stride_h * g->stride_w, group_out = g->out_c / g->groups;
+    int64_t bytes = arena_padded(count * (int64_t)sizeof(Phase));
+    for (int64_t i = 0; i < count; i++) {
+        int64_t taps = taps_reaching(i / g->stride_w, g->kernel_h, g->stride_h, g->dilation_h) *
+                       taps_reaching(i % g->stride_w, g->kernel_w, g->stride_w, g->dilation_w);
+        bytes += phase_bytes(g, g->in_h * g->in_w, taps) +
+                 weight_bytes(g, g->in_c, g->in_c / g->groups, taps * group_out);
+    }
+    return bytes;
+}
+
+int64_t conv_backward_input_scratch(const ConvGeometry *g, const Tensor *dy, const Tensor *w,
+                                    const Tensor *dx) {
     int64_t reach_h = (g->kernel_h - 1) * g->dilation_h / g->stride_h;
     int64_t reach_w = (g->kernel_w - 1) * g->dilation_w / g->stride_w;
-    int64_t h = (g->in_h - 1 + g->pad_top) / g->stride_h + reach_h + 1;
-    int64_t w = (g->in_w - 1 + g->pad_left) / g->stride_w + reach_w + 1;
-    bool is_padded = reach_h > 0 || reach_w > 0 || h > g->out_h || w > g->out_w;
+    int64_t plane_h = (g->in_h - 1 + g->pad_top) / g->stride_h + reach_h + 1;
+    int64_t plane_w = (g->in_w - 1 + g->pad_left) / g->stride_w + reach_w + 1;
+    bool is_padded = reach_h > 0 || reach_w > 0 || plane_h > g->out_h || plane_w > g->out_w;
     bool is_whole = !conv_is_depthwise(g) || g->out_c % LANES == 0;
-    if (!is_padded) h = g->out_h, w = g->out_w;
-    int64_t pixels = 2 * g->in_h * g->in_w * OFFSET_BYTES;
-    int64_t taps = taps_of(g) * (int64_t)(2 * OFFSET_BYTES + sizeof(Run));
-    int64_t depth = taps_of(g) * (g->out_c / g->groups);
-    return plane_bytes(1, h * w * g->out_c, operands.dy_is_f32 && !is_padded && is_whole) +
-           image_bytes(g->in_h, g->in_w, g->in_c, operands.dx_is_f32) +
-           phases * (pixels + taps + (int64_t)sizeof(Phase)) +
-           weight_bytes(g, g->in_c / g->groups, depth) + shares_bytes();
+    if (!is_padded) plane_h = g->out_h, plane_w = g->out_w;
+    bool is_in_place = dy->dtype == DTYPE_F32 && !is_padded && is_whole;
+    return operand_values_scratch(w) + images_bytes(dx, 1) +
+           plane_bytes(1, plane_h * plane_w * g->out_c, is_in_place) + backward_phases(g) +
+           shares_bytes();
 }
 
-int64_t conv_backward_weight_scratch(const ConvGeometry *g, ConvOperands operands) {
+int64_t conv_backward_weight_scratch(const ConvGeometry *g, const Tensor *x, const Tensor *dy) {
     WeightCut cut = weight_cut(g);
-    int64_t offsets = cut.filter + (cut.images > 1 ? cut.images * g->out_h * g->out_w : 0);
-    return forward_layout(g, operands.x_is_f32, cut.images) +
-           cut.images * image_bytes(g->out_h, g->out_w, g->out_c, operands.dy_is_f32) +
-           offsets * OFFSET_BYTES + cut.pixels * cut.row * FLOAT_BYTES * parallel_threads() +
-           cut.chunks * cut.sum_size * FLOAT_BYTES + shares_bytes();
+    int64_t pixels = cut.images > 1 ? offsets_bytes(cut.images * g->out_h * g->out_w) : 0;
+    return forward_layout(g, x, cut.images) + images_bytes(dy, cut.images) + pixels +
+           offsets_bytes(cut.filter) + floats_bytes(cut.pixels * cut.row * parallel_threads()) +
+           floats_bytes(cut.chunks * cut.sum_size) + shares_bytes();
 }

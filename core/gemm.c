@@ -436,10 +436,12 @@ int64_t gemm_scratch(Matrix a, Matrix b, float beta) {
     set_factors(&p, &a, &b, as_levels);
     Cut cut = cut_of(&p);
     int64_t threads = parallel_threads();
-    int64_t numbers = cut.a_blocks * block_floats(&p.a, p.k);
-    numbers += threads * (cut.group * block_floats(&p.b, p.k) + 2 * PANEL * PANEL);
-    int64_t exact = as_levels ? threads * PANEL * PANEL : 0;
-    return (int64_t)sizeof(float) * numbers + (int64_t)sizeof(double) * exact + shares_bytes();
+    const int64_t each = sizeof(float), blocks = threads * PANEL * PANEL;
+    int64_t exact = as_levels ? blocks : 0; /* where f32 cannot hold the sums */
+    return arena_padded(each * cut.a_blocks * block_floats(&p.a, p.k)) +
+           arena_padded(each * threads * cut.group * block_floats(&p.b, p.k)) +
+           2 * arena_padded(each * blocks) + arena_padded((int64_t)sizeof(double) * exact) +
+           shares_bytes();
 }
 
 /* Hands over a product that is there. */

@@ -20,14 +20,14 @@ static bool has_bins(const Look *look) {
     return look->counts && look->limit > 0;
 }
 
-int64_t look_scratch(void) {
-    return parallel_threads() * (int64_t)sizeof(LookPart);
+int64_t look_scratch(const Look *look) {
+    return look ? arena_padded(parallel_threads() * (int64_t)sizeof(LookPart)) : 0;
 }
 
 LookRun look_begin(Look *look, Arena *scratch) {
     if (!look) return (LookRun){NULL, NULL};
     isa_active(); /* chosen before threads ask */
-    LookRun run = {look, arena_alloc(scratch, (size_t)look_scratch())};
+    LookRun run = {look, arena_alloc(scratch, (size_t)look_scratch(look))};
     size_t used = has_bins(look) ? sizeof(LookPart) : offsetof(LookPart, found);
     for (int i = 0; i < parallel_threads(); i++) memset(&run.parts[i], 0, used);
     return run;

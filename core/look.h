@@ -34,6 +34,6 @@ bool look_end(const LookRun *run);
 /* All of it: a pass over x. `scratch` is left as it was found. */
 void look_over(Look *look, const float *x, int64_t count, Arena *scratch);
 
-int64_t look_scratch(void); /* bytes that look_begin takes */
+int64_t look_scratch(const Look *look); /* bytes that look_begin takes */
 
 #endif

@@ -219,9 +219,8 @@ static int count_readers(const Tape *t, const Var *v) {
  * that of evaluation too. The dropout that alone feeds `module`, or reshapes before it; or NULL. */
 static Module *dropout_before(const Search *s, const Module *module, int port) {
     const Var *x = module->last_in[port], *dropped = NULL;
-    while (x->op && (x->op == &op_row_dropout || (x->op->flags & OP_ALIASES)) &&
-           count_readers(s->tape, x) == 1) {
-        if (x->op == &op_row_dropout) dropped = x;
+    while (x->op && (x->op->flags & (OP_DROPS | OP_ALIASES)) && count_readers(s->tape, x) == 1) {
+        if (x->op->flags & OP_DROPS) dropped = x;
         x = x->in[0];
     }
     for (int i = 0; dropped && i < s->count; i++)

@@ -50,7 +50,7 @@ Var *op_add(Tape *t, Var *a, Var *b) {
 
 const Op op_row_add = {
     .name = "add",
-    .flags = OP_KEEPS_SIGN | OP_SPARES_INPUTS | OP_SPARES_OUTPUT,
+    .flags = OP_KEEPS_SIGN | OP_SPARES_INPUTS | OP_SPARES_OUTPUT | OP_NO_FLOPS,
     .infer = binary_infer,
     .forward = add_forward,
     .backward = add_backward,

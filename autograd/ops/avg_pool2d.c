@@ -115,6 +115,16 @@ Var *op_avg_pool2d(Tape *t, Var *x, Pool2dAttr attr) {
     return tape_record(t, &op_row_avg_pool2d, 1, &x, &attr, sizeof attr);
 }
 
-const Op op_row_avg_pool2d = {"avg_pool2d", OP_KEEPS_SIGN | OP_SPARES_INPUTS | OP_SPARES_OUTPUT,
-                              infer,        forward,
-                              backward,     sample};
+static int64_t forward_scratch(const Var *v) {
+    return look_scratch(v->look);
+}
+
+const Op op_row_avg_pool2d = {
+    .name = "avg_pool2d",
+    .flags = OP_KEEPS_SIGN | OP_SPARES_INPUTS | OP_SPARES_OUTPUT | OP_NO_FLOPS,
+    .infer = infer,
+    .forward = forward,
+    .backward = backward,
+    .sample = sample,
+    .forward_scratch = forward_scratch,
+};

@@ -55,13 +55,21 @@ static void find_statistics(Tape *t, Var *v, Saved *saved) {
     }
 }
 
+enum { SAVED_ARRAYS = 6 };
+
 static Saved *saved_new(Tape *t, int64_t channels) {
     size_t bytes = sizeof(float) * (size_t)channels;
     Saved *saved = tape_alloc(t, sizeof *saved);
-    float **parts[] = {&saved->mean,      &saved->rstd,     &saved->scale,
-                       &saved->dy_factor, &saved->x_factor, &saved->constant};
-    for (size_t i = 0; i < sizeof parts / sizeof *parts; i++) *parts[i] = tape_alloc(t, bytes);
+    float **parts[SAVED_ARRAYS] = {&saved->mean,      &saved->rstd,     &saved->scale,
+                                   &saved->dy_factor, &saved->x_factor, &saved->constant};
+    for (int i = 0; i < SAVED_ARRAYS; i++) *parts[i] = tape_alloc(t, bytes);
     return saved;
+}
+
+static int64_t saved_bytes(const Tape *t, const Var *v) {
+    (void)t;
+    int64_t bytes = (int64_t)sizeof(float) * shape_last(v->value.shape);
+    return arena_padded(sizeof(Saved)) + SAVED_ARRAYS * arena_padded(bytes);
 }
 
 static void prepare(Tape *t, Var *v) {
@@ -120,6 +128,10 @@ static bool takes_moments(const Var *v) {
     return ((const BatchNormAttr *)v->attr)->uses_batch;
 }
 
+static int64_t forward_scratch(const Var *v) {
+    return takes_moments(v) ? channel_moments_scratch(v->in[0]) : 0;
+}
+
 static const Map map = {
     .input_count = 1,
     .is_whole = true,
@@ -154,8 +166,10 @@ Var *op_batch_norm(Tape *t, Var *x, Var *gamma, Var *beta, BatchNormAttr attr) {
 
 const Op op_row_batch_norm = {
     .name = "batch_norm",
-    .flags = OP_SPARES_OUTPUT,
+    .flags = OP_SPARES_OUTPUT | OP_NO_FLOPS,
     .infer = infer,
     .sample = sample,
     .map = &map,
+    .saved_bytes = saved_bytes,
+    .forward_scratch = forward_scratch,
 };

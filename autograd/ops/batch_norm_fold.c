@@ -47,6 +47,12 @@ static void multiply_row(const float *restrict x, float factor, int64_t count, f
     }
 }
 
+static int64_t saved_bytes(const Tape *t, const Var *v) {
+    (void)t;
+    int64_t bytes = (int64_t)sizeof(float) * v->value.shape.dim[0];
+    return arena_padded(sizeof(Saved)) + 2 * arena_padded(bytes);
+}
+
 static void forward(Tape *t, Var *v) {
     const BatchNormAttr *attr = v->attr;
     int64_t rows = v->value.shape.dim[0], length = row_length(v);
@@ -106,5 +112,12 @@ Var *op_batch_norm_fold(Tape *t, Var *w, Var *gamma, BatchNormAttr attr) {
     return tape_record(t, &op_row_batch_norm_fold, 2, in, &attr, sizeof attr);
 }
 
-const Op op_row_batch_norm_fold = {"batch_norm_fold", OP_SPARES_OUTPUT, infer,
-                                   forward,           backward,         sample};
+const Op op_row_batch_norm_fold = {
+    .name = "batch_norm_fold",
+    .flags = OP_SPARES_OUTPUT | OP_NO_FLOPS,
+    .infer = infer,
+    .forward = forward,
+    .backward = backward,
+    .sample = sample,
+    .saved_bytes = saved_bytes,
+};

@@ -36,6 +36,8 @@ static bool infer(Var *v, Error *err) {
     return true;
 }
 
+enum { SAVED_ARRAYS = 12 };
+
 static Saved *saved_new(Tape *t, const BatchNormAttr *attr, int64_t channels) {
     size_t bytes = sizeof(float) * (size_t)channels;
     Saved *saved = tape_alloc(t, sizeof *saved);
@@ -46,6 +48,12 @@ static Saved *saved_new(Tape *t, const BatchNormAttr *attr, int64_t channels) {
                        &saved->x_factor, &saved->constant};
     for (size_t i = 0; i < sizeof parts / sizeof *parts; i++) *parts[i] = tape_alloc(t, bytes);
     return saved;
+}
+
+static int64_t saved_bytes(const Tape *t, const Var *v) {
+    (void)t;
+    int64_t bytes = (int64_t)sizeof(float) * shape_last(v->value.shape);
+    return arena_padded(sizeof(Saved)) + SAVED_ARRAYS * arena_padded(bytes);
 }
 
 static float bias_of(const Var *v, int64_t c) {
@@ -194,6 +202,10 @@ static void backward(const Var *v, const MapBlock *b) {
                             b->piece.columns, b->dx[0]);
 }
 
+static int64_t forward_scratch(const Var *v) {
+    return uses_batch(v) ? channel_moments_scratch(v->in[0]) : 0;
+}
+
 static const Map map = {
     .input_count = 1,
     .is_whole = true,
@@ -232,8 +244,10 @@ Var *op_batch_norm_folded(Tape *t, Var *x, Var *gamma, Var *beta, Var *bias, Bat
 
 const Op op_row_batch_norm_folded = {
     .name = "batch_norm_folded",
-    .flags = OP_SPARES_OUTPUT,
+    .flags = OP_SPARES_OUTPUT | OP_NO_FLOPS,
     .infer = infer,
     .sample = sample,
     .map = &map,
+    .saved_bytes = saved_bytes,
+    .forward_scratch = forward_scratch,
 };

@@ -40,6 +40,7 @@ static void backward(Tape *t, Var *v) {
 static Var *sample(Tape *t, int which) {
     if (which > 0) return NULL;
     Var *x = tape_sample_leaf(t, SHAPE(4, 5), -1, 1);
+    x->is_parameter = true; /* a master: never half itself */
     return op_cast(t, x);
 }
 
@@ -49,7 +50,7 @@ Var *op_cast(Tape *t, Var *x) {
 
 const Op op_row_cast = {
     .name = "cast",
-    .flags = OP_KEEPS_SIGN | OP_SPARES_INPUTS | OP_SPARES_OUTPUT | OP_READS_HALF,
+    .flags = OP_KEEPS_SIGN | OP_SPARES_INPUTS | OP_SPARES_OUTPUT | OP_READS_HALF | OP_NO_FLOPS,
     .infer = elementwise_infer,
     .forward = forward,
     .backward = backward,

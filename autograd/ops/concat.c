@@ -82,7 +82,7 @@ Var *op_concat(Tape *t, Var *const *parts, int count, int axis) {
 
 const Op op_row_concat = {
     .name = "concat",
-    .flags = OP_KEEPS_SIGN | OP_SPARES_INPUTS | OP_SPARES_OUTPUT,
+    .flags = OP_KEEPS_SIGN | OP_SPARES_INPUTS | OP_SPARES_OUTPUT | OP_NO_FLOPS,
     .infer = concat_infer,
     .forward = concat_forward,
     .backward = concat_backward,

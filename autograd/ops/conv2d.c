@@ -3,8 +3,10 @@
  * c]. Operands that hold levels are multiplied as integers (core/conv.h); gradients read their
  * values. */
 #include "autograd/channel.h"
+#include "autograd/flops.h"
 #include "autograd/ops.h"
 #include "core/conv.h"
+#include "core/conv_scratch.h"
 #include "core/kernels/operand.h"
 
 static int64_t out_size(int64_t in, int64_t kernel, int64_t padding, const Conv2dAttr *attr) {
@@ -45,7 +47,7 @@ static bool infer(Var *v, Error *err) {
     return true;
 }
 
-ConvGeometry conv2d_geometry(const Var *v) {
+static ConvGeometry geometry_of(const Var *v) {
     const Conv2dAttr *attr = v->attr;
     Shape x = v->in[0]->value.shape, w = v->in[1]->value.shape, y = v->value.shape;
     return (ConvGeometry){
@@ -85,7 +87,7 @@ static void tell_readers(const void *context, int64_t image) {
 }
 
 static void forward(Tape *t, Var *v) {
-    ConvGeometry geometry = conv2d_geometry(v);
+    ConvGeometry geometry = geometry_of(v);
     const float *bias = v->in[2] ? var_f32(v->in[2]) : NULL;
     int64_t channels = shape_last(v->value.shape);
     if (v->wants_moments) v->moments = tape_alloc(t, sizeof(float) * 2 * (size_t)channels);
@@ -99,6 +101,18 @@ static void forward(Tape *t, Var *v) {
     arena_rewind(t->arena, mark);
 }
 
+static int64_t saved_bytes(const Tape *t, const Var *v) {
+    (void)t;
+    int64_t channels = shape_last(v->value.shape);
+    return v->wants_moments ? arena_padded(2 * (int64_t)sizeof(float) * channels) : 0;
+}
+
+static int64_t forward_scratch(const Var *v) {
+    ConvGeometry g = geometry_of(v);
+    return look_scratch(v->look) + (v->wants_moments ? moment_parts_scratch(&v->value) : 0) +
+           conv_forward_scratch(&g, &v->in[0]->value, &v->in[1]->value, &v->value);
+}
+
 static void bias_backward(Tape *t, Var *v, const Tensor *dy) {
     float beta, *grad = tape_grad(t, v->in[2], &beta);
     if (!grad) return;
@@ -110,7 +124,7 @@ static void bias_backward(Tape *t, Var *v, const Tensor *dy) {
 }
 
 static void backward(Tape *t, Var *v) {
-    ConvGeometry geometry = conv2d_geometry(v);
+    ConvGeometry geometry = geometry_of(v);
     const Tensor dy = var_grad(v);
     float beta;
     Tensor dx = tape_grad_tensor(t, v->in[0], &beta);
@@ -118,6 +132,20 @@ static void backward(Tape *t, Var *v) {
     float *dw = tape_grad(t, v->in[1], &beta);
     if (dw) conv_backward_weight(&geometry, &v->in[0]->value, &dy, beta, dw, t->arena);
     bias_backward(t, v, &dy);
+}
+
+static int64_t backward_scratch(const Var *v) {
+    ConvGeometry g = geometry_of(v);
+    const Tensor *x = &v->in[0]->value, *w = &v->in[1]->value;
+    const Tensor dx = var_grad(v->in[0]), dy = var_grad(v);
+    int64_t most = 0, parts[3] = {0};
+    if (v->in[0]->needs_grad) parts[0] = conv_backward_input_scratch(&g, &dy, w, &dx);
+    if (v->in[1]->needs_grad) parts[1] = conv_backward_weight_scratch(&g, x, &dy);
+    if (v->in[2] && v->in[2]->needs_grad)
+        parts[2] = operand_values_scratch(&dy) +
+                   channel_sum_scratch(shape_rows(dy.shape), shape_last(dy.shape));
+    for (int i = 0; i < 3; i++) most = parts[i] > most ? parts[i] : most;
+    return most;
 }
 
 static Var *sample(Tape *t, int which) {
@@ -131,6 +159,7 @@ static Var *sample(Tape *t, int which) {
         {{4, {2, 4, 4, 4}}, {4, {6, 3, 3, 2}}, {1, 1, 2, 1, 1, 1, 1}, false},
         {{4, {2, 6, 5, 3}}, {4, {3, 3, 3, 1}}, {2, 1, 3, 1, 1, 1, 1}, true}, /* depthwise */
         {{4, {2, 3, 3, 4}}, {4, {5, 1, 1, 4}}, {1, 1, 1, 0, 0, 0, 0}, false},
+        {{4, {17, 2, 3, 2}}, {4, {3, 2, 2, 2}}, {1, 1, 1, 0, 0, 0, 0}, true}, /* many images */
     };
     if (which >= (int)(sizeof samples / sizeof *samples)) return NULL;
     Var *x = tape_sample_leaf(t, samples[which].x, -1, 1);
@@ -146,4 +175,15 @@ Var *op_conv2d(Tape *t, Var *x, Var *w, Var *bias, Conv2dAttr attr) {
 }
 
 const Op op_row_conv2d = {
-    "conv2d", OP_READS_LEVELS | OP_READS_HALF | OP_SPARES_OUTPUT, infer, forward, backward, sample};
+    .name = "conv2d",
+    .flags = OP_READS_LEVELS | OP_READS_HALF | OP_SPARES_OUTPUT | OP_GIVES_MOMENTS,
+    .infer = infer,
+    .forward = forward,
+    .backward = backward,
+    .sample = sample,
+    .saved_bytes = saved_bytes,
+    .forward_scratch = forward_scratch,
+    .backward_scratch = backward_scratch,
+    .half_grads = 1,
+    .flops = flops_of_product,
+};

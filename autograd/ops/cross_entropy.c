@@ -56,6 +56,13 @@ static CrossEntropySaved *saved_new(Tape *t, int64_t rows, int64_t classes) {
     return saved;
 }
 
+static int64_t cross_entropy_saved_bytes(const Tape *t, const Var *v) {
+    (void)t;
+    int64_t rows = shape_rows(v->in[0]->value.shape), count = var_count(v->in[0]);
+    return arena_padded(sizeof(CrossEntropySaved)) + arena_padded((int64_t)sizeof(double) * rows) +
+           arena_padded((int64_t)sizeof(float) * count);
+}
+
 static void cross_entropy_forward(Tape *t, Var *v) {
     const CrossEntropyAttr *attr = v->attr;
     Shape shape = v->in[0]->value.shape;
@@ -109,9 +116,10 @@ Var *op_cross_entropy(Tape *t, Var *logits, const int32_t *labels, float smoothi
 
 const Op op_row_cross_entropy = {
     .name = "cross_entropy",
-    .flags = OP_SPARES_INPUTS | OP_SPARES_OUTPUT,
+    .flags = OP_SPARES_INPUTS | OP_SPARES_OUTPUT | OP_NO_FLOPS,
     .infer = cross_entropy_infer,
     .forward = cross_entropy_forward,
     .backward = cross_entropy_backward,
     .sample = cross_entropy_sample,
+    .saved_bytes = cross_entropy_saved_bytes,
 };

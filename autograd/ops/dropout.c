@@ -42,6 +42,11 @@ static void prepare(Tape *t, Var *v) {
     saved->base = (uint64_t)attr->layer << LAYER_SHIFT;
 }
 
+static int64_t saved_bytes(const Tape *t, const Var *v) {
+    (void)t;
+    return arena_padded(sizeof(Saved)) + arena_padded(var_count(v));
+}
+
 /* Elements first .. end - 1. One of four is below the threshold with probability p, to 2^-32. */
 static void mask_make(const Saved *saved, float probability, int64_t first, int64_t end) {
     uint32_t threshold = (uint32_t)((double)probability * 0x1p32);
@@ -95,8 +100,9 @@ Var *op_dropout(Tape *t, Var *x, float probability, uint32_t layer) {
 
 const Op op_row_dropout = {
     .name = "dropout",
-    .flags = OP_KEEPS_SIGN | OP_SPARES_INPUTS | OP_SPARES_OUTPUT,
+    .flags = OP_DROPS | OP_KEEPS_SIGN | OP_SPARES_INPUTS | OP_SPARES_OUTPUT | OP_NO_FLOPS,
     .infer = dropout_infer,
     .sample = dropout_sample,
     .map = &map,
+    .saved_bytes = saved_bytes,
 };

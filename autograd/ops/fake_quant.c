@@ -94,6 +94,18 @@ static Saved *saved_new(Tape *t, const Var *v) {
     return saved;
 }
 
+static int64_t saved_bytes(const Tape *t, const Var *v) {
+    const FakeQuantAttr *attr = v->attr;
+    int64_t scales = scales_count(var_count(v), attr->row_length, attr->run_length);
+    int64_t floats = arena_padded((int64_t)sizeof(float) * scales);
+    int64_t bytes = arena_padded(sizeof(Saved)) + floats;
+    if (v->in[2]) bytes += floats + arena_padded((int64_t)sizeof(bool) * scales);
+    if (t->mode.keeps_residuals) /* of elements; of scales and offsets */
+        bytes += arena_padded((int64_t)sizeof(float) * var_count(v)) + arena_padded(var_count(v)) +
+                 2 * floats;
+    return bytes;
+}
+
 static const Scales *describe(Tape *t, Var *v) {
     Saved *saved = v->saved = saved_new(t, v);
     return &saved->scales;
@@ -297,6 +309,13 @@ static void backward(Tape *t, Var *v) {
     arena_rewind(t->arena, mark);
 }
 
+static int64_t backward_scratch(const Var *v) {
+    const FakeQuantAttr *attr = v->attr;
+    int64_t count = scales_count(var_count(v), attr->row_length, attr->run_length);
+    const Scales scales = {.row_length = attr->row_length, .run_length = attr->run_length};
+    return arena_padded(2 * (int64_t)sizeof(double) * count * stretches_per_run(&scales));
+}
+
 /* ---- Under one scale, as a map. ---- */
 
 static bool fits(const Var *v) {
@@ -430,11 +449,13 @@ Var *op_fake_quant(Tape *t, Var *x, Var *scale, Var *offset, FakeQuantAttr attr)
 
 const Op op_row_fake_quant = {
     .name = "fake_quant",
-    .flags = OP_SPARES_OUTPUT | OP_GRADIENT_IN_PLACE,
+    .flags = OP_SPARES_OUTPUT | OP_GRADIENT_IN_PLACE | OP_NO_FLOPS,
     .infer = infer,
     .forward = forward,
     .backward = backward,
     .sample = sample,
     .describe = describe,
     .map = &map,
+    .saved_bytes = saved_bytes,
+    .backward_scratch = backward_scratch,
 };

@@ -40,7 +40,7 @@ Var *op_gelu(Tape *t, Var *x) {
 
 const Op op_row_gelu = {
     .name = "gelu",
-    .flags = OP_SPARES_OUTPUT,
+    .flags = OP_SPARES_OUTPUT | OP_NO_FLOPS,
     .infer = elementwise_infer,
     .sample = gelu_sample,
     .map = &gelu_map,

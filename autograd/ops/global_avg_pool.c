@@ -72,9 +72,16 @@ Var *op_global_avg_pool(Tape *t, Var *x) {
     return tape_record(t, &op_row_global_avg_pool, 1, &x, NULL, 0);
 }
 
-const Op op_row_global_avg_pool = {"global_avg_pool",
-                                   OP_KEEPS_SIGN | OP_SPARES_INPUTS | OP_SPARES_OUTPUT,
-                                   infer,
-                                   forward,
-                                   backward,
-                                   sample};
+static int64_t forward_scratch(const Var *v) {
+    return look_scratch(v->look);
+}
+
+const Op op_row_global_avg_pool = {
+    .name = "global_avg_pool",
+    .flags = OP_KEEPS_SIGN | OP_SPARES_INPUTS | OP_SPARES_OUTPUT | OP_NO_FLOPS,
+    .infer = infer,
+    .forward = forward,
+    .backward = backward,
+    .sample = sample,
+    .forward_scratch = forward_scratch,
+};

@@ -53,6 +53,12 @@ static double row_squares(const float *x, float mean, int64_t count) {
     return sum_lanes(lane);
 }
 
+static int64_t saved_bytes(const Tape *t, const Var *v) {
+    (void)t;
+    int64_t rows = shape_rows(v->value.shape);
+    return arena_padded(sizeof(Saved)) + 2 * arena_padded((int64_t)sizeof(float) * rows);
+}
+
 static void forward(Tape *t, Var *v) {
     const Attr *attr = v->attr;
     int64_t rows = shape_rows(v->value.shape), columns = shape_last(v->value.shape);
@@ -128,6 +134,12 @@ static void backward(Tape *t, Var *v) {
     arena_rewind(t->arena, mark);
 }
 
+static int64_t backward_scratch(const Var *v) {
+    int64_t rows = shape_rows(v->value.shape), sums = 2 * shape_last(v->value.shape);
+    if (!v->in[1]->needs_grad && !v->in[2]->needs_grad) return 0;
+    return arena_padded((int64_t)sizeof(double) * sums) + channel_reduce_scratch(rows, sums);
+}
+
 static Var *sample(Tape *t, int which) {
     if (which >= 2) return NULL;
     Var *x = tape_sample_leaf(t, which ? SHAPE(2, 3, 11) : SHAPE(4, 6), -1, 1);
@@ -143,4 +155,13 @@ Var *op_layer_norm(Tape *t, Var *x, Var *gamma, Var *beta, float epsilon) {
     return tape_record(t, &op_row_layer_norm, 3, in, &attr, sizeof attr);
 }
 
-const Op op_row_layer_norm = {"layer_norm", OP_SPARES_OUTPUT, infer, forward, backward, sample};
+const Op op_row_layer_norm = {
+    .name = "layer_norm",
+    .flags = OP_SPARES_OUTPUT | OP_NO_FLOPS,
+    .infer = infer,
+    .forward = forward,
+    .backward = backward,
+    .sample = sample,
+    .saved_bytes = saved_bytes,
+    .backward_scratch = backward_scratch,
+};

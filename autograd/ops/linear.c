@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "autograd/channel.h"
+#include "autograd/flops.h"
 #include "autograd/map.h"
 #include "autograd/ops.h"
 #include "core/gemm.h"
@@ -85,6 +86,23 @@ static void backward(Tape *t, Var *v) {
     backward_to(t, v, NULL, NULL);
 }
 
+static int64_t forward_scratch(const Var *v) {
+    Matrix x = matrix_of(v->in[0]->value), w = matrix_of(v->in[1]->value);
+    return look_scratch(v->look) + gemm_scratch(x, matrix_transposed(w), 0);
+}
+
+static int64_t backward_scratch(const Var *v) {
+    Matrix x = matrix_of(v->in[0]->value), w = matrix_of(v->in[1]->value);
+    const Tensor grad = var_grad(v);
+    Matrix dy = matrix_of((Tensor){.dtype = DTYPE_F32, .shape = grad.shape});
+    int64_t most = 0, parts[3] = {0};
+    if (v->in[0]->needs_grad) parts[0] = gemm_scratch(dy, w, 0);
+    if (v->in[1]->needs_grad) parts[1] = gemm_scratch(matrix_transposed(dy), x, 0);
+    if (v->in[2] && v->in[2]->needs_grad) parts[2] = channel_sum_scratch(dy.rows, dy.cols);
+    for (int i = 0; i < 3; i++) most = parts[i] > most ? parts[i] : most;
+    return operand_values_scratch(&grad) + most;
+}
+
 static const MapFeed feed = {.forward = forward_to, .backward = backward_to};
 
 static Var *sample(Tape *t, int which) {
@@ -109,4 +127,8 @@ const Op op_row_linear = {
     .backward = backward,
     .sample = sample,
     .feed = &feed,
+    .forward_scratch = forward_scratch,
+    .backward_scratch = backward_scratch,
+    .half_grads = 2,
+    .flops = flops_of_product,
 };

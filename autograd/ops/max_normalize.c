@@ -22,6 +22,11 @@ static int64_t find_largest(const float *x, int64_t count) {
     return index;
 }
 
+static int64_t saved_bytes(const Tape *t, const Var *v) {
+    (void)t, (void)v;
+    return arena_padded(sizeof(Saved));
+}
+
 static void forward(Tape *t, Var *v) {
     if (!v->saved) v->saved = tape_alloc(t, sizeof(Saved));
     Saved *saved = v->saved;
@@ -59,4 +64,12 @@ Var *op_max_normalize(Tape *t, Var *x) {
     return tape_record(t, &op_row_max_normalize, 1, &x, NULL, 0);
 }
 
-const Op op_row_max_normalize = {"max_normalize", OP_KEEPS_SIGN, infer, forward, backward, sample};
+const Op op_row_max_normalize = {
+    .name = "max_normalize",
+    .flags = OP_KEEPS_SIGN | OP_NO_FLOPS,
+    .infer = infer,
+    .forward = forward,
+    .backward = backward,
+    .sample = sample,
+    .saved_bytes = saved_bytes,
+};

@@ -116,11 +116,15 @@ static void spread_image(const Geometry *g, const float *dy, const uint16_t *win
     }
 }
 
+static bool are_levels_kept(const Tensor *x) {
+    return x->scales && x->scales->count == 1;
+}
+
 /* Levels under one scale stay levels; others become values in step memory. */
 static Tensor read_input(Tape *t, Var *v) {
     Saved *saved = v->saved;
     const Tensor *x = &v->in[0]->value;
-    bool stays_levels = x->scales && x->scales->count == 1;
+    bool stays_levels = are_levels_kept(x);
     v->value.scales = NULL;
     if (stays_levels) {
         saved->scales = *x->scales;
@@ -132,7 +136,7 @@ static Tensor read_input(Tape *t, Var *v) {
 
 static const Scales *describe(Tape *t, Var *v) {
     const Scales *in = v->in[0]->value.scales;
-    if (!in || in->count != 1) return NULL;
+    if (!are_levels_kept(&v->in[0]->value)) return NULL;
     Scales *out = tape_alloc(t, sizeof *out);
     *out = *in;
     out->row_length = out->run_length = var_count(v);
@@ -143,15 +147,28 @@ static int64_t image_size(Shape shape) {
     return shape.dim[1] * shape.dim[2] * shape.dim[3];
 }
 
-/* For each thread, where images of other precisions are f32. */
-static float *buffers_new(Tape *t, int64_t floats) {
-    return tape_alloc(t, checked_mul(sizeof(float), (size_t)(floats * parallel_threads())));
+/* For each thread, where images of other precisions are f32: one of the input, one of the output.
+ */
+static int64_t buffers_bytes(const Var *v) {
+    int64_t floats = image_size(v->in[0]->value.shape) + image_size(v->value.shape);
+    return arena_padded((int64_t)sizeof(float) * floats * parallel_threads());
 }
 
 static void saved_make(Tape *t, Var *v) {
     if (v->saved) return;
     Saved *saved = v->saved = tape_alloc(t, sizeof *saved);
     saved->winner = tape_alloc(t, sizeof *saved->winner * (size_t)var_count(v));
+}
+
+static int64_t saved_bytes(const Tape *t, const Var *v) {
+    (void)t;
+    return arena_padded(sizeof(Saved)) + arena_padded((int64_t)sizeof(uint16_t) * var_count(v));
+}
+
+static int64_t forward_scratch(const Var *v) {
+    const Tensor *x = &v->in[0]->value;
+    return operand_numbers_scratch(x, are_levels_kept(x)) + buffers_bytes(v) +
+           look_scratch(v->look);
 }
 
 static void forward(Tape *t, Var *v) {
@@ -162,7 +179,7 @@ static void forward(Tape *t, Var *v) {
     const Tensor x = read_input(t, v);
     int64_t image = image_size(g.in), pooled = image_size(g.out);
     isa_active(); /* chosen before threads ask */
-    float *buffers = buffers_new(t, image + pooled);
+    float *buffers = tape_alloc(t, (size_t)buffers_bytes(v));
     LookRun look = look_begin(v->look, t->arena);
 #pragma omp parallel for schedule(static)
     for (int64_t n = 0; n < g.out.dim[0]; n++) {
@@ -189,7 +206,7 @@ static void backward(Tape *t, Var *v) {
     bool is_f32 = dx.dtype == DTYPE_F32;
     isa_active(); /* chosen before threads ask */
     ArenaMark mark = arena_mark(t->arena);
-    float *buffers = buffers_new(t, image + pooled);
+    float *buffers = tape_alloc(t, (size_t)buffers_bytes(v));
 #pragma omp parallel for schedule(static) firstprivate(beta)
     for (int64_t n = 0; n < g.in.dim[0]; n++) {
         float *buffer = buffers + parallel_self() * (image + pooled);
@@ -279,11 +296,16 @@ Var *op_max_pool2d(Tape *t, Var *x, Pool2dAttr attr) {
 
 const Op op_row_max_pool2d = {
     .name = "max_pool2d",
-    .flags = OP_READS_LEVELS | OP_READS_HALF | OP_KEEPS_SIGN | OP_SPARES_INPUTS | OP_SPARES_OUTPUT,
+    .flags = OP_READS_LEVELS | OP_READS_HALF | OP_KEEPS_SIGN | OP_SPARES_INPUTS | OP_SPARES_OUTPUT |
+             OP_NO_FLOPS,
     .infer = infer,
     .forward = forward,
     .backward = backward,
     .sample = sample,
     .describe = describe,
     .tail = &tail,
+    .saved_bytes = saved_bytes,
+    .forward_scratch = forward_scratch,
+    .backward_scratch = buffers_bytes,
+    .half_grads = 1,
 };

@@ -22,9 +22,10 @@ Var *op_mean(Tape *t, Var *x, int axis) {
 
 const Op op_row_mean = {
     .name = "mean",
-    .flags = OP_KEEPS_SIGN | OP_SPARES_INPUTS | OP_SPARES_OUTPUT,
+    .flags = OP_KEEPS_SIGN | OP_SPARES_INPUTS | OP_SPARES_OUTPUT | OP_NO_FLOPS,
     .infer = reduce_infer,
     .forward = mean_forward,
     .backward = mean_backward,
     .sample = mean_sample,
+    .forward_scratch = reduce_forward_scratch,
 };

@@ -28,6 +28,10 @@ static void mse_forward(Tape *t, Var *v) {
     *var_f32(v) = (float)(sum / (double)count);
 }
 
+static int64_t mse_scratch(const Var *v) {
+    return reduce_runs_scratch(var_count(v->in[0]));
+}
+
 static void mse_backward(Tape *t, Var *v) {
     int64_t count = var_count(v->in[0]);
     const float *x = var_f32(v->in[0]), *target = var_f32(v->in[1]);
@@ -55,9 +59,10 @@ Var *op_mse(Tape *t, Var *x, Var *target) {
 
 const Op op_row_mse = {
     .name = "mse",
-    .flags = OP_SPARES_OUTPUT,
+    .flags = OP_SPARES_OUTPUT | OP_NO_FLOPS,
     .infer = mse_infer,
     .forward = mse_forward,
     .backward = mse_backward,
     .sample = mse_sample,
+    .forward_scratch = mse_scratch,
 };

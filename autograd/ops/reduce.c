@@ -24,8 +24,16 @@ bool reduce_infer(Var *v, Error *err) {
     return true;
 }
 
+static int64_t runs_of(int64_t count) {
+    return (count + REDUCE_RUN - 1) / REDUCE_RUN;
+}
+
+int64_t reduce_runs_scratch(int64_t count) {
+    return arena_padded((int64_t)sizeof(double) * runs_of(count));
+}
+
 double reduce_runs(Tape *t, ReduceRun *sum_run, const float *x, const float *y, int64_t count) {
-    int64_t runs = (count + REDUCE_RUN - 1) / REDUCE_RUN;
+    int64_t runs = runs_of(count);
     ArenaMark mark = arena_mark(t->arena);
     double *partial = arena_new_array(t->arena, double, runs);
 #pragma omp parallel for schedule(static)
@@ -76,6 +84,10 @@ void reduce_forward(Tape *t, Var *v, bool is_mean) {
         sum_block(x + row * view.length * view.inner + first, view.length, view.inner, (int)width,
                   factor, y + row * view.inner + first);
     }
+}
+
+int64_t reduce_forward_scratch(const Var *v) {
+    return axis_of(v) == -1 ? reduce_runs_scratch(var_count(v->in[0])) : 0;
 }
 
 void reduce_backward(Tape *t, Var *v, bool is_mean) {

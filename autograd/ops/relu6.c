@@ -43,7 +43,7 @@ Var *op_relu6(Tape *t, Var *x) {
 
 const Op op_row_relu6 = {
     .name = "relu6",
-    .flags = OP_IS_NONNEGATIVE | OP_SPARES_INPUTS,
+    .flags = OP_IS_NONNEGATIVE | OP_SPARES_INPUTS | OP_NO_FLOPS,
     .infer = elementwise_infer,
     .sample = relu6_sample,
     .map = &relu6_map,

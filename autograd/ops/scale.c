@@ -26,7 +26,7 @@ Var *op_scale(Tape *t, Var *x, float factor) {
 
 const Op op_row_scale = {
     .name = "scale",
-    .flags = OP_SPARES_INPUTS | OP_SPARES_OUTPUT,
+    .flags = OP_SPARES_INPUTS | OP_SPARES_OUTPUT | OP_NO_FLOPS,
     .infer = elementwise_infer,
     .sample = scale_sample,
     .map = &scale_map,

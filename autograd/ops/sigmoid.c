@@ -28,7 +28,7 @@ Var *op_sigmoid(Tape *t, Var *x) {
 
 const Op op_row_sigmoid = {
     .name = "sigmoid",
-    .flags = OP_IS_NONNEGATIVE | OP_SPARES_INPUTS,
+    .flags = OP_IS_NONNEGATIVE | OP_SPARES_INPUTS | OP_NO_FLOPS,
     .infer = elementwise_infer,
     .sample = sigmoid_sample,
     .map = &sigmoid_map,

@@ -75,7 +75,7 @@ Var *op_slice(Tape *t, Var *x, int axis, int64_t first, int64_t count) {
 
 const Op op_row_slice = {
     .name = "slice",
-    .flags = OP_KEEPS_SIGN | OP_SPARES_INPUTS | OP_SPARES_OUTPUT,
+    .flags = OP_KEEPS_SIGN | OP_SPARES_INPUTS | OP_SPARES_OUTPUT | OP_NO_FLOPS,
     .infer = slice_infer,
     .forward = slice_forward,
     .backward = slice_backward,

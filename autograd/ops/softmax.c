@@ -62,7 +62,7 @@ Var *op_softmax(Tape *t, Var *x) {
 
 const Op op_row_softmax = {
     .name = "softmax",
-    .flags = OP_IS_NONNEGATIVE | OP_SPARES_INPUTS,
+    .flags = OP_IS_NONNEGATIVE | OP_SPARES_INPUTS | OP_NO_FLOPS,
     .infer = softmax_infer,
     .forward = softmax_forward,
     .backward = softmax_backward,

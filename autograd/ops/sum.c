@@ -22,9 +22,10 @@ Var *op_sum(Tape *t, Var *x, int axis) {
 
 const Op op_row_sum = {
     .name = "sum",
-    .flags = OP_KEEPS_SIGN | OP_SPARES_INPUTS | OP_SPARES_OUTPUT,
+    .flags = OP_KEEPS_SIGN | OP_SPARES_INPUTS | OP_SPARES_OUTPUT | OP_NO_FLOPS,
     .infer = reduce_infer,
     .forward = sum_forward,
     .backward = sum_backward,
     .sample = sum_sample,
+    .forward_scratch = reduce_forward_scratch,
 };

@@ -28,7 +28,7 @@ Var *op_tanh(Tape *t, Var *x) {
 
 const Op op_row_tanh = {
     .name = "tanh",
-    .flags = OP_SPARES_INPUTS,
+    .flags = OP_SPARES_INPUTS | OP_NO_FLOPS,
     .infer = elementwise_infer,
     .sample = tanh_sample,
     .map = &tanh_map,

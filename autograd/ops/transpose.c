@@ -73,7 +73,7 @@ Var *op_transpose(Tape *t, Var *x, int axis_a, int axis_b) {
 
 const Op op_row_transpose = {
     .name = "transpose",
-    .flags = OP_KEEPS_SIGN | OP_SPARES_INPUTS | OP_SPARES_OUTPUT,
+    .flags = OP_KEEPS_SIGN | OP_SPARES_INPUTS | OP_SPARES_OUTPUT | OP_NO_FLOPS,
     .infer = transpose_infer,
     .forward = transpose_forward,
     .backward = transpose_backward,

@@ -103,13 +103,35 @@ const float *operand_levels(const Tensor *tensor, Arena *scratch) {
     return levels;
 }
 
-Tensor operand_numbers(const Tensor *tensor, bool as_levels, Arena *scratch) {
+/* Whether operand_read takes it from anywhere as it is. */
+static bool is_read_anywhere(const Tensor *tensor, bool as_levels) {
     bool is_levels =
         tensor->dtype == DTYPE_F32 || tensor->dtype == DTYPE_BYTE || tensor->dtype == DTYPE_NIBBLE;
-    if (!tensor->scales || (as_levels && is_levels)) return *tensor;
+    return !tensor->scales || (as_levels && is_levels);
+}
+
+Tensor operand_numbers(const Tensor *tensor, bool as_levels, Arena *scratch) {
+    if (is_read_anywhere(tensor, as_levels)) return *tensor;
     const float *numbers =
         as_levels ? operand_levels(tensor, scratch) : operand_values(tensor, scratch);
     return (Tensor){.dtype = DTYPE_F32, .shape = tensor->shape, .data = (void *)(uintptr_t)numbers};
+}
+
+static int64_t decoded_bytes(const Tensor *tensor) {
+    return arena_padded((int64_t)sizeof(float) * tensor_count(tensor));
+}
+
+int64_t operand_values_scratch(const Tensor *tensor) {
+    return operand_is_plain(tensor) ? 0 : decoded_bytes(tensor);
+}
+
+int64_t operand_levels_scratch(const Tensor *tensor) {
+    return tensor->dtype == DTYPE_F32 ? 0 : decoded_bytes(tensor);
+}
+
+int64_t operand_numbers_scratch(const Tensor *tensor, bool as_levels) {
+    if (is_read_anywhere(tensor, as_levels)) return 0;
+    return as_levels ? operand_levels_scratch(tensor) : operand_values_scratch(tensor);
 }
 
 double scales_level_max(const Scales *scales) {

@@ -26,6 +26,12 @@ const float *operand_part(const Tensor *tensor, int64_t first, int64_t count, fl
 /* The same tensor in a form that operand_read takes from anywhere: as it is, or decoded whole into
  * scratch. `as_levels`: levels are wanted, not values. */
 Tensor operand_numbers(const Tensor *tensor, bool as_levels, Arena *scratch);
+
+/* Bytes that these three take from `scratch`; of tensors that need no data. */
+int64_t operand_values_scratch(const Tensor *tensor);
+int64_t operand_levels_scratch(const Tensor *tensor);
+int64_t operand_numbers_scratch(const Tensor *tensor, bool as_levels);
+
 /* The way back, for f32, half precision, and (levels) byte and nibble tensors. Of nibbles, `first`
  * is even, and an odd count clears the half byte behind it: parts that several threads write begin
  * at even elements. */
