@@ -56,6 +56,12 @@ static const Case good_cases[] = {
     {"optimizer: {kind: adam, betas: [0, 1]}",
      {"optimizer.betas.0=0.5"},
      "optimizer:\n  kind: adam\n  betas: [0.5, 1]\n"},
+    {"optimizer: {kind: sgd, lr: 1}",
+     {"optimizer.kind=adam"},
+     "optimizer:\n  kind: adam\n  lr: 1\n"},
+    {"optimizer: {kind: sgd, momentum: 0}",
+     {"~optimizer.momentum", "optimizer.kind=adam"},
+     "optimizer:\n  kind: adam\n"},
     {"clip:", {"clip.kind=sgd"}, "clip:\n  kind: sgd\n"},
     {"layers: [relu, linear]",
      {"layers.1.units=4", "layers.0={linear: {units: 2}}"},
@@ -132,6 +138,12 @@ static const Case bad_cases[] = {
     {DATA "optimizer: sgd",
      {"optimizer.beta=1"},
      SAID "optimizer.beta=1: unknown setting 'beta'; known: kind, lr, momentum, nesterov"},
+    {DATA "optimizer: {kind: sgd, lr: 1, momentum: 0}",
+     {"optimizer.kind=adam"},
+     SAID
+     "optimizer.kind=adam: the file gives optimizer 'momentum', which adam does not have; write "
+     "optimizer=adam for the defaults, or optimizer='{kind: adam, ...}' with what is to be "
+     "set"},
     {DATA "layers: [relu]",
      {"layers.0.units=1"},
      SAID "layers.0.units=1: unknown setting 'units'; there are none here"},

@@ -37,6 +37,35 @@ static void test_usage(void **state) {
     assert_false(file_exists("r"));
 }
 
+/* What a hand types works, or the message says how it is spelt. */
+static void test_spellings(void **state) {
+    (void)state;
+    assert_has(run(0, "--version").out, "nibble ");
+    assert_has(run(0, "train --help").out, "--resume DIR");
+    assert_has(run(0, "train x.yaml -h").out, "--resume DIR");
+    assert_has(run(0, "--help train").out, "--resume DIR");
+    assert_has(run(2, "train nowhere.yaml -o r").err, "nowhere.yaml");
+    assert_has(run(2, "train nowhere.yaml --out=r").err, "nowhere.yaml");
+    assert_has(run(2, "train nowhere.yaml -o=r -t 2").err, "nowhere.yaml");
+    assert_has(run(2, "train -- --out r").err, "give --out DIR");
+    assert_has(run(2, "train x.yaml -q r").err, "unknown option '-q'");
+    assert_has(run(2, "train x.yaml --uot r").err, "did you mean '--out'");
+    assert_has(run(2, "train x.yaml --force=1 --out r").err, "--force takes no value");
+    assert_has(run(2, "train x.yaml --out=r --threads=0").err, "not '0'");
+    assert_has(run(2, "inspect .").err, "is a directory, and holds no checkpoint");
+}
+
+static void test_help_on_settings(void **state) {
+    (void)state;
+    assert_has(run(0, "help lr").out, "# optimizer.lr, of sgd\nlr: 0.1 ");
+    assert_has(run(0, "help lr").out, "# optimizer.lr, of adam, adamw\nlr: 0.001 ");
+    assert_has(run(0, "help optimizer.lr").out, "# optimizer.lr, of sgd");
+    assert_has(run(0, "help quant").out, "residual_bits: 8");
+    assert_has(run(0, "help layers.kernel").out, "# model.layers.kernel, of conv");
+    assert_has(run(0, "help data").out, "kind: synthetic");
+    assert_has(run(2, "help optimizer.r").err, "no help on 'optimizer.r'");
+}
+
 static void test_missing_directories(void **state) {
     (void)state;
     static const char *const commands[] = {"eval", "convert", "verify", "train --resume"};
@@ -273,6 +302,7 @@ static void test_inspect(void **state) {
     assert_has(text, "codes  u8 [512]"); /* 64 x 16 of 4 bits */
     assert_lacks(text, "momentum");
     assert_has(run(2, "inspect mlp.yaml").err, "mlp.yaml");
+    assert_has(run(2, "inspect seen").err, "give one of its files: seen/checkpoint.h5");
     /* HDF5's own tool reads it, where it is installed */
     if (system("command -v h5dump >/dev/null") == 0) {
         assert_int_equal(system("h5dump -A seen/checkpoint.h5 >dump 2>&1"), 0);
@@ -285,6 +315,8 @@ static void test_inspect(void **state) {
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_usage),
+        cmocka_unit_test(test_spellings),
+        cmocka_unit_test(test_help_on_settings),
         cmocka_unit_test(test_missing_directories),
         cmocka_unit_test(test_help_topics),
         cmocka_unit_test(test_help_is_yaml),

@@ -225,6 +225,9 @@ void *kind_defaults(const Kind *kind, Arena *arena);
 void fields_help(const Field *fields, int indent, FieldLine line, void *context);
 void kind_help(const Kind *kind, int indent, FieldLine line, void *context);
 void kinds_help(const KindTable *table, int indent, FieldLine line, void *context);
+/* The settings that are called `topic`, a dotted path or its end ("optimizer.lr", "lr"), each with
+ * where it stands, and what is below it. How many there are. */
+int fields_help_topic(const Field *fields, const char *topic, FieldLine line, void *context);
 
 /* The shortest decimal text that reads back as the same double. Numbers are read and printed in the
  * C locale, in which every program is that does not call setlocale. */

@@ -128,3 +128,86 @@ void kinds_help(const KindTable *table, int indent, FieldLine line, void *contex
     Printer printer = {line, context};
     for (int i = 0; i < table->count; i++) print_kind(&printer, table->kinds[i], indent, "- ");
 }
+
+/* ---- A setting by its name, wherever it is ---- */
+
+enum { MATCHES_MAX = 64, PATH_BYTES = 256, TABLES_MAX = 8 };
+
+typedef struct Match {
+    const Field *field;
+    char path[PATH_BYTES], kinds[PATH_BYTES]; /* kinds: those that have it; "" where all do */
+} Match;
+
+typedef struct Finder {
+    const char *topic;
+    Match matches[MATCHES_MAX];
+    int count;
+    const KindTable *tables[TABLES_MAX]; /* on the way here: layers hold layers */
+    int table_count;
+} Finder;
+
+static bool is_topic(const char *path, const char *topic) {
+    size_t whole = strlen(path), wanted = strlen(topic);
+    if (whole < wanted || strcmp(path + whole - wanted, topic) != 0) return false;
+    return whole == wanted || path[whole - wanted - 1] == '.';
+}
+
+static bool is_same(const char *a, const char *b) {
+    return a == b || (a && b && !strcmp(a, b));
+}
+
+/* Kinds that share a setting share its line. */
+static void add_match(Finder *f, const Field *field, const char *path, const char *kind) {
+    for (int i = 0; i < f->count; i++) {
+        Match *m = &f->matches[i];
+        if (strcmp(m->path, path) != 0 || !is_same(m->field->fallback, field->fallback)) continue;
+        size_t used = strlen(m->kinds);
+        if (kind) snprintf(m->kinds + used, PATH_BYTES - used, ", %s", kind);
+        return;
+    }
+    if (f->count == MATCHES_MAX) return;
+    Match *m = &f->matches[f->count++];
+    m->field = field;
+    snprintf(m->path, PATH_BYTES, "%s", path);
+    snprintf(m->kinds, PATH_BYTES, "%s", kind ? kind : "");
+}
+
+static bool enter(Finder *f, const KindTable *table) {
+    for (int i = 0; i < f->table_count; i++)
+        if (f->tables[i] == table) return false;
+    if (f->table_count == TABLES_MAX) return false;
+    f->tables[f->table_count++] = table;
+    return true;
+}
+
+static void find_below(Finder *f, const Field *fields, const char *above, const char *kind) {
+    for (const Field *field = fields; field && field->type != FIELD_TYPE_END; field++) {
+        char path[PATH_BYTES];
+        snprintf(path, sizeof path, "%s%s%s", above, *above ? "." : "", field->name);
+        if (is_topic(path, f->topic)) add_match(f, field, path, kind);
+        if (field->fields) find_below(f, field->fields, path, kind);
+        if (!field->kinds || !enter(f, field->kinds)) continue;
+        for (int i = 0; i < field->kinds->count; i++)
+            find_below(f, field->kinds->kinds[i]->fields, path, field->kinds->kinds[i]->name);
+        f->table_count--;
+    }
+}
+
+static void print_match(const Printer *p, const Match *m) {
+    char text[LINE_BYTES] = "";
+    add(text, "# %s%s%s", m->path, *m->kinds ? ", of " : "", m->kinds);
+    p->line(p->context, text);
+    print_field(p, m->field, 0, "");
+    if (m->field->type == FIELD_TYPE_STRUCT) print_fields(p, m->field->fields, 2, "");
+    if (m->field->type == FIELD_TYPE_LIST && m->field->fields)
+        print_fields(p, m->field->fields, 4, "#");
+    if (m->field->type == FIELD_TYPE_VARIANT) kinds_help(m->field->kinds, 0, p->line, p->context);
+}
+
+int fields_help_topic(const Field *fields, const char *topic, FieldLine line, void *context) {
+    Printer printer = {line, context};
+    Finder finder = {.topic = topic};
+    find_below(&finder, fields, "", NULL);
+    for (int i = 0; i < finder.count; i++) print_match(&printer, &finder.matches[i]);
+    return finder.count;
+}

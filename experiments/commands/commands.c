@@ -2,6 +2,7 @@
 
 #include <errno.h>
 #include <signal.h>
+#include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -35,10 +36,43 @@ static bool find(const char *name, const Command **out, Error *err) {
                 near ? "; did you mean '" : "", near ? near : "", near ? "'?" : "");
 }
 
-static int option_index(const Command *command, const char *name) {
-    for (int i = 0; i < COMMAND_OPTIONS_MAX && command->options[i].name; i++)
-        if (!strcmp(command->options[i].name, name)) return i;
-    return -1;
+/* ---- Options ---- */
+
+enum { OPTION_BYTES = 64, OPTIONS_ALL = COMMAND_OPTIONS_MAX + 1 };
+
+/* The command's own, then what all parallel commands take. */
+static int options_of(const Command *command, const CommandOption *options[OPTIONS_ALL]) {
+    int count = 0;
+    while (count < COMMAND_OPTIONS_MAX && command->options[count].name) {
+        options[count] = &command->options[count];
+        count++;
+    }
+    if (command->is_parallel) options[count++] = &command_threads;
+    return count;
+}
+
+/* "--out", or "-o" where no other option begins with that letter. */
+static const CommandOption *option_find(const Command *command, const char *name) {
+    const CommandOption *options[OPTIONS_ALL], *found = NULL;
+    int count = options_of(command, options), alike = 0;
+    bool is_letter = name[0] == '-' && name[1] && name[1] != '-' && !name[2];
+    for (int i = 0; i < count; i++) {
+        if (!strcmp(options[i]->name, name)) return options[i];
+        if (!is_letter || options[i]->name[2] != name[1]) continue;
+        found = options[i];
+        alike++;
+    }
+    return alike == 1 ? found : NULL;
+}
+
+static bool fail_option(const Command *command, const char *name, Error *err) {
+    const CommandOption *options[OPTIONS_ALL];
+    const char *names[OPTIONS_ALL];
+    int count = options_of(command, options);
+    for (int i = 0; i < count; i++) names[i] = options[i]->name;
+    const char *near = nearest_name(name, names, count);
+    return FAIL(err, ERROR_INPUT, "unknown option '%s'%s%s%s; 'nibble help %s' lists them", name,
+                near ? "; did you mean '" : "", near ? near : "", near ? "'?" : "", command->name);
 }
 
 static bool parse_threads(const char *text, int *threads, Error *err) {
@@ -51,31 +85,42 @@ static bool parse_threads(const char *text, int *threads, Error *err) {
     return true;
 }
 
+/* The option at arguments[*at], with its value behind "=" or in the next argument. */
+static bool parse_option(const Command *command, int count, char *const *arguments, int *at,
+                         Arguments *out, Error *err) {
+    const char *word = arguments[*at];
+    size_t length = strcspn(word, "=");
+    const char *value = word[length] ? word + length + 1 : NULL;
+    char name[OPTION_BYTES];
+    snprintf(name, sizeof name, "%.*s", (int)length, word);
+    const CommandOption *option = option_find(command, name);
+    if (!option) return fail_option(command, name, err);
+    if (!option->value && value)
+        return FAIL(err, ERROR_INPUT, "%s takes no value, but '%s' was given", option->name, value);
+    if (option->value && !value) {
+        if (*at + 1 == count)
+            return FAIL(err, ERROR_INPUT, "%s needs %s", option->name, option->value);
+        value = arguments[++*at];
+    }
+    if (option == &command_threads) return parse_threads(value, &out->threads, err);
+    out->values[option - command->options] = value ? value : option->name;
+    return true;
+}
+
 static bool parse(const Command *command, int count, char *const *arguments, char **items,
                   Arguments *out, Error *err) {
     *out = (Arguments){.items = items};
+    bool has_options = true;
     for (int i = 0; i < count; i++) {
         char *word = arguments[i];
-        if (word[0] != '-' || word[1] != '-') {
+        if (has_options && !strcmp(word, "--")) {
+            has_options = false;
+        } else if (has_options && word[0] == '-' && word[1]) {
+            TRY(parse_option(command, count, arguments, &i, out, err));
+        } else {
             if (out->count == ITEMS_MAX) return FAIL(err, ERROR_INPUT, "too many arguments");
             items[out->count++] = word;
-            continue;
         }
-        if (command->is_parallel && !strcmp(word, command_threads.name)) {
-            if (i + 1 == count)
-                return FAIL(err, ERROR_INPUT, "%s needs %s", word, command_threads.value);
-            TRY(parse_threads(arguments[++i], &out->threads, err));
-            continue;
-        }
-        int row = option_index(command, word);
-        if (row < 0)
-            return FAIL(err, ERROR_INPUT, "unknown option '%s'; 'nibble help %s' lists them", word,
-                        command->name);
-        out->values[row] = word;
-        if (!command->options[row].value) continue;
-        if (i + 1 == count)
-            return FAIL(err, ERROR_INPUT, "%s needs %s", word, command->options[row].value);
-        out->values[row] = arguments[++i];
     }
     if (out->count < command->min_items ||
         (command->max_items >= 0 && out->count > command->max_items))
@@ -107,15 +152,31 @@ static bool flush_output(Error *err) {
     return FAIL(err, ERROR_SYSTEM, "cannot write to standard output: %s", strerror(errno));
 }
 
+static bool asks_help(const char *word) {
+    return !strcmp(word, "--help") || !strcmp(word, "-h");
+}
+
+/* "nibble train --help" is "nibble help train". */
+static bool run_help(const char *topic, Error *err) {
+    char *items[] = {(char *)(uintptr_t)topic};
+    return command_help.run(&(Arguments){.count = topic != NULL, .items = items}, err);
+}
+
 static bool run(int count, char *const *arguments, Error *err) {
     char *items[ITEMS_MAX];
     Arguments parsed;
-    const Command *command = &command_help;
-    bool asks_help = count && (!strcmp(arguments[0], "--help") || !strcmp(arguments[0], "-h"));
-    if (count && !asks_help) TRY(find(arguments[0], &command, err));
-    TRY(parse(command, count && !asks_help ? count - 1 : 0, arguments + 1, items, &parsed, err));
+    const Command *command;
+    if (!count || asks_help(arguments[0])) return run_help(count > 1 ? arguments[1] : NULL, err);
+    if (!strcmp(arguments[0], "--version")) {
+        puts("nibble " NIBBLE_VERSION);
+        return true;
+    }
+    TRY(find(arguments[0], &command, err));
+    for (int i = 1; i < count && strcmp(arguments[i], "--") != 0; i++)
+        if (asks_help(arguments[i])) return run_help(command->name, err);
+    TRY(parse(command, count - 1, arguments + 1, items, &parsed, err));
     if (command->is_parallel) TRY(parallel_init(parsed.threads, err));
-    return command->run(&parsed, err) && flush_output(err);
+    return command->run(&parsed, err);
 }
 
 int commands_main(int count, char *const *arguments) {
@@ -123,6 +184,7 @@ int commands_main(int count, char *const *arguments) {
     signal(SIGPIPE, SIG_IGN);
     log_set_sink(print_message, NULL);
     Error err = {0};
-    if (!run(count, arguments, &err)) fprintf(stderr, "nibble: %s\n", err.message);
+    if (!run(count, arguments, &err) || !flush_output(&err))
+        fprintf(stderr, "nibble: %s\n", err.message);
     return exit_code(&err);
 }

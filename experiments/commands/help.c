@@ -38,25 +38,28 @@ static void print_overview(void) {
         printf("  nibble %s\n", command_rows[i]->synopsis);
         printf("      %s\n", command_rows[i]->help);
     }
-    puts("\nTopics (nibble help TOPIC, or the name of anything listed there)");
+    puts("\nTopics (nibble help TOPIC, or the name of a setting or of anything listed there)");
     puts("  config       every setting of a configuration, with its default");
     for (int i = 0; i < TOPIC_COUNT; i++) printf("  %-12s %s\n", topics[i].name, topics[i].help);
     puts("  ops          differentiable operations");
     puts("\nEnvironment");
     puts("  NIBBLE_ISA   baseline, avx2 or avx512: the instructions to use instead of the best");
     puts("  NIBBLE_CPU   the same names: the most that the processor is taken to have");
-    puts("\nExit codes: 0 done, 1 failed, 2 the input is wrong, 130 and 143 stopped by a signal.");
+    puts("\nOptions are written --out DIR, --out=DIR or -o DIR; behind -- there are none.");
+    puts("Exit codes: 0 done, 1 failed, 2 the input is wrong, 130 and 143 stopped by a signal.");
+}
+
+static void print_option(const CommandOption *option) {
+    char usage[64];
+    snprintf(usage, sizeof usage, "%s %s", option->name, option->value ? option->value : "");
+    printf("  %-16s %s\n", usage, option->help);
 }
 
 static void print_command(const Command *command) {
     printf("nibble %s\n\n%s\n", command->synopsis, command->help);
-    for (int i = 0; i < COMMAND_OPTIONS_MAX && command->options[i].name; i++) {
-        const CommandOption *option = &command->options[i];
-        char usage[64];
-        snprintf(usage, sizeof usage, "%s %s", option->name, option->value ? option->value : "");
-        printf("  %-16s %s\n", usage, option->help);
-    }
-    if (command->is_parallel) printf("  %-16s %s\n", "--threads N", command_threads.help);
+    for (int i = 0; i < COMMAND_OPTIONS_MAX && command->options[i].name; i++)
+        print_option(&command->options[i]);
+    if (command->is_parallel) print_option(&command_threads);
 }
 
 static bool print_kind(const char *name) {
@@ -90,7 +93,8 @@ static bool print_topic(const char *name) {
         print_command(command_rows[i]);
         return true;
     }
-    return print_kind(name);
+    bool is_kind = print_kind(name);
+    return fields_help_topic(experiment_fields, name, print_line, NULL) || is_kind;
 }
 
 static bool run(const Arguments *a, Error *err) {

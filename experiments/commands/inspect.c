@@ -1,9 +1,11 @@
 /* nibble inspect FILE: what is in a checkpoint or a packed model. */
 #include <stdio.h>
 #include <string.h>
+#include <sys/stat.h>
 
 #include "data/h5.h"
 #include "experiments/commands/commands.h"
+#include "experiments/train/run.h"
 
 static void print_numbers(const H5Reader *r, const char *name, int depth, Arena *arena) {
     H5Number *numbers;
@@ -67,9 +69,26 @@ static bool print_tree(const H5Reader *r, const char *name, int depth, Arena *ar
     return true;
 }
 
+/* A run directory is not a file, but holds some. */
+static bool check_path(const char *path, Arena *arena, Error *err) {
+    static const char *const files[] = {RUN_CHECKPOINT, RUN_PREVIOUS, RUN_BEST, RUN_QUANTIZED};
+    struct stat status;
+    if (stat(path, &status) || !S_ISDIR(status.st_mode)) return true;
+    const char *found = "";
+    for (size_t i = 0; i < sizeof files / sizeof *files; i++) {
+        const char *file = run_path(arena, path, files[i]);
+        if (run_has(file)) found = arena_format(arena, "%s%s%s", found, *found ? ", " : "", file);
+    }
+    if (!*found)
+        return FAIL(err, ERROR_INPUT, "%s is a directory, and holds no checkpoint; give a file",
+                    path);
+    return FAIL(err, ERROR_INPUT, "%s is a directory; give one of its files: %s", path, found);
+}
+
 static bool run(const Arguments *a, Error *err) {
     Arena *arena = arena_new("inspected file");
-    H5Reader *r = h5_read_open(a->items[0], arena, err);
+    H5Reader *r = NULL;
+    if (check_path(a->items[0], arena, err)) r = h5_read_open(a->items[0], arena, err);
     bool ok = r != NULL;
     if (ok) {
         char digest[33];

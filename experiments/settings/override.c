@@ -8,8 +8,9 @@
 /* A place in the tree, with the row that describes it as far as rows are known. */
 typedef struct Spot {
     Node *node;
-    const Field *fields; /* of a map of settings; NULL: not known */
-    const Field *field;  /* of a list: its row */
+    const Field *fields;  /* of a map of settings; NULL: not known */
+    const Field *field;   /* of a list: its row */
+    const Field *variant; /* of a map with a kind: its row */
 } Spot;
 
 typedef struct Override {
@@ -95,6 +96,7 @@ static Spot describe(const Override *o, Node *node, const Field *field, bool is_
         spot.field = field;
     } else if (field->kinds) {
         spell_out_variant(o, field->kinds, node);
+        spot.variant = field;
         spot.fields = variant_fields(o, field, node);
     } else {
         spot.fields = field->fields;
@@ -176,8 +178,28 @@ static void replace(const Override *o, Node *node, const Node *value) {
     node->key_mark = o->mark;
 }
 
+/* What the file gives to the kind that was would be unknown to the kind that is wanted. */
+static bool may_be_kind(const Override *o, const Spot *spot, const Node *value) {
+    const Kind *kind = value->text ? kind_find(spot->variant->kinds, value->text) : NULL;
+    const char *strangers = "", *path = o->names[0];
+    for (int i = 1; i + 1 < o->count; i++)
+        path = arena_format(o->arena, "%s.%s", path, o->names[i]);
+    for (const Node *child = spot->node->first; kind && child; child = child->next) {
+        if (!strcmp(child->key, "kind") || find_row(kind->fields, child->key)) continue;
+        strangers =
+            arena_format(o->arena, "%s%s'%s'", strangers, *strangers ? ", " : "", child->key);
+    }
+    if (!*strangers) return true;
+    faults_add(o->faults, o->mark,
+               "the file gives %s %s, which %s does not have; write %s=%s for the defaults, or "
+               "%s='{kind: %s, ...}' with what is to be set",
+               path, strangers, kind->name, path, kind->name, path, kind->name);
+    return false;
+}
+
 static void set_value(const Override *o, Spot *spot, const Node *value) {
     const char *name = o->names[o->count - 1];
+    if (spot->variant && !strcmp(name, "kind") && !may_be_kind(o, spot, value)) return;
     if (spot->node->type == NODE_LIST) {
         Node *element = list_element(o, spot->node, name);
         if (element) replace(o, element, value);
