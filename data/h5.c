@@ -44,27 +44,28 @@ bool h5_fail(Error *err, ErrorCode code, const char *path, const char *what) {
 /* ---- Elements ---- */
 
 size_t h5_element_bytes(H5Element element) {
-    static const size_t bytes[H5_ELEMENT_COUNT] = {1, 1, 2, 4, 4, 8, 8, 4, 8};
+    static const size_t bytes[H5_ELEMENT_COUNT] = {1, 1, 2, 2, 4, 4, 8, 8, 4, 8};
     return bytes[element];
 }
 
 const char *h5_element_name(H5Element element) {
-    static const char *const names[H5_ELEMENT_COUNT] = {"u8",  "i8",  "u16", "i32", "u32",
-                                                        "i64", "u64", "f32", "f64"};
+    static const char *const names[H5_ELEMENT_COUNT] = {"u8",  "i8",  "i16", "u16", "i32",
+                                                        "u32", "i64", "u64", "f32", "f64"};
     return names[element];
 }
 
 hid_t h5_stored_type(H5Element element) { /* type ids are variables of the library */
-    const hid_t types[H5_ELEMENT_COUNT] = {H5T_STD_U8LE,  H5T_STD_I8LE,   H5T_STD_U16LE,
-                                           H5T_STD_I32LE, H5T_STD_U32LE,  H5T_STD_I64LE,
-                                           H5T_STD_U64LE, H5T_IEEE_F32LE, H5T_IEEE_F64LE};
+    const hid_t types[H5_ELEMENT_COUNT] = {
+        H5T_STD_U8LE,  H5T_STD_I8LE,  H5T_STD_I16LE, H5T_STD_U16LE,  H5T_STD_I32LE,
+        H5T_STD_U32LE, H5T_STD_I64LE, H5T_STD_U64LE, H5T_IEEE_F32LE, H5T_IEEE_F64LE};
     return types[element];
 }
 
 hid_t h5_memory_type(H5Element element) {
-    const hid_t types[H5_ELEMENT_COUNT] = {H5T_NATIVE_UINT8,  H5T_NATIVE_INT8,   H5T_NATIVE_UINT16,
-                                           H5T_NATIVE_INT32,  H5T_NATIVE_UINT32, H5T_NATIVE_INT64,
-                                           H5T_NATIVE_UINT64, H5T_NATIVE_FLOAT,  H5T_NATIVE_DOUBLE};
+    const hid_t types[H5_ELEMENT_COUNT] = {H5T_NATIVE_UINT8,  H5T_NATIVE_INT8,   H5T_NATIVE_INT16,
+                                           H5T_NATIVE_UINT16, H5T_NATIVE_INT32,  H5T_NATIVE_UINT32,
+                                           H5T_NATIVE_INT64,  H5T_NATIVE_UINT64, H5T_NATIVE_FLOAT,
+                                           H5T_NATIVE_DOUBLE};
     return types[element];
 }
 

@@ -26,10 +26,11 @@
 #include "core/error.h"
 #include "core/tensor.h"
 
-/* Elements as stored: little-endian two's complement or IEEE 754. */
+/* Elements: two's complement or IEEE 754, written little-endian, read from either order. */
 typedef enum H5Element {
     H5_U8,
     H5_I8,
+    H5_I16,
     H5_U16,
     H5_I32,
     H5_U32,
@@ -99,7 +100,8 @@ typedef struct H5Info {
 } H5Info;
 
 bool h5_read_exists(const H5Reader *reader, const char *name);
-/* An element type, rank or storage outside of what we write is an error that names the object. */
+/* A tensor's element is what it becomes in memory: floats of 16 bits are read as f32. Another type,
+ * rank or storage is an error that names the object and what was found. */
 bool h5_read_info(const H5Reader *reader, const char *name, H5Info *info, Error *err);
 /* The names in a group, sorted by bytes, allocated in `arena`. */
 bool h5_read_names(const H5Reader *reader, const char *group, Arena *arena, const char ***names,

@@ -135,10 +135,48 @@ bool h5_read_exists(const H5Reader *reader, const char *name) {
     return true;
 }
 
+static bool is_float(H5Element element) {
+    return element == H5_F32 || element == H5_F64;
+}
+
+static bool is_signed(H5Element element) {
+    return element == H5_I8 || element == H5_I16 || element == H5_I32 || element == H5_I64;
+}
+
+/* What a number becomes in memory, in whatever order its bytes lie; -1: it is none. */
 static int element_of(hid_t type) {
-    for (int i = 0; i < H5_ELEMENT_COUNT; i++)
-        if (H5Tequal(type, h5_stored_type((H5Element)i)) > 0) return i;
+    H5T_class_t kind = H5Tget_class(type);
+    size_t bytes = H5Tget_size(type);
+    if ((kind != H5T_INTEGER && kind != H5T_FLOAT) || H5Tget_precision(type) != 8 * bytes)
+        return -1;
+    if (kind == H5T_FLOAT && bytes == 2) return H5_F32;
+    for (int i = 0; i < H5_ELEMENT_COUNT; i++) {
+        H5Element element = (H5Element)i;
+        if (h5_element_bytes(element) != bytes || is_float(element) != (kind == H5T_FLOAT))
+            continue;
+        if (kind == H5T_FLOAT || is_signed(element) == (H5Tget_sign(type) == H5T_SGN_2)) return i;
+    }
     return -1;
+}
+
+static const char *type_name(hid_t type) {
+    static const struct {
+        H5T_class_t kind;
+        const char *name;
+    } names[] = {{H5T_INTEGER, "integer of an unusual width"},
+                 {H5T_FLOAT, "float of an unusual width"},
+                 {H5T_STRING, "text"},
+                 {H5T_BITFIELD, "bit field"},
+                 {H5T_OPAQUE, "opaque"},
+                 {H5T_COMPOUND, "compound"},
+                 {H5T_REFERENCE, "reference"},
+                 {H5T_ENUM, "enumeration (as booleans are stored)"},
+                 {H5T_VLEN, "of variable length"},
+                 {H5T_ARRAY, "array"}};
+    H5T_class_t kind = H5Tget_class(type);
+    for (size_t i = 0; i < sizeof names / sizeof *names; i++)
+        if (names[i].kind == kind) return names[i].name;
+    return "unknown";
 }
 
 /* Within the file, by filters that are part of the library. */
@@ -198,6 +236,7 @@ static bool dataset_info(const H5Reader *reader, hid_t dataset, const char *name
     bool is_text = H5Tget_class(type) == H5T_STRING && H5Tis_variable_str(type) == 0;
     size_t text_bytes = H5Tget_size(type);
     int element = element_of(type);
+    const char *found = type_name(type);
     H5Tclose(type);
     if (is_text && info->shape.rank == 0 && text_bytes > 0 && text_bytes < SIZE_MAX / 2) {
         info->what = H5_TEXT;
@@ -206,9 +245,9 @@ static bool dataset_info(const H5Reader *reader, hid_t dataset, const char *name
     }
     if (element < 0)
         return FAIL(err, ERROR_INPUT,
-                    "%s: \"%s\" has an element type that is not accepted "
-                    "(little-endian integers and IEEE floats are)",
-                    path, name);
+                    "%s: \"%s\" has the element type %s; accepted are integers of 8, 16, 32 "
+                    "and 64 bits, and floats of 16, 32 and 64",
+                    path, name, found);
     info->what = H5_TENSOR;
     info->element = (H5Element)element;
     if (!bytes_of(info))

@@ -12,7 +12,7 @@ typedef struct Source {
     const char *name;
     const unsigned char *next;
     size_t left;
-    bool is_gzip, is_ended; /* ended: the gzip stream is over, its checksum was right */
+    bool is_gzip, is_ended; /* ended: the last gzip member is over, its checksum was right */
     z_stream stream;
 } Source;
 
@@ -40,6 +40,17 @@ static size_t at_most(size_t bytes) {
     return bytes < PIECE_BYTES ? bytes : PIECE_BYTES;
 }
 
+/* A file may have several members (RFC 1952, 2.2), and behind them zeros that fill a block. */
+static bool next_member(Source *source) {
+    if (source->left >= 2 && source->next[0] == 0x1f && source->next[1] == 0x8b)
+        return inflateReset(&source->stream) == Z_OK;
+    while (source->left && !*source->next) {
+        source->next++;
+        source->left--;
+    }
+    return false;
+}
+
 /* How many of `bytes` there were; damaged streams are an error, short ones are not. */
 static bool inflate_some(Source *source, unsigned char *to, size_t bytes, size_t *taken,
                          Error *err) {
@@ -55,7 +66,7 @@ static bool inflate_some(Source *source, unsigned char *to, size_t bytes, size_t
         source->next += used;
         source->left -= used;
         *taken += made;
-        source->is_ended = status == Z_STREAM_END;
+        source->is_ended = status == Z_STREAM_END && !next_member(source);
         if (status == Z_BUF_ERROR || (status == Z_OK && used + made == 0)) return true;
         if (status != Z_OK && status != Z_STREAM_END)
             return FAIL(err, ERROR_INPUT, "%s: damaged gzip data: %s", source->name,

@@ -143,6 +143,51 @@ static void test_idx_plain_and_gzip(void **state) {
     check_content(&gzip);
 }
 
+/* RFC 1952 in full: optional header fields, several members, zeros behind them. */
+static void test_idx_gzip_as_specified(void **state) {
+    (void)state;
+    size_t bytes;
+    unsigned char *whole = encode(TRAIN_LABELS, &bytes);
+    unsigned char packed[1024];
+    size_t used = 0;
+    gz_header header = {.text = 1,
+                        .time = 1,
+                        .extra = (Bytef *)"ab\2\0xy",
+                        .extra_len = 6,
+                        .name = (Bytef *)"labels",
+                        .comment = (Bytef *)"why not",
+                        .hcrc = 1};
+    size_t cuts[] = {0, 5, 5, 20, bytes}; /* one member is empty */
+    for (int i = 0; i + 1 < 5; i++) {
+        z_stream z = {0};
+        assert_int_equal(deflateInit2(&z, 6, Z_DEFLATED, 15 + 16, 8, Z_DEFAULT_STRATEGY), Z_OK);
+        if (i != 1) deflateSetHeader(&z, &header);
+        z.next_in = whole + cuts[i];
+        z.avail_in = (uInt)(cuts[i + 1] - cuts[i]);
+        z.next_out = packed + used;
+        z.avail_out = (uInt)(sizeof packed - used);
+        assert_int_equal(deflate(&z, Z_FINISH), Z_STREAM_END);
+        used = sizeof packed - z.avail_out;
+        deflateEnd(&z);
+    }
+    IdxArray array;
+    Error err = {0};
+    assert_true(idx_decode("members", packed, used, arena, &array, &err));
+    assert_memory_equal(array.values, train_labels, TRAIN);
+    memset(packed + used, 0, 64);
+    assert_true(idx_decode("padded", packed, used + 64, arena, &array, &err));
+    packed[used + 3] = 'x';
+    assert_false(idx_decode("garbage", packed, used + 64, arena, &array, &err));
+    assert_non_null(strstr(err.message, "after those that its header announces"));
+    err = (Error){0};
+    assert_false(idx_decode("cut", packed, used - 1, arena, &array, &err));
+    assert_non_null(strstr(err.message, "cut short"));
+    err = (Error){0};
+    packed[used - 6] ^= 1; /* the last member's checksum */
+    assert_false(idx_decode("sum", packed, used, arena, &array, &err));
+    assert_non_null(strstr(err.message, "damaged gzip data"));
+}
+
 static void test_idx_missing_files(void **state) {
     (void)state;
     EXPECT_FAILURE(source("idx", "path", in_folder("nowhere"), NULL), "nowhere",
@@ -456,6 +501,72 @@ static void test_hdf5_shapes_and_elements(void **state) {
     assert_int_equal(flat.height * 10000 + flat.width * 1000 + flat.channels, 11012);
 }
 
+/* Labels in every type of number, and one-hot. */
+static void test_hdf5_labels(void **state) {
+    (void)state;
+    Shape train = SHAPE(TRAIN, HEIGHT, WIDTH), test = SHAPE(TEST, HEIGHT, WIDTH);
+    int32_t expected[TRAIN];
+    for (int i = 0; i < TRAIN; i++) expected[i] = train_labels[i];
+    for (int e = 0; e < H5_ELEMENT_COUNT; e++) {
+        size_t bytes = h5_element_bytes((H5Element)e);
+        unsigned char stored[TRAIN * sizeof(double)] = {0};
+        for (int i = 0; i < TRAIN; i++) {
+            float f32 = train_labels[i];
+            double f64 = train_labels[i];
+            stored[(size_t)i * bytes] = train_labels[i]; /* little-endian */
+            if (e == H5_F32) memcpy(stored + (size_t)i * bytes, &f32, bytes);
+            if (e == H5_F64) memcpy(stored + (size_t)i * bytes, &f64, bytes);
+        }
+        Dataset data = open_well(h5_source(
+            h5_make("labels.h5", H5_U8, train, test, (H5Element)e, train_pixels, stored)));
+        assert_memory_equal(data.train.labels, expected, sizeof expected);
+    }
+}
+
+static H5Writer *writer_of(const char *path) {
+    Error err = {0};
+    H5Writer *w = h5_write_begin(path, 0, arena, &err);
+    assert_non_null(w);
+    h5_write_tensor(w, "train_images", H5_U8, SHAPE(TRAIN, HEIGHT, WIDTH), train_pixels);
+    h5_write_tensor(w, "inner/test_images", H5_U8, SHAPE(TEST, HEIGHT, WIDTH), train_pixels);
+    return w;
+}
+
+static void test_hdf5_one_hot(void **state) {
+    (void)state;
+    float hot[TRAIN * CLASSES] = {0};
+    int32_t expected[TRAIN];
+    for (int i = 0; i < TRAIN; i++) {
+        expected[i] = train_labels[i];
+        hot[i * CLASSES + train_labels[i]] = 1;
+    }
+    Error err = {0};
+    const char *path = in_folder("hot.h5");
+    H5Writer *w = writer_of(path);
+    h5_write_tensor(w, "train_labels", H5_F32, SHAPE(TRAIN, CLASSES), hot);
+    h5_write_tensor(w, "inner/test_labels", H5_F32, SHAPE(TEST, CLASSES), hot);
+    assert_true(h5_write_export(w, &err));
+    Dataset data = open_well(h5_source(path));
+    assert_memory_equal(data.train.labels, expected, sizeof expected);
+    static const float bad[] = {0, 0.5f, 1}; /* no 1, not a number of one-hot, two */
+    for (int i = 0; i < 3; i++) {
+        float damaged[TRAIN * CLASSES];
+        memcpy(damaged, hot, sizeof hot);
+        damaged[3 * CLASSES + (i == 2 ? (train_labels[3] + 1) % CLASSES : train_labels[3])] =
+            bad[i];
+        w = writer_of(path);
+        h5_write_tensor(w, "train_labels", H5_F32, SHAPE(TRAIN, CLASSES), damaged);
+        h5_write_tensor(w, "inner/test_labels", H5_F32, SHAPE(TEST, CLASSES), hot);
+        assert_true(h5_write_export(w, &err));
+        EXPECT_FAILURE(h5_source(path), "train_labels", "row 3 is not one-hot");
+    }
+    w = writer_of(path);
+    h5_write_tensor(w, "train_labels", H5_F32, SHAPE(TRAIN, 1, CLASSES), hot);
+    h5_write_tensor(w, "inner/test_labels", H5_F32, SHAPE(TEST, CLASSES), hot);
+    assert_true(h5_write_export(w, &err));
+    EXPECT_FAILURE(h5_source(path), "train_labels", "f32 with 3 dimensions");
+}
+
 static void test_hdf5_faults(void **state) {
     (void)state;
     int32_t labels[TRAIN];
@@ -480,8 +591,11 @@ static void test_hdf5_faults(void **state) {
     path = h5_make("fault.h5", H5_U8, SHAPE(TRAIN - 1, HEIGHT, WIDTH), test, H5_I32, train_pixels,
                    labels);
     EXPECT_FAILURE(h5_source(path), "train_labels", "40 labels", "expected 39");
+    for (int i = 0; i < TRAIN; i++) floats[i] = (float)labels[i];
+    floats[7] = 0.5f;
     path = h5_make("fault.h5", H5_U8, train, test, H5_F32, train_pixels, floats);
-    EXPECT_FAILURE(h5_source(path), "train_labels", "expected integers");
+    EXPECT_FAILURE(h5_source(path), "train_labels", "row 7 has label 0.5", "whole number");
+    memset(floats, 0, sizeof floats);
     labels[4] = -1;
     path = h5_make("fault.h5", H5_U8, train, test, H5_I32, train_pixels, labels);
     EXPECT_FAILURE(h5_source(path), "train_labels", "row 4 has label -1");
@@ -705,6 +819,7 @@ static int teardown(void **state) {
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_idx_plain_and_gzip),
+        cmocka_unit_test(test_idx_gzip_as_specified),
         cmocka_unit_test(test_idx_missing_files),
         cmocka_unit_test(test_idx_every_truncation),
         cmocka_unit_test(test_idx_wrong_sizes),
@@ -715,6 +830,8 @@ int main(void) {
         cmocka_unit_test(test_cifar10),
         cmocka_unit_test(test_cifar100),
         cmocka_unit_test(test_hdf5_shapes_and_elements),
+        cmocka_unit_test(test_hdf5_labels),
+        cmocka_unit_test(test_hdf5_one_hot),
         cmocka_unit_test(test_hdf5_faults),
         cmocka_unit_test(test_hdf5_damage_is_survived),
         cmocka_unit_test(test_test_part_needs_no_training_files),

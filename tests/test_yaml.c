@@ -130,7 +130,9 @@ static const BadText bad_texts[] = {
      "c:1:7: byte 0xe9 is not part of valid UTF-8 text"},
     {"na\001me: 3",
      "c:1:3: control character 0x01 is not allowed"},
-    {"\377\376s\000", "c:1:1: byte 0xff is not part of valid UTF-8 text"}, /* UTF-16 */
+    {"\377\376s\000", "c: this is UTF-16 text; save it as UTF-8"},
+    {"\376\377\000s", "c: this is UTF-16 text; save it as UTF-8"},
+    {"\357\273\277sede: 1", "c:1:1: unknown setting 'sede'; did you mean 'seed'?"},
     {"seed: 1 # \300\200", "c:1:11: byte 0xc0 is not part of valid UTF-8 text"}, /* overlong NUL */
     {"a: \355\240\200", "c:1:4: byte 0xed is not part of valid UTF-8 text"}, /* surrogate */
     {"a: \360\200\200\200", "c:1:4: byte 0xf0 is not part of valid UTF-8 text"},

@@ -1,9 +1,11 @@
 /* Arrays of a user's HDF5 file: images u8 or f32, [n, height, width, channels], [n, height, width]
- * (one channel) or [n, features] (1x1 images of so many channels), and integer labels [n].
+ * (one channel) or [n, features] (1x1 images of so many channels), and labels: whole numbers [n] of
+ * any integer or float type, or one-hot [n, classes].
  *
  * libhdf5 1.10.8 is not safe on files that nobody checked, so a child process reads the file and
  * streams its rows back (data/sandbox.h). What it says about shapes is checked here again. */
 #include <limits.h>
+#include <math.h>
 #include <string.h>
 
 #include "data/dataset.h"
@@ -23,7 +25,8 @@ static const Field hdf5_fields[] = {
     FIELD_STRING(Hdf5Config, path, REQUIRED, "HDF5 file", .may_change = true),
     FIELD_STRING(Hdf5Config, train_images, "train_images",
                  "array of u8 or f32, [n, h, w, c] or less"),
-    FIELD_STRING(Hdf5Config, train_labels, "train_labels", "array of integers, [n]"),
+    FIELD_STRING(Hdf5Config, train_labels, "train_labels",
+                 "array of whole numbers [n], or one-hot [n, classes]"),
     FIELD_STRING(Hdf5Config, test_images, "test_images", "as train_images"),
     FIELD_STRING(Hdf5Config, test_labels, "test_labels", "as train_labels"),
     FIELD_INT(Hdf5Config, classes, "0", 0, 65536, "number of classes; 0: as the labels say"),
@@ -125,39 +128,69 @@ static bool images_check(const Array *images, Error *err) {
     return true;
 }
 
-static int64_t label_get(const Array *labels, int64_t i) {
-    switch (labels->element) {
+/* As a double, exact up to 2^53 and far beyond any label after that. */
+static double number_get(const Array *array, int64_t i) {
+    switch (array->element) {
     case H5_U8:
-        return ((const uint8_t *)labels->values)[i];
+        return ((const uint8_t *)array->values)[i];
     case H5_I8:
-        return ((const int8_t *)labels->values)[i];
+        return ((const int8_t *)array->values)[i];
+    case H5_I16:
+        return ((const int16_t *)array->values)[i];
     case H5_U16:
-        return ((const uint16_t *)labels->values)[i];
+        return ((const uint16_t *)array->values)[i];
     case H5_I32:
-        return ((const int32_t *)labels->values)[i];
+        return ((const int32_t *)array->values)[i];
     case H5_U32:
-        return ((const uint32_t *)labels->values)[i];
+        return ((const uint32_t *)array->values)[i];
+    case H5_I64:
+        return (double)((const int64_t *)array->values)[i];
+    case H5_U64:
+        return (double)((const uint64_t *)array->values)[i];
+    case H5_F32:
+        return (double)((const float *)array->values)[i];
     default:
-        return ((const int64_t *)labels->values)[i]; /* u64 beyond 2^63 become negative: refused */
+        return ((const double *)array->values)[i];
     }
+}
+
+static bool label_get(const Array *labels, int64_t row, int32_t *label, Error *err) {
+    double number = number_get(labels, row);
+    if (!(number >= 0 && number <= INT32_MAX) || number != floor(number))
+        return FAIL(err, ERROR_INPUT, "%s: row %lld has label %.9g, expected a whole number from 0",
+                    labels->name, (long long)row, number);
+    *label = (int32_t)number;
+    return true;
+}
+
+/* The place of the only 1 among zeros. */
+static bool one_hot_get(const Array *labels, int64_t row, int32_t *label, Error *err) {
+    int64_t columns = labels->dim[1], ones = 0, others = 0;
+    for (int64_t j = 0; j < columns; j++) {
+        double number = number_get(labels, row * columns + j);
+        if (number == 1) *label = (int32_t)j;
+        ones += number == 1;
+        others += number != 0 && number != 1;
+    }
+    if (ones == 1 && !others) return true;
+    return FAIL(err, ERROR_INPUT, "%s: row %lld is not one-hot, a single 1 among zeros",
+                labels->name, (long long)row);
 }
 
 static bool labels_convert(const Array *labels, int64_t count, Arena *arena, const int32_t **out,
                            Error *err) {
     bool is_column = labels->rank == 1 || (labels->rank == 2 && labels->dim[1] == 1);
-    if (labels->element == H5_F32 || labels->element == H5_F64 || !is_column)
-        return FAIL(err, ERROR_INPUT, "%s: expected integers [n]", labels->name);
+    if (labels->rank > 2 || (labels->rank == 2 && labels->dim[1] > INT32_MAX))
+        return FAIL(err, ERROR_INPUT,
+                    "%s: %s with %d dimensions, expected whole numbers [n] or one-hot [n, classes]",
+                    labels->name, h5_element_name(labels->element), labels->rank);
     if (labels->dim[0] != count)
         return FAIL(err, ERROR_INPUT, "%s: %lld labels, expected %lld as there are images",
                     labels->name, (long long)labels->dim[0], (long long)count);
     int32_t *converted = arena_new_array(arena, int32_t, count);
-    for (int64_t i = 0; i < count; i++) {
-        int64_t label = label_get(labels, i);
-        if (label < 0 || label > INT32_MAX)
-            return FAIL(err, ERROR_INPUT, "%s: row %lld has label %lld", labels->name, (long long)i,
-                        (long long)label);
-        converted[i] = (int32_t)label;
-    }
+    for (int64_t i = 0; i < count; i++)
+        TRY(is_column ? label_get(labels, i, &converted[i], err)
+                      : one_hot_get(labels, i, &converted[i], err));
     *out = converted;
     return true;
 }

@@ -302,7 +302,18 @@ static bool load_events(Loader *l) {
     return true;
 }
 
+/* A byte order mark says how text is encoded (Unicode, 23.8); that of UTF-8 is no part of it. */
+static bool skip_mark(const Loader *l, const char **text, size_t *bytes) {
+    if (*bytes >= 2 && (!memcmp(*text, "\xff\xfe", 2) || !memcmp(*text, "\xfe\xff", 2)))
+        return FAIL(l->err, ERROR_INPUT, "%s: this is UTF-16 text; save it as UTF-8", l->name);
+    if (*bytes < 3 || memcmp(*text, "\xef\xbb\xbf", 3) != 0) return true;
+    *text += 3;
+    *bytes -= 3;
+    return true;
+}
+
 static bool load_text(Loader *l, const char *text, size_t bytes) {
+    TRY(skip_mark(l, &text, &bytes));
     if (bytes > YAML_BYTES_MAX) {
         return FAIL(l->err, ERROR_INPUT, "%s: larger than %d bytes; settings are a few kilobytes",
                     l->name, YAML_BYTES_MAX);
