@@ -89,9 +89,11 @@ static bool split_rows(Loader *loader, Arena *arena, Error *err) {
     loader->rows[LOADER_TRAIN] = count - kept;
     loader->rows[LOADER_VALIDATION] = kept;
     loader->rows[LOADER_TEST] = loader->dataset.test.count;
+    loader->rows[LOADER_CALIBRATION] = count - kept;
     loader->row_of[LOADER_TRAIN] = rows_new(arena, count, is_train);
     loader->row_of[LOADER_VALIDATION] = rows_new(arena, count, is_validation);
     loader->row_of[LOADER_TEST] = rows_new(arena, loader->dataset.test.count, NULL);
+    loader->row_of[LOADER_CALIBRATION] = loader->row_of[LOADER_TRAIN];
     loader->order = order; /* as long as any epoch's */
     loader->order_epoch = -1;
     return true;
@@ -244,7 +246,8 @@ static void image_write(const Loader *loader, const unsigned char *stored, Chang
 /* ---- One batch ---- */
 
 static int64_t batch_size(const Loader *loader, LoaderSplit split) {
-    return split == LOADER_TRAIN ? loader->config->batch : loader->config->eval_batch;
+    bool trains = split == LOADER_TRAIN || split == LOADER_CALIBRATION;
+    return trains ? loader->config->batch : loader->config->eval_batch;
 }
 
 static void order_epoch(Loader *loader, int64_t epoch) {

@@ -8,7 +8,9 @@
  *   Training order:  a permutation keyed by RANDOM_SHUFFLE and the epoch; the rows that do not fill
  *                    a last batch are left out of that epoch.
  *   Augmentation:    keyed by RANDOM_AUGMENT, the epoch and the row in the data set.
- *   Validation and test: every row, in the data set's order; the last batch may be smaller. */
+ *   Calibration:     the training rows in the data set's order, not augmented.
+ *   Calibration, validation and test: every row, in the data set's order; the last batch may be
+ * smaller. */
 #ifndef NIBBLE_DATA_LOADER_H
 #define NIBBLE_DATA_LOADER_H
 
@@ -77,6 +79,7 @@ typedef enum LoaderSplit {
     LOADER_TRAIN,
     LOADER_VALIDATION,
     LOADER_TEST,
+    LOADER_CALIBRATION,
     LOADER_SPLIT_COUNT
 } LoaderSplit;
 

@@ -129,18 +129,21 @@ static int64_t scales_bytes(const Scales *s) {
     return (int64_t)dtype_bytes(s->dtype, s->count) + zero_bytes;
 }
 
+static int64_t weight_bytes(const WeightSite *site, Arena *arena) {
+    const Tensor *w = &site->weight->value;
+    const Param *bias = module_find_param(site->module, "bias");
+    int64_t biases = site->norm ? w->shape.dim[0] : bias ? tensor_count(&bias->value) : 0;
+    return (int64_t)dtype_bytes(dtype_integer(site->quant->grid.bits), tensor_count(w)) +
+           scales_bytes(quant_layout(site->quant, arena)) + (int64_t)sizeof(float) * biases;
+}
+
 ModelBytes convert_bytes(const Qat *qat) {
     ModelBytes bytes = {0};
     Arena *arena = arena_new("size of the packed model");
-    for (int i = 0; i < qat->site_count; i++) {
-        if (!qat->sites[i].quant) continue;
-        PackedWeight packed = packed_weight(&qat->sites[i], arena);
-        bytes.quantized += (int64_t)dtype_bytes(packed.codes.dtype, tensor_count(&packed.codes));
-        bytes.quantized += scales_bytes(packed.codes.scales);
-        bytes.quantized += (int64_t)sizeof(float) * packed.bias_count;
-    }
+    for (int i = 0; i < qat->site_count; i++)
+        if (qat->sites[i].quant) bytes.quantized += weight_bytes(&qat->sites[i], arena);
     for (int i = 0; i < qat->edge_count; i++)
-        bytes.quantized += scales_bytes(quant_freeze(qat->edges[i].quant, arena));
+        bytes.quantized += scales_bytes(quant_layout(qat->edges[i].quant, arena));
     for (int i = 0; i < qat->model->param_count; i++) {
         const Param *p = qat->model->params[i];
         int64_t size = (int64_t)sizeof(float) * tensor_count(&p->value);

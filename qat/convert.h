@@ -10,11 +10,12 @@
 #include "qat/packed_model.h"
 #include "qat/prepare.h"
 
-/* Of a site with a quantizer; memory from `arena`. */
+/* Of a site with a calibrated quantizer; memory from `arena`. */
 PackedWeight packed_weight(const WeightSite *site, Arena *arena);
 
-/* The parts of the packed model that `qat` is now, in memory of `arena` and of the model. What is
- * not the network's (normalisation, classes' names) and packed_model_build are the caller's. */
+/* The parts of the packed model that `qat`, all calibrated, is now, in memory of `arena` and of the
+ * model. What is not the network's (normalisation, classes' names) and packed_model_build are the
+ * caller's. */
 PackedModel packed_model_of(const Qat *qat, Arena *arena);
 
 /* Whether a Param is shipped as it is, in f32: it is not a quantizer's, not a packed weight, and

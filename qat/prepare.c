@@ -419,8 +419,12 @@ static void freeze_norms(Qat *qat, bool is_frozen) {
     model_visit(qat->model, freeze_norm, &is_frozen);
 }
 
+int64_t qat_start(const Qat *qat, int64_t total) {
+    return in_steps(qat->config.start, total);
+}
+
 void qat_set_step(Qat *qat, int64_t step, int64_t total) {
-    qat->phase.is_faking = step >= in_steps(qat->config.start, total);
+    qat->phase.is_faking = step >= qat_start(qat, total);
     qat->phase.is_observing = !is_past(qat->config.freeze_observers, step, total);
     bool is_frozen = is_past(qat->config.freeze_batch_norm, step, total);
     if (is_frozen != qat->is_norm_frozen) freeze_norms(qat, is_frozen);

@@ -87,6 +87,9 @@ void qat_set_step(Qat *qat, int64_t step, int64_t total);
 /* Everything on and nothing observed: for evaluation and conversion. */
 void qat_set_evaluation(Qat *qat);
 
+/* The first step, counted from 0, that fakes. */
+int64_t qat_start(const Qat *qat, int64_t total);
+
 bool qat_is_active(const Qat *qat); /* whether anything is quantized */
 const WeightSite *qat_find_site(const Qat *qat, const Module *module); /* or NULL */
 

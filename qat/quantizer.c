@@ -169,13 +169,17 @@ void quant_set_range(Quant *q, int64_t scale, Range range) {
     if (q->offset) tensor_f32(&q->offset->value)[scale] = fit.offset;
 }
 
+bool quant_is_calibrated(const Quant *q) {
+    return !q->count || *tensor_f32(&q->count->value) > 0;
+}
+
 static bool is_observing(const Quant *q, const Tape *t) {
     if (!q->count || t->error.code != ERROR_NONE || t->mode.is_rerun) return false;
-    const QuantPhase *phase = q->phase;
-    bool is_new = *tensor_f32(&q->count->value) == 0;
-    if (is_new && (phase->is_faking || phase->is_calibrating)) return true;
-    if (q->row->learns) return false;
-    return phase->is_calibrating || (t->mode.is_training && phase->is_observing);
+    bool is_new = !quant_is_calibrated(q);
+    if (q->is_calibrating) return is_new || !q->row->learns;
+    if (!t->mode.is_training) return false;
+    if (is_new && q->phase->is_faking) return true;
+    return !q->row->learns && q->phase->is_observing;
 }
 
 static void observe(Quant *q, Tape *t, Var *x) {
@@ -235,6 +239,11 @@ static Var *fake(Quant *q, Tape *t, Var *x) {
     return q->row->fake ? q->row->fake(q, t, x) : quant_fake(q, t, x);
 }
 
+static bool is_faking(const Quant *q, const Tape *t) {
+    if (!q->phase->is_faking) return false;
+    return t->mode.is_training || q->is_calibrating || quant_is_calibrated(q);
+}
+
 /* Observers and scales per token look at values; x may come from another quantizer. */
 static Var *values_of(Tape *t, Var *x) {
     if (!x->value.scales) return x;
@@ -249,7 +258,7 @@ Var *quant_apply(Quant *q, Tape *t, Var *x) {
     observe(q, t, values);
     q->generation = t->generation;
     q->seen = x;
-    q->faked = q->phase->is_faking ? fake(q, t, values) : x;
+    q->faked = is_faking(q, t) ? fake(q, t, values) : x;
     return q->faked;
 }
 
@@ -265,23 +274,29 @@ static void copy_range(const Quant *q, const Param *from, float *to) {
     if (q->norm) apply_gain(q, to, false);
 }
 
-const Scales *quant_freeze(const Quant *q, Arena *arena) {
+Scales *quant_layout(const Quant *q, Arena *arena) {
     if (q->spec.granularity == GRANULARITY_TOKEN) return NULL;
     Scales *scales = arena_new_array(arena, Scales, 1);
-    float *scale = arena_new_array(arena, float, q->scale_count);
-    float *zero = q->offset ? arena_new_array(arena, float, q->scale_count) : NULL;
+    *scales = (Scales){.count = q->scale_count,
+                       .dtype = q->spec.scale_dtype,
+                       .grid = q->grid,
+                       .scale = arena_new_array(arena, float, q->scale_count),
+                       .zero = q->offset ? arena_new_array(arena, float, q->scale_count) : NULL};
+    quant_geometry(&q->spec, q->shape, &scales->row_length, &scales->run_length);
+    return scales;
+}
+
+const Scales *quant_freeze(const Quant *q, Arena *arena) {
+    assert(quant_is_calibrated(q));
+    Scales *scales = quant_layout(q, arena);
+    if (!scales) return NULL;
+    float *scale = (float *)(uintptr_t)scales->scale, *zero = (float *)(uintptr_t)scales->zero;
     copy_range(q, q->scale, scale);
-    if (q->offset) copy_range(q, q->offset, zero);
+    if (zero) copy_range(q, q->offset, zero);
     for (int64_t i = 0; i < q->scale_count; i++) {
         scale[i] = fake_quant_stored_scale(q->spec.scale_dtype, scale[i]);
         if (zero) zero[i] = fake_quant_zero(q->grid, zero[i], scale[i]);
     }
-    *scales = (Scales){.count = q->scale_count,
-                       .dtype = q->spec.scale_dtype,
-                       .grid = q->grid,
-                       .scale = scale,
-                       .zero = zero};
-    quant_geometry(&q->spec, q->shape, &scales->row_length, &scales->run_length);
     return scales;
 }
 

@@ -32,9 +32,8 @@ typedef struct QuantSpec {
 /* When fake-quant starts and when observers stop, in steps; and the phase now. Owned by whoever
  * runs the training; quantizers only read it. */
 typedef struct QuantPhase {
-    bool is_faking;      /* false: values pass (observers still observe) */
-    bool is_observing;   /* false: observers are frozen */
-    bool is_calibrating; /* observe in evaluation too: calibration after training */
+    bool is_faking;    /* false: values pass (observers still observe) */
+    bool is_observing; /* false: observers are frozen */
 } QuantPhase;
 
 typedef struct Quant Quant;
@@ -56,10 +55,11 @@ struct Quant {
     Module *norm;  /* scales are learned row by row of a weight that this batch norm folds into:
                       what is used is scale * batch_norm_gain; else NULL */
     Param *offset; /* [scale_count] in value units, or NULL: symmetric */
-    Param *count;  /* buffer [1]: batches observed; 0: scale is not initialised yet. NULL: the
-                      row observes nothing */
-    void *state;   /* the row's own */
-    Look look;     /* what it asks of who writes an activation */
+    Param *count;  /* buffer [1]: batches observed; 0: uncalibrated, the scale means nothing.
+                      NULL: the row observes nothing */
+    bool is_calibrating; /* it observes in evaluation too (qat/calibration.h) */
+    void *state;         /* the row's own */
+    Look look;           /* what it asks of who writes an activation */
     /* Memo: readers of one edge share the fake-quant of a record. */
     Var *seen, *faked;
     uint64_t generation;
@@ -82,7 +82,7 @@ struct Quantizer {
     bool (*attach)(Quant *q, Error *err);
     /* Looks at values and updates scale, offset and state. Called in training while
      * phase->is_observing, and in calibration; of a row that `learns`, only until it is
-     * initialised, once faking starts. False: nothing was to be seen (only zeros, or values that
+     * calibrated, once faking starts. False: nothing was to be seen (only zeros, or values that
      * are not finite), and nothing was changed. Deterministic for any number of threads. NULL:
      * needs no data. */
     bool (*observe)(Quant *q, Observed seen);
@@ -98,14 +98,24 @@ enum { QUANTIZER_FOR_WEIGHTS = 1, QUANTIZER_FOR_ACTIVATIONS = 2, QUANTIZER_FOR_T
 bool quant_new(Model *model, const char *name, bool is_weight, Shape shape, const QuantSpec *spec,
                const QuantPhase *phase, Quant **out, Error *err);
 
-/* Observes (in training, while observing), then fakes; once per record and x. This is the View that
- * is installed: apply = quant_view, self = the Quant. In the float shadow x passes. A quantizer
- * that saw no data yet is initialised from the first it sees, in evaluation too. */
+/* False while the range comes from data and none was seen: what such a quantizer would make of a
+ * value means nothing. */
+bool quant_is_calibrated(const Quant *q);
+
+/* Observes (in training, while observing, and where it calibrates; never else), then fakes; once
+ * per record and x. This is the View that is installed: apply = quant_view, self = the Quant. In
+ * the float shadow x passes, and so it does in an evaluation that finds the quantizer
+ * uncalibrated. In training one that is not calibrated yet has seen nothing but zeros, which are
+ * the same at any scale. */
 Var *quant_apply(Quant *q, Tape *t, Var *x);
 Var *quant_view(void *self, Tape *t, Var *x);
 
+/* Scales that say all but their numbers: geometry, grid, storage, whether there are zero points.
+ * Scales and zero points are 0. NULL for GRANULARITY_TOKEN, which stores none. */
+Scales *quant_layout(const Quant *q, Arena *arena);
 /* What convert stores: the final scales, made in `arena`; identical to what op_fake_quant uses. Of
- * an activation they are those of a batch of one. NULL for GRANULARITY_TOKEN, which has none. */
+ * an activation they are those of a batch of one. NULL for GRANULARITY_TOKEN. The quantizer must be
+ * calibrated. */
 const Scales *quant_freeze(const Quant *q, Arena *arena);
 /* What convert packs: a weight's values as levels under quant_freeze's scales (f32, with scales),
  * made in `arena` by the calls that training makes, so whatever a row does to a weight first is in

@@ -9,6 +9,7 @@
 
 #include "core/parallel.h"
 #include "experiments/train/evaluate.h"
+#include "experiments/train/ranges.h"
 
 static Arena *arena;
 static Experiment experiment;
@@ -27,6 +28,8 @@ static void open_with(const char *quant, int eval_batch) {
     Error err = {0};
     if (!config_read_text(text, "test", 0, NULL, arena, &config, &err)) fail_msg("%s", err.message);
     if (!experiment_open(&config, arena, &experiment, &err)) fail_msg("%s", err.message);
+    if (qat_is_active(experiment.qat) && !ranges_calibrate(&experiment, 40, &err))
+        fail_msg("%s", err.message);
     qat_set_evaluation(experiment.qat);
 }
 

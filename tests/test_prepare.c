@@ -159,7 +159,9 @@ static void readers_share_the_quantizer_and_its_work(void **state) {
     const Module *b = model_find_module(qat->model, "branches1.branch2.b");
     assert_ptr_equal(qat_find_site(qat, a)->input, qat_find_site(qat, b)->input);
     assert_ptr_equal(a->inputs[0].self, b->inputs[0].self);
-    logits_of(qat->model, tape, batch_of(qat->model, 2, 1));
+    Tensor x = batch_of(qat->model, 2, 1);
+    train_step(qat->model, tape, x, 0); /* for ranges */
+    logits_of(qat->model, tape, x);
     int fakes = 0;
     for (int i = 0; i < tape->count; i++)
         fakes += tape->vars[i]->op == &op_row_fake_quant && tape->vars[i]->in[0] == a->last_in[0];
@@ -263,6 +265,7 @@ static void before_the_start_values_pass(void **state) {
     Tensor shadow = logits_in((TapeMode){.is_float = true}, qat->model, tape, x);
     assert_same_bits(waiting, shadow);
     qat_set_step(qat, 5, 10);
+    train_step(qat->model, tape, x, 0); /* for ranges */
     Tensor started = logits_of(qat->model, tape, x);
     assert_memory_not_equal(started.data, waiting.data,
                             sizeof(float) * (size_t)tensor_count(&waiting));

@@ -29,7 +29,7 @@ static void test_usage(void **state) {
     assert_has(run(2, "train x.yaml --output r").err, "unknown option '--output'");
     assert_has(run(2, "eval r --jsn").err, "unknown option '--jsn'");
     assert_has(run(2, "eval").err, "usage: nibble eval DIR");
-    assert_has(run(2, "eval a b").err, "usage: nibble eval DIR");
+    assert_has(run(2, "eval a b").err, "'b' is no setting: expected NAME=VALUE");
     assert_has(run(2, "convert r --threads").err, "--threads needs N");
     assert_has(run(2, "convert r --threads 0").err, "from 1 to");
     assert_has(run(2, "convert r --threads 2x").err, "not '2x'");

@@ -155,7 +155,9 @@ static void test_frozen_observers(void **state) {
     assert_true(var_f32(faked)[0] == -128 && var_f32(faked)[1] == 127);
 }
 
-static void test_first_data_initialise_in_evaluation_too(void **state) {
+/* With observers frozen a range comes from the first data that training fakes, and an evaluation
+ * before that lets values pass and leaves no trace. */
+static void test_evaluation_fits_nothing(void **state) {
     (void)state;
     phase.is_observing = false;
     static const char *const kinds[] = {"minmax", "ema", "percentile", "mse", "lsq", "lsq_plus"};
@@ -165,18 +167,22 @@ static void test_first_data_initialise_in_evaluation_too(void **state) {
         Error err = {0};
         assert_true(quant_new(model, kinds[i], false, SHAPE(1, 3), &spec, &phase, &q, &err));
         float x[3] = {-0.5f, 0.25f, 0.75f}, y[3] = {8, 8, 8};
-        apply(q, false, SHAPE(1, 3), x);
+        const Var *passed = apply(q, false, SHAPE(1, 3), y);
+        assert_true(!passed->value.scales && passed->value.data == y);
+        assert_true(count_of(q) == 0 && scale_of(q) == 1 && !quant_is_calibrated(q));
+        apply(q, true, SHAPE(1, 3), x);
         float scale = scale_of(q);
-        assert_true(count_of(q) == 1 && scale != 1 && scale < 0.6f);
-        apply(q, false, SHAPE(1, 3), y);
+        assert_true(count_of(q) == 1 && scale != 1 && scale < 0.6f && quant_is_calibrated(q));
+        assert_non_null(apply(q, false, SHAPE(1, 3), y)->value.scales);
         assert_true(count_of(q) == 1 && scale_of(q) == scale);
     }
 }
 
 static void test_calibration_observes_in_evaluation(void **state) {
     (void)state;
-    phase = (QuantPhase){.is_calibrating = true};
+    phase = (QuantPhase){.is_faking = true};
     Quant *q = must(false, SHAPE(1, 2), spec_of("minmax", 8));
+    q->is_calibrating = true;
     float narrow[2] = {-1, 1}, wide[2] = {-9, 9};
     apply(q, false, SHAPE(1, 2), narrow);
     apply(q, false, SHAPE(1, 2), wide);
@@ -441,7 +447,7 @@ int main(void) {
         TEST(test_grids),
         TEST(test_observes_without_faking),
         TEST(test_frozen_observers),
-        TEST(test_first_data_initialise_in_evaluation_too),
+        TEST(test_evaluation_fits_nothing),
         TEST(test_calibration_observes_in_evaluation),
         TEST(test_learned_scales_start_with_faking),
         TEST(test_zeros_and_infinities_say_nothing),

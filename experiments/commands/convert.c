@@ -1,11 +1,13 @@
-/* nibble convert DIR */
+/* nibble convert DIR [--calibrate N] [key=value ...] */
 #include <stdio.h>
 
-#include "experiments/commands/commands.h"
+#include "experiments/commands/run_options.h"
 #include "experiments/ship/logits.h"
 #include "experiments/ship/packed.h"
 #include "experiments/train/run.h"
 #include "qat/convert.h"
+
+enum { CALIBRATE };
 
 static bool convert(Experiment *e, const char *directory, Arena *arena, Error *err) {
     if (!qat_is_active(e->qat))
@@ -22,9 +24,11 @@ static bool convert(Experiment *e, const char *directory, Arena *arena, Error *e
 
 static bool run(const Arguments *a, Error *err) {
     Arena *arena = arena_new("configuration");
-    Experiment e;
-    bool ok =
-        experiment_open_run(a->items[0], arena, &e, err) && convert(&e, a->items[0], arena, err);
+    Experiment e = {0};
+    RunOptions options;
+    bool ok = run_options_read(a, a->values[CALIBRATE], &options, err) &&
+              experiment_open_run(a->items[0], &options, arena, &e, err) &&
+              convert(&e, a->items[0], arena, err);
     experiment_close(&e);
     arena_free(arena);
     return ok;
@@ -32,10 +36,11 @@ static bool run(const Arguments *a, Error *err) {
 
 const Command command_convert = {
     .name = "convert",
-    .synopsis = "convert DIR",
+    .synopsis = "convert DIR [--calibrate N] [key=value ...]",
     .help = "write quantized.h5, the packed network alone, and record the logits it must give",
     .min_items = 1,
-    .max_items = 1,
+    .max_items = -1,
+    .options = {[CALIBRATE] = RUN_OPTION_CALIBRATE},
     .is_parallel = true,
     .run = run,
 };

@@ -1,11 +1,10 @@
-/* nibble eval DIR [--json] */
+/* nibble eval DIR [--json] [--calibrate N] [key=value ...] */
 #include <stdio.h>
 
-#include "experiments/commands/commands.h"
+#include "experiments/commands/run_options.h"
 #include "experiments/report/summary.h"
-#include "experiments/train/experiment.h"
 
-enum { JSON };
+enum { JSON, CALIBRATE };
 
 static void print_text(const Json *json) {
     double fp32 = 0, quantized = 0;
@@ -31,9 +30,12 @@ static void print_text(const Json *json) {
 
 static bool run(const Arguments *a, Error *err) {
     Arena *arena = arena_new("configuration");
-    Experiment e;
+    Experiment e = {0};
+    RunOptions options;
     Json *json = NULL;
-    bool ok = experiment_open_run(a->items[0], arena, &e, err) && summary_evaluate(&e, &json, err);
+    bool ok = run_options_read(a, a->values[CALIBRATE], &options, err) &&
+              experiment_open_run(a->items[0], &options, arena, &e, err) &&
+              summary_evaluate(&e, &json, err);
     if (ok && a->values[JSON])
         printf("%s\n", json_line(json, arena));
     else if (ok)
@@ -46,12 +48,12 @@ static bool run(const Arguments *a, Error *err) {
 
 const Command command_eval = {
     .name = "eval",
-    .synopsis = "eval DIR [--json]",
+    .synopsis = "eval DIR [--json] [--calibrate N] [key=value ...]",
     .help =
         "accuracy of the FP32 shadow and of the quantized network on the test set, layer by layer",
     .min_items = 1,
-    .max_items = 1,
-    .options = {[JSON] = {"--json", NULL, "one JSON object"}},
+    .max_items = -1,
+    .options = {[JSON] = {"--json", NULL, "one JSON object"}, [CALIBRATE] = RUN_OPTION_CALIBRATE},
     .is_parallel = true,
     .run = run,
 };

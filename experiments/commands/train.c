@@ -15,20 +15,10 @@
 
 enum { OUT, RESUME, FORCE };
 
-/* All other settings would make it another run. */
-static bool may_change(const char *override, Arena *arena) {
-    const char *path = arena_format(arena, "%.*s", (int)strcspn(override, "="), override);
-    const Field *field = fields_find(experiment_fields, path);
-    return field && field->may_change;
-}
-
 static bool read_resumed(const char *directory, const Arguments *a, Arena *arena,
                          ExperimentConfig *config, Error *err) {
     TRY(run_exists(directory, err));
-    for (int i = 0; i < a->count; i++)
-        if (!may_change(a->items[i], arena))
-            return FAIL(err, ERROR_INPUT, "'%s' cannot change in a run that goes on; these can: %s",
-                        a->items[i], fields_changeable(experiment_fields, arena));
+    for (int i = 0; i < a->count; i++) TRY(config_check_free(a->items[i], err));
     return config_read(run_path(arena, directory, RUN_CONFIG), a->count, a->items, arena, config,
                        err);
 }
@@ -38,20 +28,24 @@ static void print_table(const char *directory, Arena *arena) {
     Json *json = json_read_file(run_path(arena, directory, RUN_SUMMARY), &ignored);
     if (!json) return;
     double fp32 = 0, quantized = 0, speed = 0;
+    char quantized_text[32] = "none";
     int64_t model_bytes = 0, quantized_bytes = 0, steps = 0;
     json_get_number(json, "fp32.accuracy", &fp32);
-    json_get_number(json, "quantized.accuracy", &quantized);
+    if (json_get_number(json, "quantized.accuracy", &quantized))
+        snprintf(quantized_text, sizeof quantized_text, "%.2f%%", 100 * quantized);
+    const char *reason = json_get_text(json, "quantized.reason");
     json_get_number(json, "samples_per_second", &speed);
     json_get_int(json, "model_bytes", &model_bytes);
     json_get_int(json, "quantized_bytes", &quantized_bytes);
     json_get_int(json, "steps", &steps);
     printf("%-22s %12s %12s\n", "", "FP32", "quantized");
-    printf("%-22s %11.2f%% %11.2f%%\n", "test accuracy", 100 * fp32, 100 * quantized);
+    printf("%-22s %11.2f%% %12s\n", "test accuracy", 100 * fp32, quantized_text);
     printf("%-22s %12ld %12ld\n", "model bytes", (long)model_bytes, (long)quantized_bytes);
     printf("%-22s %12.0f\n", "training images/s", speed);
     printf("%-22s %12ld\n", "steps", (long)steps);
     printf("%-22s %s\n", "run directory", directory);
     printf("%-22s %s/" RUN_REPORT "\n", "report", directory);
+    if (reason) printf("no quantized accuracy: %s\n", reason);
     json_free(json);
 }
 

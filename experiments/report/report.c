@@ -137,6 +137,7 @@ static void bytes_tile(Page *page, const char *name, double bytes, double full) 
 }
 
 static void put_headline(Page *page, const Json *summary) {
+    const char *missing = json_get_text(summary, "quantized.reason");
     double fp32 = number_of(summary, "fp32.accuracy");
     double quantized = number_of(summary, "quantized.accuracy");
     double model_bytes = number_of(summary, "model_bytes");
@@ -166,6 +167,8 @@ static void put_headline(Page *page, const Json *summary) {
         page_format(page, "<p class=\"note\">Test set: accuracy %.2f%%, loss %.4g.</p>\n",
                     accuracy * 100, loss);
     }
+    if (missing) note_put(page, "There is no quantized accuracy, and the test set's is FP32's:");
+    if (missing) note_put(page, missing);
 }
 
 /* ---- Curves. ---- */
@@ -380,7 +383,7 @@ static void put_confusion(Report *r, const Json *summary) {
         const char *name = json_get_text(summary, arena_format(r->arena, "classes.%d", i));
         names[i] = name ? name : arena_format(r->arena, "%d", i);
     }
-    note_put(&r->page, "Rows are true classes, columns what the quantized network answered.");
+    note_put(&r->page, "Rows are true classes, columns what the network as trained answered.");
     page_put(&r->page, "<div class=\"matrix\">\n");
     chart_matrix(&r->page, &(MatrixChart){count, names, values});
     page_put(&r->page, "</div>\n");

@@ -6,7 +6,9 @@
 #include "core/log.h"
 #include "experiments/report/report.h"
 #include "experiments/train/environment.h"
+#include "experiments/train/ranges.h"
 #include "experiments/train/run.h"
+#include "experiments/train/trainer.h"
 #include "qat/convert.h"
 
 enum { LAYER_BATCHES = 4 }; /* of the test set, for the noise of each layer */
@@ -31,20 +33,22 @@ static void add_confusion(Json *json, const int64_t *confusion, int64_t classes)
         json_append_ints(json, "confusion", confusion + i * classes, (int)classes);
 }
 
-static bool add_accuracies(Experiment *e, Json *json, Error *err) {
+/* `missing`: why there is no quantized network yet; what was trained is its shadow then. */
+static bool add_accuracies(Experiment *e, Json *json, const char *missing, Error *err) {
     Arena *arena = arena_new("evaluation");
     int64_t classes = loader_dataset(e->loader)->class_count;
     Evaluation trained = {.confusion = arena_new_array(arena, int64_t, classes * classes)};
-    bool ok = evaluate(e, LOADER_TEST, false, &trained, err);
+    bool ok = evaluate(e, LOADER_TEST, missing != NULL, &trained, err);
     Evaluation shadow = {.accuracy = trained.accuracy, .loss = trained.loss};
-    if (ok && qat_is_active(e->qat)) ok = evaluate(e, LOADER_TEST, true, &shadow, err);
+    if (ok && !missing && qat_is_active(e->qat)) ok = evaluate(e, LOADER_TEST, true, &shadow, err);
     if (ok) {
         json_set_number(json, "test.accuracy", trained.accuracy);
         json_set_number(json, "test.loss", trained.loss);
         json_set_number(json, "fp32.accuracy", shadow.accuracy);
         json_set_number(json, "fp32.loss", shadow.loss);
-        json_set_number(json, "quantized.accuracy", trained.accuracy);
-        json_set_number(json, "quantized.loss", trained.loss);
+        json_set_number(json, "quantized.accuracy", missing ? NAN : trained.accuracy);
+        json_set_number(json, "quantized.loss", missing ? NAN : trained.loss);
+        if (missing) json_set_text(json, "quantized.reason", missing);
         add_confusion(json, trained.confusion, classes);
     }
     arena_free(arena);
@@ -53,7 +57,7 @@ static bool add_accuracies(Experiment *e, Json *json, Error *err) {
 
 bool summary_evaluate(Experiment *e, Json **out, Error *err) {
     *out = json_new();
-    if (add_accuracies(e, *out, err) && add_layers(e, *out, err)) return true;
+    if (add_accuracies(e, *out, NULL, err) && add_layers(e, *out, err)) return true;
     json_free(*out);
     *out = NULL;
     return false;
@@ -79,10 +83,11 @@ bool summary_write(Experiment *e, const char *directory, const SummaryTimes *tim
     qat_set_evaluation(e->qat);
     Json *json = json_new();
     add_facts(e, json, times);
-    bool ok = add_accuracies(e, json, err) && add_layers(e, json, err);
+    Arena *arena = arena_new("summary");
+    const char *missing = ranges_missing(e, times->steps, trainer_total_steps(e), arena);
+    bool ok = add_accuracies(e, json, missing, err) && (missing || add_layers(e, json, err));
     json_set_int(json, "peak_rss_bytes", environment_peak_rss_bytes());
     optimizer_swap_ema(e->optimizer);
-    Arena *arena = arena_new("summary");
     ok = ok && json_write_file(json, run_path(arena, directory, RUN_SUMMARY), err);
     arena_free(arena);
     json_free(json);

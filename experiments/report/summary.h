@@ -10,7 +10,8 @@ typedef struct SummaryTimes {
     double seconds, samples_per_second, best_accuracy;
 } SummaryTimes;
 
-/* Evaluates the weights that are loaded (averaged where EMA is on). */
+/* Evaluates the weights that are loaded (averaged where EMA is on). Where a quantizer has no range,
+ * there is no quantized accuracy, and the summary says why. */
 bool summary_write(Experiment *e, const char *directory, const SummaryTimes *times, Error *err);
 
 /* What `nibble eval` prints: fp32.accuracy, quantized.accuracy, layers[]. The weights are evaluated

@@ -161,6 +161,17 @@ const char *config_write(const ExperimentConfig *config, Arena *arena) {
     return node_to_yaml(fields_write(experiment_fields, config, arena), arena);
 }
 
+bool config_check_free(const char *override, Error *err) {
+    Arena *arena = arena_new("setting");
+    const char *path = arena_format(arena, "%.*s", (int)strcspn(override, "="), override);
+    const Field *field = fields_find(experiment_fields, path);
+    bool is_free = (field && field->may_change) ||
+                   FAIL(err, ERROR_INPUT, "'%s' cannot change in a run; these can: %s", override,
+                        fields_changeable(experiment_fields, arena));
+    arena_free(arena);
+    return is_free;
+}
+
 const char *config_write_fixed(const ExperimentConfig *config, Arena *arena) {
     return node_to_yaml(fields_write_fixed(experiment_fields, config, arena), arena);
 }

@@ -50,6 +50,10 @@ bool config_read_text(const char *text, const char *name, int override_count,
 /* The resolved configuration as YAML text, every setting written out. */
 const char *config_write(const ExperimentConfig *config, Arena *arena);
 
+/* Whether an override, NAME=VALUE, is of a setting that may change while a run goes on
+ * (Field.may_change); else ERROR_INPUT, which names those that are. */
+bool config_check_free(const char *override, Error *err);
+
 /* The same text without settings that may change while a run goes on (Field.may_change): what a
  * checkpoint holds, so that it does not depend on them. */
 const char *config_write_fixed(const ExperimentConfig *config, Arena *arena);

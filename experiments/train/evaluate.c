@@ -69,8 +69,10 @@ bool evaluate(Experiment *e, LoaderSplit split, bool is_float, Evaluation *out, 
     double loss_sum = 0;
     bool ok = true;
     out->rows = 0;
-    for (int64_t i = 0; ok && i < batches; i++) {
+    for (int64_t i = 0; ok && i < batches && (!out->limit || out->rows < out->limit); i++) {
         Batch batch = loader_batch(e->loader, split, 0, i);
+        int64_t left = out->limit - out->rows;
+        if (out->limit && batch.count > left) batch.count = left;
         Question q = {.e = e, .batch = &batch};
         tape_run(t, evaluate_mode(is_float), evaluate_record, &q);
         /* To name the layer, the batch is seen once more, and this time every value stays. */

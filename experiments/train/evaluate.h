@@ -6,6 +6,7 @@
 #include "experiments/train/experiment.h"
 
 typedef struct Evaluation {
+    int64_t limit;         /* how many rows are seen, the first; 0: all */
     double loss, accuracy; /* mean cross-entropy; a fraction */
     int64_t rows;
     int64_t *confusion; /* [classes, classes]: true class, predicted class; the caller's, or NULL */

@@ -4,7 +4,9 @@
 #include "experiments/models/models.h"
 #include "experiments/plan/available.h"
 #include "experiments/train/checkpoint.h"
+#include "experiments/train/ranges.h"
 #include "experiments/train/run.h"
+#include "experiments/train/trainer.h"
 
 /* Before anything is made, because what does not fit ends in the system's killer: the weights with
  * their gradients and the optimizer's state alone. Activations are looked at later (footprint.h).
@@ -60,7 +62,18 @@ void experiment_close(Experiment *e) {
     *e = (Experiment){0};
 }
 
-bool experiment_open_run(const char *directory, Arena *config_arena, Experiment *e, Error *err) {
+static bool ranges_ensure(Experiment *e, const char *directory, int64_t calibrate, Error *err) {
+    if (calibrate) return ranges_calibrate(e, calibrate, err);
+    const char *missing = ranges_missing(e, e->step, trainer_total_steps(e), e->arena);
+    if (!missing) return true;
+    return FAIL(err, ERROR_INPUT,
+                "%s: %s. Train on with 'nibble train --resume %s train.steps=0', or calibrate on "
+                "training images with --calibrate N",
+                directory, missing, directory);
+}
+
+bool experiment_open_run(const char *directory, const RunOptions *options, Arena *config_arena,
+                         Experiment *e, Error *err) {
     *e = (Experiment){0};
     TRY(run_exists(directory, err));
     const char *path = run_path(config_arena, directory, RUN_BEST);
@@ -69,10 +82,13 @@ bool experiment_open_run(const char *directory, Arena *config_arena, Experiment 
         return FAIL(err, ERROR_INPUT, "%s holds no checkpoint yet; train it first", directory);
     ExperimentConfig config;
     const char *config_path = run_path(config_arena, directory, RUN_CONFIG);
-    TRY(config_read(config_path, 0, NULL, config_arena, &config, err));
+    TRY(config_read(config_path, options->override_count, options->overrides, config_arena, &config,
+                    err));
     TRY(experiment_open(&config, config_arena, e, err));
-    TRY(checkpoint_load(path, e->fixed_text, e->model, e->optimizer, NULL, err));
+    Cursor cursor;
+    TRY(checkpoint_load(path, e->fixed_text, e->model, e->optimizer, &cursor, err));
+    e->step = cursor.step;
     optimizer_swap_ema(e->optimizer);
     qat_set_evaluation(e->qat);
-    return true;
+    return ranges_ensure(e, directory, options->calibrate, err);
 }

@@ -21,6 +21,7 @@ typedef struct Experiment {
     Optimizer *optimizer;
     LossScale loss_scale;
     Tape *tape;
+    int64_t step; /* of the run, by which the weights that are loaded were made */
 } Experiment;
 
 /* Loads the data, builds and prepares the model. Threads: as many as parallel_init was told before,
@@ -30,9 +31,18 @@ bool experiment_open(const ExperimentConfig *config, Arena *config_arena, Experi
                      Error *err);
 void experiment_close(Experiment *e);
 
-/* Opens the experiment of a run directory, as its config.yaml says, with the weights that it
- * reports: best.h5, else checkpoint.h5, averaged where EMA is on. Phases are those of a finished
- * training. */
-bool experiment_open_run(const char *directory, Arena *config_arena, Experiment *e, Error *err);
+/* How a run directory is opened; zeros for the usual. */
+typedef struct RunOptions {
+    int override_count; /* of settings that may change (config_check_free) */
+    char *const *overrides;
+    int64_t calibrate; /* training images that give quantizers without a range one; 0: such a
+                          network is refused */
+} RunOptions;
+
+/* Opens the experiment of a run directory, as its config.yaml and the overrides say, with the
+ * weights that it reports: best.h5, else checkpoint.h5, averaged where EMA is on. Phases are those
+ * of a finished training; every quantizer has its range. */
+bool experiment_open_run(const char *directory, const RunOptions *options, Arena *config_arena,
+                         Experiment *e, Error *err);
 
 #endif

@@ -15,6 +15,7 @@
 #include "experiments/train/run.h"
 #include "experiments/train/stop.h"
 #include "optim/schedule.h"
+#include "qat/calibration.h"
 
 enum { LINE_BYTES = 512 };
 
@@ -269,8 +270,9 @@ static bool validate(Training *r, bool may_be_best, Error *err) {
     show(r, true);
     if (!may_be_best) return true;
     if (r->cursor.best_step && trained.accuracy <= r->cursor.best_accuracy) return true;
-    /* A network whose fake-quant has not started is not what will be shipped. */
+    /* A network whose fake-quant has not started, or that lacks a range, cannot be shipped. */
     if (qat_is_active(e->qat) && !e->qat->phase.is_faking) return true;
+    if (calibration_find_missing(e->qat)) return true;
     TRY(check_finite(r, err));
     r->cursor.best_accuracy = trained.accuracy;
     r->cursor.best_step = r->cursor.step;
