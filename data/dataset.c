@@ -1,6 +1,7 @@
 #include "data/dataset.h"
 
 #include <assert.h>
+#include <errno.h>
 #include <math.h>
 #include <string.h>
 #include <unistd.h>
@@ -114,10 +115,27 @@ static bool part_check(const Dataset *dataset, const DatasetPart *part, const ch
 
 /* ---- Use ---- */
 
-bool dataset_open(Variant source, Arena *arena, Dataset *out, Error *err) {
+/* Where a kind has files, they lie at its setting `path`. */
+static bool path_check(const char *path, const char *hint, Error *err) {
+    if (!path) return FAIL(err, ERROR_INPUT, "data.path is empty; it says where the data lie");
+    if (access(path, F_OK) == 0) return true;
+    return FAIL(err, ERROR_INPUT, "%s: %s; say where the data lie with data.path=...%s%s", path,
+                strerror(errno), hint ? ", or " : "", hint ? hint : "");
+}
+
+static bool parts_open(Variant source, DatasetParts parts, Arena *arena, Dataset *out, Error *err) {
     const DatasetKind *kind = (const DatasetKind *)source.kind;
+    const Field *row = fields_find(kind->kind.fields, "path");
+    const char *at = (const char *)source.config + (row ? row->offset : 0);
     *out = (Dataset){0};
-    TRY(kind->open(source.config, DATASET_BOTH, arena, out, err));
+    if ((!row || path_check(*(const char *const *)(const void *)at, kind->hint, err)) &&
+        kind->open(source.config, parts, arena, out, err))
+        return true;
+    return row && error_blame(err, "data.path");
+}
+
+bool dataset_open(Variant source, Arena *arena, Dataset *out, Error *err) {
+    TRY(parts_open(source, DATASET_BOTH, arena, out, err));
     if (out->class_count < 2)
         return FAIL(err, ERROR_INPUT, "the data have %lld classes, expected at least 2",
                     (long long)out->class_count);
@@ -126,9 +144,7 @@ bool dataset_open(Variant source, Arena *arena, Dataset *out, Error *err) {
 }
 
 bool dataset_open_test(Variant source, Arena *arena, Dataset *out, Error *err) {
-    const DatasetKind *kind = (const DatasetKind *)source.kind;
-    *out = (Dataset){0};
-    return kind->open(source.config, DATASET_TEST, arena, out, err) &&
+    return parts_open(source, DATASET_TEST, arena, out, err) &&
            part_check(out, &out->test, "test", err);
 }
 

@@ -107,6 +107,13 @@ static void trailer_fill(unsigned char trailer[ENVELOPE_TRAILER_BYTES], uint64_t
     memcpy(trailer + 24, canonical.digest, ENVELOPE_DIGEST_BYTES);
 }
 
+void envelope_digest(const void *bytes, size_t count, char text[2 * ENVELOPE_DIGEST_BYTES + 1]) {
+    XXH128_canonical_t canonical;
+    XXH128_canonicalFromHash(&canonical, XXH3_128bits(bytes, count));
+    for (int i = 0; i < ENVELOPE_DIGEST_BYTES; i++)
+        snprintf(text + 2 * i, 3, "%02x", canonical.digest[i]);
+}
+
 /* False with errno set; a file that ends early gives errno 0. */
 static bool read_all(int fd, void *buffer, size_t bytes) {
     for (size_t done = 0; done < bytes;) {

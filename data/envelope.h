@@ -21,6 +21,9 @@
 
 enum { ENVELOPE_TRAILER_BYTES = 40, ENVELOPE_DIGEST_BYTES = 16 };
 
+/* XXH3-128 of any bytes, as 32 hexadecimal digits of its canonical form. */
+void envelope_digest(const void *bytes, size_t count, char text[2 * ENVELOPE_DIGEST_BYTES + 1]);
+
 /* PATH.tmp.<pid>, in the same directory as PATH; leftovers of dead writers of PATH are removed. */
 const char *envelope_begin(const char *path, Arena *arena);
 /* Whether the file system that holds `path` has room for `bytes` more. */

@@ -9,6 +9,7 @@
 #include "core/random.h"
 
 const char *const loader_normalize_choices[] = {"none", "unit", "standard", NULL};
+const char *const loader_changed_choices[] = {"refuse", "allow", NULL};
 
 const Field loader_augment_fields[] = {
     FIELD_INT(AugmentConfig, crop_padding, "0", 0, 64,
@@ -35,6 +36,7 @@ typedef struct Buffer {
  * open. */
 struct Loader {
     Dataset dataset;
+    DataFacts facts;
     const LoaderConfig *config;
     uint64_t seed;
     int64_t rows[LOADER_SPLIT_COUNT];
@@ -68,8 +70,8 @@ static int64_t *rows_new(Arena *arena, int64_t count, const bool *is_wanted) {
     return rows;
 }
 
-static bool split_rows(Loader *loader, Arena *arena, Error *err) {
-    int64_t count = loader->dataset.train.count;
+/* How many rows each split has, of `count` training rows. */
+static bool split_count(Loader *loader, int64_t count, Error *err) {
     double setting = loader->config->validation;
     int64_t kept = setting < 1 ? llround(setting * (double)count) : (int64_t)setting;
     int64_t batch = loader->config->batch;
@@ -80,23 +82,25 @@ static bool split_rows(Loader *loader, Arena *arena, Error *err) {
                     "lower `validation` or `batch`",
                     (long long)count, (long long)kept, (long long)batch) ||
                error_blame(err, "data.%s", kept ? "validation" : "batch");
+    loader->rows[LOADER_TRAIN] = loader->rows[LOADER_CALIBRATION] = count - kept;
+    loader->rows[LOADER_VALIDATION] = kept;
+    loader->rows[LOADER_TEST] = loader->dataset.test.count;
+    return true;
+}
+
+static void split_rows(Loader *loader, Arena *arena) {
+    int64_t count = loader->dataset.train.count, kept = loader->rows[LOADER_VALIDATION];
     uint32_t *order = arena_new_array(arena, uint32_t, count);
     random_permutation((RandomKey){loader->seed, RANDOM_SPLIT, 0}, count, order);
     bool *is_train = arena_new_array(arena, bool, count);
     bool *is_validation = arena_new_array(arena, bool, count);
     for (int64_t i = 0; i < count; i++)
         *(i < kept ? &is_validation[order[i]] : &is_train[order[i]]) = true;
-    loader->rows[LOADER_TRAIN] = count - kept;
-    loader->rows[LOADER_VALIDATION] = kept;
-    loader->rows[LOADER_TEST] = loader->dataset.test.count;
-    loader->rows[LOADER_CALIBRATION] = count - kept;
     loader->row_of[LOADER_TRAIN] = rows_new(arena, count, is_train);
     loader->row_of[LOADER_VALIDATION] = rows_new(arena, count, is_validation);
-    loader->row_of[LOADER_TEST] = rows_new(arena, loader->dataset.test.count, NULL);
     loader->row_of[LOADER_CALIBRATION] = loader->row_of[LOADER_TRAIN];
     loader->order = order; /* as long as any epoch's */
     loader->order_epoch = -1;
-    return true;
 }
 
 static void moments_set(Loader *loader, int64_t channel, double mean, double square) {
@@ -146,11 +150,10 @@ static void measure_floats(Loader *loader, Arena *arena) {
         moments_set(loader, c, sum[c] / count, squares[c] / count);
 }
 
-static void normalization_set(Loader *loader, Arena *arena) {
+/* As the training images say. */
+static void normalization_find(Loader *loader, Arena *arena) {
     int64_t channels = loader->dataset.channels;
     bool is_bytes = loader->dataset.pixel_type == PIXEL_U8;
-    loader->mean = arena_new_array(arena, float, channels);
-    loader->deviation = arena_new_array(arena, float, channels);
     bool is_unit = loader->config->normalize == NORMALIZE_UNIT && is_bytes;
     for (int64_t c = 0; c < channels; c++) loader->deviation[c] = is_unit ? 255.0f : 1.0f;
     if (loader->config->normalize == NORMALIZE_STANDARD) {
@@ -158,12 +161,25 @@ static void normalization_set(Loader *loader, Arena *arena) {
         (is_bytes ? measure_bytes : measure_floats)(loader, arena);
         arena_rewind(arena, mark);
     }
-    loader->padding =
-        arena_new_array(arena, float, checked_mul((size_t)loader->dataset.width, (size_t)channels));
+}
+
+static void normalization_new(Loader *loader, Arena *arena) {
+    size_t width = (size_t)loader->dataset.width, channels = (size_t)loader->dataset.channels;
+    loader->mean = arena_new_array(arena, float, channels);
+    loader->deviation = arena_new_array(arena, float, channels);
+    loader->facts.mean = loader->mean;
+    loader->facts.deviation = loader->deviation;
+    loader->padding = arena_new_array(arena, float, checked_mul(width, channels));
+    if (loader->dataset.pixel_type == PIXEL_U8)
+        loader->table = arena_new_array(arena, float, channels * 256);
+}
+
+/* What follows from mean and deviation. */
+static void normalization_apply(Loader *loader) {
+    int64_t channels = loader->dataset.channels;
     for (int64_t i = 0; i < loader->dataset.width * channels; i++)
         loader->padding[i] = (0.0f - loader->mean[i % channels]) / loader->deviation[i % channels];
-    if (!is_bytes) return;
-    loader->table = arena_new_array(arena, float, channels * 256);
+    if (!loader->table) return;
     for (int64_t v = 0; v < 256; v++)
         for (int64_t c = 0; c < channels; c++)
             loader->table[v * channels + c] = ((float)v - loader->mean[c]) / loader->deviation[c];
@@ -356,13 +372,10 @@ static void prefetch_ask(Loader *loader, Request request) {
 
 /* ---- Use ---- */
 
-bool loader_open(Variant data, uint64_t seed, Arena *arena, Loader **out, Error *err) {
-    Loader *loader = arena_zalloc(arena, sizeof *loader);
-    loader->config = data.config; /* the first member of every data set's config */
-    loader->seed = seed;
-    TRY(dataset_open(data, arena, &loader->dataset, err));
-    TRY(split_rows(loader, arena, err));
-    normalization_set(loader, arena);
+/* The last of opening: what batches are made in. */
+static bool loader_begin(Loader *loader, Arena *arena, Error *err) {
+    normalization_apply(loader);
+    loader->row_of[LOADER_TEST] = rows_new(arena, loader->dataset.test.count, NULL);
     int64_t train = loader->config->batch, eval = loader->config->eval_batch;
     size_t most = (size_t)(train > eval ? train : eval);
     size_t pixels = (size_t)dataset_pixels(&loader->dataset);
@@ -371,9 +384,45 @@ bool loader_open(Variant data, uint64_t seed, Arena *arena, Loader **out, Error 
         loader->buffers[i].images = arena_new_array(arena, float, checked_mul(most, pixels));
         loader->buffers[i].labels = arena_new_array(arena, int32_t, most);
     }
-    if (loader->config->prefetch) TRY(prefetch_start(loader, err));
+    return !loader->config->prefetch || prefetch_start(loader, err);
+}
+
+bool loader_open(Variant data, uint64_t seed, Arena *arena, Loader **out, Error *err) {
+    Loader *loader = arena_zalloc(arena, sizeof *loader);
+    loader->config = data.config; /* the first member of every data set's config */
+    loader->seed = seed;
+    TRY(dataset_open(data, arena, &loader->dataset, err));
+    TRY(split_count(loader, loader->dataset.train.count, err));
+    split_rows(loader, arena);
+    loader->facts = facts_of(&loader->dataset);
+    normalization_new(loader, arena);
+    normalization_find(loader, arena);
     *out = loader;
-    return true;
+    return loader_begin(loader, arena, err);
+}
+
+bool loader_open_test(Variant data, const DataFacts *facts, Arena *arena, Loader **out,
+                      Error *err) {
+    Loader *loader = arena_zalloc(arena, sizeof *loader);
+    loader->config = data.config;
+    TRY(dataset_open_test(data, arena, &loader->dataset, err));
+    loader->dataset.class_count = facts->class_count;
+    DataFacts test = facts_of(&loader->dataset); /* of no images, but their sizes */
+    TRY(facts_check_fit(facts, &test, "the test images", err));
+    TRY(dataset_check_labels("test", &loader->dataset.test, facts->class_count, err));
+    TRY(split_count(loader, facts->images, err));
+    loader->facts = *facts;
+    normalization_new(loader, arena);
+    loader_use(loader, facts);
+    *out = loader;
+    return loader_begin(loader, arena, err);
+}
+
+void loader_use(Loader *loader, const DataFacts *facts) {
+    size_t bytes = sizeof(float) * (size_t)loader->dataset.channels;
+    memcpy(loader->mean, facts->mean, bytes);
+    memcpy(loader->deviation, facts->deviation, bytes);
+    normalization_apply(loader);
 }
 
 void loader_close(Loader *loader) {
@@ -397,11 +446,8 @@ const LoaderConfig *loader_config(const Loader *loader) {
 int64_t loader_rows(const Loader *loader, LoaderSplit split) {
     return loader->rows[split];
 }
-const float *loader_mean(const Loader *loader) {
-    return loader->mean;
-}
-const float *loader_deviation(const Loader *loader) {
-    return loader->deviation;
+const DataFacts *loader_facts(const Loader *loader) {
+    return &loader->facts;
 }
 
 int64_t loader_batches(const Loader *loader, LoaderSplit split) {
@@ -410,7 +456,7 @@ int64_t loader_batches(const Loader *loader, LoaderSplit split) {
 }
 
 Batch loader_batch(Loader *loader, LoaderSplit split, int64_t epoch, int64_t index) {
-    assert(index >= 0 && index < loader_batches(loader, split));
+    assert(index >= 0 && index < loader_batches(loader, split) && loader->row_of[split]);
     Request request = {split, epoch, index};
     prefetch_wait(loader);
     Buffer *buffer = &loader->buffers[!loader->shown];

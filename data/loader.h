@@ -20,9 +20,11 @@
 #include "core/arena.h"
 #include "core/error.h"
 #include "core/settings/field.h"
-#include "data/dataset.h"
+#include "data/facts.h"
 
 typedef enum Normalize { NORMALIZE_NONE, NORMALIZE_UNIT, NORMALIZE_STANDARD } Normalize;
+
+typedef enum LoaderChanged { CHANGED_REFUSE, CHANGED_ALLOW } LoaderChanged;
 
 typedef struct AugmentConfig {
     int64_t crop_padding;
@@ -36,9 +38,10 @@ typedef struct LoaderConfig {
     int normalize; /* Normalize */
     AugmentConfig augment;
     bool prefetch;
+    int changed; /* LoaderChanged */
 } LoaderConfig;
 
-extern const char *const loader_normalize_choices[];
+extern const char *const loader_normalize_choices[], *const loader_changed_choices[];
 extern const Field loader_augment_fields[];
 
 /* The rows of a LoaderConfig that is member `loader` of `Type`; the first in a data set's table. */
@@ -69,9 +72,16 @@ extern const Field loader_augment_fields[];
          .fallback = "{}",                                                                         \
          .fields = loader_augment_fields,                                                          \
          .help = "random changes of the training images"},                                         \
+        {.name = "prefetch",                                                                       \
+         .type = FIELD_TYPE_BOOL,                                                                  \
+         .offset = offsetof(Type, loader.prefetch),                                                \
+         .fallback = "false",                                                                      \
+         .help = "a thread of its own prepares the next batch",                                    \
+         .may_change = true},                                                                      \
     {                                                                                              \
-        .name = "prefetch", .type = FIELD_TYPE_BOOL, .offset = offsetof(Type, loader.prefetch),    \
-        .fallback = "false", .help = "a thread of its own prepares the next batch",                \
+        .name = "changed", .type = FIELD_TYPE_CHOICE, .offset = offsetof(Type, loader.changed),    \
+        .fallback = "refuse", .choices = loader_changed_choices,                                   \
+        .help = "whether a run may go on with other training images than it began with",           \
         .may_change = true                                                                         \
     }
 
@@ -97,14 +107,20 @@ typedef struct Loader Loader;
 bool loader_open(Variant data, uint64_t seed, Arena *arena, Loader **out, Error *err);
 void loader_close(Loader *loader); /* accepts NULL */
 
+/* The same for a run that was trained before, on images of which `facts` are known: they give the
+ * normalisation and the classes, and the test part alone is read, which must be of their size. The
+ * other splits have their rows, but no batches. */
+bool loader_open_test(Variant data, const DataFacts *facts, Arena *arena, Loader **out, Error *err);
+/* Normalises as `facts` say from now on, not as these training images do. */
+void loader_use(Loader *loader, const DataFacts *facts);
+
 const Dataset *loader_dataset(const Loader *loader);
 const LoaderConfig *loader_config(const Loader *loader);
 int64_t loader_rows(const Loader *loader, LoaderSplit split);
 int64_t loader_batches(const Loader *loader, LoaderSplit split); /* per epoch */
 
-/* An image is (stored - mean[c]) / deviation[c]; [channels] each. */
-const float *loader_mean(const Loader *loader);
-const float *loader_deviation(const Loader *loader);
+/* Of the training images, with the normalisation in use. */
+const DataFacts *loader_facts(const Loader *loader);
 
 /* Batch `index`, from 0 to loader_batches - 1; `epoch` matters for training only. The batch is
  * valid until the next call. Allocates nothing. One thread at a time may call. */

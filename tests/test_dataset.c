@@ -191,7 +191,7 @@ static void test_idx_gzip_as_specified(void **state) {
 static void test_idx_missing_files(void **state) {
     (void)state;
     EXPECT_FAILURE(source("idx", "path", in_folder("nowhere"), NULL), "nowhere",
-                   "train-images-idx3-ubyte", "dataset-fashion-mnist");
+                   "No such file or directory", "data.path=...", "dataset-fashion-mnist");
     const char *path = idx_folder("missing", true);
     unlink(arena_format(arena, "%s/t10k-labels-idx1-ubyte.gz", path));
     EXPECT_FAILURE(source("idx", "path", path, NULL), path, "t10k-labels-idx1-ubyte");

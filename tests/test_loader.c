@@ -156,8 +156,8 @@ static void test_standard_normalisation(void **state) {
     for (int c = 0; c < 3; c++) {
         assert_true(fabs(sum[c] / 1200) < 1e-6);
         assert_true(fabs(squares[c] / 1200 - 1) < 1e-5);
-        assert_true(loader_deviation(loader)[c] > 1);
-        assert_in_range((int)loader_mean(loader)[c], 50, 200);
+        assert_true(loader_facts(loader)->deviation[c] > 1);
+        assert_in_range((int)loader_facts(loader)->mean[c], 50, 200);
     }
     loader_close(loader);
 }
@@ -185,13 +185,14 @@ static void test_floats(void **state) {
     double mean = 0, square = 0;
     for (int i = 0; i < 30 * 8; i += 2)
         mean += images[i] / 120.0, square += pow(images[i], 2) / 120.0;
-    assert_true(fabs(loader_mean(loader)[0] - mean) < 1e-5);
-    assert_true(fabs(loader_deviation(loader)[0] - sqrt(square - mean * mean)) < 1e-5);
-    assert_true(loader_mean(loader)[1] == 4.0f && loader_deviation(loader)[1] == 1.0f);
+    assert_true(fabs(loader_facts(loader)->mean[0] - mean) < 1e-5);
+    assert_true(fabs(loader_facts(loader)->deviation[0] - sqrt(square - mean * mean)) < 1e-5);
+    assert_true(loader_facts(loader)->mean[1] == 4.0f &&
+                loader_facts(loader)->deviation[1] == 1.0f);
     Batch batch = loader_batch(loader, LOADER_TEST, 0, 1);
     for (int c = 0; c < 2; c++)
-        assert_true(batch.images[c] ==
-                    (images[20 * 8 + c] - loader_mean(loader)[c]) / loader_deviation(loader)[c]);
+        assert_true(batch.images[c] == (images[20 * 8 + c] - loader_facts(loader)->mean[c]) /
+                                           loader_facts(loader)->deviation[c]);
     loader_close(loader);
 }
 
@@ -256,7 +257,7 @@ static void test_padding_is_normalised(void **state) {
     Loader *loader = open_well(small("augment.crop_padding", "64", "normalize", "standard"), 5);
     float zero[3];
     for (int c = 0; c < 3; c++)
-        zero[c] = (0.0f - loader_mean(loader)[c]) / loader_deviation(loader)[c];
+        zero[c] = (0.0f - loader_facts(loader)->mean[c]) / loader_facts(loader)->deviation[c];
     Batch batch = loader_batch(loader, LOADER_TRAIN, 0, 0);
     int blank = 0; /* most of 129 x 129 places lie outside of the image */
     for (int64_t i = 0; i < 16; i++) {

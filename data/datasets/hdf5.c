@@ -245,9 +245,8 @@ static bool hdf5_open(const void *settings, DatasetParts parts, Arena *arena, Da
     Array arrays[4];
     Sandbox sandbox;
     for (int i = 0; i < 4; i++)
-        if (!config->path || !job.names[i])
-            return FAIL(err, ERROR_INPUT,
-                        "data.path and the names of the arrays must not be empty");
+        if (!job.names[i])
+            return FAIL(err, ERROR_INPUT, "the names of the arrays must not be empty");
     TRY(sandbox_start(file_send, &job, limits, config->path, &sandbox, err));
     bool is_read = true;
     for (int i = job.first; is_read && i < 4; i++)

@@ -33,7 +33,7 @@ static bool file_find(const char *folder, const char *name, Arena *arena, const 
     *path = arena_format(arena, "%s/%s.gz", folder, name);
     if (access(*path, F_OK) == 0) return true;
     return FAIL(err, ERROR_INPUT,
-                "%s: has no %s, plain or .gz; set `path` to a directory with the four files, or "
+                "%s: has no %s, plain or .gz; set data.path to a directory with the four files, or "
                 "install Debian's dataset-fashion-mnist",
                 folder, name);
 }
@@ -96,7 +96,6 @@ static bool idx_open(const void *settings, DatasetParts parts, Arena *arena, Dat
                      Error *err) {
     const IdxConfig *config = settings;
     PartFiles train = {0}, test;
-    if (!config->path) return FAIL(err, ERROR_INPUT, "data.path is empty");
     out->pixel_type = PIXEL_U8;
     if (parts == DATASET_BOTH) {
         TRY(file_find(config->path, "train-images-idx3-ubyte", arena, &train.images, err));
@@ -112,4 +111,5 @@ const DatasetKind dataset_idx = {
     .kind = {"idx", "MNIST's files: train-images-idx3-ubyte and so on, plain or .gz",
              sizeof(IdxConfig), idx_fields},
     .open = idx_open,
+    .hint = "install Debian's dataset-fashion-mnist",
 };

@@ -60,7 +60,8 @@ static bool train(const ExperimentConfig *config, const char *directory, bool re
     if (ok)
         ok =
             resumes ? run_claim(directory, &claim, err) : run_create(directory, force, &claim, err);
-    if (ok) ok = text_write(run_path(arena, directory, RUN_CONFIG), e.config_text, err);
+    const char *text = config_write(config, arena);
+    if (ok) ok = text_write(run_path(arena, directory, RUN_CONFIG), text, err);
     stop_install();
     ok = ok && trainer_run(&e, directory, resumes, err);
     if (ok) print_table(directory, arena);

@@ -20,7 +20,9 @@ static bool open_images(const Arguments *a, Arena *arena, Dataset *out, Error *e
                         "verify takes settings of the data alone, such as data.path=..., not '%s'",
                         a->items[i]);
     TRY(config_read(path, a->count - 1, a->items + 1, arena, &config, err));
-    return dataset_open_test(config.data, arena, out, err);
+    if (dataset_open_test(config.data, arena, out, err)) return true;
+    config_place(&config, err);
+    return false;
 }
 
 static bool check_run(const char *directory, const char *packed, Error *err) {

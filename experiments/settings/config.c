@@ -1,7 +1,9 @@
 #include "experiments/settings/config.h"
 
+#include <limits.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "core/log.h"
 #include "data/dataset.h"
@@ -157,8 +159,23 @@ bool config_read_text(const char *text, const char *name, int override_count,
     return resolve(root, name, override_count, overrides, arena, &faults, config, err);
 }
 
+static Node *setting_node(const Node *root, const char *path, Arena *arena) {
+    const char *dot = strchr(path, '.');
+    const Node *section = node_find(root, arena_format(arena, "%.*s", (int)(dot - path), path));
+    return section ? node_find(section, dot + 1) : NULL;
+}
+
+static const char *const path_settings[] = {"data.path", "train.init", NULL};
+
 const char *config_write(const ExperimentConfig *config, Arena *arena) {
-    return node_to_yaml(fields_write(experiment_fields, config, arena), arena);
+    Node *root = fields_write(experiment_fields, config, arena);
+    char directory[PATH_MAX];
+    for (int i = 0; path_settings[i] && getcwd(directory, sizeof directory); i++) {
+        Node *path = setting_node(root, path_settings[i], arena);
+        if (path && path->text && !node_is_null(path) && *path->text != '/')
+            path->text = arena_format(arena, "%s/%s", directory, path->text);
+    }
+    return node_to_yaml(root, arena);
 }
 
 bool config_check_free(const char *override, Error *err) {

@@ -47,7 +47,8 @@ bool config_read(const char *path, int override_count, char *const *overrides, A
 bool config_read_text(const char *text, const char *name, int override_count,
                       char *const *overrides, Arena *arena, ExperimentConfig *config, Error *err);
 
-/* The resolved configuration as YAML text, every setting written out. */
+/* The resolved configuration as YAML text, every setting written out. Paths, which are relative to
+ * the working directory, become absolute, so that a run may be opened from any directory. */
 const char *config_write(const ExperimentConfig *config, Arena *arena);
 
 /* Whether an override, NAME=VALUE, is of a setting that may change while a run goes on

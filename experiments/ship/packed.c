@@ -100,8 +100,8 @@ static void write_parts(H5Writer *w, const PackedModel *m, Arena *arena) {
 bool packed_save(const char *path, const Experiment *e, Error *err) {
     Arena *arena = arena_new("packed model");
     PackedModel m = packed_model_of(e->qat, arena);
-    m.mean = loader_mean(e->loader);
-    m.deviation = loader_deviation(e->loader);
+    m.mean = loader_facts(e->loader)->mean;
+    m.deviation = loader_facts(e->loader)->deviation;
     uint64_t expected = (uint64_t)convert_bytes(e->qat).quantized + (1 << 16);
     H5Writer *w = h5_write_begin(path, expected, arena, err);
     bool ok = w != NULL;

@@ -1,11 +1,12 @@
 #include "experiments/train/checkpoint.h"
 
+#include <stddef.h>
 #include <stdio.h>
 #include <string.h>
 
 #include "data/h5.h"
 
-enum { FORMAT_VERSION = 1, NAME_BYTES = 512 };
+enum { FORMAT_VERSION = 2, NAME_BYTES = 512 };
 
 /* ---- Saving ---- */
 
@@ -16,6 +17,36 @@ static bool write_state(void *context, const char *name, Tensor value) {
     return true;
 }
 
+/* The integers among the facts, and what they are called. */
+typedef struct FactRow {
+    const char *name;
+    size_t offset;
+    int64_t max;
+} FactRow;
+
+enum { SIDE_MAX = 1 << 20 };
+
+static const FactRow fact_rows[] = {
+    {"images", offsetof(DataFacts, images), INT64_MAX},
+    {"height", offsetof(DataFacts, height), SIDE_MAX},
+    {"width", offsetof(DataFacts, width), SIDE_MAX},
+    {"channels", offsetof(DataFacts, channels), SIDE_MAX},
+    {"classes", offsetof(DataFacts, class_count), SIDE_MAX},
+};
+enum { FACT_ROWS = sizeof fact_rows / sizeof *fact_rows };
+
+static void write_facts(H5Writer *w, const DataFacts *f) {
+    for (int i = 0; i < FACT_ROWS; i++) {
+        const char *at = (const char *)f + fact_rows[i].offset;
+        h5_write_int(w, "data", fact_rows[i].name, *(const int64_t *)(const void *)at);
+    }
+    h5_write_int(w, "data", "is_float", f->pixel_type == PIXEL_F32);
+    h5_write_tensor(w, "data/mean", H5_F32, SHAPE(f->channels), f->mean);
+    h5_write_tensor(w, "data/deviation", H5_F32, SHAPE(f->channels), f->deviation);
+    h5_write_text(w, "data/images_digest", f->images_digest);
+    h5_write_text(w, "data/labels_digest", f->labels_digest);
+}
+
 static uint64_t expected_bytes(const Model *model) {
     uint64_t elements = 0;
     for (int i = 0; i < model->param_count; i++)
@@ -24,13 +55,15 @@ static uint64_t expected_bytes(const Model *model) {
 }
 
 bool checkpoint_save(const char *path, const char *previous, const char *config_text,
-                     const Cursor *cursor, Model *model, Optimizer *optimizer, Error *err) {
+                     const DataFacts *facts, const Cursor *cursor, Model *model,
+                     Optimizer *optimizer, Error *err) {
     Arena *arena = arena_new("checkpoint");
     H5Writer *w = h5_write_begin(path, expected_bytes(model), arena, err);
     bool ok = w != NULL;
     if (ok) {
         h5_write_int(w, "", "format_version", FORMAT_VERSION);
         h5_write_text(w, "config", config_text);
+        write_facts(w, facts);
         h5_write_int(w, "progress", "step", cursor->step);
         h5_write_int(w, "progress", "metric_lines", cursor->metric_lines);
         h5_write_int(w, "progress", "best_step", cursor->best_step);
@@ -60,12 +93,18 @@ typedef struct Source {
     Error *err;
 } Source;
 
-static bool source_open(Source *source, const char *path, Arena *arena, Error *err) {
+/* Weights alone are read from the first version too, which has no facts of the data. */
+static bool source_open(Source *source, const char *path, int oldest, Arena *arena, Error *err) {
     *source = (Source){.reader = h5_read_open(path, arena, err), .err = err};
     if (!source->reader) return false;
     int64_t version = 0;
     bool ok = h5_read_int(source->reader, "", "format_version", &version, err);
-    if (ok && version != FORMAT_VERSION)
+    if (ok && version == 1 && oldest > 1)
+        ok = FAIL(err, ERROR_INPUT,
+                  "%s: format version 1, which does not say what images the network was trained "
+                  "on; train again (train.init=%s starts from its weights)",
+                  path, path);
+    if (ok && (version < oldest || version > FORMAT_VERSION))
         ok = FAIL(err, ERROR_INPUT, "%s: format version %ld; this nibble reads version %d", path,
                   (long)version, FORMAT_VERSION);
     if (ok) return true;
@@ -78,6 +117,46 @@ static bool read_state(void *context, const char *name, Tensor value) {
     char path[NAME_BYTES];
     snprintf(path, sizeof path, "optimizer/%s", name);
     return h5_read_tensor(s->reader, path, H5_F32, value.shape, value.data, s->err);
+}
+
+static bool read_digest(const Source *s, const char *name, Arena *arena, char *digest) {
+    const char *text = h5_read_text(s->reader, name, arena, s->err);
+    if (text) snprintf(digest, FACTS_DIGEST_BYTES, "%s", text);
+    return text != NULL;
+}
+
+static bool read_facts(const Source *s, const char *path, Arena *arena, DataFacts *f) {
+    for (int i = 0; i < FACT_ROWS; i++) {
+        int64_t *value = (int64_t *)(void *)((char *)f + fact_rows[i].offset);
+        TRY(h5_read_int(s->reader, "data", fact_rows[i].name, value, s->err));
+        if (*value < 1 || *value > fact_rows[i].max)
+            return FAIL(s->err, ERROR_INPUT, "%s: data: %s is %ld", path, fact_rows[i].name,
+                        (long)*value);
+    }
+    int64_t is_float;
+    float *mean = arena_new_array(arena, float, f->channels);
+    float *deviation = arena_new_array(arena, float, f->channels);
+    Shape channels = SHAPE(f->channels);
+    TRY(h5_read_int(s->reader, "data", "is_float", &is_float, s->err));
+    TRY(h5_read_tensor(s->reader, "data/mean", H5_F32, channels, mean, s->err));
+    TRY(h5_read_tensor(s->reader, "data/deviation", H5_F32, channels, deviation, s->err));
+    f->pixel_type = is_float ? PIXEL_F32 : PIXEL_U8;
+    f->mean = mean;
+    f->deviation = deviation;
+    return read_digest(s, "data/images_digest", arena, f->images_digest) &&
+           read_digest(s, "data/labels_digest", arena, f->labels_digest);
+}
+
+bool checkpoint_read_facts(const char *path, Arena *arena, DataFacts *facts, Error *err) {
+    Arena *file = arena_new("checkpoint");
+    Source source;
+    bool ok = source_open(&source, path, FORMAT_VERSION, file, err);
+    if (ok) {
+        ok = read_facts(&source, path, arena, facts);
+        h5_read_close(source.reader);
+    }
+    arena_free(file);
+    return ok;
 }
 
 static bool read_param(const Source *s, Param *p) {
@@ -143,7 +222,7 @@ bool checkpoint_load(const char *path, const char *config_text, Model *model, Op
                      Cursor *cursor, Error *err) {
     Arena *arena = arena_new("checkpoint");
     Source source;
-    bool ok = source_open(&source, path, arena, err);
+    bool ok = source_open(&source, path, FORMAT_VERSION, arena, err);
     if (ok) {
         ok = check_config(&source, config_text, arena, path) &&
              read_all(&source, model, optimizer, cursor, arena, path);
@@ -156,7 +235,7 @@ bool checkpoint_load(const char *path, const char *config_text, Model *model, Op
 bool checkpoint_init(const char *path, Model *model, Error *err) {
     Arena *arena = arena_new("checkpoint");
     Source source;
-    bool ok = source_open(&source, path, arena, err);
+    bool ok = source_open(&source, path, 1, arena, err);
     if (ok) {
         for (int i = 0; ok && i < model->param_count; i++) {
             Param *p = model->params[i];

@@ -4,6 +4,7 @@
 #define NIBBLE_EXPERIMENTS_TRAIN_CHECKPOINT_H
 
 #include "autograd/module.h"
+#include "data/facts.h"
 #include "optim/loss_scale.h"
 #include "optim/optimizer.h"
 
@@ -17,11 +18,16 @@ typedef struct Cursor {
     LossScale loss_scale;
 } Cursor;
 
-/* `config_text` is the configuration without what may change in a run (config_write_fixed).
- * Writes `path` whole or not at all; the file that had the name before is kept as `previous`
- * (NULL: not kept). */
+/* `config_text` is the configuration without what may change in a run (config_write_fixed), `facts`
+ * are those of the training images, with the normalisation that the network is trained with. Writes
+ * `path` whole or not at all; the file that had the name before is kept as `previous` (NULL: not
+ * kept). */
 bool checkpoint_save(const char *path, const char *previous, const char *config_text,
-                     const Cursor *cursor, Model *model, Optimizer *optimizer, Error *err);
+                     const DataFacts *facts, const Cursor *cursor, Model *model,
+                     Optimizer *optimizer, Error *err);
+
+/* What the network was trained on, before anything else is opened; memory from `arena`. */
+bool checkpoint_read_facts(const char *path, Arena *arena, DataFacts *facts, Error *err);
 
 /* Fills model, optimizer (NULL: left alone) and cursor (may be NULL). The configuration must be the
  * one that was saved. Every Param must be in the file with its shape, and nothing may be in the

@@ -1,5 +1,6 @@
 #include "experiments/train/experiment.h"
 
+#include "core/log.h"
 #include "core/parallel.h"
 #include "experiments/models/models.h"
 #include "experiments/plan/available.h"
@@ -25,9 +26,14 @@ static bool parameters_fit(const ExperimentConfig *config, Shape input, int64_t 
            error_blame(err, "model");
 }
 
-static bool open_parts(const ExperimentConfig *config, Experiment *e, Error *err) {
+/* `facts`: of the training images, which are not read then; or NULL. */
+static bool open_parts(const ExperimentConfig *config, const DataFacts *facts, Experiment *e,
+                       Error *err) {
     uint64_t seed = (uint64_t)config->seed;
-    TRY(loader_open(config->data, seed, e->arena, &e->loader, err));
+    if (facts)
+        TRY(loader_open_test(config->data, facts, e->arena, &e->loader, err));
+    else
+        TRY(loader_open(config->data, seed, e->arena, &e->loader, err));
     e->data_bytes = arena_used(e->arena);
     TRY(parallel_init(0, err));
     const Dataset *data = loader_dataset(e->loader);
@@ -45,14 +51,34 @@ static bool open_parts(const ExperimentConfig *config, Experiment *e, Error *err
     return true;
 }
 
-bool experiment_open(const ExperimentConfig *config, Arena *config_arena, Experiment *e,
-                     Error *err) {
+static bool open_with(const ExperimentConfig *config, const DataFacts *facts, Arena *config_arena,
+                      Experiment *e, Error *err) {
     *e = (Experiment){.config = *config, .arena = arena_new("model and data")};
-    e->config_text = config_write(config, config_arena);
     e->fixed_text = config_write_fixed(config, config_arena);
-    if (open_parts(config, e, err)) return true;
+    if (open_parts(config, facts, e, err)) return true;
     config_place(config, err);
     return false;
+}
+
+bool experiment_open(const ExperimentConfig *config, Arena *config_arena, Experiment *e,
+                     Error *err) {
+    return open_with(config, NULL, config_arena, e, err);
+}
+
+bool experiment_check_data(Experiment *e, const DataFacts *then, const char *path, Error *err) {
+    const DataFacts *now = loader_facts(e->loader);
+    TRY(facts_check_fit(then, now, "the training images", err));
+    loader_use(e->loader, then);
+    const char *difference = facts_difference(then, now, e->arena);
+    if (!difference) return true;
+    if (loader_config(e->loader)->changed == CHANGED_ALLOW) {
+        log_warning("the training images have changed: %s; the normalisation stays", difference);
+        return true;
+    }
+    return FAIL(err, ERROR_INPUT,
+                "%s was made with other training images: %s. Say where those lie (data.path=...), "
+                "or go on with these (data.changed=allow)",
+                path, difference);
 }
 
 void experiment_close(Experiment *e) {
@@ -84,7 +110,10 @@ bool experiment_open_run(const char *directory, const RunOptions *options, Arena
     const char *config_path = run_path(config_arena, directory, RUN_CONFIG);
     TRY(config_read(config_path, options->override_count, options->overrides, config_arena, &config,
                     err));
-    TRY(experiment_open(&config, config_arena, e, err));
+    DataFacts facts;
+    TRY(checkpoint_read_facts(path, config_arena, &facts, err));
+    TRY(open_with(&config, options->calibrate ? NULL : &facts, config_arena, e, err));
+    if (options->calibrate) TRY(experiment_check_data(e, &facts, path, err));
     Cursor cursor;
     TRY(checkpoint_load(path, e->fixed_text, e->model, e->optimizer, &cursor, err));
     e->step = cursor.step;

@@ -11,10 +11,9 @@
 
 typedef struct Experiment {
     ExperimentConfig config;
-    const char *config_text; /* resolved, as it goes into config.yaml and packed files */
-    const char *fixed_text;  /* the same without what may change in a run, for checkpoints */
-    Arena *arena;            /* the model's and the data's lifetime */
-    size_t data_bytes;       /* of it */
+    const char *fixed_text; /* resolved, without what may change in a run, for checkpoints */
+    Arena *arena;           /* the model's and the data's lifetime */
+    size_t data_bytes;      /* of it */
     Loader *loader;
     Model *model;
     Qat *qat;
@@ -31,6 +30,10 @@ bool experiment_open(const ExperimentConfig *config, Arena *config_arena, Experi
                      Error *err);
 void experiment_close(Experiment *e);
 
+/* Refuses training images that are not those that the checkpoint at `path` was made with, of which
+ * it knows `then`, unless data.changed allows it; from here on normalises as it does. */
+bool experiment_check_data(Experiment *e, const DataFacts *then, const char *path, Error *err);
+
 /* How a run directory is opened; zeros for the usual. */
 typedef struct RunOptions {
     int override_count; /* of settings that may change (config_check_free) */
@@ -40,8 +43,9 @@ typedef struct RunOptions {
 } RunOptions;
 
 /* Opens the experiment of a run directory, as its config.yaml and the overrides say, with the
- * weights that it reports: best.h5, else checkpoint.h5, averaged where EMA is on. Phases are those
- * of a finished training; every quantizer has its range. */
+ * weights that it reports: best.h5, else checkpoint.h5, averaged where EMA is on. Of the data the
+ * test part alone is read, but for calibration (loader_open_test). Phases are those of a finished
+ * training; every quantizer has its range. */
 bool experiment_open_run(const char *directory, const RunOptions *options, Arena *config_arena,
                          Experiment *e, Error *err);
 

@@ -239,8 +239,8 @@ static bool save(Training *r, Error *err) {
     Experiment *e = r->e;
     r->cursor.metric_lines = r->metrics.lines;
     r->cursor.loss_scale = e->loss_scale;
-    TRY(checkpoint_save(r->checkpoint, r->previous, e->fixed_text, &r->cursor, e->model,
-                        e->optimizer, err));
+    TRY(checkpoint_save(r->checkpoint, r->previous, e->fixed_text, loader_facts(e->loader),
+                        &r->cursor, e->model, e->optimizer, err));
     r->saved_step = r->cursor.step;
     return true;
 }
@@ -278,7 +278,8 @@ static bool validate(Training *r, bool may_be_best, Error *err) {
     r->cursor.best_step = r->cursor.step;
     r->cursor.metric_lines = r->metrics.lines;
     r->cursor.loss_scale = e->loss_scale;
-    return checkpoint_save(r->best, NULL, e->fixed_text, &r->cursor, e->model, e->optimizer, err);
+    return checkpoint_save(r->best, NULL, e->fixed_text, loader_facts(e->loader), &r->cursor,
+                           e->model, e->optimizer, err);
 }
 
 static bool stopped(Training *r, Error *err) {
@@ -323,7 +324,11 @@ static bool train(Training *r, Error *err) {
 
 static bool resume(Training *r, Error *err) {
     Experiment *e = r->e;
-    if (!checkpoint_load(r->checkpoint, e->fixed_text, e->model, e->optimizer, &r->cursor, err)) {
+    DataFacts then;
+    bool is_read = checkpoint_read_facts(r->checkpoint, e->arena, &then, err);
+    if (is_read) TRY(experiment_check_data(e, &then, r->checkpoint, err));
+    if (!is_read ||
+        !checkpoint_load(r->checkpoint, e->fixed_text, e->model, e->optimizer, &r->cursor, err)) {
         if (run_has(r->previous))
             log_warning("%s is the checkpoint before; to go on from it, move it to %s", r->previous,
                         r->checkpoint);
@@ -343,7 +348,12 @@ static bool init_weights(Experiment *e, Error *err) {
     const char *path = from;
     if (!run_has(path)) path = run_path(e->arena, from, RUN_BEST);
     if (!run_has(path)) path = run_path(e->arena, from, RUN_CHECKPOINT);
-    return checkpoint_init(path, e->model, err);
+    if (run_has(path)) return checkpoint_init(path, e->model, err);
+    return FAIL(err, ERROR_INPUT,
+                "%s is no checkpoint, nor a run directory with one; say where it lies with "
+                "train.init=...",
+                from) ||
+           error_blame(err, "train.init");
 }
 
 static bool check_length(const Experiment *e, Error *err) {

@@ -1,0 +1,51 @@
+#include "data/facts.h"
+
+#include <string.h>
+
+#include "data/envelope.h"
+
+DataFacts facts_of(const Dataset *dataset) {
+    const DatasetPart *part = &dataset->train;
+    DataFacts facts = {.images = part->count,
+                       .height = dataset->height,
+                       .width = dataset->width,
+                       .channels = dataset->channels,
+                       .class_count = dataset->class_count,
+                       .pixel_type = dataset->pixel_type};
+    size_t bytes = (size_t)(part->count * dataset_row_bytes(dataset));
+    envelope_digest(part->pixels, bytes, facts.images_digest);
+    envelope_digest(part->labels, sizeof *part->labels * (size_t)part->count, facts.labels_digest);
+    return facts;
+}
+
+static const char *size_text(const DataFacts *f, Arena *arena) {
+    return arena_format(arena, "%ldx%ldx%ld (%s) in %ld classes", (long)f->height, (long)f->width,
+                        (long)f->channels, f->pixel_type == PIXEL_U8 ? "bytes" : "floats",
+                        (long)f->class_count);
+}
+
+static bool is_same_size(const DataFacts *a, const DataFacts *b) {
+    return a->height == b->height && a->width == b->width && a->channels == b->channels &&
+           a->class_count == b->class_count && a->pixel_type == b->pixel_type;
+}
+
+const char *facts_difference(const DataFacts *then, const DataFacts *now, Arena *arena) {
+    if (then->images != now->images || !is_same_size(then, now))
+        return arena_format(arena, "%ld images of %s instead of %ld of %s", (long)now->images,
+                            size_text(now, arena), (long)then->images, size_text(then, arena));
+    bool has_images = !strcmp(then->images_digest, now->images_digest);
+    bool has_labels = !strcmp(then->labels_digest, now->labels_digest);
+    if (has_images && has_labels) return NULL;
+    return has_images   ? "other labels of the same images"
+           : has_labels ? "other images with the same labels"
+                        : "other images and labels, as many and as large";
+}
+
+bool facts_check_fit(const DataFacts *then, const DataFacts *now, const char *what, Error *err) {
+    Arena *arena = arena_new("sizes");
+    bool fits = is_same_size(then, now) ||
+                FAIL(err, ERROR_INPUT, "%s are %s, but the network was trained on %s", what,
+                     size_text(now, arena), size_text(then, arena));
+    arena_free(arena);
+    return fits;
+}

@@ -1,0 +1,30 @@
+/* What a training says about its training images, for whoever comes later without them: their
+ * sizes, how pixels are normalised, and digests by which other images are told from these. Kept in
+ * checkpoints. */
+#ifndef NIBBLE_DATA_FACTS_H
+#define NIBBLE_DATA_FACTS_H
+
+#include "data/dataset.h"
+
+enum { FACTS_DIGEST_BYTES = 33 }; /* 32 hexadecimal digits and a zero */
+
+typedef struct DataFacts {
+    int64_t images; /* validation included */
+    int64_t height, width, channels, class_count;
+    PixelType pixel_type;
+    const float *mean, *deviation; /* [channels]; a pixel enters as (stored - mean) / deviation */
+    char images_digest[FACTS_DIGEST_BYTES]; /* XXH3-128 of the pixels as stored */
+    char labels_digest[FACTS_DIGEST_BYTES]; /* and of the labels, 32 bits each, little-endian */
+} DataFacts;
+
+/* Of the training part; mean and deviation are the loader's to set. Reads every byte once. */
+DataFacts facts_of(const Dataset *dataset);
+
+/* What tells the images of `now` from those of `then`, in words, made in `arena`; NULL: nothing. */
+const char *facts_difference(const DataFacts *then, const DataFacts *now, Arena *arena);
+
+/* Whether a network made for images of `then` can read those of `now`: their size, storage and
+ * number of classes are the same. `what` names them in the message. */
+bool facts_check_fit(const DataFacts *then, const DataFacts *now, const char *what, Error *err);
+
+#endif
