@@ -1,7 +1,8 @@
 /* 2-D convolution (cross-correlation) on NHWC images with weights [out, kernel_h, kernel_w,
- * in / groups]: y[n, i, j, o] = bias[o] + sum x[n, i stride + a dilation - pad, ..., c] w[o, a, b,
- * c]. Operands that hold levels are multiplied as integers (core/conv.h); gradients read their
- * values. */
+ * in / groups]:
+ *     y[n, i, j, o] = bias[o] + sum x[n, i stride + a dilation - pad, ..., c] w[o, a, b, c]
+ * Operands that hold levels are multiplied as integers (core/conv.h); gradients read their values.
+ */
 #include "autograd/channel.h"
 #include "autograd/flops.h"
 #include "autograd/ops.h"

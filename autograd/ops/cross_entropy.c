@@ -1,8 +1,10 @@
-/* The mean over rows of -sum_c q_c log p_c, with p = softmax(logits) and q = 1 - s at the label
- * plus s / C everywhere (label smoothing, Szegedy et al. 2016; PyTorch's form): loss_r = (1 - s)
- * (lse - z_label) + s (lse - mean z)        lse = log sum exp z dz = dy (p - q) / N Exponentials in
- * f32 below the row's maximum; sums in double, in order. Labels are the caller's, one per row, and
- * must live as long as the record. */
+/* The mean over the N rows of -sum_c q_c log p_c, with p = softmax(z) of the logits z and q = 1 - s
+ * at the label plus s / C everywhere (label smoothing, Szegedy et al. 2016; PyTorch's form):
+ *     lse     = log sum_c exp(z_c)
+ *     loss_r  = (1 - s) (lse - z_label) + s (lse - mean z)
+ *     dz      = dy (p - q) / N
+ * Exponentials are f32, below the row's maximum; sums are double, in order. Labels are the
+ * caller's, one per row, and must live as long as the record. */
 #include <assert.h>
 #include <math.h>
 

@@ -1,11 +1,14 @@
-/* Fake quantization with a straight-through gradient. With v = x / s and the level n = round(v)
- * clamped to low .. high: x^ = s n, and
- *     dx       = dy where round(v) is in range, else 0
- *     d scale  = sum dy d, d = n - v (LSQ: Esser et al. 2020) or 0 (PACT: Choi et al. 2018) in
- * range, n - offset / s outside: low and high move with -zero = round(offset / s) d offset = sum of
- * dy outside the range (LSQ+: Bhalgat et al. 2020); 0 where the zero point had to be clamped so
- * that zero stays a level The rounding of s to its storage format and of the zero point pass
- * gradients straight through.
+/* Fake quantization with a straight-through gradient. With v = x / s, the level n = round(v)
+ * clamped to low .. high, and "in range" meaning that round(v) is:
+ *     x^        = s n
+ *     dx        = dy in range, else 0
+ *     d scale   = sum of dy d, where d is
+ *                     in range: n - v (LSQ: Esser et al. 2020) or 0 (PACT: Choi et al. 2018)
+ *                     outside:  n - offset / s, as low and high move with -zero = round(offset / s)
+ *     d offset  = sum of dy outside the range (LSQ+: Bhalgat et al. 2020); 0 where the zero point
+ *                 had to be clamped so that zero stays a level
+ * The rounding of s to its storage format and that of the zero point pass gradients straight
+ * through.
  *
  * For tape_replay, forward leaves the residuals of all roundings and on which side of the range
  * each element was; replay holds them, which makes x^ a smooth function with just these

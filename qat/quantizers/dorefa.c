@@ -1,9 +1,9 @@
 /* DoReFa-Net (Zhou et al. 2016), with quantize_k(r) = round((2^k - 1) r) / (2^k - 1):
  *     weights       2 quantize_k(tanh(w) / (2 max|tanh(w)|) + 1/2) - 1
  *     activations   quantize_k(clip(x, 0, 1))
- * A weight thus takes the odd levels -(2^k - 1), ..., -1, 1, ..., 2^k - 1 at the scale 1 / (2^k -
- * 1), an activation the levels 0 .. 2^k - 1 at the same; nothing is observed and nothing learned.
- */
+ * A weight thus takes the odd levels -(2^k - 1), ..., -1, 1, ..., 2^k - 1 at the scale
+ * 1 / (2^k - 1), an activation the levels 0 .. 2^k - 1 at the same; nothing is observed and nothing
+ * learned. */
 #include "qat/observer.h"
 
 static bool attach(Quant *q, Error *err) {

@@ -1,9 +1,13 @@
-/* Learned step size (Esser et al. 2020, "Learned Step Size Quantization"). With the levels Qn ..
- * Qp, v^ = s clamp(round(v / s), Qn, Qp) d v^ / d s = round(v / s) - v / s within, the clamped
- * level outside;  d v^ / d v = 1 within, else 0 s starts at 2 mean|v| / sqrt(Qp)       the gradient
- * of s is multiplied by 1 / sqrt(N Qp) where N is, for weights, how many share the scale (per
- * tensor: all, as in the paper) and, for activations, how many features the layer has: the elements
- * of one sample, without the batch. */
+/* Learned step size (Esser et al. 2020, "Learned Step Size Quantization"). With the levels Qn .. Qp
+ *     v^          = s clamp(round(v / s), Qn, Qp)
+ *     d v^ / d s  = round(v / s) - v / s in the range, the clamped level outside
+ *     d v^ / d v  = 1 in the range, 0 outside
+ * s starts at
+ *     2 mean|v| / sqrt(Qp)
+ * and its gradient is multiplied by
+ *     1 / sqrt(N Qp)
+ * where N is, for weights, how many share the scale (per tensor: all, as in the paper) and, for
+ * activations, how many features the layer has: the elements of one sample, without the batch. */
 #include <math.h>
 
 #include "qat/observer.h"

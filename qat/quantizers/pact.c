@@ -1,6 +1,7 @@
-/* PACT (Choi et al. 2018, "Parameterized Clipping Activation"): activations are clipped to [0,
- * alpha], and alpha is learned: d y / d alpha = 1 where x is above alpha, else 0; decay lambda / 2
- * alpha^2.
+/* PACT (Choi et al. 2018, "Parameterized Clipping Activation"): activations are clipped to
+ * [0, alpha], and alpha is learned:
+ *     d y / d alpha  = 1 where x is above alpha, else 0
+ *     decay          = lambda / 2 alpha^2
  *
  * What is stored and trained is s = alpha / n with n = 2^b - 1. Its gradient (RANGE_PACT) is n
  * times alpha's, and is multiplied by 1 / n^2: a step of SGD on s then moves alpha by exactly what
