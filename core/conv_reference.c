@@ -32,6 +32,7 @@ static Meeting meet(const ConvGeometry *g, int64_t image, int64_t oy, int64_t ox
             for (int64_t ic = 0; ic < (g)->in_c / (g)->groups; ic++)
 
 static double value_at(const Tensor *tensor, int64_t offset) {
+    if (operand_is_plain(tensor)) return (double)tensor_f32(tensor)[offset];
     float value;
     if (tensor->dtype == DTYPE_F32 && tensor->scales)
         levels_decode(tensor_f32(tensor) + offset, tensor->scales, offset, 1, &value);

@@ -13,6 +13,7 @@ static int64_t offset_of(const Matrix *matrix, int64_t row, int64_t column) {
 
 static float value_at(const Matrix *matrix, int64_t offset) {
     const Tensor *tensor = &matrix->tensor;
+    if (operand_is_plain(tensor)) return ((const float *)tensor->data)[offset];
     float value;
     if (tensor->dtype == DTYPE_F32 && tensor->scales)
         levels_decode((const float *)tensor->data + offset, tensor->scales, offset, 1, &value);

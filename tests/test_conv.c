@@ -13,6 +13,7 @@
 #include "core/kernels.h"
 #include "core/parallel.h"
 #include "core/random.h"
+#include "tests/repeats.h"
 
 enum { RANDOM_SHAPES = 150 };
 
@@ -124,7 +125,7 @@ static void check_case(const Case *c, Arena *arena, Arena *scratch) {
 
 static void random_shapes(int kind) {
     Arena *scratch = arena_new("scratch");
-    for (int i = 0; i < RANDOM_SHAPES; i++) {
+    for (int i = 0; i < repeats(RANDOM_SHAPES, 1); i++) {
         Arena *arena = arena_new("case");
         Case c = case_draw(arena, kind);
         check_case(&c, arena, scratch);
@@ -244,8 +245,8 @@ static void check_levels(Case *c, int x_bits, int w_bits, bool is_extreme, Arena
 static void test_levels_equal_integers(void **state) {
     (void)state;
     Arena *scratch = arena_new("scratch");
-    for (int x_bits = 2; x_bits <= 8; x_bits++)
-        for (int w_bits = 2; w_bits <= 8; w_bits++)
+    for (int x_bits = 2; x_bits <= 8; x_bits += BITS_STEP)
+        for (int w_bits = 2; w_bits <= 8; w_bits += BITS_STEP)
             for (int kind = 0; kind < 3; kind++) {
                 Arena *arena = arena_new("case");
                 Case c = case_draw(arena, kind);
@@ -259,7 +260,7 @@ static void test_levels_equal_integers(void **state) {
 static void test_levels_beyond_f32(void **state) {
     (void)state;
     Arena *scratch = arena_new("scratch");
-    for (int i = 0; i < 12; i++) {
+    for (int i = 0; i < repeats(12, 4); i++) {
         Arena *arena = arena_new("case");
         Case c = {.g = {.batch = 2,
                         .in_h = 4,
@@ -278,7 +279,7 @@ static void test_levels_beyond_f32(void **state) {
                         .pad_left = 1,
                         .groups = 1 + i % 2}};
         case_fill(&c, arena);
-        check_levels(&c, 8, 8, i < 6, arena, scratch);
+        check_levels(&c, 8, 8, i / 2 % 2, arena, scratch);
         arena_free(arena);
     }
     Arena *arena = arena_new("case"); /* a depthwise kernel so large that its sums do */
@@ -307,7 +308,7 @@ static void test_levels_beyond_f32(void **state) {
 static void test_mixed_operands(void **state) {
     (void)state;
     Arena *arena = arena_new("case"), *scratch = arena_new("scratch");
-    for (int i = 0; i < 12; i++) {
+    for (int i = 0; i < repeats(12, 3); i++) {
         Case c = case_draw(arena, i % 3), d = c;
         const Scales *xs = scales_draw(arena, c.x_count, c.x_count, grid_unsigned(4), true);
         const Scales *ws = scales_draw(arena, c.w_count, c.filter, grid_signed(4), false);
@@ -348,7 +349,7 @@ static Results results_of(const Case *c, Arena *arena, Arena *scratch) {
 static void test_threads_change_no_bit(void **state) {
     (void)state;
     Arena *scratch = arena_new("scratch");
-    for (int i = 0; i < 36; i++) {
+    for (int i = 0; i < repeats(36, 12); i++) {
         Arena *arena = arena_new("case");
         Case c = case_draw(arena, i % 3);
         c.g.batch = draw(1, 37);
@@ -452,7 +453,7 @@ static void image_told(const void *context, int64_t image) {
 static void test_written_images_are_told(void **state) {
     (void)state;
     Arena *scratch = arena_new("scratch");
-    for (int i = 0; i < 40; i++) {
+    for (int i = 0; i < repeats(40, 12); i++) {
         Arena *arena = arena_new("case");
         Case c = case_draw(arena, i % 3);
         bool is_reference = i % 4 == 3;

@@ -12,6 +12,7 @@
 #include "core/kernels.h"
 #include "core/parallel.h"
 #include "core/random.h"
+#include "tests/repeats.h"
 
 typedef struct Sizes {
     int64_t m, n, k;
@@ -57,7 +58,7 @@ static Sizes sizes_draw(int i) {
 static void test_random_shapes(void **state) {
     (void)state;
     Arena *scratch = arena_new("scratch");
-    for (int i = 0; i < 120; i++) {
+    for (int i = 0; i < repeats(120, 8); i++) {
         Arena *arena = arena_new("case");
         Sizes s = sizes_draw(i);
         Matrix a = matrix_draw(arena, s.m, s.k, draw(0, 1), draw(0, 1));
@@ -89,7 +90,7 @@ static Matrix part_of(Matrix whole, int64_t row, int64_t rows, int64_t column, i
 static void test_company_changes_no_bit(void **state) {
     (void)state;
     Arena *scratch = arena_new("scratch");
-    for (int i = 0; i < 120; i++) {
+    for (int i = 0; i < repeats(120, 8); i++) {
         Arena *arena = arena_new("case");
         Sizes s = {draw(1, 150), draw(1, 150), draw(1, 300)};
         bool a_turned = draw(0, 1), b_turned = draw(0, 1);
@@ -140,7 +141,7 @@ static void take(void *context, const GemmBlock *block) {
 static void test_blocks_are_taken_once(void **state) {
     (void)state;
     Arena *scratch = arena_new("scratch");
-    for (int i = 0; i < 60; i++) {
+    for (int i = 0; i < repeats(60, 8); i++) {
         Arena *arena = arena_new("case");
         Sizes s = sizes_draw(i);
         Matrix a = matrix_draw(arena, s.m, s.k, draw(0, 1), false);
@@ -274,8 +275,8 @@ static void check_levels(Sizes s, int a_bits, int b_bits, bool is_extreme, Arena
 static void test_levels_equal_integers(void **state) {
     (void)state;
     Arena *scratch = arena_new("scratch");
-    for (int a_bits = 2; a_bits <= 8; a_bits++)
-        for (int b_bits = 2; b_bits <= 8; b_bits++) {
+    for (int a_bits = 2; a_bits <= 8; a_bits += BITS_STEP)
+        for (int b_bits = 2; b_bits <= 8; b_bits += BITS_STEP) {
             Arena *arena = arena_new("case");
             Sizes s = {draw(1, 40), draw(1, 40), draw(1, 300)};
             check_levels(s, a_bits, b_bits, false, arena, scratch);
@@ -288,10 +289,10 @@ static void test_levels_equal_integers(void **state) {
 static void test_levels_beyond_f32(void **state) {
     (void)state;
     Arena *scratch = arena_new("scratch");
-    for (int i = 0; i < 16; i++) {
+    for (int i = 0; i < repeats(16, 2); i++) {
         Arena *arena = arena_new("case");
         Sizes s = {draw(1, 200), draw(1, 40), draw(500, 4000)};
-        check_levels(s, 8, 8, i < 8, arena, scratch);
+        check_levels(s, 8, 8, i % 2, arena, scratch);
         arena_free(arena);
     }
     arena_free(scratch);
@@ -346,7 +347,7 @@ static void test_half_precision(void **state) {
 static void test_half_results(void **state) {
     (void)state;
     Arena *scratch = arena_new("scratch");
-    for (int i = 0; i < 32; i++) {
+    for (int i = 0; i < repeats(32, 8); i++) {
         Arena *arena = arena_new("case");
         Sizes s = sizes_draw(i);
         int64_t count = s.m * s.n;
@@ -373,7 +374,7 @@ static void test_half_results(void **state) {
 static void test_any_dtype_either_way(void **state) {
     (void)state;
     Arena *scratch = arena_new("scratch");
-    for (int i = 0; i < 60; i++) {
+    for (int i = 0; i < repeats(60, 12); i++) {
         Arena *arena = arena_new("case");
         Sizes s = {draw(1, 150), draw(1, 300), draw(1, 300)};
         bool is_transposed = i % 2;
@@ -408,7 +409,7 @@ static void test_any_dtype_either_way(void **state) {
 static void test_scratch_is_foretold(void **state) {
     (void)state;
     static const Dtype dtypes[] = {DTYPE_F32, DTYPE_F16, DTYPE_BYTE};
-    for (int i = 0; i < 90; i++) {
+    for (int i = 0; i < repeats(90, 9); i++) {
         Arena *arena = arena_new("case"), *scratch = arena_new("scratch");
         Sizes s = {draw(1, 200), draw(1, 200), draw(1, i % 3 ? 300 : 3000)};
         Matrix sides[2] = {matrix_of((Tensor){.shape = SHAPE(s.m, s.k)}),
