@@ -3,7 +3,7 @@
  *
  *     clang -fsanitize=fuzzer,address,undefined -D_GNU_SOURCE -I. tests/fuzz_yaml.c \
  *         core/settings/[a-z]*.c core/faults.c core/arena.c core/error.c \
- *         experiments/settings/yaml*.c experiments/settings/override.c -lyaml -lm -o fuzz_yaml
+ *         experiments/settings/override.c -lyaml -lm -o fuzz_yaml
  *     ./fuzz_yaml -max_len=4096 -timeout=5 */
 #include <stdint.h>
 #include <stdlib.h>

@@ -6,8 +6,8 @@
 #include <string.h>
 
 #include "autograd/ops.h"
+#include "core/settings/yaml.h"
 #include "experiments/models/models.h"
-#include "experiments/settings/yaml.h"
 #include "qat/prepare.h"
 
 static Arena *arena; /* of the test program */

@@ -7,8 +7,8 @@
 #include <string.h>
 
 #include "core/settings/field.h"
+#include "core/settings/yaml.h"
 #include "experiments/settings/override.h"
-#include "experiments/settings/yaml.h"
 
 typedef struct SgdConfig {
     double lr, momentum;

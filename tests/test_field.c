@@ -753,7 +753,7 @@ static void test_nodes(void **state) {
     (void)state;
     Arena *arena = arena_new("test");
     Mark mark = {"m", 1, 2};
-    Node *map = node_parse(arena, " {a: 1, b : [x, 'y, z', []], c: {d: ~}, e: \"\"} ", mark);
+    Node *map = yaml_read_own(" {a: 1, b : [x, 'y, z', []], c: {d: ~}, e: \"\"} ", mark, arena);
     assert_int_equal(map->count, 4);
     assert_int_equal(node_find(map, "b")->mark.column, 2);
     assert_string_equal(node_to_yaml(map, arena),
@@ -772,8 +772,8 @@ static void test_nodes(void **state) {
     assert_string_equal(node_find(node_find(copy, "b"), "x") ? "" : "absent", "absent");
     assert_int_equal(copy->count, 4);
     assert_null(node_find(NULL, "a"));
-    assert_true(node_is_null(node_parse(arena, "", mark)));
-    assert_false(node_is_null(node_parse(arena, "''", mark)));
+    assert_true(node_is_null(yaml_read_own("", mark, arena)));
+    assert_false(node_is_null(yaml_read_own("''", mark, arena)));
     arena_free(arena);
 }
 

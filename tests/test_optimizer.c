@@ -10,6 +10,7 @@
 #include <string.h>
 
 #include "core/parallel.h"
+#include "core/settings/yaml.h"
 #include "optim/optimizer.h"
 
 /* ---- Settings and models to test with ---- */
@@ -27,7 +28,7 @@ static int read_settings(Arena *arena, const char *yaml, Variant *out) {
     Faults faults = {.arena = arena};
     Holder holder = {0};
     Mark mark = {"test", 1, 1};
-    Node *map = node_parse(arena, arena_format(arena, "{optimizer: %s}", yaml), mark);
+    Node *map = yaml_read_own(arena_format(arena, "{optimizer: %s}", yaml), mark, arena);
     fields_read(holder_fields, map, mark, &holder, arena, &faults);
     *out = holder.optimizer;
     return faults.count;

@@ -3,7 +3,7 @@
 
 #include <math.h>
 
-#include "experiments/settings/yaml.h"
+#include "core/settings/yaml.h"
 
 #define MLP                                                                                        \
     "model: {kind: mlp, widths: [16]}\n" PROGRAM_DATA PROGRAM_OPTIMIZER                            \

@@ -9,6 +9,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "core/settings/yaml.h"
 #include "optim/schedule.h"
 
 typedef struct Holder {
@@ -24,7 +25,7 @@ static Variant settings_of(Arena *arena, const char *yaml) {
     Faults faults = {.arena = arena};
     Holder holder = {0};
     Mark mark = {"test", 1, 1};
-    Node *map = node_parse(arena, arena_format(arena, "{schedule: %s}", yaml), mark);
+    Node *map = yaml_read_own(arena_format(arena, "{schedule: %s}", yaml), mark, arena);
     fields_read(holder_fields, map, mark, &holder, arena, &faults);
     assert_int_equal(faults.count, 0);
     return holder.schedule;

@@ -163,10 +163,6 @@ Node *node_copy(Arena *arena, const Node *node);
 void node_remove(Node *parent, Node *child);
 bool node_is_null(const Node *node); /* a plain scalar that is empty, ~ or null */
 
-/* The tree of one of our own defaults: a scalar, [a, b] or {a: 1}, nested as needed. Every node has
- * the mark given. Text that is not well formed is our mistake: an assert. */
-Node *node_parse(Arena *arena, const char *text, Mark mark);
-
 /* ---- Faults: every mistake of a config in one pass. ---- */
 
 typedef struct Fault {

@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "core/settings/field.h"
+#include "core/settings/yaml.h"
 
 /* Where we are, for messages: a chain on the stack, joined only when there is something to say. */
 typedef struct Path {
@@ -199,13 +200,17 @@ static bool read_choice(Reader *r, const Field *field, const Node *node, const P
     return unknown(r, node->mark, field->name, node, field->choices, count);
 }
 
-/* The default as a tree. A scalar needs no memory but `scalar`: there are many of them. */
-static const Node *default_node(Reader *r, const Field *field, Mark mark, Node *scalar) {
-    if (strchr("[{\"'", *field->fallback) && *field->fallback) {
-        return node_parse(r->arena, field->fallback, mark);
-    }
-    *scalar = (Node){.type = NODE_SCALAR, .text = field->fallback, .mark = mark};
-    return scalar;
+/* The default as a tree. A word, a number or {} needs no memory but `simple`: a file can ask for
+ * many of them. */
+static const Node *default_node(Reader *r, const Field *field, Mark mark, Node *simple) {
+    const char *text = field->fallback;
+    bool is_empty_map = !strcmp(text, "{}");
+    if (!is_empty_map && *text && strchr("[{\"'", *text))
+        return yaml_read_own(text, mark, r->arena);
+    *simple = (Node){.type = is_empty_map ? NODE_MAP : NODE_SCALAR,
+                     .text = is_empty_map ? NULL : text,
+                     .mark = mark};
+    return simple;
 }
 
 /* ---- Variants ---- */
@@ -228,7 +233,7 @@ static const char *kind_names(Reader *r, const KindTable *table) {
 /* The setting's own default as {kind: name, ...}, or NULL if it has none. */
 static Node *default_variant(Reader *r, const Field *field, Mark mark) {
     if (field->type != FIELD_TYPE_VARIANT || !field->fallback) return NULL;
-    Node *node = node_parse(r->arena, field->fallback, mark);
+    Node *node = yaml_read_own(field->fallback, mark, r->arena);
     if (node_is_null(node)) return NULL;
     if (node->type == NODE_MAP) return node_find(node, "kind") ? node : NULL;
     Node *map = node_new(r->arena, NODE_MAP, NULL, NULL, mark);

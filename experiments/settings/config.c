@@ -6,10 +6,10 @@
 #include <unistd.h>
 
 #include "core/log.h"
+#include "core/settings/yaml.h"
 #include "data/dataset.h"
 #include "experiments/models/models.h"
 #include "experiments/settings/override.h"
-#include "experiments/settings/yaml.h"
 #include "optim/optimizer.h"
 #include "optim/schedule.h"
 

@@ -3,7 +3,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "experiments/settings/yaml.h"
+#include "core/settings/yaml.h"
 
 /* A place in the tree, with the row that describes it as far as rows are known. */
 typedef struct Spot {
@@ -80,7 +80,7 @@ static const Field *variant_fields(const Override *o, const Field *field, const 
     const Node *kind = node_find(node, "kind");
     const char *name = kind && kind->type == NODE_SCALAR ? kind->text : NULL;
     if (!kind && field->type == FIELD_TYPE_VARIANT && field->fallback) {
-        Node *fallback = node_parse(o->arena, field->fallback, o->mark);
+        Node *fallback = yaml_read_own(field->fallback, o->mark, o->arena);
         const Node *its_kind = node_find(fallback, "kind");
         name = its_kind ? its_kind->text : fallback->text;
     }

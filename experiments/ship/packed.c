@@ -3,8 +3,8 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "core/settings/yaml.h"
 #include "data/h5.h"
-#include "experiments/settings/yaml.h"
 
 enum { FORMAT_VERSION = 2, NAME_BYTES = 512 };
 

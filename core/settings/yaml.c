@@ -1,4 +1,4 @@
-#include "experiments/settings/yaml.h"
+#include "core/settings/yaml.h"
 
 #include <assert.h>
 #include <errno.h>
@@ -349,6 +349,16 @@ bool yaml_read_value(const char *text, Mark mark, Arena *arena, Node **value, Fa
     TRY(load_text(&loader, text, strlen(text)));
     *value = loader.root ? loader.root : node_new(arena, NODE_SCALAR, NULL, "", mark);
     return true;
+}
+
+Node *yaml_read_own(const char *text, Mark mark, Arena *arena) {
+    Faults faults = {.arena = arena};
+    Error err = {0};
+    Node *value = NULL;
+    bool is_read = yaml_read_value(text, mark, arena, &value, &faults, &err);
+    assert(is_read && !faults.count && "a default is YAML");
+    (void)is_read;
+    return value;
 }
 
 bool yaml_read_file(const char *path, Arena *arena, Node **root, Faults *faults, Error *err) {

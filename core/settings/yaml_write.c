@@ -2,7 +2,7 @@
 #include <stdio.h>
 #include <string.h>
 
-#include "experiments/settings/yaml.h"
+#include "core/settings/yaml.h"
 
 typedef struct Writer {
     Arena *arena;

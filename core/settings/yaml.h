@@ -4,8 +4,8 @@
  * and scalars. Anchors, aliases, tags, merge keys and further documents are refused. Text that is
  * not YAML, or breaks a limit, is an error; what can be read past is a fault, so that all mistakes
  * are listed at once. The limits keep any file, hostile or not, to a fraction of a second. */
-#ifndef NIBBLE_EXPERIMENTS_SETTINGS_YAML_H
-#define NIBBLE_EXPERIMENTS_SETTINGS_YAML_H
+#ifndef NIBBLE_CORE_SETTINGS_YAML_H
+#define NIBBLE_CORE_SETTINGS_YAML_H
 
 #include <stdbool.h>
 #include <stddef.h>
@@ -29,6 +29,10 @@ bool yaml_read_text(const char *text, size_t bytes, const char *name, Arena *are
  * the message of an error has no place. */
 bool yaml_read_value(const char *text, Mark mark, Arena *arena, Node **value, Faults *faults,
                      Error *err);
+
+/* The tree of one of our own texts: a row's default. All marks become `mark`. Text that is not well
+ * formed is our mistake: an assert. */
+Node *yaml_read_own(const char *text, Mark mark, Arena *arena);
 
 /* The tree as YAML text, which reads back as the same tree (without its marks). */
 const char *node_to_yaml(const Node *root, Arena *arena);
