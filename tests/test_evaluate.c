@@ -50,7 +50,7 @@ static int tear_down(void **state) {
 
 static Evaluation run(bool is_float) {
     Evaluation e = {.confusion = arena_new_array(arena, int64_t, CLASSES * CLASSES),
-                    .logits = arena_new_array(arena, float, TEST_ROWS *CLASSES)};
+                    .outputs = arena_new_array(arena, float, TEST_ROWS *CLASSES)};
     Error err = {0};
     if (!evaluate(&experiment, LOADER_TEST, is_float, &e, &err)) fail_msg("%s", err.message);
     return e;
@@ -79,14 +79,14 @@ static void the_figures_follow_from_the_logits(void **state) {
     double loss = 0;
     int64_t correct = 0, expected[CLASSES * CLASSES] = {0};
     for (int i = 0; i < TEST_ROWS; i++) {
-        const float *logits = e.logits + (ptrdiff_t)i * CLASSES;
+        const float *logits = e.outputs + (ptrdiff_t)i * CLASSES;
         int label = i % CLASSES; /* labels go round the classes */
         loss += loss_of(logits, label);
         correct += argmax(logits) == label;
         expected[label * CLASSES + argmax(logits)]++;
     }
     assert_true(fabs(e.loss - loss / TEST_ROWS) < 1e-5);
-    assert_true(e.accuracy == (double)correct / TEST_ROWS);
+    assert_true(e.scores[0] == (double)correct / TEST_ROWS);
     assert_memory_equal(e.confusion, expected, sizeof expected);
 }
 
@@ -96,11 +96,11 @@ static void the_shadow_is_another_network_and_leaves_no_trace(void **state) {
     Evaluation quantized = run(false);
     Evaluation shadow = run(true);
     size_t bytes = sizeof(float) * TEST_ROWS * CLASSES;
-    assert_memory_not_equal(shadow.logits, quantized.logits, bytes);
-    assert_memory_equal(run(false).logits, quantized.logits, bytes);
+    assert_memory_not_equal(shadow.outputs, quantized.outputs, bytes);
+    assert_memory_equal(run(false).outputs, quantized.outputs, bytes);
     experiment_close(&experiment);
     open_with("{}", 50);
-    assert_memory_equal(run(false).logits, shadow.logits, bytes);
+    assert_memory_equal(run(false).outputs, shadow.outputs, bytes);
 }
 
 static void the_result_does_not_depend_on_the_thread_count(void **state) {
@@ -112,8 +112,8 @@ static void the_result_does_not_depend_on_the_thread_count(void **state) {
         assert_true(parallel_init(threads, &err));
         Evaluation e = run(false);
         if (threads == 1) first = e;
-        assert_memory_equal(e.logits, first.logits, sizeof(float) * TEST_ROWS * CLASSES);
-        assert_true(e.loss == first.loss && e.accuracy == first.accuracy);
+        assert_memory_equal(e.outputs, first.outputs, sizeof(float) * TEST_ROWS * CLASSES);
+        assert_true(e.loss == first.loss && e.scores[0] == first.scores[0]);
         experiment_close(&experiment);
     }
 }

@@ -24,7 +24,7 @@ static double fake_seconds(void) {
 }
 
 static void begin(Progress *p, FILE *stream, int64_t first_step, int64_t total_steps) {
-    progress_begin(p, stream, first_step, total_steps, 10, "images");
+    progress_begin(p, stream, first_step, total_steps, 10, &task_classify);
     now = 1000;
     p->seconds = fake_seconds;
     p->started = p->shown = p->measured = now;
@@ -72,6 +72,24 @@ static void test_pipe_gets_plain_lines(void **unused) {
     const char *expected = "epoch 1/10  step 50/1000    5%  loss 0.5123  acc 87.50%  lr 0.01  "
                            "1280 images/s  ETA 1:35\n"; /* 950 steps of 0.1 s */
     assert_memory_equal(piped, expected, strlen(expected));
+}
+
+static void test_words_are_the_task_s(void **unused) {
+    (void)unused;
+    static const Task language = {
+        .samples = "tokens",
+        .scores = {{.short_name = "ppl", .unit = "", .factor = 1, .decimals = 1}}};
+    FILE *stream = pipe_open();
+    Progress p;
+    begin(&p, stream, 0, 1000);
+    p.task = &language;
+    now += 1;
+    ProgressState s = state_at(10, 1000);
+    s.score = 23.456;
+    progress_update(&p, &s, true);
+    fclose(stream);
+    assert_non_null(strstr(piped, "  ppl 23.5  "));
+    assert_non_null(strstr(piped, " 1000 tokens/s"));
 }
 
 static void test_unknown_values_are_left_out(void **unused) {
@@ -324,6 +342,7 @@ static void test_peak_memory_grows(void **unused) {
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_pipe_gets_plain_lines),
+        cmocka_unit_test(test_words_are_the_task_s),
         cmocka_unit_test(test_unknown_values_are_left_out),
         cmocka_unit_test(test_pauses_are_no_part_of_the_rate),
         cmocka_unit_test(test_resume_counts_only_its_own_steps),

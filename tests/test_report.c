@@ -52,7 +52,7 @@ static void put(const char *name, const char *text) {
 }
 
 static const char *report(void) {
-    if (!report_write(folder, &err)) fail_msg("%s", err.message);
+    if (!report_write(folder, &task_classify, &err)) fail_msg("%s", err.message);
     FILE *file = fopen(arena_format(arena, "%s/%s", folder, RUN_REPORT), "rb");
     assert_non_null(file);
     char *text = arena_alloc(arena, 8 << 20);
@@ -156,7 +156,8 @@ static void test_same_files_same_bytes(void **unused) {
     const char *first = report();
     assert_string_equal(first, report());
     char *slash = arena_format(arena, "%s/", folder);
-    assert_true(report_write(slash, &err)); /* and the path's spelling does not matter */
+    assert_true(
+        report_write(slash, &task_classify, &err)); /* and the path's spelling does not matter */
     assert_string_equal(first, report());
     assert_null(strstr(first, "/tmp/"));
 }
@@ -249,12 +250,13 @@ static void test_confusion_draws_every_count(void **unused) {
 
 static void test_directory_must_be_there(void **unused) {
     (void)unused;
-    assert_false(report_write(arena_format(arena, "%s/none", folder), &err));
+    assert_false(report_write(arena_format(arena, "%s/none", folder), &task_classify, &err));
     assert_int_equal(err.code, ERROR_INPUT);
     assert_non_null(strstr(err.message, "no run directory"));
     put(RUN_CONFIG, "seed: 1\n");
     err = (Error){0};
-    assert_false(report_write(arena_format(arena, "%s/%s", folder, RUN_CONFIG), &err));
+    assert_false(
+        report_write(arena_format(arena, "%s/%s", folder, RUN_CONFIG), &task_classify, &err));
     assert_non_null(strstr(err.message, "is not a run directory"));
 }
 

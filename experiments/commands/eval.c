@@ -6,11 +6,19 @@
 
 enum { JSON, CALIBRATE };
 
-static void print_text(const Json *json) {
-    double fp32 = 0, quantized = 0;
-    json_get_number(json, "fp32.accuracy", &fp32);
-    json_get_number(json, "quantized.accuracy", &quantized);
-    printf("FP32 accuracy      %.4f\nquantized accuracy %.4f\n\n", fp32, quantized);
+static void print_score(const Json *json, const char *network, const char *key, const Score *score,
+                        Arena *arena) {
+    double value = 0;
+    json_get_number(json, arena_format(arena, "%s.%s", key, score->key), &value);
+    printf("%-18s %.4f\n", arena_format(arena, "%s %s", network, score->name), value);
+}
+
+static void print_text(const Json *json, const Task *task, Arena *arena) {
+    for (int i = 0; i < task->score_count; i++) {
+        print_score(json, "FP32", "fp32", &task->scores[i], arena);
+        print_score(json, "quantized", "quantized", &task->scores[i], arena);
+    }
+    putchar('\n');
     printf("%-36s %12s %12s %10s\n", "layer", "weight bits", "input bits", "SQNR dB");
     for (int i = 0; i < json_count(json, "layers"); i++) {
         const Json *layer = json_element(json, "layers", i);
@@ -39,7 +47,7 @@ static bool run(const Arguments *a, Error *err) {
     if (ok && a->values[JSON])
         printf("%s\n", json_line(json, arena));
     else if (ok)
-        print_text(json);
+        print_text(json, e.task, arena);
     json_free(json);
     experiment_close(&e);
     arena_free(arena);
@@ -50,7 +58,7 @@ const Command command_eval = {
     .name = "eval",
     .synopsis = "eval DIR [--json] [--calibrate N] [key=value ...]",
     .help =
-        "accuracy of the FP32 shadow and of the quantized network on the test set, layer by layer",
+        "scores of the FP32 shadow and of the quantized network on the test set, layer by layer",
     .min_items = 1,
     .max_items = -1,
     .options = {[JSON] = {"--json", NULL, "one JSON object"}, [CALIBRATE] = RUN_OPTION_CALIBRATE},

@@ -23,29 +23,38 @@ static bool read_resumed(const char *directory, const Arguments *a, Arena *arena
                        err);
 }
 
-static void print_table(const char *directory, Arena *arena) {
+/* "92.13%", or "none" */
+static const char *score_text(const Json *json, const char *network, const Score *score,
+                              Arena *arena) {
+    double value = 0;
+    const char *path = arena_format(arena, "%s.%s", network, score->key);
+    if (!json_get_number(json, path, &value)) return "none";
+    return arena_format(arena, "%.*f%s", score->decimals, value * score->factor, score->unit);
+}
+
+static void print_table(const char *directory, const Task *task, Arena *arena) {
     Error ignored = {0};
     Json *json = json_read_file(run_path(arena, directory, RUN_SUMMARY), &ignored);
     if (!json) return;
-    double fp32 = 0, quantized = 0, speed = 0;
-    char quantized_text[32] = "none";
+    double speed = 0;
     int64_t model_bytes = 0, quantized_bytes = 0, steps = 0;
-    json_get_number(json, "fp32.accuracy", &fp32);
-    if (json_get_number(json, "quantized.accuracy", &quantized))
-        snprintf(quantized_text, sizeof quantized_text, "%.2f%%", 100 * quantized);
     const char *reason = json_get_text(json, "quantized.reason");
     json_get_number(json, "samples_per_second", &speed);
     json_get_int(json, "model_bytes", &model_bytes);
     json_get_int(json, "quantized_bytes", &quantized_bytes);
     json_get_int(json, "steps", &steps);
     printf("%-22s %12s %12s\n", "", "FP32", "quantized");
-    printf("%-22s %11.2f%% %12s\n", "test accuracy", 100 * fp32, quantized_text);
+    for (int i = 0; i < task->score_count; i++) {
+        const Score *score = &task->scores[i];
+        printf("%-22s %12s %12s\n", arena_format(arena, "test %s", score->name),
+               score_text(json, "fp32", score, arena), score_text(json, "quantized", score, arena));
+    }
     printf("%-22s %12ld %12ld\n", "model bytes", (long)model_bytes, (long)quantized_bytes);
-    printf("%-22s %12.0f\n", "training images/s", speed);
+    printf("%-22s %12.0f\n", arena_format(arena, "training %s/s", task->samples), speed);
     printf("%-22s %12ld\n", "steps", (long)steps);
     printf("%-22s %s\n", "run directory", directory);
     printf("%-22s %s/" RUN_REPORT "\n", "report", directory);
-    if (reason) printf("no quantized accuracy: %s\n", reason);
+    if (reason) printf("no quantized %s: %s\n", task->scores[0].name, reason);
     json_free(json);
 }
 
@@ -64,7 +73,7 @@ static bool train(const ExperimentConfig *config, const char *directory, bool re
     if (ok) ok = text_write(run_path(arena, directory, RUN_CONFIG), text, err);
     stop_install();
     ok = ok && trainer_run(&e, directory, resumes, err);
-    if (ok) print_table(directory, arena);
+    if (ok) print_table(directory, e.task, arena);
     run_release(&claim);
     experiment_close(&e);
     return ok;
@@ -93,7 +102,7 @@ static bool run(const Arguments *a, Error *err) {
 const Command command_train = {
     .name = "train",
     .synopsis = "train CONFIG --out DIR [key=value ...] | train --resume DIR [key=value ...]",
-    .help = "train a network; ends with its FP32 and its quantized accuracy",
+    .help = "train a network; ends with its FP32 and its quantized scores",
     .min_items = 0,
     .max_items = -1,
     .options = {[OUT] = {"--out", "DIR", "directory of the new run"},

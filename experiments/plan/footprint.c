@@ -56,9 +56,9 @@ static TapeMode dry(TapeMode mode) {
 }
 
 static bool record_step(Experiment *e, Tape *t, Arena *arena, Plan **plan, Error *err) {
-    Lesson lesson = {.e = e, .batch = {.count = loader_config(e->loader)->batch}};
+    TaskStep step = {.e = e, .batch = {.count = loader_config(e->loader)->batch}};
     tape_begin(t, dry(trainer_mode(e)));
-    const Var *loss = trainer_record(&lesson, t);
+    const Var *loss = task_record(&step, t);
     TRY(check_record(t, err));
     *plan = plan_new(t, loss, arena);
     return true;
@@ -67,13 +67,12 @@ static bool record_step(Experiment *e, Tape *t, Arena *arena, Plan **plan, Error
 /* `is_apart`: as evaluate_layers does it, every value for itself. */
 static bool record_evaluation(Experiment *e, Tape *t, int64_t rows, bool is_float, bool is_apart,
                               RecordBytes *out, Error *err) {
-    Batch batch = {.count = rows};
-    Question question = {.e = e, .batch = &batch};
+    TaskStep step = {.e = e, .batch = {.count = rows}};
     Arena *arena = arena_new("plan");
     tape_begin(t, dry(evaluate_mode(is_float)));
-    const Var *logits = evaluate_record(&question, t);
+    const Var *output = task_record(&step, t);
     bool ok = check_record(t, err);
-    if (ok) *out = record_bytes(t, is_apart ? NULL : plan_new(t, logits, arena));
+    if (ok) *out = record_bytes(t, is_apart ? NULL : plan_new(t, output, arena));
     arena_free(arena);
     return ok;
 }

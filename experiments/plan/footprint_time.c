@@ -1,6 +1,7 @@
-/* How long a step takes: parts of a batch are trained on, and their time grows by the image. */
+/* How long a step takes: parts of a batch are trained on, and their time grows by the row. */
 #include "experiments/plan/footprint.h"
 #include "experiments/train/environment.h"
+#include "experiments/train/task.h"
 #include "experiments/train/trainer.h"
 
 enum {
@@ -10,13 +11,13 @@ enum {
 };
 #define SECONDS_MOST 0.7
 
-/* Forward and backward of the first images of a batch. */
-static bool time_part(Experiment *e, Tape *t, int64_t images, double *seconds, Error *err) {
-    Lesson lesson = {e, loader_batch(e->loader, LOADER_TRAIN, 0, 0)};
-    lesson.batch.count = images;
+/* Forward and backward of the first rows of a batch. */
+static bool time_part(Experiment *e, Tape *t, int64_t rows, double *seconds, Error *err) {
+    TaskStep step = {.e = e, .batch = loader_batch(e->loader, LOADER_TRAIN, 0, 0)};
+    step.batch.count = rows;
     model_clear_grads(e->model);
     double began = environment_seconds();
-    const Var *loss = tape_run(t, trainer_mode(e), trainer_record, &lesson);
+    const Var *loss = tape_run(t, trainer_mode(e), task_record, &step);
     if (t->error.code == ERROR_NONE) tape_backward(t, t->vars[loss->index], 1);
     double took = environment_seconds() - began;
     if (*seconds == 0 || took < *seconds) *seconds = took;
@@ -25,7 +26,7 @@ static bool time_part(Experiment *e, Tape *t, int64_t images, double *seconds, E
     return false;
 }
 
-/* A batch's images made ready; by a thread of their own they cost a step nothing. */
+/* A batch's rows made ready; by a thread of their own they cost a step nothing. */
 static void time_batch(Experiment *e, int64_t number, double *seconds) {
     if (loader_config(e->loader)->prefetch) return;
     double began = environment_seconds();
@@ -44,7 +45,7 @@ static void time_update(Experiment *e, double *seconds) {
     if (*seconds == 0 || took < *seconds) *seconds = took;
 }
 
-/* A line through both parts; more images take no less time, and no more than in proportion. */
+/* A line through both parts; more rows take no less time, and no more than in proportion. */
 static double extrapolate(int64_t few, double few_seconds, int64_t many, double many_seconds,
                           int64_t all) {
     double ratio = (double)all / (double)many, most = many_seconds * ratio;
@@ -68,9 +69,8 @@ static bool measure(Experiment *e, Tape *t, double *seconds, Error *err) {
         time_update(e, &update_seconds);
         time_batch(e, i + 1, &batch_seconds);
     }
-    double images_seconds =
-        batch_seconds + extrapolate(few, few_seconds, many, many_seconds, batch);
-    *seconds = (double)e->config.train.accumulate * images_seconds + update_seconds;
+    double rows_seconds = batch_seconds + extrapolate(few, few_seconds, many, many_seconds, batch);
+    *seconds = (double)e->config.train.accumulate * rows_seconds + update_seconds;
     return true;
 }
 

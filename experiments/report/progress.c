@@ -84,12 +84,15 @@ static void progress_add_time(const Progress *p, Pieces *pieces, double now) {
 
 static void progress_add_values(const Progress *p, Pieces *pieces, double now) {
     const ProgressState *s = &p->state;
+    const Score *score = &p->task->scores[0];
     if (!isnan(s->loss)) PIECE(pieces, 5, "loss %.4g", s->loss);
-    if (!isnan(s->accuracy)) PIECE(pieces, 4, "acc %.2f%%", s->accuracy * 100);
+    if (!isnan(s->score))
+        PIECE(pieces, 4, "%s %.*f%s", score->short_name, score->decimals, s->score * score->factor,
+              score->unit);
     if (!isnan(s->learning_rate)) PIECE(pieces, 1, "lr %.3g", s->learning_rate);
     if (p->seconds_in_window > 0) {
         double rate = p->samples_in_window / p->seconds_in_window;
-        PIECE(pieces, 2, "%.*f %s/s", rate < 10, rate, p->unit);
+        PIECE(pieces, 2, "%.*f %s/s", rate < 10, rate, p->task->samples);
     }
     progress_add_time(p, pieces, now);
 }
@@ -167,10 +170,10 @@ static void progress_measure(Progress *p, int64_t samples, double now) {
 }
 
 void progress_begin(Progress *progress, FILE *stream, int64_t first_step, int64_t total_steps,
-                    int64_t epochs, const char *unit) {
+                    int64_t epochs, const Task *task) {
     const char *term = getenv("TERM"), *no_colour = getenv("NO_COLOR");
     *progress = (Progress){.stream = stream,
-                           .unit = unit,
+                           .task = task,
                            .seconds = environment_seconds,
                            .first_step = first_step,
                            .total_steps = total_steps,

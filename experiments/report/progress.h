@@ -11,18 +11,19 @@
 #include <stdio.h>
 
 #include "core/log.h"
+#include "experiments/train/task.h"
 
 /* Where training stands. Quantities that are not known yet are NAN. */
 typedef struct ProgressState {
     int64_t step;  /* steps done since the very beginning, before a resume too */
     int64_t epoch; /* the current one, from 1 */
-    double loss, accuracy /* on the validation split, 0 to 1 */, learning_rate;
+    double loss, score /* the task's first, on the validation split */, learning_rate;
     int64_t samples; /* trained on since progress_begin */
 } ProgressState;
 
 typedef struct Progress {
     FILE *stream;
-    const char *unit;        /* of samples: "images" */
+    const Task *task;        /* its words and its first score */
     double (*seconds)(void); /* monotonic; a test puts its own clock and times here after begin */
     bool is_live;            /* the line is rewritten in place */
     bool has_colour;         /* only with is_live */
@@ -44,7 +45,7 @@ enum {
 /* `first_step` is 0 but for a resumed run; 0 `total_steps` or `epochs`: unknown. The terminal is
  * asked what it can do: NO_COLOR and TERM=dumb are respected. */
 void progress_begin(Progress *progress, FILE *stream, int64_t first_step, int64_t total_steps,
-                    int64_t epochs, const char *unit);
+                    int64_t epochs, const Task *task);
 
 /* Cheap enough for every step: most calls only look at the clock. A milestone (the end of an epoch,
  * an evaluation) is always shown. */

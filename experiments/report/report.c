@@ -1,5 +1,6 @@
 #include "experiments/report/report.h"
 
+#include <ctype.h>
 #include <errno.h>
 #include <math.h>
 #include <stdio.h>
@@ -17,6 +18,7 @@ enum { FILE_BYTES_MAX = 256 << 20, CLASSES_MAX = 200, LAYERS_DRAWN_MAX = 200 };
 
 typedef struct Report {
     const char *directory;
+    const Task *task;
     Arena *arena;
     Page page;
 } Report;
@@ -107,12 +109,12 @@ static void tile_end(Page *page) {
     page_put(page, "</dd></div>\n");
 }
 
-static void accuracy_tile(Page *page, const char *name, double accuracy) {
+static void score_tile(Page *page, const char *name, const Score *score, double value) {
     tile_begin(page, name);
-    if (isnan(accuracy)) {
+    if (isnan(value)) {
         page_put(page, "\xe2\x80\x93");
     } else {
-        page_format(page, "%.2f%%", accuracy * 100);
+        page_format(page, "%.*f%s", score->decimals, value * score->factor, score->unit);
     }
     tile_end(page);
 }
@@ -136,24 +138,54 @@ static void bytes_tile(Page *page, const char *name, double bytes, double full) 
     tile_end(page);
 }
 
-static void put_headline(Page *page, const Json *summary) {
+/* "accuracy" as the beginning of a title. */
+static const char *capital(Arena *arena, const char *word) {
+    return arena_format(arena, "%c%s", toupper((unsigned char)*word), word + 1);
+}
+
+static double score_of(const Report *r, const Json *summary, const char *network, int i) {
+    const char *key = r->task->scores[i].key;
+    return number_of(summary, arena_format(r->arena, "%s.%s", network, key));
+}
+
+static void score_tiles(Report *r, const Json *summary) {
+    Page *page = &r->page;
+    const Score *score = &r->task->scores[0];
+    double fp32 = score_of(r, summary, "fp32", 0), quantized = score_of(r, summary, "quantized", 0);
+    score_tile(page, arena_format(r->arena, "FP32 %s", score->name), score, fp32);
+    score_tile(page, arena_format(r->arena, "Quantized %s", score->name), score, quantized);
+    if (isnan(fp32 + quantized)) return;
+    tile_begin(page, "Difference");
+    page_format(page, "%+.*f<small>%s, quantized less FP32</small>", score->decimals,
+                (quantized - fp32) * score->factor, score->points_unit);
+    tile_end(page);
+}
+
+static void put_test_set(Report *r, const Json *summary) {
+    Page *page = &r->page;
+    double loss = number_of(summary, "test.loss");
+    if (isnan(loss + score_of(r, summary, "test", 0))) return;
+    page_put(page, "<p class=\"note\">Test set: ");
+    for (int i = 0; i < r->task->score_count; i++) {
+        const Score *score = &r->task->scores[i];
+        page_format(page, "%s %.*f%s, ", score->name, score->decimals,
+                    score_of(r, summary, "test", i) * score->factor, score->unit);
+    }
+    page_format(page, "loss %.4g.</p>\n", loss);
+}
+
+static void put_headline(Report *r, const Json *summary) {
+    Page *page = &r->page;
     const char *missing = json_get_text(summary, "quantized.reason");
-    double fp32 = number_of(summary, "fp32.accuracy");
-    double quantized = number_of(summary, "quantized.accuracy");
     double model_bytes = number_of(summary, "model_bytes");
     double seconds = number_of(summary, "train_seconds");
     page_put(page, "<dl class=\"tiles\">\n");
-    accuracy_tile(page, "FP32 accuracy", fp32);
-    accuracy_tile(page, "Quantized accuracy", quantized);
-    if (!isnan(fp32 + quantized)) {
-        tile_begin(page, "Difference");
-        page_format(page, "%+.2f<small>points, quantized less FP32</small>",
-                    (quantized - fp32) * 100);
-        tile_end(page);
-    }
+    score_tiles(r, summary);
     bytes_tile(page, "Model, FP32", model_bytes, 0);
     bytes_tile(page, "Model, quantized", number_of(summary, "quantized_bytes"), model_bytes);
-    count_tile(page, "Images/s in training", number_of(summary, "samples_per_second"));
+    const char *speed =
+        arena_format(r->arena, "%s/s in training", capital(r->arena, r->task->samples));
+    count_tile(page, speed, number_of(summary, "samples_per_second"));
     count_tile(page, "Steps", number_of(summary, "steps"));
     if (isfinite(seconds)) {
         tile_begin(page, "Training time");
@@ -162,13 +194,11 @@ static void put_headline(Page *page, const Json *summary) {
     }
     bytes_tile(page, "Peak memory", number_of(summary, "peak_rss_bytes"), 0);
     page_put(page, "</dl>\n");
-    double loss = number_of(summary, "test.loss"), accuracy = number_of(summary, "test.accuracy");
-    if (!isnan(loss + accuracy)) {
-        page_format(page, "<p class=\"note\">Test set: accuracy %.2f%%, loss %.4g.</p>\n",
-                    accuracy * 100, loss);
-    }
-    if (missing) note_put(page, "There is no quantized accuracy, and the test set's is FP32's:");
-    if (missing) note_put(page, missing);
+    put_test_set(r, summary);
+    if (!missing) return;
+    note_put(page, arena_format(r->arena, "There is no quantized %s, and the test set's is FP32's:",
+                                r->task->scores[0].name));
+    note_put(page, missing);
 }
 
 /* ---- Curves. ---- */
@@ -176,30 +206,37 @@ static void put_headline(Page *page, const Json *summary) {
 typedef enum Curve {
     TRAINING_LOSS,
     VALIDATION_LOSS,
-    QUANTIZED_ACCURACY,
-    FP32_ACCURACY,
+    QUANTIZED_SCORE,
+    FP32_SCORE,
     LEARNING_RATE,
     RATE,
     CURVE_COUNT
 } Curve;
 
-static const struct {
+typedef struct CurveRow {
     const char *name, *path;
     double factor;
-} curve_rows[CURVE_COUNT] = {
-    [TRAINING_LOSS] = {"training", "loss", 1},
-    [VALIDATION_LOSS] = {"validation", "validation.loss", 1},
-    [QUANTIZED_ACCURACY] = {"quantized", "validation.accuracy", 100},
-    [FP32_ACCURACY] = {"FP32 shadow", "fp32.accuracy", 100},
-    [LEARNING_RATE] = {"learning rate", "lr", 1},
-    [RATE] = {"training", "samples_per_second", 1},
-};
+} CurveRow;
 
 typedef struct Curves {
     Series series[CURVE_COUNT];
     double *x[CURVE_COUNT], *y[CURVE_COUNT];
+    CurveRow rows[CURVE_COUNT];
     int bad_lines;
 } Curves;
+
+static void curves_name(Curves *curves, const Task *task, Arena *arena) {
+    const Score *score = &task->scores[0];
+    const char *validation = arena_format(arena, "validation.%s", score->key);
+    const char *shadow = arena_format(arena, "fp32.%s", score->key);
+    CurveRow *rows = curves->rows;
+    rows[TRAINING_LOSS] = (CurveRow){"training", "loss", 1};
+    rows[VALIDATION_LOSS] = (CurveRow){"validation", "validation.loss", 1};
+    rows[QUANTIZED_SCORE] = (CurveRow){"quantized", validation, score->factor};
+    rows[FP32_SCORE] = (CurveRow){"FP32 shadow", shadow, score->factor};
+    rows[LEARNING_RATE] = (CurveRow){"learning rate", "lr", 1};
+    rows[RATE] = (CurveRow){"training", "samples_per_second", 1};
+}
 
 static void curves_add(Curves *curves, const Json *line) {
     double step = number_of(line, "step");
@@ -208,11 +245,11 @@ static void curves_add(Curves *curves, const Json *line) {
         return;
     }
     for (int i = 0; i < CURVE_COUNT; i++) {
-        double value = number_of(line, curve_rows[i].path);
+        double value = number_of(line, curves->rows[i].path);
         if (isnan(value)) continue;
         int at = curves->series[i].count++;
         curves->x[i][at] = step;
-        curves->y[i][at] = value * curve_rows[i].factor;
+        curves->y[i][at] = value * curves->rows[i].factor;
     }
 }
 
@@ -222,7 +259,7 @@ static void curves_read(Curves *curves, char *text, Arena *arena) {
     for (int i = 0; i < CURVE_COUNT; i++) {
         curves->x[i] = arena_new_array(arena, double, lines);
         curves->y[i] = arena_new_array(arena, double, lines);
-        curves->series[i] = (Series){curve_rows[i].name, 0, curves->x[i], curves->y[i]};
+        curves->series[i] = (Series){curves->rows[i].name, 0, curves->x[i], curves->y[i]};
     }
     for (char *line = text; *line;) {
         size_t length = strcspn(line, "\n");
@@ -238,20 +275,28 @@ static void curves_read(Curves *curves, char *text, Arena *arena) {
     }
 }
 
+/* "Validation accuracy (%)"; without brackets where there is no unit. */
+static const char *score_title(const Report *r) {
+    const Score *score = &r->task->scores[0];
+    if (!*score->unit) return arena_format(r->arena, "Validation %s", score->name);
+    return arena_format(r->arena, "Validation %s (%s)", score->name, score->unit);
+}
+
 static void put_curves(Report *r) {
-    static const struct {
+    const struct {
         const char *title, *suffix;
         Curve curves[CHART_SERIES_MAX];
         int count;
     } rows[] = {
         {"Loss (nats)", "", {TRAINING_LOSS, VALIDATION_LOSS}, 2},
-        {"Validation accuracy (%)", "%", {QUANTIZED_ACCURACY, FP32_ACCURACY}, 2},
+        {score_title(r), r->task->scores[0].unit, {QUANTIZED_SCORE, FP32_SCORE}, 2},
         {"Learning rate", "", {LEARNING_RATE}, 1},
-        {"Speed (images/s)", "", {RATE}, 1},
+        {arena_format(r->arena, "Speed (%s/s)", r->task->samples), "", {RATE}, 1},
     };
     size_t bytes = 0;
     const char *reason;
     Curves curves = {0};
+    curves_name(&curves, r->task, r->arena);
     page_put(&r->page, "<h2>Training</h2>\n");
     char *text = file_read(r, RUN_METRICS, &bytes, &reason);
     if (!text) {
@@ -370,7 +415,7 @@ static bool confusion_read(const Json *summary, int count, int64_t *values, Aren
 }
 
 static void put_confusion(Report *r, const Json *summary) {
-    int count = summary ? json_count(summary, "confusion") : 0;
+    int count = summary && r->task->has_confusion ? json_count(summary, "confusion") : 0;
     if (!count) return;
     page_put(&r->page, "<h2>Confusion matrix of the test set</h2>\n");
     int64_t *values = arena_new_array(r->arena, int64_t, (size_t)count * (size_t)count);
@@ -462,7 +507,7 @@ static void put_page(Report *r) {
     page_put(page, "</h1>\n");
     Json *summary = object_read(r, RUN_SUMMARY);
     if (summary) {
-        put_headline(page, summary);
+        put_headline(r, summary);
     } else {
         note_put(page, "Without a summary the run has not ended, or was stopped.");
     }
@@ -475,14 +520,14 @@ static void put_page(Report *r) {
     json_free(summary);
 }
 
-bool report_write(const char *run_directory, Error *err) {
+bool report_write(const char *run_directory, const Task *task, Error *err) {
     struct stat status;
     if (stat(run_directory, &status))
         return FAIL(err, ERROR_INPUT, "no run directory '%s': %s", run_directory, strerror(errno));
     if (!S_ISDIR(status.st_mode))
         return FAIL(err, ERROR_INPUT, "'%s' is not a run directory", run_directory);
     Arena *arena = arena_new("report");
-    Report report = {run_directory, arena, {.arena = arena}};
+    Report report = {run_directory, task, arena, {.arena = arena}};
     put_page(&report);
     bool is_written = text_write(path_of(&report, RUN_REPORT), report.page.text, err);
     arena_free(arena);

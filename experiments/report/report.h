@@ -1,12 +1,12 @@
 /* The page about a run: one self-contained HTML file, no scripts, light and dark.
  *
  * It reads what the run directory holds and computes nothing that trains:
- *   summary.json   steps, samples_per_second, train_seconds, peak_rss_bytes, test.{accuracy,loss},
- *                  fp32.accuracy, quantized.accuracy, model_bytes, quantized_bytes; layers[] of
- *                  {name, bits, activation_bits, sqnr_db} and, if known, weight_scale.{min,max} and
- *                  activation_scale; classes[], confusion[][] (rows: true classes)
+ *   summary.json   steps, samples_per_second, train_seconds, peak_rss_bytes, test.{SCORE,loss},
+ *                  fp32.SCORE, quantized.SCORE (a task's scores: accuracy), model_bytes,
+ * quantized_bytes; layers[] of {name, bits, activation_bits, sqnr_db} and, if known,
+ * weight_scale.{min,max} and activation_scale; classes[], confusion[][] (rows: true classes)
  *   metrics.jsonl  training lines {step, loss, lr, samples_per_second}, evaluation lines {step,
- *                  validation.{loss,accuracy}, fp32.accuracy}; a torn line is counted and left out
+ *                  validation.{loss,SCORE}, fp32.SCORE}; a torn line is counted and left out
  *   config.yaml    the resolved settings, as text
  *   env.json       experiments/train/environment.h
  * Each may be missing or damaged: the page says so. The same files give the same bytes. */
@@ -15,10 +15,10 @@
 
 #include <stdbool.h>
 
-#include "core/error.h"
+#include "experiments/train/task.h"
 
-/* Writes report.html into the run directory, replacing an older one whole. Fails when there is no
- * such directory or it cannot be written. */
-bool report_write(const char *run_directory, Error *err);
+/* Writes report.html into the run directory, in the words and scores of `task`, replacing an older
+ * one whole. Fails when there is no such directory or it cannot be written. */
+bool report_write(const char *run_directory, const Task *task, Error *err);
 
 #endif

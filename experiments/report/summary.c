@@ -33,23 +33,32 @@ static void add_confusion(Json *json, const int64_t *confusion, int64_t classes)
         json_append_ints(json, "confusion", confusion + i * classes, (int)classes);
 }
 
+/* Of one network: the task's scores, then the loss; `missing`: there is no such network. */
+static void add_scores(Json *json, const Task *task, const char *network, const Evaluation *result,
+                       bool is_missing, Arena *arena) {
+    for (int i = 0; i < task->score_count; i++)
+        json_set_number(json, arena_format(arena, "%s.%s", network, task->scores[i].key),
+                        is_missing ? NAN : result->scores[i]);
+    json_set_number(json, arena_format(arena, "%s.loss", network), is_missing ? NAN : result->loss);
+}
+
 /* `missing`: why there is no quantized network yet; what was trained is its shadow then. */
-static bool add_accuracies(Experiment *e, Json *json, const char *missing, Error *err) {
+static bool add_results(Experiment *e, Json *json, const char *missing, Error *err) {
     Arena *arena = arena_new("evaluation");
+    const Task *task = e->task;
     int64_t classes = loader_dataset(e->loader)->class_count;
-    Evaluation trained = {.confusion = arena_new_array(arena, int64_t, classes * classes)};
+    Evaluation trained = {0};
+    if (task->has_confusion) trained.confusion = arena_new_array(arena, int64_t, classes * classes);
     bool ok = evaluate(e, LOADER_TEST, missing != NULL, &trained, err);
-    Evaluation shadow = {.accuracy = trained.accuracy, .loss = trained.loss};
+    Evaluation shadow = trained;
+    shadow.confusion = NULL;
     if (ok && !missing && qat_is_active(e->qat)) ok = evaluate(e, LOADER_TEST, true, &shadow, err);
     if (ok) {
-        json_set_number(json, "test.accuracy", trained.accuracy);
-        json_set_number(json, "test.loss", trained.loss);
-        json_set_number(json, "fp32.accuracy", shadow.accuracy);
-        json_set_number(json, "fp32.loss", shadow.loss);
-        json_set_number(json, "quantized.accuracy", missing ? NAN : trained.accuracy);
-        json_set_number(json, "quantized.loss", missing ? NAN : trained.loss);
+        add_scores(json, task, "test", &trained, false, arena);
+        add_scores(json, task, "fp32", &shadow, false, arena);
+        add_scores(json, task, "quantized", &trained, missing != NULL, arena);
         if (missing) json_set_text(json, "quantized.reason", missing);
-        add_confusion(json, trained.confusion, classes);
+        if (task->has_confusion) add_confusion(json, trained.confusion, classes);
     }
     arena_free(arena);
     return ok;
@@ -57,13 +66,13 @@ static bool add_accuracies(Experiment *e, Json *json, const char *missing, Error
 
 bool summary_evaluate(Experiment *e, Json **out, Error *err) {
     *out = json_new();
-    if (add_accuracies(e, *out, NULL, err) && add_layers(e, *out, err)) return true;
+    if (add_results(e, *out, NULL, err) && add_layers(e, *out, err)) return true;
     json_free(*out);
     *out = NULL;
     return false;
 }
 
-static void add_facts(const Experiment *e, Json *json, const SummaryTimes *times) {
+static void add_facts(const Experiment *e, Json *json, const SummaryTimes *times, Arena *arena) {
     ModelBytes bytes = convert_bytes(e->qat);
     json_set_int(json, "steps", times->steps);
     json_set_number(json, "samples_per_second", times->samples_per_second);
@@ -75,21 +84,22 @@ static void add_facts(const Experiment *e, Json *json, const SummaryTimes *times
     json_set_int(json, "quantized_bytes", bytes.quantized);
     if (!times->best_step) return;
     json_set_int(json, "best.step", times->best_step);
-    json_set_number(json, "best.validation_accuracy", times->best_accuracy);
+    const char *key = arena_format(arena, "best.validation_%s", e->task->scores[0].key);
+    json_set_number(json, key, times->best_score);
 }
 
 bool summary_write(Experiment *e, const char *directory, const SummaryTimes *times, Error *err) {
     optimizer_swap_ema(e->optimizer);
     qat_set_evaluation(e->qat);
     Json *json = json_new();
-    add_facts(e, json, times);
     Arena *arena = arena_new("summary");
+    add_facts(e, json, times, arena);
     const char *missing = ranges_missing(e, times->steps, trainer_total_steps(e), arena);
-    bool ok = add_accuracies(e, json, missing, err) && (missing || add_layers(e, json, err));
+    bool ok = add_results(e, json, missing, err) && (missing || add_layers(e, json, err));
     json_set_int(json, "peak_rss_bytes", environment_peak_rss_bytes());
     optimizer_swap_ema(e->optimizer);
     ok = ok && json_write_file(json, run_path(arena, directory, RUN_SUMMARY), err);
     arena_free(arena);
     json_free(json);
-    return ok && report_write(directory, err);
+    return ok && report_write(directory, e->task, err);
 }

@@ -7,15 +7,15 @@
 
 typedef struct SummaryTimes {
     int64_t steps, best_step;
-    double seconds, samples_per_second, best_accuracy;
+    double seconds, samples_per_second, best_score;
 } SummaryTimes;
 
 /* Evaluates the weights that are loaded (averaged where EMA is on). Where a quantizer has no range,
- * there is no quantized accuracy, and the summary says why. */
+ * there is no quantized network, and the summary says why. */
 bool summary_write(Experiment *e, const char *directory, const SummaryTimes *times, Error *err);
 
-/* What `nibble eval` prints: fp32.accuracy, quantized.accuracy, layers[]. The weights are evaluated
- * as they are. The object is the caller's. */
+/* What `nibble eval` prints: fp32 and quantized with the task's scores, layers[]. The weights are
+ * evaluated as they are. The object is the caller's. */
 bool summary_evaluate(Experiment *e, Json **out, Error *err);
 
 #endif

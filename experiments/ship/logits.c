@@ -21,7 +21,7 @@ static bool read_digest(const char *path, Arena *arena, char digest[33], Error *
 bool logits_record(Experiment *e, const char *path, const char *packed, Error *err) {
     Arena *arena = arena_new("logits");
     Shape shape = logits_shape(e);
-    Evaluation evaluation = {.logits = arena_new_array(arena, float, shape_count(shape))};
+    Evaluation evaluation = {.outputs = arena_new_array(arena, float, shape_count(shape))};
     char digest[33];
     bool ok = read_digest(packed, arena, digest, err) &&
               evaluate(e, LOADER_TEST, false, &evaluation, err);
@@ -29,7 +29,7 @@ bool logits_record(Experiment *e, const char *path, const char *packed, Error *e
         ok ? h5_write_begin(path, sizeof(float) * (uint64_t)shape_count(shape), arena, err) : NULL;
     ok = w != NULL;
     if (ok) {
-        h5_write_tensor(w, "logits", H5_F32, shape, evaluation.logits);
+        h5_write_tensor(w, "logits", H5_F32, shape, evaluation.outputs);
         h5_write_text(w, "packed_digest", digest);
         ok = h5_write_commit(w, NULL, err);
     }

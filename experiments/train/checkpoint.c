@@ -67,7 +67,7 @@ bool checkpoint_save(const char *path, const char *previous, const char *config_
         h5_write_int(w, "progress", "step", cursor->step);
         h5_write_int(w, "progress", "metric_lines", cursor->metric_lines);
         h5_write_int(w, "progress", "best_step", cursor->best_step);
-        h5_write_float(w, "progress", "best_accuracy", cursor->best_accuracy);
+        h5_write_float(w, "progress", "best_score", cursor->best_score);
         h5_write_float(w, "progress", "loss_average", cursor->loss_average);
         h5_write_float(w, "progress", "loss_scale", cursor->loss_scale.scale);
         h5_write_int(w, "progress", "clean_steps", cursor->loss_scale.clean_steps);
@@ -193,7 +193,7 @@ static bool read_all(const Source *s, Model *model, Optimizer *optimizer, Cursor
     return h5_read_int(s->reader, "progress", "step", &cursor->step, s->err) &&
            h5_read_int(s->reader, "progress", "metric_lines", &cursor->metric_lines, s->err) &&
            h5_read_int(s->reader, "progress", "best_step", &cursor->best_step, s->err) &&
-           h5_read_float(s->reader, "progress", "best_accuracy", &cursor->best_accuracy, s->err) &&
+           h5_read_float(s->reader, "progress", "best_score", &cursor->best_score, s->err) &&
            h5_read_float(s->reader, "progress", "loss_average", &cursor->loss_average, s->err) &&
            read_loss_scale(s, &cursor->loss_scale);
 }

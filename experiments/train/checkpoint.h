@@ -13,7 +13,7 @@ typedef struct Cursor {
     int64_t step;         /* steps done */
     int64_t metric_lines; /* lines of metrics.jsonl written by then; resume cuts the rest */
     int64_t best_step;    /* 0: none yet */
-    double best_accuracy; /* on the validation split, of the network as trained */
+    double best_score;    /* the task's first, on the validation split, as trained */
     double loss_average;  /* moving average of the training loss, for people */
     LossScale loss_scale;
 } Cursor;

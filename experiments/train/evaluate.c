@@ -3,29 +3,6 @@
 #include <math.h>
 #include <string.h>
 
-#include "autograd/ops.h"
-
-static int64_t argmax(const float *x, int64_t count) {
-    int64_t best = 0;
-    for (int64_t i = 1; i < count; i++)
-        if (x[i] > x[best]) best = i;
-    return best;
-}
-
-Var *evaluate_record(void *context, Tape *t) {
-    Question *q = context;
-    Model *model = q->e->model;
-    const Batch *batch = q->batch;
-    Tensor images = {
-        .dtype = DTYPE_F32,
-        .shape = SHAPE(batch->count, model->input.dim[0], model->input.dim[1], model->input.dim[2]),
-        .data = (void *)batch->images};
-    Var *x = tape_constant(t, images);
-    q->logits = model_forward(model, t, x);
-    q->loss = op_cross_entropy(t, q->logits, batch->labels, 0); /* last, so nothing follows it */
-    return q->logits;
-}
-
 TapeMode evaluate_mode(bool is_float) {
     TapeMode mode = TAPE_EVALUATION;
     mode.is_float = is_float;
@@ -33,10 +10,9 @@ TapeMode evaluate_mode(bool is_float) {
 }
 
 /* One batch on a record of which every value stays. */
-static Var *forward(Experiment *e, Tape *t, const Batch *batch, bool is_float) {
-    tape_begin(t, evaluate_mode(is_float));
-    Question question = {.e = e, .batch = batch};
-    return evaluate_record(&question, t);
+static Var *forward(TaskStep *step, bool is_float) {
+    tape_begin(step->e->tape, evaluate_mode(is_float));
+    return task_record(step, step->e->tape);
 }
 
 static bool check_finite(const Tape *t, const Var *logits, Error *err) {
@@ -50,43 +26,33 @@ static bool check_finite(const Tape *t, const Var *logits, Error *err) {
                 *bad->scope ? bad->scope : "input", bad->op ? bad->op->name : "data");
 }
 
-static void count_batch(const float *logits, const Batch *batch, int64_t classes, int64_t first,
-                        Evaluation *out, int64_t *correct) {
-    for (int64_t i = 0; i < batch->count; i++) {
-        int64_t guess = argmax(logits + i * classes, classes);
-        *correct += guess == batch->labels[i];
-        if (out->confusion) out->confusion[batch->labels[i] * classes + guess]++;
-    }
-    if (out->logits)
-        memcpy(out->logits + first * classes, logits,
-               sizeof(float) * (size_t)(batch->count * classes));
+/* To name the layer at fault, a batch is seen once more, and this time every value stays. */
+static bool run_step(TaskStep *step, bool is_float, Error *err) {
+    Tape *t = step->e->tape;
+    tape_run(t, evaluate_mode(is_float), task_record, step);
+    if (t->error.code == ERROR_NONE && !var_is_finite(step->output)) forward(step, is_float);
+    return check_finite(t, step->output, err);
 }
 
 bool evaluate(Experiment *e, LoaderSplit split, bool is_float, Evaluation *out, Error *err) {
-    Tape *t = e->tape;
-    int64_t classes = loader_dataset(e->loader)->class_count;
-    int64_t batches = loader_batches(e->loader, split), correct = 0;
-    double loss_sum = 0;
-    bool ok = true;
+    int64_t batches = loader_batches(e->loader, split);
+    TaskTally tally = {.confusion = out->confusion};
+    float *outputs = out->outputs;
     out->rows = 0;
-    for (int64_t i = 0; ok && i < batches && (!out->limit || out->rows < out->limit); i++) {
-        Batch batch = loader_batch(e->loader, split, 0, i);
+    for (int64_t i = 0; i < batches && (!out->limit || out->rows < out->limit); i++) {
+        TaskStep step = {.e = e, .batch = loader_batch(e->loader, split, 0, i)};
         int64_t left = out->limit - out->rows;
-        if (out->limit && batch.count > left) batch.count = left;
-        Question q = {.e = e, .batch = &batch};
-        tape_run(t, evaluate_mode(is_float), evaluate_record, &q);
-        /* To name the layer, the batch is seen once more, and this time every value stays. */
-        if (t->error.code == ERROR_NONE && !var_is_finite(q.logits))
-            q.logits = forward(e, t, &batch, is_float);
-        ok = check_finite(t, q.logits, err);
-        if (!ok) break;
-        count_batch(var_f32(q.logits), &batch, classes, out->rows, out, &correct);
-        loss_sum += (double)var_f32(q.loss)[0] * (double)batch.count;
-        out->rows += batch.count;
+        if (out->limit && step.batch.count > left) step.batch.count = left;
+        TRY(run_step(&step, is_float, err));
+        task_tally(&step, &tally);
+        int64_t count = var_count(step.output);
+        if (outputs) memcpy(outputs, var_f32(step.output), sizeof(float) * (size_t)count);
+        if (outputs) outputs += count;
+        out->rows += step.batch.count;
     }
-    if (!ok) return false;
-    out->loss = out->rows ? loss_sum / (double)out->rows : 0;
-    out->accuracy = out->rows ? (double)correct / (double)out->rows : 0;
+    if (!tally.samples) return true;
+    out->loss = tally.loss / (double)tally.samples;
+    e->task->score(&tally, out->scores);
     return true;
 }
 
@@ -118,7 +84,7 @@ static void report_site(const WeightSite *site, const Noise *sum, LayerReport *r
     };
 }
 
-/* A few images of a batch. */
+/* A few rows of a batch. */
 static Batch batch_part(const Experiment *e, const Batch *batch, int64_t first) {
     int64_t left = batch->count - first;
     return (Batch){.images = batch->images + first * dataset_pixels(loader_dataset(e->loader)),
@@ -132,15 +98,15 @@ static const float *copy_output(const Var *v, Arena *arena) {
 }
 
 /* Adds what every site's output, quantized, is away from the shadow's. */
-static bool compare_layers(Experiment *e, const Batch *batch, Noise *sums, Arena *arena,
-                           Error *err) {
+static bool compare_layers(TaskStep *step, Noise *sums, Arena *arena, Error *err) {
+    Experiment *e = step->e;
     int sites = e->qat->site_count;
     ArenaMark mark = arena_mark(arena);
     const float **quantized = arena_new_array(arena, const float *, sites);
-    TRY(check_finite(e->tape, forward(e, e->tape, batch, false), err));
+    TRY(check_finite(e->tape, forward(step, false), err));
     for (int i = 0; i < sites; i++)
         quantized[i] = copy_output(site_output(&e->qat->sites[i]), arena);
-    TRY(check_finite(e->tape, forward(e, e->tape, batch, true), err));
+    TRY(check_finite(e->tape, forward(step, true), err));
     for (int i = 0; i < sites; i++)
         add_noise(site_output(&e->qat->sites[i]), quantized[i], &sums[i]);
     arena_rewind(arena, mark);
@@ -157,8 +123,8 @@ bool evaluate_layers(Experiment *e, LoaderSplit split, int64_t batches, LayerRep
     for (int64_t i = 0; ok && i < batches && i < available; i++) {
         Batch batch = loader_batch(e->loader, split, 0, i);
         for (int64_t first = 0; ok && first < batch.count; first += EVALUATE_LAYER_ROWS) {
-            Batch part = batch_part(e, &batch, first);
-            ok = compare_layers(e, &part, sums, arena, err);
+            TaskStep step = {.e = e, .batch = batch_part(e, &batch, first)};
+            ok = compare_layers(&step, sums, arena, err);
         }
     }
     for (int j = 0; j < sites; j++) report_site(&e->qat->sites[j], &sums[j], &reports[j]);

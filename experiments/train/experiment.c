@@ -7,6 +7,7 @@
 #include "experiments/train/checkpoint.h"
 #include "experiments/train/ranges.h"
 #include "experiments/train/run.h"
+#include "experiments/train/task.h"
 #include "experiments/train/trainer.h"
 
 /* Before anything is made, because what does not fit ends in the system's killer: the weights with
@@ -35,6 +36,7 @@ static bool open_parts(const ExperimentConfig *config, const DataFacts *facts, E
     else
         TRY(loader_open(config->data, seed, e->arena, &e->loader, err));
     e->data_bytes = arena_used(e->arena);
+    e->task = &task_classify;
     TRY(parallel_init(0, err));
     const Dataset *data = loader_dataset(e->loader);
     Shape input = SHAPE(data->height, data->width, data->channels);

@@ -15,12 +15,14 @@ typedef struct Experiment {
     Arena *arena;           /* the model's and the data's lifetime */
     size_t data_bytes;      /* of it */
     Loader *loader;
+    const struct Task *task; /* experiments/train/task.h */
     Model *model;
     Qat *qat;
     Optimizer *optimizer;
     LossScale loss_scale;
     Tape *tape;
-    int64_t step; /* of the run, by which the weights that are loaded were made */
+    int64_t samples; /* trained on since it was opened, in the task's words */
+    int64_t step;    /* of the run, by which the weights that are loaded were made */
 } Experiment;
 
 /* Loads the data, builds and prepares the model. Threads: as many as parallel_init was told before,

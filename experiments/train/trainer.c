@@ -5,7 +5,6 @@
 #include <string.h>
 #include <unistd.h>
 
-#include "autograd/ops.h"
 #include "core/log.h"
 #include "experiments/report/progress.h"
 #include "experiments/report/summary.h"
@@ -30,145 +29,10 @@ typedef struct Training {
     double started;                   /* seconds */
     double step_seconds;              /* spent in steps by this process */
     int64_t first_step;
-    double accuracy;    /* latest on the validation split */
+    double score;       /* the task's first, latest on the validation split */
     bool is_over;       /* nothing to train, and the test set was used */
     int64_t saved_step; /* of checkpoint.h5; -1: there is none */
 } Training;
-
-int64_t trainer_epoch_steps(const Experiment *e) {
-    return loader_batches(e->loader, LOADER_TRAIN) / e->config.train.accumulate;
-}
-
-int64_t trainer_total_steps(const Experiment *e) {
-    return (int64_t)ceil(e->config.train.epochs * (double)trainer_epoch_steps(e));
-}
-
-/* ---- One step ---- */
-
-Var *trainer_record(void *context, Tape *t) {
-    const Lesson *lesson = context;
-    const Model *model = lesson->e->model;
-    const Batch *batch = &lesson->batch;
-    Tensor images = {
-        .dtype = DTYPE_F32,
-        .shape = SHAPE(batch->count, model->input.dim[0], model->input.dim[1], model->input.dim[2]),
-        .data = (void *)batch->images};
-    Var *x = tape_constant(t, images);
-    Var *logits = model_forward(lesson->e->model, t, x);
-    double smoothing = lesson->e->config.train.label_smoothing;
-    return op_cross_entropy(t, logits, batch->labels, (float)smoothing);
-}
-
-TapeMode trainer_mode(const Experiment *e) {
-    TapeMode mode = TAPE_TRAINING;
-    mode.half = config_half(&e->config);
-    mode.keeps_f32_grads = e->config.train.grad == GRAD_F32;
-    mode.loss_scale = e->loss_scale.scale;
-    return mode;
-}
-
-/* To name a layer, the batch is seen once more, in f32 and with every value kept. */
-static Var *see_again(Lesson *lesson) {
-    Tape *t = lesson->e->tape;
-    TapeMode mode = TAPE_TRAINING;
-    mode.is_rerun = true;
-    tape_begin(t, mode);
-    return trainer_record(lesson, t);
-}
-
-static const float half_limit = 65520; /* what f16 rounds to infinity, and up */
-
-static bool fail_nonfinite(Lesson *lesson, int64_t step, Error *err) {
-    const Tape *t = lesson->e->tape;
-    see_again(lesson);
-    const Var *bad = tape_find_nonfinite(t), *large = tape_find_beyond(t, half_limit);
-    if (lesson->e->loss_scale.is_dynamic && !bad && large)
-        return FAIL(err, ERROR_NUMERIC,
-                    "step %ld: the loss is not finite: values of %s (%s) are beyond f16's 65,504, "
-                    "which no loss scale cures; set precision: bf16. The last checkpoint is intact",
-                    (long)step + 1, *large->scope ? large->scope : "the input",
-                    large->op ? large->op->name : "data");
-    return FAIL(
-        err, ERROR_NUMERIC,
-        "step %ld: the loss is not finite; the first value that is not is in %s (%s). Lower "
-        "optimizer.lr or set optimizer.clip_norm; the last checkpoint is intact",
-        (long)step + 1, bad && *bad->scope ? bad->scope : "the input",
-        bad && bad->op ? bad->op->name
-        : bad          ? "a parameter or the data"
-                       : "the loss");
-}
-
-static Lesson lesson_at(Experiment *e, int64_t step, int64_t micro) {
-    int64_t accumulate = e->config.train.accumulate, per_epoch = trainer_epoch_steps(e);
-    int64_t index = (step % per_epoch) * accumulate + micro;
-    e->tape->step = (uint64_t)(step * accumulate + micro);
-    return (Lesson){e, loader_batch(e->loader, LOADER_TRAIN, step / per_epoch, index)};
-}
-
-static bool micro_batch(Experiment *e, int64_t step, int64_t micro, double *loss, Error *err) {
-    Tape *t = e->tape;
-    double share = 1.0 / (double)e->config.train.accumulate;
-    Lesson lesson = lesson_at(e, step, micro);
-    const Var *mean = tape_run(t, trainer_mode(e), trainer_record, &lesson);
-    float value = t->error.code == ERROR_NONE ? var_f32(mean)[0] : 0;
-    if (t->error.code == ERROR_NONE && isfinite(value))
-        tape_backward(t, t->vars[mean->index], (float)(share * e->loss_scale.scale));
-    if (t->error.code != ERROR_NONE) {
-        *err = t->error;
-        return false;
-    }
-    if (!isfinite(value)) return fail_nonfinite(&lesson, step, err);
-    *loss += (double)value * share;
-    return true;
-}
-
-/* The layer where gradients first overflow in the step's last batch, which is seen once more. */
-static const char *overflowing_layer(Experiment *e, int64_t step) {
-    Tape *t = e->tape;
-    int64_t accumulate = e->config.train.accumulate;
-    Lesson lesson = lesson_at(e, step, accumulate - 1);
-    TapeMode mode = trainer_mode(e);
-    mode.is_watching = mode.is_rerun = true;
-    Var *loss = tape_run(t, mode, trainer_record, &lesson);
-    tape_backward(t, loss, (float)(e->loss_scale.scale / (double)accumulate));
-    if (!t->overflowed) return "the gradients of a parameter";
-    return *t->overflowed->scope ? t->overflowed->scope : "the loss";
-}
-
-/* Gradients are beyond f16: nothing is changed but the loss scale. */
-static bool skip_step(Experiment *e, int64_t step, Error *err) {
-    LossScale *scale = &e->loss_scale;
-    const char *layer = overflowing_layer(e, step);
-    double before = scale->scale;
-    bool goes_on = loss_scale_update(scale, true);
-    if (!goes_on)
-        return FAIL(err, ERROR_NUMERIC,
-                    "step %ld: gradients overflow f16 in %s for the %dth time in a row at loss "
-                    "scale 1; lower optimizer.lr, or set precision: bf16. The last checkpoint is "
-                    "intact",
-                    (long)step + 1, layer, LOSS_SCALE_STUCK_MAX);
-    log_warning("step %ld is skipped: gradients overflow f16 in %s; loss scale %.0f, now %.0f",
-                (long)step + 1, layer, before, scale->scale);
-    return true;
-}
-
-bool trainer_step(Experiment *e, int64_t step, double *loss, Error *err) {
-    int64_t total = trainer_total_steps(e);
-    qat_set_step(e->qat, step, total);
-    model_clear_grads(e->model);
-    *loss = 0;
-    for (int64_t micro = 0; micro < e->config.train.accumulate; micro++)
-        TRY(micro_batch(e, step, micro, loss, err));
-    bool is_scaled = e->loss_scale.is_dynamic;
-    if (is_scaled && !optimizer_unscale(e->optimizer, 1 / e->loss_scale.scale))
-        return skip_step(e, step, err);
-    loss_scale_update(&e->loss_scale, false);
-    double factor = schedule_factor(&e->config.schedule, step, total);
-    if (optimizer_step(e->optimizer, factor, err)) return true;
-    error_prefix(err, "step %ld: gradients overflow in %s", (long)step + 1,
-                 overflowing_layer(e, step));
-    return false;
-}
 
 /* ---- Metrics ---- */
 
@@ -177,12 +41,9 @@ static double learning_rate(const Training *r, int64_t step) {
     return c->lr * schedule_factor(&r->e->config.schedule, step, r->total);
 }
 
-/* Images per second of training steps alone: without evaluations and saves. */
+/* Samples per second of training steps alone: without evaluations and saves. */
 static double rate(const Training *r) {
-    const Experiment *e = r->e;
-    int64_t per_step = loader_config(e->loader)->batch * e->config.train.accumulate;
-    int64_t steps = r->cursor.step - r->first_step;
-    return r->step_seconds > 0 ? (double)(steps * per_step) / r->step_seconds : 0;
+    return r->step_seconds > 0 ? (double)r->e->samples / r->step_seconds : 0;
 }
 
 static bool log_step(Training *r, double loss, Error *err) {
@@ -203,14 +64,13 @@ static bool log_step(Training *r, double loss, Error *err) {
 }
 
 static void show(Training *r, bool is_milestone) {
-    int64_t per_step = loader_config(r->e->loader)->batch * r->e->config.train.accumulate;
     ProgressState state = {
         .step = r->cursor.step,
         .epoch = (r->cursor.step + r->epoch_steps - 1) / r->epoch_steps,
         .loss = r->cursor.loss_average,
-        .accuracy = r->accuracy,
+        .score = r->score,
         .learning_rate = learning_rate(r, r->cursor.step ? r->cursor.step - 1 : 0),
-        .samples = (r->cursor.step - r->first_step) * per_step,
+        .samples = r->e->samples,
     };
     progress_update(&r->progress, &state, is_milestone);
 }
@@ -245,6 +105,43 @@ static bool save(Training *r, Error *err) {
     return true;
 }
 
+static size_t print_scores(const Task *task, const double *scores, char *text, size_t bytes) {
+    size_t used = 0;
+    for (int i = 0; i < task->score_count; i++)
+        used += (size_t)snprintf(text + used, bytes - used, "%s\"%s\":%.9g", i ? "," : "",
+                                 task->scores[i].key, scores[i]);
+    return used;
+}
+
+static bool log_validation(Training *r, const Evaluation *trained, const Evaluation *shadow,
+                           Error *err) {
+    char line[LINE_BYTES], trained_text[LINE_BYTES / 4], shadow_text[LINE_BYTES / 4];
+    const Task *task = r->e->task;
+    print_scores(task, trained->scores, trained_text, sizeof trained_text);
+    print_scores(task, shadow->scores, shadow_text, sizeof shadow_text);
+    snprintf(line, sizeof line,
+             "{\"step\":%ld,\"epoch\":%ld,\"validation\":{\"loss\":%.9g,%s},\"fp32\":{%s}}",
+             (long)r->cursor.step, (long)((r->cursor.step - 1) / r->epoch_steps + 1), trained->loss,
+             trained_text, shadow_text);
+    return metrics_add(&r->metrics, line, err);
+}
+
+static bool save_best(Training *r, Error *err) {
+    Experiment *e = r->e;
+    if (r->cursor.best_step && !task_is_better(e->task, r->score, r->cursor.best_score))
+        return true;
+    /* A network whose fake-quant has not started, or that lacks a range, cannot be shipped. */
+    if (qat_is_active(e->qat) && !e->qat->phase.is_faking) return true;
+    if (calibration_find_missing(e->qat)) return true;
+    TRY(check_finite(r, err));
+    r->cursor.best_score = r->score;
+    r->cursor.best_step = r->cursor.step;
+    r->cursor.metric_lines = r->metrics.lines;
+    r->cursor.loss_scale = e->loss_scale;
+    return checkpoint_save(r->best, NULL, e->fixed_text, loader_facts(e->loader), &r->cursor,
+                           e->model, e->optimizer, err);
+}
+
 /* The validation split, as trained and in float; the better network becomes best.h5. */
 static bool validate(Training *r, bool may_be_best, Error *err) {
     Experiment *e = r->e;
@@ -259,27 +156,10 @@ static bool validate(Training *r, bool may_be_best, Error *err) {
         error_prefix(err, "step %ld", (long)r->cursor.step);
         return false;
     }
-    r->accuracy = trained.accuracy;
-    char line[LINE_BYTES];
-    snprintf(line, sizeof line,
-             "{\"step\":%ld,\"epoch\":%ld,\"validation\":{\"loss\":%.9g,\"accuracy\":%.9g},"
-             "\"fp32\":{\"accuracy\":%.9g}}",
-             (long)r->cursor.step, (long)((r->cursor.step - 1) / r->epoch_steps + 1), trained.loss,
-             trained.accuracy, shadow.accuracy);
-    TRY(metrics_add(&r->metrics, line, err));
+    r->score = trained.scores[0];
+    TRY(log_validation(r, &trained, &shadow, err));
     show(r, true);
-    if (!may_be_best) return true;
-    if (r->cursor.best_step && trained.accuracy <= r->cursor.best_accuracy) return true;
-    /* A network whose fake-quant has not started, or that lacks a range, cannot be shipped. */
-    if (qat_is_active(e->qat) && !e->qat->phase.is_faking) return true;
-    if (calibration_find_missing(e->qat)) return true;
-    TRY(check_finite(r, err));
-    r->cursor.best_accuracy = trained.accuracy;
-    r->cursor.best_step = r->cursor.step;
-    r->cursor.metric_lines = r->metrics.lines;
-    r->cursor.loss_scale = e->loss_scale;
-    return checkpoint_save(r->best, NULL, e->fixed_text, loader_facts(e->loader), &r->cursor,
-                           e->model, e->optimizer, err);
+    return !may_be_best || save_best(r, err);
 }
 
 static bool stopped(Training *r, Error *err) {
@@ -386,7 +266,7 @@ static bool prepare(Training *r, bool resumes, Error *err) {
     r->total = trainer_total_steps(e);
     int64_t limit = e->config.train.steps;
     r->stop = limit && limit < r->total ? limit : r->total;
-    r->accuracy = NAN;
+    r->score = NAN;
     /* A run that was killed before its first save starts over. */
     if (resumes && run_has(r->checkpoint)) {
         TRY(check_length(e, err));
@@ -412,7 +292,7 @@ static bool finish(Training *r, double seconds, Error *err) {
                           .seconds = seconds,
                           .samples_per_second = rate(r),
                           .best_step = r->cursor.best_step,
-                          .best_accuracy = r->cursor.best_accuracy};
+                          .best_score = r->cursor.best_score};
     return summary_write(e, r->directory, &times, err);
 }
 
@@ -424,9 +304,10 @@ bool trainer_run(Experiment *e, const char *directory, bool resumes, Error *err)
     if (ok && !r.is_over) {
         qat_describe(e->qat);
         r.first_step = r.cursor.step;
+        e->samples = 0;
         r.started = environment_seconds();
         int64_t epochs = (r.total + r.epoch_steps - 1) / r.epoch_steps;
-        progress_begin(&r.progress, stderr, r.first_step, r.stop, epochs, "images");
+        progress_begin(&r.progress, stderr, r.first_step, r.stop, epochs, e->task);
         LogTarget outer = log_set_sink(progress_message, &r.progress);
         ok = train(&r, err);
         progress_end(&r.progress);

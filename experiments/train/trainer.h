@@ -2,7 +2,7 @@
 #ifndef NIBBLE_EXPERIMENTS_TRAIN_TRAINER_H
 #define NIBBLE_EXPERIMENTS_TRAIN_TRAINER_H
 
-#include "experiments/train/experiment.h"
+#include "experiments/train/task.h"
 
 /* Trains in `directory`, a run directory, from its checkpoint when `resumes` and one is there.
  * Writes metrics, checkpoints, best.h5, and at the end summary.json and report.html. A signal ends
@@ -18,14 +18,7 @@ bool trainer_begin(Experiment *e, Error *err);
 int64_t trainer_epoch_steps(const Experiment *e);
 int64_t trainer_total_steps(const Experiment *e);
 
-/* One micro-batch, and what a step does with it on a tape: its mean loss (a TapeBuild). In a dry
- * record the batch's data may be NULL. */
-typedef struct Lesson {
-    Experiment *e;
-    Batch batch;
-} Lesson;
-Var *trainer_record(void *lesson, Tape *t);
-TapeMode trainer_mode(const Experiment *e); /* how it is recorded */
+TapeMode trainer_mode(const Experiment *e); /* how a step's batches are recorded */
 
 /* One optimizer step (accumulating over micro-batches) at `step`; the mean loss in *loss. Allocates
  * nothing from the system once the arenas have grown. */

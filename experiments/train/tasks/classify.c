@@ -1,0 +1,65 @@
+/* Classification: an image has one class, the network gives a logit for each, and the largest is
+ * its answer. The loss is the cross-entropy, in training with label smoothing. */
+#include "autograd/ops.h"
+#include "experiments/train/task.h"
+
+static void record(TaskStep *step, Tape *t) {
+    Model *model = step->e->model;
+    const Batch *batch = &step->batch;
+    const int64_t *image = model->input.dim;
+    Tensor images = {.dtype = DTYPE_F32,
+                     .shape = SHAPE(batch->count, image[0], image[1], image[2]),
+                     .data = (void *)batch->images};
+    double smoothing = t->mode.is_training ? step->e->config.train.label_smoothing : 0;
+    Var *x = tape_constant(t, images);
+    step->output = model_forward(model, t, x);
+    step->loss = op_cross_entropy(t, step->output, batch->labels, (float)smoothing);
+}
+
+static int64_t count_samples(const Batch *batch) {
+    return batch->count;
+}
+
+static int64_t argmax(const float *x, int64_t count) {
+    int64_t best = 0;
+    for (int64_t i = 1; i < count; i++)
+        if (x[i] > x[best]) best = i;
+    return best;
+}
+
+static void add(const TaskStep *step, TaskTally *tally) {
+    const Batch *batch = &step->batch;
+    const float *logits = var_f32(step->output);
+    int64_t classes = shape_last(step->output->value.shape);
+    for (int64_t i = 0; i < batch->count; i++) {
+        int64_t guess = argmax(logits + i * classes, classes);
+        tally->sums[0] += guess == batch->labels[i];
+        if (tally->confusion) tally->confusion[batch->labels[i] * classes + guess]++;
+    }
+}
+
+static void score(const TaskTally *tally, double scores[]) {
+    scores[0] = tally->sums[0] / (double)tally->samples;
+}
+
+const Task task_classify = {
+    .name = "classify",
+    .help = "images, each of one class",
+    .sample = "model: {kind: mlp, widths: [8]}\n"
+              "data: {kind: synthetic, classes: 3, height: 4, width: 4, train: 40, test: 13,\n"
+              "       validation: 10, batch: 5, eval_batch: 4}\n",
+    .samples = "images",
+    .scores = {{.key = "accuracy",
+                .name = "accuracy",
+                .short_name = "acc",
+                .unit = "%",
+                .points_unit = "points",
+                .factor = 100,
+                .decimals = 2}},
+    .score_count = 1,
+    .has_confusion = true,
+    .record = record,
+    .count_samples = count_samples,
+    .add = add,
+    .score = score,
+};
