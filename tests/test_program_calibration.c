@@ -86,6 +86,31 @@ static void test_mixtures(void **state) {
     check_shipped("watched", ""); /* observers saw the training images before fake-quant started */
 }
 
+static float scale_of(const char *path, const char *edge) {
+    Error err = {0};
+    float scale = 0;
+    H5Reader *r = h5_read_open(path, program_arena, &err);
+    const char *name = format("edges/%s/scales", edge);
+    if (!r || !h5_read_tensor(r, name, H5_F32, SHAPE(1), &scale, &err)) fail_msg("%s", err.message);
+    h5_read_close(r);
+    return scale;
+}
+
+/* The input's range was observed from the first step on; that of the first pooling was to be
+ * learned later. */
+static void test_what_is_calibrated_stays(void **state) {
+    (void)state;
+    text_file("cnn.yaml", CNN);
+    run(0, "train cnn.yaml --out stays quant.bits=4 "
+           "quant.input={\"kind\":\"percentile\",\"quantile\":0.9} " BEFORE_START);
+    run(0, "convert stays --calibrate 2");
+    float input = scale_of("stays/quantized.h5", "input.out4");
+    float learned = scale_of("stays/quantized.h5", "pool1.out4");
+    run(0, "convert stays --calibrate 30");
+    assert_true(scale_of("stays/quantized.h5", "input.out4") == input);
+    assert_true(scale_of("stays/quantized.h5", "pool1.out4") != learned);
+}
+
 /* A float run's weights bring no ranges, nor does the start of training. */
 static void test_weights_from_a_float_run(void **state) {
     (void)state;
@@ -185,6 +210,7 @@ int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_every_quantizer),
         cmocka_unit_test(test_mixtures),
+        cmocka_unit_test(test_what_is_calibrated_stays),
         cmocka_unit_test(test_weights_from_a_float_run),
         cmocka_unit_test(test_the_summary_claims_nothing),
         cmocka_unit_test(test_options_are_checked),
