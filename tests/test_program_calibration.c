@@ -125,6 +125,20 @@ static void test_weights_from_a_float_run(void **state) {
     assert_has(message, "every quantizer has its range from training");
 }
 
+/* Ranges of 8 bits mean nothing to 4, nor do those of another kind; those of the same are kept. */
+static void test_ranges_of_another_quantizer(void **state) {
+    (void)state;
+    text_file("cnn.yaml", CNN);
+    run(0, "train cnn.yaml --out wide quant.bits=8");
+    run(0, "train cnn.yaml --out narrow quant.bits=4 train.init=wide " BEFORE_START);
+    check_refusal("narrow", "convert");
+    run(0, "train cnn.yaml --out other quant.bits=8 quant.weights.quantizer=lsq_plus "
+           "train.init=wide " BEFORE_START);
+    check_refusal("other", "convert");
+    run(0, "train cnn.yaml --out same quant.bits=8 train.init=wide " BEFORE_START);
+    check_shipped("same", "");
+}
+
 /* ---- What is said ---- */
 
 static void test_the_summary_claims_nothing(void **state) {
@@ -212,6 +226,7 @@ int main(void) {
         cmocka_unit_test(test_mixtures),
         cmocka_unit_test(test_what_is_calibrated_stays),
         cmocka_unit_test(test_weights_from_a_float_run),
+        cmocka_unit_test(test_ranges_of_another_quantizer),
         cmocka_unit_test(test_the_summary_claims_nothing),
         cmocka_unit_test(test_options_are_checked),
         cmocka_unit_test(test_the_size_of_batches_in_evaluation),

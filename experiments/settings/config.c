@@ -35,7 +35,9 @@ static const Field train_fields[] = {
     FIELD_CHOICE(TrainConfig, grad, "half", grads,
                  "precision of a batch's weight gradients where `precision` is half; batches are "
                  "summed in f32"),
-    FIELD_STRING(TrainConfig, init, "", "run directory or checkpoint to take the weights from",
+    FIELD_STRING(TrainConfig, init, "",
+                 "run directory or checkpoint to take the weights from, and where `quant` is the "
+                 "same, ranges",
                  .may_change = true),
     FIELD_END,
 };

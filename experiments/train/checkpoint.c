@@ -232,15 +232,38 @@ bool checkpoint_load(const char *path, const char *config_text, Model *model, Op
     return ok;
 }
 
-bool checkpoint_init(const char *path, Model *model, Error *err) {
+/* The section `quant` of a configuration as config_write_fixed has it, without phases. */
+static const char *quant_section(const char *text, Arena *arena) {
+    static const char *const phases[] = {"  start:", "  freeze_observers:", "  freeze_batch_norm:"};
+    const char *section = "", *line = strstr(text, "\nquant:\n");
+    for (line = line ? strchr(line + 1, '\n') + 1 : ""; *line == ' '; line++) {
+        size_t length = strcspn(line, "\n");
+        bool is_phase = false;
+        for (int i = 0; i < 3; i++) is_phase |= !strncmp(line, phases[i], strlen(phases[i]));
+        if (!is_phase) section = arena_format(arena, "%s%.*s\n", section, (int)length, line);
+        line += length;
+        if (!*line) break;
+    }
+    return section;
+}
+
+static bool quantizes_alike(const Source *s, const char *config_text, Arena *arena, bool *out) {
+    const char *saved = h5_read_text(s->reader, "config", arena, s->err);
+    if (!saved) return false;
+    *out = !strcmp(quant_section(saved, arena), quant_section(config_text, arena));
+    return true;
+}
+
+bool checkpoint_init(const char *path, const char *config_text, Model *model, Error *err) {
     Arena *arena = arena_new("checkpoint");
     Source source;
     bool ok = source_open(&source, path, 1, arena, err);
     if (ok) {
+        bool is_alike = false;
+        ok = quantizes_alike(&source, config_text, arena, &is_alike);
         for (int i = 0; ok && i < model->param_count; i++) {
-            Param *p = model->params[i];
-            bool may_lack = !p->owner; /* a quantizer's */
-            if (!may_lack || has_param(&source, p)) ok = read_param(&source, p);
+            Param *p = model->params[i]; /* without an owner it is a quantizer's */
+            if (p->owner || (is_alike && has_param(&source, p))) ok = read_param(&source, p);
         }
         h5_read_close(source.reader);
     }

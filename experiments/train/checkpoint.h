@@ -35,8 +35,9 @@ bool checkpoint_read_facts(const char *path, Arena *arena, DataFacts *facts, Err
 bool checkpoint_load(const char *path, const char *config_text, Model *model, Optimizer *optimizer,
                      Cursor *cursor, Error *err);
 
-/* Weights for a new training: fills every Param that the file has; those that belong to quantizers
- * may lack. `optimizer` state and cursor stay new. */
-bool checkpoint_init(const char *path, Model *model, Error *err);
+/* Weights for a new training: fills every Param. Those of quantizers may lack, and are taken only
+ * where `config_text` quantizes as the file's configuration does (when, is no matter): a range of
+ * other bits or of another kind means nothing. Optimizer state and cursor stay new. */
+bool checkpoint_init(const char *path, const char *config_text, Model *model, Error *err);
 
 #endif

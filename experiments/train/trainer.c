@@ -228,7 +228,7 @@ static bool init_weights(Experiment *e, Error *err) {
     const char *path = from;
     if (!run_has(path)) path = run_path(e->arena, from, RUN_BEST);
     if (!run_has(path)) path = run_path(e->arena, from, RUN_CHECKPOINT);
-    if (run_has(path)) return checkpoint_init(path, e->model, err);
+    if (run_has(path)) return checkpoint_init(path, e->fixed_text, e->model, err);
     return FAIL(err, ERROR_INPUT,
                 "%s is no checkpoint, nor a run directory with one; say where it lies with "
                 "train.init=...",
