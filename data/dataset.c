@@ -115,7 +115,13 @@ static bool part_check(const Dataset *dataset, const DatasetPart *part, const ch
 
 /* ---- Use ---- */
 
-/* Where a kind has files, they lie at its setting `path`. */
+/* The setting that says where a kind's files lie, data.path; NULL: it has none. */
+static const Field *path_row(const DatasetKind *kind) {
+    for (const Field *f = kind->kind.fields; f && f->type != FIELD_TYPE_END; f++)
+        if (f->is_path) return f;
+    return NULL;
+}
+
 static bool path_check(const char *path, const char *hint, Error *err) {
     if (!path) return FAIL(err, ERROR_INPUT, "data.path is empty; it says where the data lie");
     if (access(path, F_OK) == 0) return true;
@@ -125,7 +131,7 @@ static bool path_check(const char *path, const char *hint, Error *err) {
 
 static bool parts_open(Variant source, DatasetParts parts, Arena *arena, Dataset *out, Error *err) {
     const DatasetKind *kind = (const DatasetKind *)source.kind;
-    const Field *row = fields_find(kind->kind.fields, "path");
+    const Field *row = path_row(kind);
     const char *at = (const char *)source.config + (row ? row->offset : 0);
     *out = (Dataset){0};
     if ((!row || path_check(*(const char *const *)(const void *)at, kind->hint, err)) &&

@@ -677,6 +677,28 @@ static void test_fields_find(void **state) {
 }
 
 /* Settings that may change are named once, whichever kinds have them, and left out on request. */
+typedef struct PlaceConfig {
+    const char *file, *folder, *none, *word;
+} PlaceConfig;
+
+static void test_paths_are_written_where_they_lie(void **state) {
+    (void)state;
+    Arena *arena = arena_new("test");
+    static const Field fields[] = {
+        FIELD_STRING(PlaceConfig, file, "", "", .is_path = true),
+        FIELD_STRING(PlaceConfig, folder, "", "", .is_path = true),
+        FIELD_STRING(PlaceConfig, none, "", "", .is_path = true),
+        FIELD_STRING(PlaceConfig, word, "", ""),
+        FIELD_END,
+    };
+    PlaceConfig config = {.file = "a/b", .folder = "/c", .word = "d"};
+    assert_string_equal(node_to_yaml(fields_write_in(fields, &config, "/home/me", arena), arena),
+                        "file: \"/home/me/a/b\"\nfolder: \"/c\"\nnone: null\nword: \"d\"\n");
+    assert_string_equal(node_to_yaml(fields_write_in(fields, &config, NULL, arena), arena),
+                        "file: \"a/b\"\nfolder: \"/c\"\nnone: null\nword: \"d\"\n");
+    arena_free(arena);
+}
+
 static void test_changeable(void **state) {
     (void)state;
     static const Field path_fields[] = {
@@ -830,6 +852,7 @@ int main(void) {
         cmocka_unit_test(test_number_print),
         cmocka_unit_test(test_nearest_name),
         cmocka_unit_test(test_fields_find),
+        cmocka_unit_test(test_paths_are_written_where_they_lie),
         cmocka_unit_test(test_changeable),
         cmocka_unit_test(test_kinds),
         cmocka_unit_test(test_help_is_yaml),

@@ -50,6 +50,7 @@ struct Field {
     size_t element_bytes; /* of a list of structs */
     const char *help;     /* one line, with the unit */
     bool may_change;      /* while a run goes on: what is trained does not depend on it */
+    bool is_path;         /* a string that names a file or a directory */
 };
 
 /* What every registered thing that has settings begins with: layers, quantizers, optimizers, data
@@ -199,6 +200,8 @@ void fields_read(const Field *fields, const Node *map, Mark place, void *config,
 
 /* The way back: a tree that fields_read turns into the same struct, every setting written out. */
 Node *fields_write(const Field *fields, const void *config, Arena *arena);
+/* Paths that are relative are written as lying in `directory`. */
+Node *fields_write_in(const Field *fields, const void *config, const char *directory, Arena *arena);
 /* Without the settings that may change. */
 Node *fields_write_fixed(const Field *fields, const void *config, Arena *arena);
 

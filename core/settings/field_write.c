@@ -10,13 +10,20 @@ static const Mark nowhere = {0};
 
 typedef struct Writer {
     Arena *arena;
-    bool is_fixed; /* what may change is left out */
+    bool is_fixed;         /* what may change is left out */
+    const char *directory; /* relative paths lie in it; NULL: as they are */
 } Writer;
 
 static Node *write_text(const Writer *w, const char *key, const char *text) {
     Node *node = node_new(w->arena, NODE_SCALAR, key, text ? text : "null", nowhere);
     node->is_quoted = text != NULL; /* text "null" or "1" is text */
     return node;
+}
+
+static Node *write_string(const Writer *w, const Field *field, const char *text) {
+    if (text && *text != '/' && field->is_path && w->directory)
+        text = arena_format(w->arena, "%s/%s", w->directory, text);
+    return write_text(w, field->name, text);
 }
 
 static Node *write_plain(const Writer *w, const char *key, const char *text) {
@@ -82,7 +89,7 @@ static Node *write_value(const Writer *w, const Field *field, const void *member
     case FIELD_TYPE_FLOAT:
         return write_float(w, name, *(const double *)member);
     case FIELD_TYPE_STRING:
-        return write_text(w, name, *(const char *const *)member);
+        return write_string(w, field, *(const char *const *)member);
     case FIELD_TYPE_CHOICE:
         return write_plain(w, name, field->choices[*(const int *)member]);
     case FIELD_TYPE_VARIANT:
@@ -116,6 +123,11 @@ static Node *write_all(const Writer *w, const Field *fields, const void *config)
 
 Node *fields_write(const Field *fields, const void *config, Arena *arena) {
     return write_all(&(Writer){arena, .is_fixed = false}, fields, config);
+}
+
+Node *fields_write_in(const Field *fields, const void *config, const char *directory,
+                      Arena *arena) {
+    return write_all(&(Writer){arena, .directory = directory}, fields, config);
 }
 
 Node *fields_write_fixed(const Field *fields, const void *config, Arena *arena) {

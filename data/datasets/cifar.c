@@ -40,7 +40,7 @@ static const Field cifar_fields[] = {
     FIELD_STRING(CifarConfig, path, REQUIRED,
                  "directory of data_batch_1.bin to data_batch_5.bin and test_batch.bin, or of "
                  "train.bin and test.bin",
-                 .may_change = true),
+                 .may_change = true, .is_path = true),
     FIELD_CHOICE(CifarConfig, variant, "10", cifar_variants, "CIFAR-10 or CIFAR-100"),
     FIELD_INT(CifarConfig, images_per_file, "0", 0, 1e7,
               "images in every file, for excerpts; 0: as published"),

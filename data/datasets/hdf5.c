@@ -22,7 +22,7 @@ typedef struct Hdf5Config {
 
 static const Field hdf5_fields[] = {
     LOADER_FIELDS(Hdf5Config),
-    FIELD_STRING(Hdf5Config, path, REQUIRED, "HDF5 file", .may_change = true),
+    FIELD_STRING(Hdf5Config, path, REQUIRED, "HDF5 file", .may_change = true, .is_path = true),
     FIELD_STRING(Hdf5Config, train_images, "train_images",
                  "array of u8 or f32, [n, h, w, c] or less"),
     FIELD_STRING(Hdf5Config, train_labels, "train_labels",

@@ -17,7 +17,7 @@ static const Field idx_fields[] = {
     FIELD_STRING(IdxConfig, path, "/usr/share/datasets/fashion-mnist",
                  "directory of train-images-idx3-ubyte, train-labels-idx1-ubyte, "
                  "t10k-images-idx3-ubyte, t10k-labels-idx1-ubyte, each plain or .gz",
-                 .may_change = true),
+                 .may_change = true, .is_path = true),
     FIELD_INT(IdxConfig, classes, "0", 0, 65536, "number of classes; 0: as the labels say"),
     FIELD_END,
 };

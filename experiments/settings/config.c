@@ -38,7 +38,7 @@ static const Field train_fields[] = {
     FIELD_STRING(TrainConfig, init, "",
                  "run directory or checkpoint to take the weights from, and where `quant` is the "
                  "same, ranges",
-                 .may_change = true),
+                 .may_change = true, .is_path = true),
     FIELD_END,
 };
 
@@ -161,23 +161,10 @@ bool config_read_text(const char *text, const char *name, int override_count,
     return resolve(root, name, override_count, overrides, arena, &faults, config, err);
 }
 
-static Node *setting_node(const Node *root, const char *path, Arena *arena) {
-    const char *dot = strchr(path, '.');
-    const Node *section = node_find(root, arena_format(arena, "%.*s", (int)(dot - path), path));
-    return section ? node_find(section, dot + 1) : NULL;
-}
-
-static const char *const path_settings[] = {"data.path", "train.init", NULL};
-
 const char *config_write(const ExperimentConfig *config, Arena *arena) {
-    Node *root = fields_write(experiment_fields, config, arena);
-    char directory[PATH_MAX];
-    for (int i = 0; path_settings[i] && getcwd(directory, sizeof directory); i++) {
-        Node *path = setting_node(root, path_settings[i], arena);
-        if (path && path->text && !node_is_null(path) && *path->text != '/')
-            path->text = arena_format(arena, "%s/%s", directory, path->text);
-    }
-    return node_to_yaml(root, arena);
+    char buffer[PATH_MAX];
+    const char *directory = getcwd(buffer, sizeof buffer); /* NULL: paths stay relative */
+    return node_to_yaml(fields_write_in(experiment_fields, config, directory, arena), arena);
 }
 
 bool config_check_free(const char *override, Error *err) {
