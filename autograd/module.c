@@ -81,6 +81,16 @@ Param *module_find_param(const Module *self, const char *name) {
     return NULL;
 }
 
+int module_weight_count(const Module *self) {
+    int count = 0;
+    for (int i = 0; i < self->param_count; i++) count += self->params[i]->role == PARAM_WEIGHT;
+    return count;
+}
+
+const char *param_weight_name(const Param *weight) {
+    return module_weight_count(weight->owner) == 1 ? weight->owner->name : weight->name;
+}
+
 Module *module_child(Module *self, const Layer *layer, const void *config, const char *name) {
     Model *model = self->model;
     Module *child = arena_new_array(model->arena, Module, 1);

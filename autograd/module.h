@@ -52,9 +52,18 @@ typedef struct Init {
     float spread; /* deviation of normal, half width of uniform */
 } Init;
 
+/* What a layer is, for who looks at a network without knowing its kinds (qat/). */
+typedef enum LayerFlags {
+    LAYER_IS_ACTIVATION = 1, /* element by element, of one input, without parameters */
+    LAYER_FOLDS = 2,         /* a batch norm: folds into the product before it, and can be frozen */
+    LAYER_DROPS = 4,         /* drops elements in training, and gives its input in evaluation */
+    LAYER_ADDS = 8,          /* the sum of its inputs: a residual stream begins */
+} LayerFlags;
+
 /* A row of layers.def. The config struct of every layer begins with LayerConfig. */
 typedef struct Layer {
     Kind kind;
+    unsigned flags;  /* LayerFlags */
     int input_count; /* how many Vars forward takes; sequences and most layers: 1 */
     /* Makes parameters and children; `in` carries shapes only. NULL: nothing to make. */
     bool (*build)(Module *self, Var *const *in, Error *err);
@@ -126,6 +135,9 @@ int64_t model_trainable_count(const Model *model); /* elements with a gradient, 
 /* For layers and quantizers. */
 Param *module_param(Module *self, const char *name, Shape shape, ParamRole role, Init init);
 Param *module_find_param(const Module *self, const char *name); /* own, by last name; or NULL */
+int module_weight_count(const Module *self);                    /* Params of role PARAM_WEIGHT */
+/* What a weight is called by rules and files: its layer where that has no other, else itself. */
+const char *param_weight_name(const Param *weight);
 /* Parameters that belong to the model as a whole (quantizers of edges), by full name. */
 Param *model_param(Model *model, const char *full_name, Shape shape, ParamRole role, Init init);
 Module *module_child(Module *self, const Layer *layer, const void *config, const char *name);
@@ -149,7 +161,7 @@ extern const KindTable layer_kinds;
  * norm then runs in its folded form. In the float shadow (Tape.is_float), and while *is_folding,
  * which must outlive the model, is false, nothing is folded: the steps are those of the float
  * network, bit for bit. */
-void batch_norm_join(Module *norm, Module *product, View inner, const bool *is_folding);
+void batch_norm_join(Module *norm, Param *weight, View inner, const bool *is_folding);
 bool batch_norm_is_joined(const Module *norm);
 /* For scales of the joined weight that are learned row by row: scale [channels, ...] times the size
  * of its channel's factor |gamma| / sigma. What is learned is then a step of the unfolded weight:

@@ -15,7 +15,7 @@ static Tensor pack(Tensor levels, Arena *arena) {
 PackedWeight packed_weight(const WeightSite *site, Arena *arena) {
     assert(site->quant);
     const Tensor *w = &site->weight->value;
-    PackedWeight packed = {.layer = site->module->name};
+    PackedWeight packed = {.layer = site->name};
     const float *values = tensor_f32(w);
     if (site->norm) {
         float *folded = arena_new_array(arena, float, tensor_count(w));
@@ -23,7 +23,7 @@ PackedWeight packed_weight(const WeightSite *site, Arena *arena) {
         values = folded;
     }
     packed.codes = pack(quant_levels(site->quant, values, arena), arena);
-    const Param *bias = module_find_param(site->module, "bias");
+    const Param *bias = site->is_only ? module_find_param(site->module, "bias") : NULL;
     if (site->norm) {
         packed.bias_count = w->shape.dim[0];
         float *deployed = arena_new_array(arena, float, packed.bias_count);
@@ -44,8 +44,11 @@ static const WeightSite *site_of_norm(const Qat *qat, const Module *norm) {
 
 bool convert_ships_param(const Qat *qat, const Param *param) {
     if (!param->owner) return false; /* a quantizer's */
-    const WeightSite *site = qat_find_site(qat, param->owner);
-    if (site && site->quant) return false; /* the weight and its bias travel packed */
+    for (int i = 0; i < qat->site_count; i++) {
+        const WeightSite *site = &qat->sites[i];
+        bool is_its = site->is_only ? site->module == param->owner : site->weight == param;
+        if (site->quant && is_its) return false; /* a weight, and its bias, travel packed */
+    }
     return !site_of_norm(qat, param->owner);
 }
 

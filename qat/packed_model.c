@@ -228,9 +228,11 @@ static Var *read_nothing(void *self, Tape *t, Var *master) {
     return NULL;
 }
 
-static Param *weight_of(const Module *module) {
-    for (int i = 0; module && i < module->param_count; i++)
-        if (module->params[i]->role == PARAM_WEIGHT) return module->params[i];
+static Param *weight_named(const Model *model, const char *name) {
+    for (int i = 0; i < model->param_count; i++) {
+        Param *p = model->params[i];
+        if (p->role == PARAM_WEIGHT && !strcmp(param_weight_name(p), name)) return p;
+    }
     return NULL;
 }
 
@@ -262,9 +264,11 @@ static void param_set(Param *param, const void *values) {
     param->value.data = (void *)(uintptr_t)values;
 }
 
+/* Where a layer has several weights, its biases belong to none. */
 static bool bias_install(const PackedModel *m, const Module *module, const PackedWeight *w,
                          Error *err) {
-    Param *bias = module_find_param(module, "bias");
+    bool is_only = module_weight_count(module) == 1;
+    Param *bias = is_only ? module_find_param(module, "bias") : NULL;
     const PackedFold *fold = fold_of(m, w->layer);
     if (w->bias && w->bias_count != w->codes.shape.dim[0])
         return FAIL(err, ERROR_INPUT, "weights/%s: %ld biases for %ld outputs", w->layer,
@@ -283,8 +287,7 @@ static bool bias_install(const PackedModel *m, const Module *module, const Packe
 }
 
 static bool weight_install(const PackedModel *m, PackedWeight *w, Error *err) {
-    const Module *module = model_find_module(m->model, w->layer);
-    Param *weight = weight_of(module);
+    Param *weight = weight_named(m->model, w->layer);
     char a[SHAPE_TEXT_BYTES], b[SHAPE_TEXT_BYTES];
     if (!weight)
         return FAIL(err, ERROR_INPUT,
@@ -294,7 +297,7 @@ static bool weight_install(const PackedModel *m, PackedWeight *w, Error *err) {
                     w->layer, shape_text(w->codes.shape, a), shape_text(weight->value.shape, b));
     TRY(scales_check(arena_format(m->arena, "weights/%s", w->layer), &w->codes, err));
     weight->view = (View){read_stored, &w->codes};
-    return bias_install(m, module, w, err);
+    return bias_install(m, weight->owner, w, err);
 }
 
 /* ---- What travels in f32 ---- */
@@ -307,7 +310,8 @@ static const PackedWeight *find_weight(const PackedModel *m, const char *layer) 
 
 static bool is_packed(const PackedModel *m, const Param *param) {
     const char *owner = param->owner->name;
-    if (find_weight(m, owner)) return true;
+    bool is_only = module_weight_count(param->owner) == 1;
+    if (find_weight(m, is_only ? owner : param->name)) return true;
     const PackedFold *folds = m->graph.folds.items;
     for (int i = 0; i < m->graph.folds.count; i++)
         if (!strcmp(folds[i].norm, owner)) return true;

@@ -13,9 +13,9 @@
 #include "core/settings/field.h"
 
 /* One quantized weight: codes of an integer dtype with scales; bias [out] as deployed (with a
- * folded batch norm in it), NULL where there is none. */
+ * folded batch norm in it), NULL where there is none, and for one of several weights. */
 typedef struct PackedWeight {
-    const char *layer; /* dotted name of the module */
+    const char *layer; /* dotted name of the module; of one with several weights the weight's own */
     Tensor codes;
     const float *bias;
     int64_t bias_count;

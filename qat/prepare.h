@@ -1,10 +1,10 @@
 /* Preparing a model for quantization: rules name consumers, consumers resolve to edges.
  *
- * A consumer is a module with a weight (a convolution or a linear layer). Its weight gets a
- * quantizer, behind the fold of a batch norm that alone reads it. The edge on its input, one
- * producer with all its readers, gets one quantizer per bit-width, applied where the value is ready
- * (after batch norm, ReLU and pooling); readers share its codes and scale. Residual adds read and
- * write `residual_bits`, so that a 4-bit network keeps its stream wide. */
+ * A consumer is a module with weights (a convolution or a linear layer has one). Each gets a
+ * quantizer, behind the fold of a batch norm that alone reads a layer of one weight. The edge on
+ * its input, one producer with all its readers, gets one quantizer per bit-width, applied where the
+ * value is ready (after batch norm, ReLU and pooling); readers share its codes and scale. Residual
+ * adds read and write `residual_bits`, so that a 4-bit network keeps its stream wide. */
 #ifndef NIBBLE_QAT_PREPARE_H
 #define NIBBLE_QAT_PREPARE_H
 
@@ -22,8 +22,8 @@ typedef struct TensorQuantConfig { /* what holds for all weights, or for all act
 } TensorQuantConfig;
 
 typedef struct QuantRule {
-    const char
-        *layers; /* comma-separated: globs of dotted names, first, last, conv, linear, depthwise */
+    const char *layers; /* comma-separated: globs of dotted names, first, last, depthwise, kinds of
+                           layers */
     int bits, weight_bits, activation_bits; /* choices */
 } QuantRule;
 
@@ -45,11 +45,13 @@ extern const Granularity qat_weight_granularities[], qat_activation_granularitie
 /* The bits behind a choice: 2 to 8, BITS_FLOAT, or 0 for "inherit". */
 int bits_value(int choice);
 
-typedef struct WeightSite { /* a consumer */
-    Module *module, *norm;  /* norm: the joined batch norm, or NULL */
+typedef struct WeightSite {
+    const char *name;      /* the layer's where it has no other weight, else the weight's; unique */
+    Module *module, *norm; /* norm: the joined batch norm, or NULL */
     Param *weight;
+    bool is_only; /* the layer has no other weight: then its bias goes with it */
     Quant *quant; /* NULL: the weight stays float */
-    Quant *input; /* the quantizer of the edge it reads, or NULL */
+    Quant *input; /* the quantizer of the edge that the layer reads, or NULL */
 } WeightSite;
 
 typedef struct Edge {
@@ -66,7 +68,7 @@ typedef struct Qat {
     Arena *arena;
     QuantPhase phase;
     bool is_norm_frozen;
-    WeightSite *sites;
+    WeightSite *sites; /* in the order of building: those of a layer side by side */
     int site_count;
     Edge *edges;
     int edge_count, edge_capacity;
@@ -91,6 +93,7 @@ void qat_set_evaluation(Qat *qat);
 int64_t qat_start(const Qat *qat, int64_t total);
 
 bool qat_is_active(const Qat *qat); /* whether anything is quantized */
-const WeightSite *qat_find_site(const Qat *qat, const Module *module); /* or NULL */
+/* Of a layer's first weight, or NULL. */
+const WeightSite *qat_find_site(const Qat *qat, const Module *module);
 
 #endif

@@ -50,7 +50,7 @@ static inline const char *weights_text(const Qat *qat) {
         const WeightSite *site = &qat->sites[i];
         const char *bits = site->quant ? arena_format(arena, "%d", site->quant->spec.bits) : "-";
         const char *norm = site->norm ? arena_format(arena, " +%s", site->norm->name) : "";
-        text = arena_format(arena, "%s%s %s%s; ", text, site->module->name, bits, norm);
+        text = arena_format(arena, "%s%s %s%s; ", text, site->name, bits, norm);
     }
     return text;
 }

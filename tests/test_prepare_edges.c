@@ -180,6 +180,30 @@ static void residual_adds(void **state) {
     RUN_CASES(cases);
 }
 
+/* Behind a sum the stream begins after any layer that says it is one. */
+static void streams_go_through_activations(void **state) {
+    (void)state;
+    static const char *const known[] = {"relu", "relu6", "gelu", "silu", "sigmoid", "tanh"};
+    const size_t known_count = sizeof known / sizeof *known;
+    size_t found = 0;
+    for (int i = 0; i < layer_kinds.count; i++) {
+        const Layer *layer = (const Layer *)layer_kinds.kinds[i];
+        const char *kind = layer->kind.name;
+        bool is_known = false;
+        for (size_t j = 0; j < known_count; j++) is_known = is_known || !strcmp(kind, known[j]);
+        if (!(layer->flags & LAYER_IS_ACTIVATION)) continue;
+        found += is_known;
+        Qat *qat = prepare(
+            arena_format(arena,
+                         "model: {kind: sequential, layers: [residual: {main: [conv: {}]}, %s, "
+                         "avg_pool, flatten, linear: {units: 3}]}\nquant: {bits: 4}\n",
+                         kind));
+        if (!strstr(edges_text(qat), arena_format(arena, "%s1 > avg_pool1 8", kind)))
+            fail_msg("%s: %s", kind, edges_text(qat));
+    }
+    assert_int_equal(found, known_count);
+}
+
 /* In evaluation a dropout is its input; in training its values are larger. */
 static void quantizers_come_before_a_dropout(void **state) {
     (void)state;
@@ -222,6 +246,7 @@ int main(void) {
         TEST(one_producer_serves_all_readers),
         TEST(what_lies_between_producer_and_consumer),
         TEST(residual_adds),
+        TEST(streams_go_through_activations),
         TEST(quantizers_come_before_a_dropout),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

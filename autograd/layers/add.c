@@ -21,6 +21,7 @@ static Var *forward(Module *self, Tape *t, Var *const *in) {
 const Layer layer_add = {
     .kind = {"add", "sum of two inputs (made by residual and branches)", sizeof(PlainConfig),
              fields},
+    .flags = LAYER_ADDS,
     .input_count = 2,
     .build = build,
     .forward = forward,

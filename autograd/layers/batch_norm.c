@@ -16,8 +16,8 @@ static const Field fields[] = {
 typedef struct State {
     Param *gamma, *beta, *mean, *variance;
     bool is_frozen;
-    Module *product; /* joined convolution or linear layer, or NULL */
-    Param *product_bias;
+    Param *weight; /* of the joined convolution or linear layer, or NULL */
+    Param *bias;   /* of the same, or NULL */
     const bool *is_folding;
     View inner;
     Tensor deployed; /* bias [channels] of a packed product; data NULL: not deployed */
@@ -57,8 +57,8 @@ static Var *forward(Module *self, Tape *t, Var *const *in) {
     BatchNormAttr attr = attributes(self, t);
     Var *gamma = param_read(s->gamma, t);
     Var *beta = param_read(s->beta, t);
-    if (!s->product || is_unfolded(s, t)) return op_batch_norm(t, in[0], gamma, beta, attr);
-    Var *bias = s->product_bias ? param_leaf(s->product_bias, t) : NULL;
+    if (!s->weight || is_unfolded(s, t)) return op_batch_norm(t, in[0], gamma, beta, attr);
+    Var *bias = s->bias ? param_leaf(s->bias, t) : NULL;
     return op_batch_norm_folded(t, in[0], gamma, beta, bias, attr);
 }
 
@@ -78,16 +78,15 @@ static Var *move_bias(void *context, Tape *t, Var *bias) {
     return is_unfolded(norm->state, t) ? bias : NULL;
 }
 
-void batch_norm_join(Module *norm, Module *product, View inner, const bool *is_folding) {
+void batch_norm_join(Module *norm, Param *weight, View inner, const bool *is_folding) {
     State *s = norm->state;
-    Param *weight = module_find_param(product, "weight");
-    assert(norm->layer == &layer_batch_norm && weight);
-    s->product = product;
+    assert(norm->layer == &layer_batch_norm);
+    s->weight = weight;
     s->inner = inner;
     s->is_folding = is_folding;
-    s->product_bias = module_find_param(product, "bias");
+    s->bias = module_find_param(weight->owner, "bias");
     weight->view = (View){fold_weight, norm};
-    if (s->product_bias) s->product_bias->view = (View){move_bias, norm};
+    if (s->bias) s->bias->view = (View){move_bias, norm};
 }
 
 Var *batch_norm_gain(Module *norm, Tape *t, Var *scale) {
@@ -109,14 +108,14 @@ void batch_norm_gains(const Module *norm, float *gains) {
 }
 
 bool batch_norm_is_joined(const Module *norm) {
-    return ((const State *)norm->state)->product != NULL;
+    return ((const State *)norm->state)->weight != NULL;
 }
 
 void batch_norm_deployed_bias(const Module *norm, float *bias) {
     const State *s = norm->state;
     const float *gamma = tensor_f32(&s->gamma->value), *beta = tensor_f32(&s->beta->value);
     const float *mean = tensor_f32(&s->mean->value), *variance = tensor_f32(&s->variance->value);
-    const float *own = s->product_bias ? tensor_f32(&s->product_bias->value) : NULL;
+    const float *own = s->bias ? tensor_f32(&s->bias->value) : NULL;
     float epsilon = (float)((const NormConfig *)norm->config)->epsilon;
     int64_t channels = tensor_count(&s->gamma->value);
     for (int64_t c = 0; c < channels; c++)
@@ -126,7 +125,7 @@ void batch_norm_deployed_bias(const Module *norm, float *bias) {
 
 void batch_norm_folded_weight(const Module *norm, float *weight) {
     const State *s = norm->state;
-    const Tensor *w = &module_find_param(s->product, "weight")->value;
+    const Tensor *w = &s->weight->value;
     const float *gamma = tensor_f32(&s->gamma->value);
     const float *variance = tensor_f32(&s->variance->value);
     float epsilon = (float)((const NormConfig *)norm->config)->epsilon;
@@ -147,6 +146,7 @@ void batch_norm_freeze(Module *norm, bool is_frozen) {
 
 const Layer layer_batch_norm = {
     .kind = {"batch_norm", "normalises each channel over the batch", sizeof(NormConfig), fields},
+    .flags = LAYER_FOLDS,
     .input_count = 1,
     .build = build,
     .forward = forward,

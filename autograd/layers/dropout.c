@@ -15,6 +15,7 @@ static Var *forward(Module *self, Tape *t, Var *const *in) {
 
 const Layer layer_dropout = {
     .kind = {"dropout", "zeroes values at random in training", sizeof(DropoutConfig), fields},
+    .flags = LAYER_DROPS,
     .input_count = 1,
     .forward = forward,
 };

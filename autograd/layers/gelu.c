@@ -1,3 +1,3 @@
 #include "autograd/layers/plain.h"
 
-PLAIN_LAYER(gelu, op_gelu, "x times the normal distribution function of x");
+ACTIVATION_LAYER(gelu, op_gelu, "x times the normal distribution function of x");

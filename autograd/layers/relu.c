@@ -1,3 +1,3 @@
 #include "autograd/layers/plain.h"
 
-PLAIN_LAYER(relu, op_relu, "max(x, 0)");
+ACTIVATION_LAYER(relu, op_relu, "max(x, 0)");

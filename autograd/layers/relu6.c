@@ -1,3 +1,3 @@
 #include "autograd/layers/plain.h"
 
-PLAIN_LAYER(relu6, op_relu6, "min(max(x, 0), 6)");
+ACTIVATION_LAYER(relu6, op_relu6, "min(max(x, 0), 6)");

@@ -1,3 +1,3 @@
 #include "autograd/layers/plain.h"
 
-PLAIN_LAYER(sigmoid, op_sigmoid, "1 / (1 + exp(-x))");
+ACTIVATION_LAYER(sigmoid, op_sigmoid, "1 / (1 + exp(-x))");

@@ -1,3 +1,3 @@
 #include "autograd/layers/plain.h"
 
-PLAIN_LAYER(silu, op_silu, "x times the sigmoid of x");
+ACTIVATION_LAYER(silu, op_silu, "x times the sigmoid of x");

@@ -1,3 +1,3 @@
 #include "autograd/layers/plain.h"
 
-PLAIN_LAYER(tanh, op_tanh, "hyperbolic tangent");
+ACTIVATION_LAYER(tanh, op_tanh, "hyperbolic tangent");

@@ -77,7 +77,7 @@ static void add_noise(const Var *exact, const float *quantized, Noise *sum) {
 
 static void report_site(const WeightSite *site, const Noise *sum, LayerReport *report) {
     *report = (LayerReport){
-        .name = site->module->name,
+        .name = site->name,
         .weight_bits = site->quant ? site->quant->spec.bits : BITS_FLOAT,
         .activation_bits = site->input ? site->input->spec.bits : BITS_FLOAT,
         .sqnr_db = sum->noise > 0 ? 10 * log10(sum->signal / sum->noise) : INFINITY,
