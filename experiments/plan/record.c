@@ -30,7 +30,8 @@ static int64_t staged_backward(const Var *v) {
         const Var *in = v->in[j];
         if (!in) continue;
         if (is_whole) bytes += staged_copy(in, in->value.dtype);
-        if (j >= v->op->half_grads && in->needs_grad) bytes += staged_copy(in, in->grad_dtype);
+        int64_t grad = in->needs_grad ? staged_copy(in, in->grad_dtype) : 0;
+        if (j >= v->op->half_grads && grad) bytes += grad + ARENA_ALIGNMENT; /* and a note of it */
     }
     return bytes;
 }
@@ -68,7 +69,6 @@ static void tell_kept(const Tape *record, const Plan *plan) {
         v->value.dtype = v->op->flags & OP_ALIASES ? v->in[0]->value.dtype : slot->dtype;
         v->grad_dtype = slot->grad_dtype;
         v->wants_moments = slot->wants_moments;
-        v->look = slot->look;
     }
 }
 

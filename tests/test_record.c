@@ -1,0 +1,89 @@
+/* What a dry record and its plan foretell (experiments/plan/record.h) is what a training step
+ * takes: to the byte in float, and with quantizers but for the geometry of scales, which a dry
+ * record has already. */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+
+#include <cmocka.h>
+
+#include "core/parallel.h"
+#include "experiments/plan/record.h"
+#include "tests/prepare_cases.h"
+
+enum { IMAGES = 20, /* enough for moments by image */ THREADS_MAX = 3 };
+
+typedef struct Step {
+    Model *model;
+    Tensor x;
+} Step;
+
+static Var *record(void *context, Tape *t) {
+    static const int32_t labels[IMAGES];
+    const Step *step = context;
+    Var *x = tape_constant(t, step->x);
+    Var *logits = model_forward(step->model, t, x);
+    return op_cross_entropy(t, logits, labels, 0);
+}
+
+static RecordBytes bytes_foretold(Step *step, TapeMode mode) {
+    Tape *t = tape_new(arena);
+    mode.is_dry = true;
+    tape_begin(t, mode);
+    const Var *loss = record(step, t);
+    if (t->error.code != ERROR_NONE) fail_msg("%s", t->error.message);
+    RecordBytes bytes = record_bytes(t, plan_new(t, loss, arena));
+    tape_free(t);
+    return bytes;
+}
+
+static void check(const char *model, const char *quant, TapeMode mode) {
+    const Qat *qat = prepare(arena_format(arena, "model: %s\nquant: %s\n", model, quant));
+    Step step = {qat->model, batch_of(qat->model, IMAGES, 1)};
+    RecordBytes said = bytes_foretold(&step, mode);
+    Tape *t = tape_new(arena);
+    model_clear_grads(qat->model);
+    Var *loss = tape_run(t, mode, record, &step);
+    tape_backward(t, loss, 1);
+    if (t->error.code != ERROR_NONE) fail_msg("%s", t->error.message);
+    int64_t taken = (int64_t)arena_peak(t->arena), staged = (int64_t)arena_peak(t->staging);
+    int64_t more = qat_is_active(qat) ? taken / 50 : 0;
+    if (record_arena(&said) < taken || record_arena(&said) > taken + more || said.staged != staged)
+        fail_msg("%s, %s, %s, %d threads: foretold %lld and %lld, taken %lld and %lld", model,
+                 quant, dtype_name(mode.half), parallel_threads(), (long long)record_arena(&said),
+                 (long long)said.staged, (long long)taken, (long long)staged);
+    tape_free(t);
+}
+
+static void steps_take_what_is_foretold(void **state) {
+    (void)state;
+    static const char *const models[] = {
+        "{kind: mlp, widths: [40, 30], dropout: 0.2}",
+        "{kind: cnn, widths: [4, 6], hidden: 5}",
+        "{kind: resnet, depth: 8, widths: [4, 4, 6]}",
+        "{kind: mobilenet, stem: 8, widths: [12, 16], strides: [1, 2]}",
+        ("{kind: sequential, layers: [conv: {filters: 6}, batch_norm, gelu, {kind: avg_pool, "
+         "kernel: 2}, flatten, layer_norm, {kind: linear, units: 3}]}"),
+    };
+    static const char *const quants[] = {
+        "{}", "{bits: 4}",
+        "{bits: 8, weights: {quantizer: mse}, activations: {quantizer: percentile, affine: true}}"};
+    static const Dtype halves[] = {DTYPE_F32, DTYPE_F16, DTYPE_BF16};
+    Error err = {0};
+    for (int threads = 1; threads <= THREADS_MAX; threads++) {
+        assert_true(parallel_init(threads, &err));
+        for (size_t i = 0; i < sizeof models / sizeof *models; i++)
+            for (size_t j = 0; j < sizeof quants / sizeof *quants; j++) {
+                TapeMode mode = TAPE_TRAINING;
+                mode.half = halves[(i + j + (size_t)threads) % 3];
+                check(models[i], quants[j], mode);
+            }
+    }
+}
+
+int main(void) {
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test_setup_teardown(steps_take_what_is_foretold, set_up, tear_down),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
