@@ -154,6 +154,12 @@ bool dataset_open_test(Variant source, Arena *arena, Dataset *out, Error *err) {
            part_check(out, &out->test, "test", err);
 }
 
+void dataset_columns(const Dataset *dataset, Column columns[DATASET_COLUMNS]) {
+    Shape image = SHAPE(dataset->height, dataset->width, dataset->channels);
+    columns[DATASET_IMAGES] = (Column){"images", ELEMENT_F32, image};
+    columns[DATASET_LABELS] = (Column){"labels", ELEMENT_I32, SHAPE_SCALAR};
+}
+
 int64_t dataset_pixels(const Dataset *dataset) {
     return dataset->height * dataset->width * dataset->channels;
 }

@@ -12,6 +12,7 @@
 #include "core/arena.h"
 #include "core/error.h"
 #include "core/settings/field.h"
+#include "data/batch.h"
 
 typedef enum PixelType { PIXEL_U8, PIXEL_F32 } PixelType;
 
@@ -48,6 +49,10 @@ extern const KindTable dataset_kinds;
 bool dataset_open(Variant source, Arena *arena, Dataset *out, Error *err);
 /* The test part alone; what it says about classes is a guess where the setting does not say it. */
 bool dataset_open_test(Variant source, Arena *arena, Dataset *out, Error *err);
+
+/* What a batch of its rows holds: images [height, width, channels] f32, labels i32. */
+enum { DATASET_IMAGES, DATASET_LABELS, DATASET_COLUMNS };
+void dataset_columns(const Dataset *dataset, Column columns[DATASET_COLUMNS]);
 
 int64_t dataset_pixels(const Dataset *dataset);    /* height * width * channels */
 int64_t dataset_row_bytes(const Dataset *dataset); /* of the pixels as stored */

@@ -25,8 +25,7 @@ typedef struct Request {
 
 typedef struct Buffer {
     Request request; /* what it holds; index -1: nothing */
-    float *images;
-    int32_t *labels;
+    void *columns[DATASET_COLUMNS];
     int64_t count;
 } Buffer;
 
@@ -45,6 +44,7 @@ struct Loader {
     float *table;   /* [256, channels]: a byte's normalised value; NULL: the data are floats */
     float *padding; /* [width, channels]: a row of normalised zeros */
 
+    Column columns[DATASET_COLUMNS]; /* what a batch holds */
     Buffer buffers[2];
     int shown;
     uint32_t *order; /* of the training rows in `order_epoch` */
@@ -282,8 +282,10 @@ static void row_fill(const Loader *loader, Request request, int64_t i, Buffer *b
     Change change = is_training ? change_of(loader, request.epoch, row) : (Change){0};
     const unsigned char *stored =
         (const unsigned char *)part->pixels + row * dataset_row_bytes(&loader->dataset);
-    image_write(loader, stored, change, buffer->images + i * dataset_pixels(&loader->dataset));
-    buffer->labels[i] = part->labels[row];
+    float *images = buffer->columns[DATASET_IMAGES];
+    int32_t *labels = buffer->columns[DATASET_LABELS];
+    image_write(loader, stored, change, images + i * dataset_pixels(&loader->dataset));
+    labels[i] = part->labels[row];
 }
 
 static void buffer_begin(Loader *loader, Request request, Buffer *buffer) {
@@ -378,11 +380,13 @@ static bool loader_begin(Loader *loader, Arena *arena, Error *err) {
     loader->row_of[LOADER_TEST] = rows_new(arena, loader->dataset.test.count, NULL);
     int64_t train = loader->config->batch, eval = loader->config->eval_batch;
     size_t most = (size_t)(train > eval ? train : eval);
-    size_t pixels = (size_t)dataset_pixels(&loader->dataset);
+    dataset_columns(&loader->dataset, loader->columns);
     for (int i = 0; i < 2; i++) {
-        loader->buffers[i].request.index = -1;
-        loader->buffers[i].images = arena_new_array(arena, float, checked_mul(most, pixels));
-        loader->buffers[i].labels = arena_new_array(arena, int32_t, most);
+        Buffer *buffer = &loader->buffers[i];
+        buffer->request.index = -1;
+        for (int k = 0; k < DATASET_COLUMNS; k++)
+            buffer->columns[k] =
+                arena_zalloc(arena, checked_mul(most, column_bytes(&loader->columns[k])));
     }
     return !loader->config->prefetch || prefetch_start(loader, err);
 }
@@ -463,5 +467,11 @@ Batch loader_batch(Loader *loader, LoaderSplit split, int64_t epoch, int64_t ind
     if (!request_equal(buffer->request, request)) buffer_fill_together(loader, request, buffer);
     loader->shown = !loader->shown;
     prefetch_ask(loader, request_next(loader, request));
-    return (Batch){buffer->images, buffer->labels, buffer->count};
+    Batch batch = loader_sketch(loader, buffer->count);
+    for (int k = 0; k < DATASET_COLUMNS; k++) batch.data[k] = buffer->columns[k];
+    return batch;
+}
+
+Batch loader_sketch(const Loader *loader, int64_t count) {
+    return batch_sketch(loader->columns, DATASET_COLUMNS, count);
 }

@@ -1,5 +1,5 @@
-/* Batches: a data set's rows split, shuffled, normalised, augmented, as f32 NHWC images with
- * labels.
+/* Batches (data/batch.h) of a data set: its rows split, shuffled, normalised, augmented, as f32
+ * NHWC "images" with i32 "labels".
  *
  * A batch is a pure function of (settings, seed, split, epoch, index): neither the history of
  * calls, nor prefetching, nor the number of threads changes a bit, so a run resumes at any batch.
@@ -93,12 +93,6 @@ typedef enum LoaderSplit {
     LOADER_SPLIT_COUNT
 } LoaderSplit;
 
-typedef struct Batch {
-    const float *images;   /* [count, height, width, channels] */
-    const int32_t *labels; /* [count] */
-    int64_t count;
-} Batch;
-
 typedef struct Loader Loader;
 
 /* Reads the data set that `data` names (a row of dataset_kinds and its config) and starts the
@@ -125,5 +119,8 @@ const DataFacts *loader_facts(const Loader *loader);
 /* Batch `index`, from 0 to loader_batches - 1; `epoch` matters for training only. The batch is
  * valid until the next call. Allocates nothing. One thread at a time may call. */
 Batch loader_batch(Loader *loader, LoaderSplit split, int64_t epoch, int64_t index);
+
+/* What a batch of `count` rows looks like, without data: for dry records. */
+Batch loader_sketch(const Loader *loader, int64_t count);
 
 #endif

@@ -41,8 +41,9 @@ static void take(Loader *loader, LoaderSplit split, int64_t epoch, int64_t index
     memset(copy, 0, sizeof *copy);
     copy->count = batch.count;
     size_t pixels = (size_t)dataset_pixels(loader_dataset(loader));
-    memcpy(copy->images, batch.images, (size_t)batch.count * pixels * sizeof(float));
-    memcpy(copy->labels, batch.labels, (size_t)batch.count * sizeof(int32_t));
+    memcpy(copy->images, batch_f32(&batch, "images").data,
+           (size_t)batch.count * pixels * sizeof(float));
+    memcpy(copy->labels, batch_i32(&batch, "labels"), (size_t)batch.count * sizeof(int32_t));
 }
 
 static int64_t row_of_image(const DatasetPart *part, const float *image, int64_t pixels) {
@@ -127,11 +128,12 @@ static void test_test_split_is_in_order(void **state) {
     int64_t pixels = dataset_pixels(data), row = 0;
     for (int64_t b = 0; b < 3; b++) {
         Batch batch = loader_batch(loader, LOADER_TEST, 0, b);
+        const float *images = batch_f32(&batch, "images").data;
+        const int32_t *labels = batch_i32(&batch, "labels");
         for (int64_t i = 0; i < batch.count; i++, row++) {
-            assert_int_equal(batch.labels[i], data->test.labels[row]);
+            assert_int_equal(labels[i], data->test.labels[row]);
             for (int64_t p = 0; p < pixels; p++)
-                assert_true(batch.images[i * pixels + p] ==
-                            (float)stored[row * pixels + p] / 255.0f);
+                assert_true(images[i * pixels + p] == (float)stored[row * pixels + p] / 255.0f);
         }
     }
     assert_int_equal(row, 45);
@@ -148,9 +150,10 @@ static void test_standard_normalisation(void **state) {
     double sum[3] = {0}, squares[3] = {0};
     for (int64_t b = 0; b < 3; b++) { /* 60 rows in 3 batches of 20: all of them */
         Batch batch = loader_batch(loader, LOADER_TRAIN, 0, b);
+        const float *images = batch_f32(&batch, "images").data;
         for (int64_t i = 0; i < 20 * 20 * 3; i++) {
-            sum[i % 3] += batch.images[i];
-            squares[i % 3] += pow(batch.images[i], 2);
+            sum[i % 3] += images[i];
+            squares[i % 3] += pow(images[i], 2);
         }
     }
     for (int c = 0; c < 3; c++) {
@@ -190,9 +193,10 @@ static void test_floats(void **state) {
     assert_true(loader_facts(loader)->mean[1] == 4.0f &&
                 loader_facts(loader)->deviation[1] == 1.0f);
     Batch batch = loader_batch(loader, LOADER_TEST, 0, 1);
+    const float *first = batch_f32(&batch, "images").data;
     for (int c = 0; c < 2; c++)
-        assert_true(batch.images[c] == (images[20 * 8 + c] - loader_facts(loader)->mean[c]) /
-                                           loader_facts(loader)->deviation[c]);
+        assert_true(first[c] == (images[20 * 8 + c] - loader_facts(loader)->mean[c]) /
+                                    loader_facts(loader)->deviation[c]);
     loader_close(loader);
 }
 
@@ -261,7 +265,7 @@ static void test_padding_is_normalised(void **state) {
     Batch batch = loader_batch(loader, LOADER_TRAIN, 0, 0);
     int blank = 0; /* most of 129 x 129 places lie outside of the image */
     for (int64_t i = 0; i < 16; i++) {
-        const float *image = batch.images + i * PIXELS_MAX;
+        const float *image = (const float *)batch_f32(&batch, "images").data + i * PIXELS_MAX;
         int64_t p = 0;
         while (p < PIXELS_MAX && image[p] == zero[p % 3]) p++;
         blank += p == PIXELS_MAX;

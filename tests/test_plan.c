@@ -167,13 +167,9 @@ typedef struct Batched {
 
 static Var *record(void *context, Tape *t) {
     Batched *b = context;
-    Shape in = b->e->model->input;
-    Tensor images = {.dtype = DTYPE_F32,
-                     .shape = SHAPE(b->batch.count, in.dim[0], in.dim[1], in.dim[2]),
-                     .data = (void *)(uintptr_t)b->batch.images};
-    Var *x = tape_constant(t, images);
+    Var *x = tape_constant(t, batch_f32(&b->batch, "images"));
     Var *logits = model_forward(b->e->model, t, x);
-    return op_cross_entropy(t, logits, b->batch.labels, 0.1f);
+    return op_cross_entropy(t, logits, batch_i32(&b->batch, "labels"), 0.1f);
 }
 
 /* The gradients of every parameter in turn. */

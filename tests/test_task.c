@@ -93,7 +93,9 @@ static void classify_counts_what_is_right(void **state) {
     tape_begin(t, TAPE_EVALUATION);
     for (int i = 0; i < 2; i++) {
         int64_t first = 3 * i, count = i ? 1 : 3;
-        TaskStep step = {.e = &e, .batch = {.labels = labels + first, .count = count}};
+        static const Column column = {"labels", ELEMENT_I32, SHAPE_SCALAR};
+        TaskStep step = {.e = &e, .batch = batch_sketch(&column, 1, count)};
+        step.batch.data[0] = labels + first;
         Tensor output = {.dtype = DTYPE_F32, .shape = SHAPE(count, 3), .data = logits[first]};
         Tensor loss = {.dtype = DTYPE_F32, .shape = SHAPE_SCALAR, .data = &losses[i]};
         step.output = tape_constant(t, output);
@@ -107,6 +109,21 @@ static void classify_counts_what_is_right(void **state) {
     static const int64_t expected[9] = {
         [0 * 3 + 1] = 1, [1 * 3 + 1] = 1, [2 * 3 + 0] = 1, [2 * 3 + 2] = 1};
     assert_memory_equal(confusion, expected, sizeof expected);
+}
+
+static void the_task_follows_from_what_the_data_hold(void **state) {
+    (void)state;
+    static const Column held[] = {
+        {"labels", ELEMENT_I32}, {"weights", ELEMENT_F32}, {"images", ELEMENT_F32}};
+    static const Column text[] = {{"tokens", ELEMENT_I32}, {"images", ELEMENT_I32}};
+    const Task *task = NULL;
+    Error err = {0};
+    assert_true(task_choose(held, 3, &task, &err));
+    assert_ptr_equal(task, &task_classify);
+    assert_false(task_choose(text, 2, &task, &err));
+    assert_int_equal(err.code, ERROR_INPUT);
+    assert_non_null(strstr(err.message, "the data hold tokens i32, images i32, and no task"));
+    assert_non_null(strstr(err.message, "'classify' reads images f32, labels i32; set data.kind"));
 }
 
 /* ---- A run of a task that nibble does not have: a score of which less is better ---- */
@@ -202,6 +219,7 @@ int main(void) {
         cmocka_unit_test(every_row_s_sample_records),
         cmocka_unit_test(every_row_s_sample_learns),
         cmocka_unit_test(classify_counts_what_is_right),
+        cmocka_unit_test(the_task_follows_from_what_the_data_hold),
         cmocka_unit_test(best_is_what_the_task_calls_better),
         cmocka_unit_test(files_and_report_use_the_task_s_scores_and_words),
     };

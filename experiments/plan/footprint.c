@@ -56,7 +56,7 @@ static TapeMode dry(TapeMode mode) {
 }
 
 static bool record_step(Experiment *e, Tape *t, Arena *arena, Plan **plan, Error *err) {
-    TaskStep step = {.e = e, .batch = {.count = loader_config(e->loader)->batch}};
+    TaskStep step = {.e = e, .batch = loader_sketch(e->loader, loader_config(e->loader)->batch)};
     tape_begin(t, dry(trainer_mode(e)));
     const Var *loss = task_record(&step, t);
     TRY(check_record(t, err));
@@ -67,7 +67,7 @@ static bool record_step(Experiment *e, Tape *t, Arena *arena, Plan **plan, Error
 /* `is_apart`: as evaluate_layers does it, every value for itself. */
 static bool record_evaluation(Experiment *e, Tape *t, int64_t rows, bool is_float, bool is_apart,
                               RecordBytes *out, Error *err) {
-    TaskStep step = {.e = e, .batch = {.count = rows}};
+    TaskStep step = {.e = e, .batch = loader_sketch(e->loader, rows)};
     Arena *arena = arena_new("plan");
     tape_begin(t, dry(evaluate_mode(is_float)));
     const Var *output = task_record(&step, t);

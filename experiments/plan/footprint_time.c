@@ -13,8 +13,8 @@ enum {
 
 /* Forward and backward of the first rows of a batch. */
 static bool time_part(Experiment *e, Tape *t, int64_t rows, double *seconds, Error *err) {
-    TaskStep step = {.e = e, .batch = loader_batch(e->loader, LOADER_TRAIN, 0, 0)};
-    step.batch.count = rows;
+    Batch whole = loader_batch(e->loader, LOADER_TRAIN, 0, 0);
+    TaskStep step = {.e = e, .batch = batch_part(&whole, 0, rows)};
     model_clear_grads(e->model);
     double began = environment_seconds();
     const Var *loss = tape_run(t, trainer_mode(e), task_record, &step);

@@ -42,7 +42,7 @@ bool evaluate(Experiment *e, LoaderSplit split, bool is_float, Evaluation *out, 
     for (int64_t i = 0; i < batches && (!out->limit || out->rows < out->limit); i++) {
         TaskStep step = {.e = e, .batch = loader_batch(e->loader, split, 0, i)};
         int64_t left = out->limit - out->rows;
-        if (out->limit && step.batch.count > left) step.batch.count = left;
+        if (out->limit && step.batch.count > left) step.batch = batch_part(&step.batch, 0, left);
         TRY(run_step(&step, is_float, err));
         task_tally(&step, &tally);
         int64_t count = var_count(step.output);
@@ -84,14 +84,6 @@ static void report_site(const WeightSite *site, const Noise *sum, LayerReport *r
     };
 }
 
-/* A few rows of a batch. */
-static Batch batch_part(const Experiment *e, const Batch *batch, int64_t first) {
-    int64_t left = batch->count - first;
-    return (Batch){.images = batch->images + first * dataset_pixels(loader_dataset(e->loader)),
-                   .labels = batch->labels + first,
-                   .count = left < EVALUATE_LAYER_ROWS ? left : EVALUATE_LAYER_ROWS};
-}
-
 static const float *copy_output(const Var *v, Arena *arena) {
     size_t bytes = sizeof(float) * (size_t)var_count(v);
     return memcpy(arena_alloc(arena, bytes), var_f32(v), bytes);
@@ -123,7 +115,9 @@ bool evaluate_layers(Experiment *e, LoaderSplit split, int64_t batches, LayerRep
     for (int64_t i = 0; ok && i < batches && i < available; i++) {
         Batch batch = loader_batch(e->loader, split, 0, i);
         for (int64_t first = 0; ok && first < batch.count; first += EVALUATE_LAYER_ROWS) {
-            TaskStep step = {.e = e, .batch = batch_part(e, &batch, first)};
+            int64_t left = batch.count - first;
+            int64_t count = left < EVALUATE_LAYER_ROWS ? left : EVALUATE_LAYER_ROWS;
+            TaskStep step = {.e = e, .batch = batch_part(&batch, first, count)};
             ok = compare_layers(&step, sums, arena, err);
         }
     }

@@ -36,9 +36,11 @@ static bool open_parts(const ExperimentConfig *config, const DataFacts *facts, E
     else
         TRY(loader_open(config->data, seed, e->arena, &e->loader, err));
     e->data_bytes = arena_used(e->arena);
-    e->task = &task_classify;
     TRY(parallel_init(0, err));
     const Dataset *data = loader_dataset(e->loader);
+    Column columns[DATASET_COLUMNS];
+    dataset_columns(data, columns);
+    TRY(task_choose(columns, DATASET_COLUMNS, &e->task, err));
     Shape input = SHAPE(data->height, data->width, data->channels);
     Arena *scratch = arena_new("sketch");
     bool fits = parameters_fit(config, input, data->class_count, scratch, err);

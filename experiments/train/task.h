@@ -40,7 +40,9 @@ typedef struct TaskTally {
 
 typedef struct Task {
     const char *name, *help;
-    const char *sample;            /* settings of a small instance, which tests train */
+    const char *sample;                /* settings of a small instance, which tests train */
+    Column columns[BATCH_COLUMNS_MAX]; /* what it reads of a batch; shapes are the data's */
+    int column_count;
     const char *samples;           /* what is counted, in the plural: "images", "tokens" */
     Score scores[TASK_SCORES_MAX]; /* the best checkpoint is the best by the first */
     int score_count;
@@ -60,6 +62,9 @@ typedef struct Task {
 #undef TASK
 
 extern const Task *const tasks[]; /* ends with NULL */
+
+/* The first task that reads nothing but what the data hold. */
+bool task_choose(const Column *columns, int column_count, const Task **out, Error *err);
 
 /* Records a batch (a TapeBuild), for training, evaluation or planning, as the tape's mode says: the
  * result is the loss in training and the output else. */

@@ -13,16 +13,13 @@ static const char settings[] = "model: {kind: mlp, widths: [32]}\n"
 
 static bool train_step(Experiment *e, int64_t step, int64_t steps, Error *err) {
     Tape *t = e->tape;
-    Shape image = e->model->input;
     Batch batch = loader_batch(e->loader, LOADER_TRAIN, 0, step);
-    Shape shape = SHAPE(batch.count, image.dim[0], image.dim[1], image.dim[2]);
     qat_set_step(e->qat, step, steps);
     model_clear_grads(e->model);
     tape_begin(t, TAPE_TRAINING);
-    Var *x = tape_constant(
-        t, (Tensor){.dtype = DTYPE_F32, .shape = shape, .data = (void *)batch.images});
+    Var *x = tape_constant(t, batch_f32(&batch, "images"));
     Var *logits = model_forward(e->model, t, x);
-    Var *loss = op_cross_entropy(t, logits, batch.labels, 0);
+    Var *loss = op_cross_entropy(t, logits, batch_i32(&batch, "labels"), 0);
     if (t->error.code != ERROR_NONE) {
         *err = t->error;
         return false;

@@ -4,16 +4,11 @@
 #include "experiments/train/task.h"
 
 static void record(TaskStep *step, Tape *t) {
-    Model *model = step->e->model;
-    const Batch *batch = &step->batch;
-    const int64_t *image = model->input.dim;
-    Tensor images = {.dtype = DTYPE_F32,
-                     .shape = SHAPE(batch->count, image[0], image[1], image[2]),
-                     .data = (void *)batch->images};
+    const int32_t *labels = batch_i32(&step->batch, "labels");
     double smoothing = t->mode.is_training ? step->e->config.train.label_smoothing : 0;
-    Var *x = tape_constant(t, images);
-    step->output = model_forward(model, t, x);
-    step->loss = op_cross_entropy(t, step->output, batch->labels, (float)smoothing);
+    Var *x = tape_constant(t, batch_f32(&step->batch, "images"));
+    step->output = model_forward(step->e->model, t, x);
+    step->loss = op_cross_entropy(t, step->output, labels, (float)smoothing);
 }
 
 static int64_t count_samples(const Batch *batch) {
@@ -28,13 +23,13 @@ static int64_t argmax(const float *x, int64_t count) {
 }
 
 static void add(const TaskStep *step, TaskTally *tally) {
-    const Batch *batch = &step->batch;
+    const int32_t *labels = batch_i32(&step->batch, "labels");
     const float *logits = var_f32(step->output);
     int64_t classes = shape_last(step->output->value.shape);
-    for (int64_t i = 0; i < batch->count; i++) {
+    for (int64_t i = 0; i < step->batch.count; i++) {
         int64_t guess = argmax(logits + i * classes, classes);
-        tally->sums[0] += guess == batch->labels[i];
-        if (tally->confusion) tally->confusion[batch->labels[i] * classes + guess]++;
+        tally->sums[0] += guess == labels[i];
+        if (tally->confusion) tally->confusion[labels[i] * classes + guess]++;
     }
 }
 
@@ -48,6 +43,8 @@ const Task task_classify = {
     .sample = "model: {kind: mlp, widths: [8]}\n"
               "data: {kind: synthetic, classes: 3, height: 4, width: 4, train: 40, test: 13,\n"
               "       validation: 10, batch: 5, eval_batch: 4}\n",
+    .columns = {{"images", ELEMENT_F32}, {"labels", ELEMENT_I32}},
+    .column_count = 2,
     .samples = "images",
     .scores = {{.key = "accuracy",
                 .name = "accuracy",
