@@ -291,7 +291,7 @@ static void test_levels_beyond_f32(void **state) {
     Arena *scratch = arena_new("scratch");
     for (int i = 0; i < repeats(16, 2); i++) {
         Arena *arena = arena_new("case");
-        Sizes s = {draw(1, 200), draw(1, 40), draw(500, 4000)};
+        Sizes s = {draw(1, 70), draw(1, 40), draw(500, 4000)};
         check_levels(s, 8, 8, i % 2, arena, scratch);
         arena_free(arena);
     }
