@@ -1,5 +1,6 @@
-/* How often a test draws a case at random. ThreadSanitizer finds a race in the first case that has
- * it, and takes 10 to 20 times as long: there the same kinds of case are drawn, fewer of each. */
+/* How often a test draws a case at random. Sanitizers are slow: ThreadSanitizer finds a race in the
+ * first case that has it, AddressSanitizer an access in the first shape that leads to it. There the
+ * same kinds of case are drawn, fewer of each. */
 #ifndef NIBBLE_TESTS_REPEATS_H
 #define NIBBLE_TESTS_REPEATS_H
 
@@ -8,10 +9,14 @@
 #ifdef __has_feature /* clang */
 #if __has_feature(thread_sanitizer)
 #define FEWER 8
+#elif __has_feature(address_sanitizer)
+#define FEWER 2
 #endif
 #endif
 #ifdef __SANITIZE_THREAD__ /* gcc */
 #define FEWER 8
+#elif defined(__SANITIZE_ADDRESS__)
+#define FEWER 2
 #endif
 #ifndef FEWER
 #define FEWER 1
