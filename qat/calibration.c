@@ -13,12 +13,15 @@ const Quant *calibration_find_missing(const Qat *qat) {
     return NULL;
 }
 
-void calibration_begin(Qat *qat) {
+int calibration_begin(Qat *qat) {
+    int count = 0;
     qat_set_evaluation(qat);
     for (int i = 0; i < qat->site_count + qat->edge_count; i++) {
         Quant *q = quant_at(qat, i);
         if (q) q->is_calibrating = !quant_is_calibrated(q);
+        if (q) count += q->is_calibrating;
     }
+    return count;
 }
 
 void calibration_end(Qat *qat) {

@@ -13,8 +13,9 @@
 /* The first quantizer without a range, in the order of weights and then edges; NULL if none. */
 const Quant *calibration_find_missing(const Qat *qat);
 
-/* The phase becomes that of an evaluation (qat_set_evaluation). */
-void calibration_begin(Qat *qat);
+/* How many quantizers lack a range. The phase becomes that of an evaluation (qat_set_evaluation).
+ */
+int calibration_begin(Qat *qat);
 void calibration_end(Qat *qat);
 
 #endif

@@ -34,7 +34,8 @@ static void check_refusal(const char *directory, const char *command) {
 }
 
 static void check_shipped(const char *directory, const char *options) {
-    run(0, "convert %s %s", directory, options);
+    const char *said = run(0, "convert %s %s", directory, options).err;
+    if (*options) assert_has(said, "without a range took one from");
     assert_has(run(0, "verify %s", directory).out, " 0 differing bits");
 }
 
@@ -165,7 +166,8 @@ static void test_options_are_checked(void **state) {
     assert_has(run(2, "eval options --calibrate 257").err, "there are 256 training images");
     assert_has(run(2, "eval options optimizer.lr=1").err,
                "'optimizer.lr=1' cannot change in a run");
-    run(0, "eval options --calibrate 256 data.prefetch=true");
+    assert_has(run(0, "eval options --calibrate 256 data.prefetch=true").err,
+               "7 quantizers without a range took one from 256 training images");
 }
 
 /* ---- Images decide nothing but what they should ---- */

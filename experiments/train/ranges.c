@@ -31,13 +31,17 @@ bool ranges_calibrate(Experiment *e, int64_t images, Error *err) {
         return true;
     }
     Evaluation evaluation = {.limit = images};
-    calibration_begin(e->qat);
+    int count = calibration_begin(e->qat);
     bool ok = evaluate(e, LOADER_CALIBRATION, false, &evaluation, err);
     calibration_end(e->qat);
     if (!ok) error_prefix(err, "--calibrate %ld", (long)images);
     if (!ok) return false;
     const Quant *missing = calibration_find_missing(e->qat);
-    if (!missing) return true;
+    if (!missing) {
+        log_info("%d quantizer%s without a range took one from %ld training images", count,
+                 count == 1 ? "" : "s", (long)images);
+        return true;
+    }
     return FAIL(err, ERROR_INPUT,
                 "--calibrate %ld: '%s' saw nothing but zeros, since the layers before it give "
                 "nothing else; "
