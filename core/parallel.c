@@ -13,13 +13,17 @@ static int threads_granted(void) {
     return granted < usable ? granted : usable;
 }
 
+/* Whether a number of threads was chosen: asked for, or by default. */
+static bool is_chosen;
+
 bool parallel_init(int threads, Error *err) {
     if (threads < 0 || threads > PARALLEL_THREADS_MAX)
         return FAIL(err, ERROR_INPUT, "threads must be from 1 to %d (0: all), not %d",
                     PARALLEL_THREADS_MAX, threads);
     omp_set_dynamic(0);
-    if (!threads && !getenv("OMP_NUM_THREADS")) threads = threads_granted();
+    if (!threads && !is_chosen && !getenv("OMP_NUM_THREADS")) threads = threads_granted();
     if (threads > 0) omp_set_num_threads(threads);
+    is_chosen = true;
     return kernels_init(err);
 }
 

@@ -11,8 +11,9 @@
 
 enum { PARALLEL_THREADS_MAX = 256 };
 
-/* Call once, before any kernel. `threads` 0 means: as many as this process may use (affinity, a
- * container's share of processor time and OMP_NUM_THREADS are respected). */
+/* Call before any kernel. `threads` 0 means: what an earlier call chose, or else as many as this
+ * process may use (affinity, a container's share of processor time and OMP_NUM_THREADS are
+ * respected). */
 bool parallel_init(int threads, Error *err);
 int parallel_threads(void);    /* threads that a region gets */
 int parallel_self(void);       /* this thread's index in its region, from 0 */

@@ -5,6 +5,7 @@
 
 #include <cmocka.h>
 
+#include <stdlib.h>
 #include <string.h>
 
 #include "core/blas.h"
@@ -22,9 +23,18 @@ static void test_thread_counts(void **state) {
         for (int i = 0; i < threads; i++) seen[parallel_self()] = true;
         for (int i = 0; i < threads; i++) assert_true(seen[i]);
     }
+}
+
+/* Whatever the environment says by then. */
+static void test_zero_keeps_what_was_chosen(void **state) {
+    (void)state;
     Error err = {0};
-    assert_true(parallel_init(0, &err)); /* 0 keeps what is in force */
-    assert_int_equal(parallel_threads(), 4);
+    unsetenv("OMP_NUM_THREADS");
+    for (int threads = 1; threads <= 4; threads++) {
+        assert_true(parallel_init(threads, &err));
+        assert_true(parallel_init(0, &err));
+        assert_int_equal(parallel_threads(), threads);
+    }
 }
 
 static void test_bad_counts(void **state) {
@@ -46,6 +56,7 @@ static void test_descriptions(void **state) {
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_thread_counts),
+        cmocka_unit_test(test_zero_keeps_what_was_chosen),
         cmocka_unit_test(test_bad_counts),
         cmocka_unit_test(test_descriptions),
     };
