@@ -66,11 +66,11 @@ static bool check_leaf(Check *check, Var *leaf, int leaf_number, Error *err) {
     int64_t count = var_count(leaf);
     int64_t stride = (count + GRADCHECK_ELEMENTS_MAX - 1) / GRADCHECK_ELEMENTS_MAX;
     double size = root_mean_square(var_f32(leaf), count);
-    double largest = *leaf->has_grad ? largest_magnitude(leaf->grad, count) : 0;
+    double largest = *leaf->has_grad ? largest_magnitude(var_grad_f32(leaf), count) : 0;
     for (int64_t i = 0; i < count; i += stride) {
         double h = step_relative * (size > 0 ? size : 1);
         double expected = finite_difference(check, leaf, i, &h);
-        double got = *leaf->has_grad ? (double)leaf->grad[i] : 0;
+        double got = *leaf->has_grad ? (double)var_grad_f32(leaf)[i] : 0;
         double tolerance = tolerance_relative * fmax(fabs(got), fabs(expected)) +
                            tolerance_of_leaf * largest + check->noise / h;
         if (fabs(got - expected) <= tolerance) continue;

@@ -43,7 +43,7 @@ static bool backward_init(GroupRun *g, Tape *t, Var *const *ops) {
     if (g->tail || g->feed) g->nodes[g->last_from].is_live = true;
     for (int i = g->count - 1; i >= 0; i--) {
         MapNode *n = &g->nodes[i];
-        n->has_outside = n->v->grad && *n->v->has_grad;
+        n->has_outside = n->v->grad.data && *n->v->has_grad;
         n->is_live = n->v->needs_grad && (n->is_live || n->has_outside);
         n->is_made = is_made[i];
         memcpy(n->reads, reads[i], sizeof n->reads);
@@ -180,16 +180,15 @@ static void node_backward(Pass *p, int i, const float *const in[MAP_INPUTS_MAX])
 
 /* What readers outside the group gave: the memory itself, or decoded to the node's own block. */
 static const float *outside_gradient(const Pass *p, int i) {
-    const Tensor grad = var_grad(p->g->nodes[i].v);
-    return piece_read(&p->piece, &grad, p->lane.grad + i * p->g->block_elements);
+    return piece_read(&p->piece, &p->g->nodes[i].v->grad, p->lane.grad + i * p->g->block_elements);
 }
 
 /* What comes through the tail joins what came from elsewhere. */
 static void tail_backward(Pass *p) {
     const GroupRun *g = p->g;
-    const Tensor grad = var_grad(g->tail);
     int64_t ratio = g->tail->op->tail->ratio(g->tail), at = p->piece.first / ratio;
-    const float *dy = operand_part(&grad, at, p->count / ratio, p->lane.spare + g->block_elements);
+    const float *dy =
+        operand_part(&g->tail->grad, at, p->count / ratio, p->lane.spare + g->block_elements);
     float *own = p->lane.grad + g->last_from * g->block_elements;
     const float *other = p->dy[g->last_from];
     float *to = other ? p->lane.spare : own;

@@ -25,9 +25,10 @@ enum { OP_INPUTS_MAX = 16 };
 
 struct Var {
     Tensor value; /* f32; with scales it holds levels (core/tensor.h), as fake-quant leaves them */
-    float *grad;  /* gradient to the values, same shape; NULL until a reader writes it */
-    Dtype grad_dtype; /* f32; half where the tape keeps it so, outside the op's own backward */
-    bool *has_grad;   /* whether `grad` holds something to add to; own flag or the Param's */
+    Tensor grad;  /* gradient to the values; data NULL until a reader writes it; f32, or half where
+                     the tape keeps it so, outside the op's own backward */
+    void *grad_memory; /* where a plan lays it; NULL: anywhere */
+    bool *has_grad;    /* whether `grad` holds something to add to; own flag or the Param's */
     bool own_flag;
     bool needs_grad;
     const Op *op;           /* NULL: a leaf */
@@ -55,7 +56,7 @@ typedef enum OpFlags {
     OP_ALIASES = 8,             /* the output shares the data (and scales) of input 0: reshape */
     OP_SPARES_OUTPUT = 16,      /* backward does not read v->value: its memory may be used again */
     OP_SPARES_INPUTS = 32,      /* backward does not read the values of inputs */
-    OP_READS_HALF = 64,         /* takes values and gradients as tensors of any precision (var_grad,
+    OP_READS_HALF = 64,         /* takes values and gradients as tensors of any precision (Var.grad,
                                    tape_grad_tensor); for other ops the tape decodes and rounds */
     OP_GRADIENT_IN_PLACE = 128, /* backward may write the gradient of input 0 over its own */
     OP_NO_FLOPS = 1 << 8,       /* it makes no products: Op.flops is NULL, and counts as none */
@@ -177,6 +178,11 @@ bool tape_look(Tape *t, Var *x, Look *look);
 Var *tape_record(Tape *t, const Op *op, int in_count, Var *const *in, const void *attr,
                  size_t attr_bytes);
 
+/* The first half of tape_record: the Var and its shape, without memory or values. For run.c alone.
+ */
+Var *tape_append(Tape *t, const Op *op, int in_count, Var *const *in, const void *attr,
+                 size_t attr_bytes);
+
 /* Gradients of everything that needs one, from the scalar `loss`, whose own gradient is `seed_grad`
  * (1, a loss scale, 1 / micro-batches). */
 void tape_backward(Tape *t, Var *loss, float seed_grad);
@@ -198,6 +204,7 @@ void tape_replay(Tape *t);
 Var *tape_sample_leaf(Tape *t, Shape shape, float low, float high);
 
 bool var_is_finite(const Var *v);
+bool var_has_finite_grad(const Var *v); /* or none yet */
 /* First Var whose values are not all finite, or NULL: to name the layer. */
 const Var *tape_find_nonfinite(const Tape *t);
 /* The same for values that are not below `limit` in magnitude: what half precision cannot hold. */
@@ -208,9 +215,9 @@ bool var_is_nonnegative(const Var *v);
 static inline float *var_f32(const Var *v) {
     return tensor_f32(&v->value);
 }
-/* The gradient that came to v, as it is kept. */
-static inline Tensor var_grad(const Var *v) {
-    return (Tensor){.dtype = v->grad_dtype, .shape = v->value.shape, .data = v->grad};
+/* The gradient that came to v, for those to whom the tape gives it in f32. */
+static inline float *var_grad_f32(const Var *v) {
+    return tensor_f32(&v->grad);
 }
 static inline int64_t var_count(const Var *v) {
     return shape_count(v->value.shape);

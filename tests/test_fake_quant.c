@@ -63,8 +63,8 @@ static void check_range_gradient(const GoldenCase *golden, const float *zero, co
     int64_t count = var_count(scale);
     assert_true(count <= 8);
     for (int64_t i = 0; i < count; i++) {
-        float to_offset = offset ? offset->grad[i] : 0;
-        dscale[i] = scale->grad[i] - zero[i] * to_offset;
+        float to_offset = offset ? var_grad_f32(offset)[i] : 0;
+        dscale[i] = var_grad_f32(scale)[i] - zero[i] * to_offset;
         dzero[i] = -var_f32(scale)[i] * to_offset;
     }
     golden_compare(golden, "dscale", dscale, 2e-6f);
@@ -99,7 +99,7 @@ static void check_golden(const GoldenCase *golden) {
     float *values = arena_new_array(arena, float, var_count(x));
     tensor_decode(&y->value, values);
     golden_compare(golden, "y", values, 0);
-    golden_compare(golden, "dx", x->grad, 0);
+    golden_compare(golden, "dx", var_grad_f32(x), 0);
     if (is_learned) check_range_gradient(golden, zero->values, scale, offset);
 }
 
@@ -143,7 +143,7 @@ static void check_reference(Shape shape, FakeQuantAttr attr, bool has_offset) {
     Var *offset = has_offset ? tape_sample_leaf(tape, SHAPE(scales), -0.3f * span, -0.2f) : NULL;
     Tensor dy = tape_sample_leaf(tape, shape, -1, 1)->value;
     Var *y = op_fake_quant(tape, x, scale, offset, attr);
-    for (int64_t i = 0; i < count; i++) x->grad[i] = 0.25f; /* something to add to */
+    for (int64_t i = 0; i < count; i++) var_grad_f32(x)[i] = 0.25f; /* something to add to */
     *x->has_grad = true;
     backward(y, dy);
     double *dscale = arena_new_array(arena, double, scales);
@@ -157,7 +157,7 @@ static void check_reference(Shape shape, FakeQuantAttr attr, bool has_offset) {
                                       offset ? var_f32(offset)[s] : 0, &attr);
         double d = (double)tensor_f32(&dy)[i];
         assert_true(values[i] == e.value);
-        assert_true(x->grad[i] == 0.25f + (float)(e.dx * d));
+        assert_true(var_grad_f32(x)[i] == 0.25f + (float)(e.dx * d));
         dscale[s] += e.dscale * d;
         doffset[s] += e.doffset * d;
         size[s] += fabs(e.dscale * d) + fabs(e.doffset * d);
@@ -169,8 +169,9 @@ static void check_reference(Shape shape, FakeQuantAttr attr, bool has_offset) {
             continue;
         }
         double tolerance = 1e-6 * size[s];
-        assert_true(fabs((double)scale->grad[s] - unit * dscale[s]) <= tolerance);
-        assert_true(!offset || fabs((double)offset->grad[s] - unit * doffset[s]) <= tolerance);
+        assert_true(fabs((double)var_grad_f32(scale)[s] - unit * dscale[s]) <= tolerance);
+        assert_true(!offset ||
+                    fabs((double)var_grad_f32(offset)[s] - unit * doffset[s]) <= tolerance);
     }
 }
 
@@ -210,7 +211,7 @@ static void test_pact(void **state) {
     FakeQuantAttr attr = attr_new(grid_unsigned(4), 500, 500, RANGE_PACT);
     Var *y = op_fake_quant(tape, x, scale, NULL, attr);
     backward(y, dy);
-    assert_close((double)*scale->grad, 15 * dalpha, 1e-6);
+    assert_close((double)*var_grad_f32(scale), 15 * dalpha, 1e-6);
 }
 
 /* The scale that is used is the one that is stored, and it is never 0 or below. */
@@ -278,7 +279,7 @@ static void test_zero_stays_a_level(void **state) {
         Var *y = op_fake_quant(tape, x, scale, offset, attr);
         assert_true(y->value.scales->zero[0] == zeros[i]);
         backward(y, dy);
-        assert_int_equal(*offset->grad != 0, i == 2);
+        assert_int_equal(*var_grad_f32(offset) != 0, i == 2);
     }
 }
 
@@ -303,12 +304,13 @@ static void test_same_bits_on_any_number_of_threads(void **state) {
             size_t bytes = sizeof(float) * (size_t)count;
             if (threads == 1) {
                 memcpy(expected, var_f32(y), bytes);
-                memcpy(expected + count, x->grad, bytes);
-                memcpy(expected_scale, scale->grad, sizeof(float) * (size_t)scales);
+                memcpy(expected + count, var_grad_f32(x), bytes);
+                memcpy(expected_scale, var_grad_f32(scale), sizeof(float) * (size_t)scales);
             }
             assert_memory_equal(var_f32(y), expected, bytes);
-            assert_memory_equal(x->grad, expected + count, bytes);
-            assert_memory_equal(scale->grad, expected_scale, sizeof(float) * (size_t)scales);
+            assert_memory_equal(var_grad_f32(x), expected + count, bytes);
+            assert_memory_equal(var_grad_f32(scale), expected_scale,
+                                sizeof(float) * (size_t)scales);
         }
     }
 }
@@ -323,8 +325,8 @@ static void test_constant_input(void **state) {
     FakeQuantAttr attr = attr_new(grid_signed(4), 20, 20, RANGE_LSQ);
     Var *y = op_fake_quant(tape, constant, scale, NULL, attr);
     backward(y, dy);
-    assert_null(constant->grad);
-    assert_true(*scale->has_grad && *scale->grad != 0);
+    assert_null(constant->grad.data);
+    assert_true(*scale->has_grad && *var_grad_f32(scale) != 0);
 }
 
 /* A layer of levels gives the values and gradients of the same layer on decoded operands; its
@@ -353,7 +355,8 @@ static void test_products_of_levels(void **state) {
             assert_memory_equal(var_f32(y), var_f32(reference), sizeof(float) * 9 * 12);
         }
         backward(y, dy);
-        const float *found[] = {var_f32(y), x->grad, w->grad, scale_w->grad};
+        const float *found[] = {var_f32(y), var_grad_f32(x), var_grad_f32(w),
+                                var_grad_f32(scale_w)};
         for (int i = 0; i < 4; i++) {
             results[is_decoded][i] = arena_new_array(arena, float, counts[i]);
             memcpy(results[is_decoded][i], found[i], sizeof(float) * (size_t)counts[i]);

@@ -39,7 +39,7 @@ static void square_backward(Tape *t, Var *v) {
     const float *x = var_f32(v->in[0]);
     for (int64_t i = 0; i < var_count(v); i++) {
         float factor = i == attr->odd ? attr->odd_factor : attr->factor;
-        dx[i] = (beta == 0 ? 0 : dx[i]) + factor * 2 * x[i] * v->grad[i];
+        dx[i] = (beta == 0 ? 0 : dx[i]) + factor * 2 * x[i] * var_grad_f32(v)[i];
     }
 }
 

@@ -43,7 +43,7 @@ static void test_first_of_a_tie_wins(void **state) {
     Var *loss = op_sum(tape, y, -1);
     tape_backward(tape, loss, 1);
     assert_true(var_f32(y)[0] == 5 && var_f32(y)[1] == 2);
-    assert_memory_equal(x->grad, expected, sizeof expected);
+    assert_memory_equal(var_grad_f32(x), expected, sizeof expected);
 }
 
 /* Padding is not a pixel: it wins against nothing, not even below 0. */
@@ -110,7 +110,7 @@ static void test_large_window(void **state) {
     tape_backward(tape, loss, 1);
     assert_true(var_f32(y)[0] == 3 && var_f32(y)[1] == 4);
     for (int i = 0; i < 1800; i++)
-        assert_true(x->grad[i] == (i == 2 * (29 * 30 + 28) || i == 2 * (1 * 30 + 2) + 1));
+        assert_true(var_grad_f32(x)[i] == (i == 2 * (29 * 30 + 28) || i == 2 * (1 * 30 + 2) + 1));
 }
 
 static void test_bad_settings(void **state) {

@@ -64,7 +64,7 @@ static Bytes bytes_said(Var *v) {
     }
     for (int j = map_fits(v) ? v->in_count : op->half_grads; j < v->in_count; j++) {
         const Var *in = v->in[j];
-        if (in && in->needs_grad && in->grad_dtype != DTYPE_F32) /* a note, and the copy */
+        if (in && in->needs_grad && in->grad.dtype != DTYPE_F32) /* a note, and the copy */
             b.staged += ARENA_ALIGNMENT + arena_padded((int64_t)sizeof(float) * var_count(in));
     }
     return b;
@@ -113,7 +113,7 @@ static void *zeros(int64_t count) {
 /* Of rank 2 and more, as plans keep them. */
 static void keep_half(Var *v, Dtype dtype) {
     if (v->value.shape.rank < 2) return;
-    v->grad_dtype = dtype;
+    v->grad.dtype = dtype;
     v->grad = zeros(var_count(v));
     if (v->value.scales) return;
     v->value.dtype = dtype;

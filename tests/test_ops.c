@@ -69,7 +69,7 @@ static uint64_t digest_tape(const Tape *t) {
         const Var *v = t->vars[i];
         size_t bytes = sizeof(float) * (size_t)var_count(v);
         if (v->value.data) digest = digest_bytes(digest, v->value.data, bytes);
-        if (v->grad && *v->has_grad) digest = digest_bytes(digest, v->grad, bytes);
+        if (v->grad.data && *v->has_grad) digest = digest_bytes(digest, var_grad_f32(v), bytes);
     }
     return digest;
 }
@@ -263,17 +263,17 @@ static void test_gradients_join(void **state) {
         if (!leaf->needs_grad) continue;
         size_t count = (size_t)var_count(leaf);
         float *once = arena_alloc(tape->arena, sizeof(float) * count);
-        for (size_t i = 0; i < count; i++) leaf->grad[i] = NAN;
+        for (size_t i = 0; i < count; i++) var_grad_f32(leaf)[i] = NAN;
         Var *loss = op_sum(tape, out, -1);
         tape_backward(tape, loss, 1);
-        memcpy(once, leaf->grad, sizeof(float) * count);
+        memcpy(once, var_grad_f32(leaf), sizeof(float) * count);
         for (int i = 0; i < tape->count; i++)
             if (tape->vars[i] != leaf) *tape->vars[i]->has_grad = false;
         tape_backward(tape, loss, 1);
         for (size_t i = 0; i < count; i++)
-            if (!(fabsf(leaf->grad[i] - 2 * once[i]) <= 1e-5f * (1 + fabsf(once[i]))))
+            if (!(fabsf(var_grad_f32(leaf)[i] - 2 * once[i]) <= 1e-5f * (1 + fabsf(once[i]))))
                 fail_msg("%s: element %zu has %g once and %g twice", op_rows[r]->name, i,
-                         (double)once[i], (double)leaf->grad[i]);
+                         (double)once[i], (double)var_grad_f32(leaf)[i]);
     }
 }
 
@@ -435,7 +435,7 @@ static void test_cross_entropy_is_stable(void **state) {
     assert_true(fabs((double)*var_f32(loss) - (log(2) + log(3)) / 3) < 1e-7);
     tape_backward(tape, loss, 1);
     float expected[9] = {0, 0, 0, 1 / 6.f, -1 / 6.f, 0, 1 / 9.f, 1 / 9.f, -2 / 9.f};
-    for (int i = 0; i < 9; i++) assert_true(fabsf(x->grad[i] - expected[i]) < 1e-7f);
+    for (int i = 0; i < 9; i++) assert_true(fabsf(var_grad_f32(x)[i] - expected[i]) < 1e-7f);
 }
 
 static void test_reshape_shares(void **state) {
@@ -447,7 +447,7 @@ static void test_reshape_shares(void **state) {
     assert_true(shape_equal(image->value.shape, SHAPE(2, 6, 2)));
     Var *sum = op_sum(tape, image, -1);
     tape_backward(tape, sum, 1);
-    assert_ptr_not_equal(x->grad, image->grad);
+    assert_ptr_not_equal(var_grad_f32(x), var_grad_f32(image));
 }
 
 static void test_large_sums(void **state) {

@@ -19,9 +19,9 @@ static void add_backward(Tape *t, Var *v) {
     int64_t columns = var_count(v->in[1]), count = var_count(v);
     float beta;
     float *da = tape_grad(t, v->in[0], &beta);
-    if (da) elementwise_add(v->grad, beta, da, count);
+    if (da) elementwise_add(var_grad_f32(v), beta, da, count);
     float *db = tape_grad(t, v->in[1], &beta);
-    if (db) binary_backward_b(v->grad, NULL, count / columns, columns, beta, db);
+    if (db) binary_backward_b(var_grad_f32(v), NULL, count / columns, columns, beta, db);
 }
 
 static bool add_fits(const Var *v) {

@@ -100,7 +100,7 @@ static void backward(Tape *t, Var *v) {
 #pragma omp parallel for schedule(static)
     for (int64_t n = 0; n < in.dim[0]; n++) {
         if (beta == 0) memset(dx + n * image, 0, sizeof *dx * (size_t)image);
-        backward_image(v->grad + n * pooled, in, out, v->attr, dx + n * image);
+        backward_image(var_grad_f32(v) + n * pooled, in, out, v->attr, dx + n * image);
     }
 }
 

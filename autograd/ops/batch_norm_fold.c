@@ -85,7 +85,7 @@ static void backward(Tape *t, Var *v) {
     float *dw = tape_grad(t, v->in[0], &beta_w);
     float *dgamma = tape_grad(t, v->in[1], &beta_gamma);
     for (int64_t r = 0; r < rows; r++) {
-        const float *dy = v->grad + r * length;
+        const float *dy = var_grad_f32(v) + r * length;
         if (dw) multiply_row(dy, saved->factor[r], length, beta_w, dw + r * length);
         if (!dgamma) continue;
         double sum = dot(dy, var_f32(v->in[0]) + r * length, length) /

@@ -25,7 +25,7 @@ static void forward(Tape *t, Var *v) {
 }
 
 static void backward(Tape *t, Var *v) {
-    const Tensor dy = var_grad(v);
+    const Tensor dy = v->grad;
     int64_t count = var_count(v);
     float beta, *dx = tape_grad(t, v->in[0], &beta);
     if (!dx) return;

@@ -46,7 +46,7 @@ static void concat_forward(Tape *t, Var *v) {
 static void concat_backward(Tape *t, Var *v) {
     AxisView whole = axis_view(v->value.shape, axis_of(v));
     int64_t row = whole.length * whole.inner, offset = 0;
-    const float *dy = v->grad;
+    const float *dy = var_grad_f32(v);
     for (int k = 0; k < v->in_count; k++) {
         int64_t piece = var_count(v->in[k]) / whole.outer;
         const float *from = dy + offset;

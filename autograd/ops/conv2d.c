@@ -126,7 +126,7 @@ static void bias_backward(Tape *t, Var *v, const Tensor *dy) {
 
 static void backward(Tape *t, Var *v) {
     ConvGeometry geometry = geometry_of(v);
-    const Tensor dy = var_grad(v);
+    const Tensor dy = v->grad;
     float beta;
     Tensor dx = tape_grad_tensor(t, v->in[0], &beta);
     if (dx.data) conv_backward_input(&geometry, &dy, &v->in[1]->value, beta, &dx, t->arena);
@@ -138,7 +138,7 @@ static void backward(Tape *t, Var *v) {
 static int64_t backward_scratch(const Var *v) {
     ConvGeometry g = geometry_of(v);
     const Tensor *x = &v->in[0]->value, *w = &v->in[1]->value;
-    const Tensor dx = var_grad(v->in[0]), dy = var_grad(v);
+    const Tensor dx = v->in[0]->grad, dy = v->grad;
     int64_t most = 0, parts[3] = {0};
     if (v->in[0]->needs_grad) parts[0] = conv_backward_input_scratch(&g, &dy, w, &dx);
     if (v->in[1]->needs_grad) parts[1] = conv_backward_weight_scratch(&g, x, &dy);

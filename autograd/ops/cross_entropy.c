@@ -90,7 +90,7 @@ static void cross_entropy_backward(Tape *t, Var *v) {
     if (!dz) return;
     Shape shape = v->in[0]->value.shape;
     int64_t rows = shape_rows(shape), classes = shape_last(shape);
-    float dy = (float)((double)*v->grad / (double)rows);
+    float dy = (float)((double)*var_grad_f32(v) / (double)rows);
     float elsewhere = attr->smoothing / (float)classes;
 #pragma omp parallel for schedule(static) firstprivate(beta)
     for (int64_t r = 0; r < rows; r++) {

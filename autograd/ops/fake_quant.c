@@ -273,7 +273,7 @@ static void stretch_backward(const Var *v, Stretch stretch, float *dx, float bet
     sums[0] = sums[1] = 0;
     for (int64_t done = 0; done < stretch.count; done += STE_COUNT_MAX) {
         int64_t at = stretch.first + done, left = stretch.count - done;
-        few_backward(&range, var_f32(v->in[0]) + at, v->grad + at,
+        few_backward(&range, var_f32(v->in[0]) + at, var_grad_f32(v) + at,
                      left < STE_COUNT_MAX ? left : STE_COUNT_MAX, beta, dx ? dx + at : NULL, sums);
     }
 }

@@ -58,7 +58,7 @@ static void backward(Tape *t, Var *v) {
     if (!dx) return;
 #pragma omp parallel for schedule(static)
     for (int64_t n = 0; n < x.dim[0]; n++)
-        spread(v->grad + n * channels, 1.0f / (float)pixels, pixels, channels, beta,
+        spread(var_grad_f32(v) + n * channels, 1.0f / (float)pixels, pixels, channels, beta,
                dx + n * pixels * channels);
 }
 

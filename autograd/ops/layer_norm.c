@@ -104,7 +104,7 @@ static void sum_block(const void *self, int64_t first, int64_t count, double *su
     const Saved *saved = v->saved;
     int64_t columns = shape_last(v->value.shape);
     for (int64_t r = first; r < first + count; r++) {
-        const float *dy = v->grad + r * columns, *x = var_f32(v->in[0]) + r * columns;
+        const float *dy = var_grad_f32(v) + r * columns, *x = var_f32(v->in[0]) + r * columns;
         for (int64_t c = 0; c < columns; c++) {
             float h = (x[c] - saved->mean[r]) * saved->rstd[r];
             sums[c] += (double)(dy[c] * h);
@@ -122,7 +122,7 @@ static void backward(Tape *t, Var *v) {
     if (grad[0]) {
 #pragma omp parallel for schedule(static)
         for (int64_t r = 0; r < rows; r++)
-            backward_row(v->grad + r * columns, x + r * columns, gamma, saved->mean[r],
+            backward_row(var_grad_f32(v) + r * columns, x + r * columns, gamma, saved->mean[r],
                          saved->rstd[r], columns, beta[0], grad[0] + r * columns);
     }
     if (!grad[1] && !grad[2]) return;

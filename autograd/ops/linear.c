@@ -72,7 +72,7 @@ static void backward_to(Tape *t, Var *v, GemmTake *take, void *context) {
     if (!take) dx = tape_grad_tensor(t, v->in[0], &beta[0]);
     float *db = tape_grad(t, v->in[2], &beta[2]);
     ArenaMark mark = arena_mark(t->arena);
-    Tensor grad = var_grad(v); /* decoded once for all three */
+    Tensor grad = v->grad; /* decoded once for all three */
     float *values = (void *)(uintptr_t)operand_values(&grad, t->arena);
     Matrix dy = matrix_of((Tensor){.dtype = DTYPE_F32, .shape = grad.shape, .data = values});
     if (take || dx.data)
@@ -93,7 +93,7 @@ static int64_t forward_scratch(const Var *v) {
 
 static int64_t backward_scratch(const Var *v) {
     Matrix x = matrix_of(v->in[0]->value), w = matrix_of(v->in[1]->value);
-    const Tensor grad = var_grad(v);
+    const Tensor grad = v->grad;
     Matrix dy = matrix_of((Tensor){.dtype = DTYPE_F32, .shape = grad.shape});
     int64_t most = 0, parts[3] = {0};
     if (v->in[0]->needs_grad) parts[0] = gemm_scratch(dy, w, 0);

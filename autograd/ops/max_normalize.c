@@ -41,7 +41,7 @@ static void forward(Tape *t, Var *v) {
 
 static void backward(Tape *t, Var *v) {
     const Saved *saved = v->saved;
-    const float *y = var_f32(v), *dy = v->grad;
+    const float *y = var_f32(v), *dy = var_grad_f32(v);
     int64_t count = var_count(v);
     float beta, *dx = tape_grad(t, v->in[0], &beta);
     if (!dx) return;

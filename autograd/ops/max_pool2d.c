@@ -199,7 +199,7 @@ static void backward(Tape *t, Var *v) {
     const Saved *saved = v->saved;
     const Geometry g = {v->attr, v->in[0]->value.shape, v->value.shape};
     int64_t image = image_size(g.in), pooled = image_size(g.out);
-    const Tensor dy = var_grad(v);
+    const Tensor dy = v->grad;
     float beta;
     const Tensor dx = tape_grad_tensor(t, v->in[0], &beta);
     if (!dx.data) return;

@@ -39,7 +39,7 @@ static void mse_backward(Tape *t, Var *v) {
         float beta;
         float *d = tape_grad(t, v->in[k], &beta);
         if (!d) continue;
-        float factor = (float)((k ? -2.0 : 2.0) * (double)*v->grad / (double)count);
+        float factor = (float)((k ? -2.0 : 2.0) * (double)*var_grad_f32(v) / (double)count);
 #pragma omp parallel for schedule(static) firstprivate(beta)
         for (int64_t i = 0; i < count; i++)
             d[i] = gradient_join(beta, d[i], factor * (x[i] - target[i]));

@@ -28,13 +28,13 @@ static void mul_backward(Tape *t, Var *v) {
     const float *a = var_f32(v->in[0]), *b = var_f32(v->in[1]);
     float beta;
     float *da = tape_grad(t, v->in[0], &beta);
-    if (da) multiply(v->grad, b, columns, beta, da, count);
+    if (da) multiply(var_grad_f32(v), b, columns, beta, da, count);
     float *db = tape_grad(t, v->in[1], &beta);
     if (!db) return;
     if (columns == count)
-        multiply(v->grad, a, columns, beta, db, count);
+        multiply(var_grad_f32(v), a, columns, beta, db, count);
     else
-        binary_backward_b(v->grad, a, count / columns, columns, beta, db);
+        binary_backward_b(var_grad_f32(v), a, count / columns, columns, beta, db);
 }
 
 static Var *mul_sample(Tape *t, int which) {

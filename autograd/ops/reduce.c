@@ -99,7 +99,7 @@ void reduce_backward(Tape *t, Var *v, bool is_mean) {
     AxisView view = {1, count, 1};
     if (axis_of(v) != -1) view = axis_view(in->value.shape, axis_of(v));
     float factor = is_mean ? (float)(1.0 / (double)view.length) : 1;
-    const float *dy = v->grad;
+    const float *dy = var_grad_f32(v);
 #pragma omp parallel for schedule(static) firstprivate(beta)
     for (int64_t row = 0; row < view.outer * view.length; row++) {
         const float *from = dy + row / view.length * view.inner;

@@ -37,7 +37,7 @@ static void reshape_forward(Tape *t, Var *v) {
 static void reshape_backward(Tape *t, Var *v) {
     float beta;
     float *dx = tape_grad(t, v->in[0], &beta);
-    if (dx) elementwise_add(v->grad, beta, dx, var_count(v));
+    if (dx) elementwise_add(var_grad_f32(v), beta, dx, var_count(v));
 }
 
 static Var *reshape_sample(Tape *t, int which) {

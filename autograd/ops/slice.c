@@ -48,7 +48,7 @@ static void slice_backward(Tape *t, Var *v) {
     AxisView view = axis_view(v->in[0]->value.shape, attr->axis);
     int64_t row = view.length * view.inner, piece = attr->count * view.inner;
     int64_t before = attr->first * view.inner;
-    const float *dy = v->grad;
+    const float *dy = var_grad_f32(v);
 #pragma omp parallel for schedule(static) firstprivate(beta)
     for (int64_t i = 0; i < view.outer; i++) {
         float *to = dx + i * row;

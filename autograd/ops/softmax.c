@@ -44,7 +44,7 @@ static void softmax_backward(Tape *t, Var *v) {
     float *dx = tape_grad(t, v->in[0], &beta);
     if (!dx) return;
     int64_t rows = shape_rows(v->value.shape), width = shape_last(v->value.shape);
-    const float *y = var_f32(v), *dy = v->grad;
+    const float *y = var_f32(v), *dy = var_grad_f32(v);
 #pragma omp parallel for schedule(static)
     for (int64_t r = 0; r < rows; r++)
         softmax_gradient(y + r * width, dy + r * width, width, beta, dx + r * width);

@@ -56,7 +56,7 @@ static void transpose_forward(Tape *t, Var *v) {
 static void transpose_backward(Tape *t, Var *v) {
     float beta;
     float *dx = tape_grad(t, v->in[0], &beta);
-    if (dx) exchange(v->grad, v->in[0]->value.shape, v->attr, beta, dx);
+    if (dx) exchange(var_grad_f32(v), v->in[0]->value.shape, v->attr, beta, dx);
 }
 
 static Var *transpose_sample(Tape *t, int which) {

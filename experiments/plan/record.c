@@ -25,12 +25,12 @@ static int64_t staged_backward(const Var *v) {
     if (map_fits(v)) return 0;
     int64_t bytes = 0;
     bool is_whole = !(v->op->flags & OP_READS_HALF);
-    if (is_whole) bytes = staged_copy(v, v->grad_dtype);
+    if (is_whole) bytes = staged_copy(v, v->grad.dtype);
     for (int j = 0; j < v->in_count; j++) {
         const Var *in = v->in[j];
         if (!in) continue;
         if (is_whole) bytes += staged_copy(in, in->value.dtype);
-        int64_t grad = in->needs_grad ? staged_copy(in, in->grad_dtype) : 0;
+        int64_t grad = in->needs_grad ? staged_copy(in, in->grad.dtype) : 0;
         if (j >= v->op->half_grads && grad) bytes += grad + ARENA_ALIGNMENT; /* and a note of it */
     }
     return bytes;
@@ -67,7 +67,7 @@ static void tell_kept(const Tape *record, const Plan *plan) {
         const PlanSlot *slot = &plan->slots[i];
         if (!v->op) continue;
         v->value.dtype = v->op->flags & OP_ALIASES ? v->in[0]->value.dtype : slot->dtype;
-        v->grad_dtype = slot->grad_dtype;
+        v->grad.dtype = slot->grad_dtype;
         v->wants_moments = slot->wants_moments;
     }
 }

@@ -1,0 +1,180 @@
+/* Running a tape: each op when it is recorded, and backward; alone, or in the groups and the memory
+ * of a plan, which is found here and nowhere else. */
+#include <assert.h>
+#include <string.h>
+
+#include "autograd/half.h"
+#include "autograd/map.h"
+#include "autograd/ops.h"
+#include "autograd/plan.h"
+#include "autograd/tape.h"
+
+static const PlanSlot *slot_of(const Tape *t, const Var *v) {
+    assert(v->index < t->plan->count);
+    const PlanSlot *slot = &t->plan->slots[v->index];
+    assert(slot->op == v->op && shape_equal(slot->shape, v->value.shape));
+    return slot;
+}
+
+/* ---- Forward ---- */
+
+static void *planned_at(const Tape *t, const PlanBuffer *buffer) {
+    return buffer->bytes ? t->planned + buffer->offset : NULL;
+}
+
+static void place_as_planned(Tape *t, Var *v) {
+    const PlanSlot *slot = slot_of(t, v);
+    v->grad.dtype = slot->grad_dtype;
+    v->grad_memory = planned_at(t, &slot->grad);
+    if (v->op->flags & OP_ALIASES) return;
+    v->value.dtype = slot->dtype;
+    v->value.data = planned_at(t, &slot->value);
+    v->mask = planned_at(t, &slot->mask);
+    v->wants_moments = slot->wants_moments;
+    v->look = slot->look;
+}
+
+static void place(Tape *t, Var *v) {
+    if (t->plan)
+        place_as_planned(t, v);
+    else if (!(v->op->flags & OP_ALIASES))
+        v->value.data = tape_alloc(t, checked_mul(sizeof(float), (size_t)var_count(v)));
+}
+
+static bool runs_as_map(const Tape *t, const Var *v) {
+    if (!map_fits(v)) return t->plan && (slot_of(t, v)->is_tail || slot_of(t, v)->is_feed);
+    return !(t->mode.keeps_residuals && v->op->forward);
+}
+
+static void op_forward(Tape *t, Var *v) {
+    bool is_staged =
+        t->plan && half_is(t->mode.half) && !(v->op->flags & (OP_READS_HALF | OP_ALIASES));
+    HalfStage stage;
+    if (is_staged) half_forward_begin(t, v, &stage);
+    v->op->forward(t, v);
+    if (is_staged) half_forward_end(t, v, &stage);
+}
+
+static void run_forward(Tape *t, Var *v) {
+    if (v->op->flags & OP_ALIASES) {
+        v->value.data = v->in[0]->value.data;
+        v->value.scales = v->in[0]->value.scales;
+        v->value.dtype = v->in[0]->value.dtype;
+    }
+    if (!runs_as_map(t, v)) {
+        op_forward(t, v);
+        return;
+    }
+    if (v->op->map) map_prepare(t, v);
+    MapGroup g = plan_group(t->plan, t, v, true);
+    if (g.count) map_forward(t, &g);
+}
+
+static void describe_scales(Tape *t, Var *v) {
+    if (v->op->flags & OP_ALIASES) v->value.scales = v->in[0]->value.scales;
+    if (v->op->describe) v->value.scales = v->op->describe(t, v);
+}
+
+/* What an op that reads values only sees of a Var that holds levels. */
+static Var *decoded(Tape *t, Var *v) {
+    if (!v->decoded) v->decoded = op_dequantize(t, v);
+    return v->decoded;
+}
+
+Var *tape_record(Tape *t, const Op *op, int in_count, Var *const *in, const void *attr,
+                 size_t attr_bytes) {
+    assert(in_count > 0 && in_count <= OP_INPUTS_MAX && in[0]);
+    Var *inputs[OP_INPUTS_MAX];
+    for (int i = 0; i < in_count; i++) {
+        bool needs_values = in[i] && in[i]->value.scales && !(op->flags & OP_READS_LEVELS);
+        inputs[i] = needs_values ? decoded(t, in[i]) : in[i];
+    }
+    Var *v = tape_append(t, op, in_count, inputs, attr, attr_bytes);
+    if (t->error.code != ERROR_NONE) return v;
+    if (t->mode.is_dry) {
+        describe_scales(t, v);
+    } else {
+        place(t, v);
+        run_forward(t, v);
+    }
+    return v;
+}
+
+void tape_replay(Tape *t) {
+    assert(t->mode.keeps_residuals && t->error.code == ERROR_NONE);
+    t->is_replay = true;
+    for (int i = 0; i < t->count; i++)
+        if (t->vars[i]->op) run_forward(t, t->vars[i]);
+    t->is_replay = false;
+}
+
+/* The plan of the dry record, made anew only where it is not the last one. */
+static Plan *plan_for(Tape *t, const Var *root) {
+    if (t->last_plan && t->last_plan->signature == plan_signature(t, root)) return t->last_plan;
+    if (!t->plan_arena) t->plan_arena = arena_new("plan");
+    arena_reset(t->plan_arena);
+    return t->last_plan = plan_new(t, root, t->plan_arena);
+}
+
+Var *tape_run(Tape *t, TapeMode mode, TapeBuild *build, void *context) {
+    TapeMode dry = mode;
+    dry.is_dry = true;
+    tape_begin(t, dry);
+    const Var *root = build(context, t);
+    t->mode = mode;
+    if (t->error.code != ERROR_NONE) return t->vars[root->index];
+    Plan *plan = plan_for(t, root);
+    size_t record_bytes = arena_used(t->arena);
+    tape_begin(t, mode);
+    arena_reserve(t->arena, checked_add(record_bytes, plan->bytes));
+    t->plan = plan;
+    t->planned = tape_alloc(t, plan->bytes);
+    return build(context, t);
+}
+
+/* ---- Backward ---- */
+
+static void op_backward(Tape *t, Var *v, const MapGroup *group) {
+    if (group->count)
+        map_backward(t, group);
+    else
+        v->op->backward(t, v);
+}
+
+static void run_backward(Tape *t, Var *v) {
+    const PlanSlot *slot = t->plan ? slot_of(t, v) : NULL;
+    MapGroup g = {.count = 0};
+    bool is_in_group = map_fits(v) || (slot && (slot->is_back_tail || slot->is_back_feed));
+    if (is_in_group) g = plan_group(t->plan, t, v, false);
+    if (is_in_group ? !g.count : !v->needs_grad || !*v->has_grad) return;
+    bool is_staged = t->plan && half_is(t->mode.half) && !(g.count && !g.feed);
+    HalfStage stage;
+    if (is_staged) half_backward_begin(t, v, &stage);
+    op_backward(t, v, &g);
+    if (is_staged) half_backward_end(t, v, &stage);
+}
+
+/* Gradients that v's backward takes: its own and, with it, those of the group that it feeds. By the
+ * time that those are met, others may have their memory. */
+static void watch(Tape *t, const Var *v) {
+    const PlanSlot *slot = t->plan ? slot_of(t, v) : NULL;
+    bool is_fed = slot && t->plan->slots[slot->back_last].is_back_feed;
+    if (is_fed && slot->back_last != v->index) return;
+    MapGroup g = {.count = 0};
+    if (is_fed) g = plan_group(t->plan, t, v, false);
+    if (!var_has_finite_grad(v)) t->overflowed = v;
+    for (int i = g.count - 1; i >= 0 && !t->overflowed; i--)
+        if (!var_has_finite_grad(g.ops[i])) t->overflowed = g.ops[i];
+}
+
+void tape_backward(Tape *t, Var *loss, float seed_grad) {
+    assert(var_count(loss) == 1 && !t->mode.is_dry);
+    if (t->error.code != ERROR_NONE || !loss->needs_grad) return;
+    float beta;
+    *tape_grad(t, loss, &beta) = seed_grad;
+    for (int i = loss->index; i >= 0; i--) {
+        Var *v = t->vars[i];
+        if (t->mode.is_watching && !t->overflowed) watch(t, v);
+        if (v->op) run_backward(t, v);
+    }
+}
