@@ -4,8 +4,6 @@
 #include <string.h>
 
 #include "autograd/channel.h"
-#include "autograd/map.h"
-#include "autograd/ops.h"
 
 /* ---- Signature: FNV-1a (Fowler, Noll, Vo) over all that decides lifetimes. ---- */
 
@@ -44,148 +42,6 @@ uint64_t plan_signature(const Tape *record, const Var *root) {
     return hash;
 }
 
-/* ---- Groups. ---- */
-
-/* The group that grows while the tape is walked. */
-typedef struct Growth {
-    int members[MAP_GROUP_MAX], count;
-    int feed; /* that may go before them, or -1 */
-} Growth;
-
-static bool holds(const Growth *g, const Var *v) {
-    for (int i = 0; i < g->count; i++)
-        if (g->members[i] == v->index) return true;
-    return v->index == g->feed;
-}
-
-static const Var *last_of(const Tape *record, const Growth *g) {
-    if (g->count) return record->vars[g->members[g->count - 1]];
-    return g->feed >= 0 ? record->vars[g->feed] : NULL;
-}
-
-/* Whether v can go with those before it: what it needs beforehand must not be among them. */
-static bool may_join(const Tape *record, const Growth *g, const Var *v, bool is_forward) {
-    const Var *last = last_of(record, g);
-    if (!last || g->count == MAP_GROUP_MAX || (is_forward && last->is_looked_at)) return false;
-    if (!shape_equal(last->value.shape, v->value.shape) || last->is_parameter != v->is_parameter)
-        return false;
-    int mapped = v->op->map->input_count;
-    for (int j = v->op->map->is_whole ? 0 : mapped; j < v->in_count; j++)
-        if (v->in[j] && holds(g, v->in[j])) return false;
-    return true;
-}
-
-static void set_group(PlanSlot *slot, int first, int last, bool is_forward) {
-    *(is_forward ? &slot->first : &slot->back_first) = first;
-    *(is_forward ? &slot->last : &slot->back_last) = last;
-}
-
-static bool is_member(const PlanSlot *slot, int first, int last, bool is_forward) {
-    return is_forward ? slot->first == first && slot->last == last
-                      : slot->back_first == first && slot->back_last == last;
-}
-
-MapGroup plan_group(const Plan *plan, const Tape *record, const Var *v, bool is_forward) {
-    MapGroup g = {.ops = {record->vars[v->index]}, .count = 1};
-    if (!plan) return g;
-    const PlanSlot *own = &plan->slots[v->index];
-    int first = is_forward ? own->first : own->back_first;
-    int last = is_forward ? own->last : own->back_last;
-    g.count = 0;
-    for (int i = first; last == v->index && i <= last; i++) {
-        const PlanSlot *slot = &plan->slots[i];
-        Var *member = record->vars[i];
-        if (!member->op || !is_member(slot, first, last, is_forward)) continue;
-        if (map_fits(member))
-            g.ops[g.count++] = member;
-        else if (is_forward ? slot->is_feed : slot->is_back_feed)
-            g.feed = member;
-        else
-            g.tail = member;
-    }
-    return g;
-}
-
-/* `tail`: the last, or -1. */
-static void close_group(Plan *plan, Growth *g, int tail, bool is_forward) {
-    if (g->count) {
-        int first = g->feed >= 0 ? g->feed : g->members[0];
-        int last = tail >= 0 ? tail : g->members[g->count - 1];
-        for (int i = 0; i < g->count; i++)
-            set_group(&plan->slots[g->members[i]], first, last, is_forward);
-        if (g->feed >= 0) set_group(&plan->slots[g->feed], first, last, is_forward);
-        if (g->feed >= 0) plan->slots[g->feed].is_feed = true;
-        if (tail >= 0) set_group(&plan->slots[tail], first, last, is_forward);
-    }
-    *g = (Growth){.feed = -1};
-}
-
-/* Whether v, no map, reads what the group makes, so that it can go with it and end it. */
-static bool may_end(const Tape *record, const Growth *g, const Var *v, bool is_forward) {
-    if (!g->count || !map_fits_tail(v) || record->mode.keeps_residuals) return false;
-    return holds(g, v->in[0]) && !(is_forward && last_of(record, g)->is_looked_at);
-}
-
-/* Whether maps behind v can be fed by it. */
-static bool may_feed(const Tape *record, const Var *v) {
-    return v->op->feed && !record->mode.keeps_residuals && !v->is_looked_at &&
-           pieces_of(v).are_tiles;
-}
-
-static void find_groups(Plan *plan, const Tape *record, bool is_forward) {
-    Growth g = {.feed = -1};
-    for (int i = 0; i < record->count; i++) {
-        const Var *v = record->vars[i];
-        set_group(&plan->slots[i], i, i, is_forward);
-        if (!v->op) continue; /* a leaf is no hindrance */
-        if (may_end(record, &g, v, is_forward)) {
-            *(is_forward ? &plan->slots[i].is_tail : &plan->slots[i].is_back_tail) = true;
-            close_group(plan, &g, i, is_forward);
-        }
-        bool is_map = map_fits(v);
-        if (!is_map || !may_join(record, &g, v, is_forward)) close_group(plan, &g, -1, is_forward);
-        if (is_map) g.members[g.count++] = i;
-        if (!is_map && is_forward && may_feed(record, v)) g.feed = i;
-    }
-    close_group(plan, &g, -1, is_forward);
-}
-
-static bool back_together(const Plan *plan, int a, int b) {
-    return plan->slots[a].back_first == plan->slots[b].back_first;
-}
-
-/* Whether v alone gives the gradient of what a group makes last, which then goes through the group
- * block by block: from there to v there are parameters only, v reads the group nowhere else, and no
- * op has sums by channel, of which there would be some for every block. */
-static bool may_feed_back(const Plan *plan, const Tape *record, const Var *v, const Var *root) {
-    const Var *last = v->in[0];
-    if (!v->op->feed || record->mode.keeps_residuals || !v->needs_grad || !last->needs_grad)
-        return false;
-    if (!map_fits(last) || last->readers != 1 || last == root) return false;
-    const PlanSlot *slot = &plan->slots[last->index];
-    if (slot->back_last != last->index || !pieces_of(last).are_tiles) return false;
-    for (int i = last->index + 1; i < v->index; i++)
-        if (record->vars[i]->op && !record->vars[i]->is_parameter) return false;
-    for (int j = 1; j < v->in_count; j++)
-        if (v->in[j] && v->in[j]->op && back_together(plan, v->in[j]->index, last->index))
-            return false;
-    for (int i = slot->back_first; i <= slot->back_last; i++)
-        if (record->vars[i]->op && record->vars[i]->op->map->reduce) return false;
-    return true;
-}
-
-static void find_back_feeds(Plan *plan, const Tape *record, const Var *root) {
-    for (int i = 0; i < record->count; i++) {
-        const Var *v = record->vars[i];
-        if (!v->op || !may_feed_back(plan, record, v, root)) continue;
-        int first = plan->slots[v->in[0]->index].back_first, last = v->in[0]->index;
-        for (int j = first; j <= last; j++)
-            if (record->vars[j]->op) set_group(&plan->slots[j], first, i, false);
-        set_group(&plan->slots[i], first, i, false);
-        plan->slots[i].is_back_feed = true;
-    }
-}
-
 /* ---- Lifetimes. ---- */
 
 static size_t padded_bytes(size_t bytes) {
@@ -204,11 +60,19 @@ static void reach(PlanBuffer *buffer, int time) {
 
 /* A group runs when its last op is recorded, and on the way back when that one is met. */
 static int forward_time(const Plan *plan, int index) {
-    return plan->slots[index].last;
+    const PlanGroup *group = plan_group_of(plan, index, true);
+    return group ? group->last : index;
 }
 
 static int backward_time(const Plan *plan, int index) {
-    return 2 * plan->count - 1 - plan->slots[index].back_last;
+    const PlanGroup *group = plan_group_of(plan, index, false);
+    return 2 * plan->count - 1 - (group ? group->last : index);
+}
+
+/* Within a group values and gradients are passed along. */
+static bool are_together(const Plan *plan, const Var *a, const Var *b, bool is_forward) {
+    const PlanGroup *group = plan_group_of(plan, a->index, is_forward);
+    return group && group == plan_group_of(plan, b->index, is_forward);
 }
 
 /* What v reads as input j is there until `time`. */
@@ -218,19 +82,16 @@ static void read_at(Plan *plan, const Var *v, int j, int time) {
     reach(value, time);
 }
 
-/* Within a group a value is passed along. */
 static void read_forward(Plan *plan, const Var *v) {
-    for (int j = 0; j < v->in_count; j++) {
-        bool is_passed = v->in[j] && v->in[j]->op &&
-                         plan->slots[v->in[j]->index].first == plan->slots[v->index].first;
-        if (v->in[j] && !is_passed) read_at(plan, v, j, forward_time(plan, v->index));
-    }
+    for (int j = 0; j < v->in_count; j++)
+        if (v->in[j] && !are_together(plan, v->in[j], v, true))
+            read_at(plan, v, j, forward_time(plan, v->index));
 }
 
 /* `is_map`: what its group makes again is not read. */
 static void read_backward(Plan *plan, const Var *v, int j, bool is_map) {
     const Var *in = v->in[j];
-    bool is_made = is_map && in && in->op && back_together(plan, in->index, v->index);
+    bool is_made = is_map && in && are_together(plan, in, v, false);
     if (in && !is_made) read_at(plan, v, j, backward_time(plan, v->index));
 }
 
@@ -248,9 +109,8 @@ static void keep_mask(Plan *plan, const Var *v) {
     mask->bytes = padded_bytes(map_mask_bytes(v));
 }
 
-/* The group that is complete with `last`. */
-static void group_reads_back(Plan *plan, const Tape *record, const Var *last) {
-    const MapGroup group = plan_group(plan, record, last, false);
+static void group_reads_back(Plan *plan, const Tape *record, const PlanGroup *own) {
+    const MapGroup group = plan_group(plan, record, record->vars[own->last], false);
     Var *const *ops = group.ops;
     int count = group.count;
     bool is_made[MAP_GROUP_MAX], reads[MAP_GROUP_MAX][MAP_INPUTS_MAX];
@@ -267,18 +127,21 @@ static void group_reads_back(Plan *plan, const Tape *record, const Var *last) {
 static void values_live(Plan *plan, const Tape *record, const Var *root) {
     for (int i = 0; i < record->count; i++) {
         const Var *v = record->vars[i];
+        const PlanGroup *group = plan_group_of(plan, i, true);
         PlanSlot *slot = &plan->slots[i];
-        slot->value.begin = slot->first;
-        reach(&slot->value, slot->last);
+        slot->value.begin = group ? group->first : i;
+        reach(&slot->value, forward_time(plan, i));
         if (!v->op) continue;
         slot->look = v->look;
-        if (v->is_looked_at || !(map_fits(v) || slot->is_feed)) slot->value.bytes = 1;
+        bool is_passed_on = group && group->tail != i;
+        if (v->is_looked_at || !is_passed_on) slot->value.bytes = 1;
         read_forward(plan, v);
-        bool is_in_group = map_fits(v) || slot->is_back_tail;
-        if ((is_in_group || slot->is_back_feed) && i == slot->back_last)
-            group_reads_back(plan, record, v);
-        if (!is_in_group && v->needs_grad) op_reads_back(plan, v);
+        group = plan_group_of(plan, i, false);
+        bool has_own_backward = !group || group->feed == i;
+        if (has_own_backward && v->needs_grad) op_reads_back(plan, v);
     }
+    for (int i = 0; i < plan->backward.count; i++)
+        group_reads_back(plan, record, &plan->backward.groups[i]);
     PlanBuffer *result = &plan->slots[memory_of(root)->index].value;
     result->bytes = 1;
     reach(result, 2 * record->count);
@@ -291,12 +154,10 @@ static void gradients_live(Plan *plan, const Tape *record, const Var *root) {
     for (int i = record->count - 1; i >= 0; i--) {
         const Var *v = record->vars[i];
         if (!v->op || !v->needs_grad) continue;
-        const PlanSlot *slot = &plan->slots[i];
-        bool is_grouped = map_fits(v) || slot->is_back_tail || slot->is_back_feed;
         for (int j = 0; j < v->in_count; j++) {
             const Var *in = v->in[j];
             if (!in || !in->needs_grad || !in->op) continue;
-            if (is_grouped && back_together(plan, in->index, i)) continue;
+            if (are_together(plan, in, v, false)) continue;
             PlanBuffer *grad = &plan->slots[in->index].grad;
             int time = backward_time(plan, i); /* of a fed group earlier than its place says */
             if (!grad->begin || time < grad->begin) grad->begin = time;
@@ -304,6 +165,10 @@ static void gradients_live(Plan *plan, const Tape *record, const Var *root) {
         /* The group of maps walks first to last, and reads till its own end. */
         if (plan->slots[i].grad.begin) plan->slots[i].grad.end = backward_time(plan, i);
     }
+}
+
+static bool has_flag(const Var *v, unsigned flag) {
+    return v->op && v->op->flags & flag;
 }
 
 /* Tensors of half precision: not scalars, vectors, or what somebody reads as f32. */
@@ -323,15 +188,15 @@ static Dtype codes_dtype(const Var *v) {
 /* What a quantizer leaves under a scale is at most 256 different numbers. Weights on their way
  * stay f32 until they are what products read. */
 static Dtype kept_dtype(const Tape *record, const Var *v, const Var *root) {
-    bool is_codes = v->op == &op_row_fake_quant && v->value.scales;
+    bool is_codes = has_flag(v, OP_QUANTIZES) && v->value.scales;
     if (is_codes && !record->mode.keeps_residuals) return codes_dtype(v);
-    bool is_activation = !v->is_parameter || v->op == &op_row_cast;
+    bool is_activation = !v->is_parameter || has_flag(v, OP_CASTS);
     bool is_half = is_activation && !v->value.scales && may_be_half(record, v, root);
     return is_half ? record->mode.half : DTYPE_F32;
 }
 
 static Dtype grad_dtype(const Tape *record, const Var *v, const Var *root) {
-    bool is_weight = v->op == &op_row_cast || v->op == &op_row_fake_quant;
+    bool is_weight = has_flag(v, OP_CASTS | OP_QUANTIZES);
     bool is_kind = !v->is_parameter || (is_weight && !record->mode.keeps_f32_grads);
     return is_kind && may_be_half(record, v, root) ? record->mode.half : DTYPE_F32;
 }
@@ -414,9 +279,7 @@ Plan *plan_new(const Tape *record, const Var *root, Arena *arena) {
     plan->signature = plan_signature(record, root);
     plan->slots = arena_new_array(arena, PlanSlot, record->count);
     find_moments(plan, record);
-    find_groups(plan, record, true);
-    find_groups(plan, record, false);
-    find_back_feeds(plan, record, root);
+    plan_find_groups(plan, record, root, arena);
     values_live(plan, record, root);
     gradients_live(plan, record, root);
     for (int i = 0; i < record->count; i++) {

@@ -24,21 +24,32 @@ typedef struct PlanSlot { /* of one Var */
     const Op *op;
     Shape shape;
     PlanBuffer value, grad, mask; /* mask: see map_takes_masks */
-    int first, last; /* the group it is of (autograd/map.h), forward: its first and last Var */
-    int back_first, back_last;  /* and backward: a value that is looked at ends the former only */
-    bool wants_moments;         /* a batch norm asks for them next (Map.takes_moments) */
-    Look *look;                 /* what is asked of it (tape_look), or NULL */
-    bool is_tail, is_back_tail; /* not a map, but the last of the group */
-    bool is_feed, is_back_feed; /* not a map, but what the group reads; that reads the group */
-    Dtype dtype, grad_dtype;    /* what the value and the gradient are kept as */
+    bool wants_moments;           /* a batch norm asks for them next (Map.takes_moments) */
+    Look *look;                   /* what is asked of it (tape_look), or NULL */
+    Dtype dtype, grad_dtype;      /* what the value and the gradient are kept as */
 } PlanSlot;
+
+/* Vars that run as one (autograd/map.h), by index. */
+typedef struct PlanGroup {
+    int ops[MAP_GROUP_MAX], count; /* the maps, in the order of the tape */
+    int feed, tail;                /* as in MapGroup; -1: none */
+    int first, last; /* of all these; the group runs when the last is met, in either direction */
+} PlanGroup;
+
+/* All groups of one direction, in which every map is of one. */
+typedef struct PlanGroups {
+    PlanGroup *groups;
+    int count;
+    int *of; /* by Var: its group, or -1: it runs by itself */
+} PlanGroups;
 
 typedef struct Plan {
     PlanSlot *slots;
     int count;
-    uint64_t signature;      /* of the record it was made for */
-    size_t bytes;            /* of the block that all buffers share */
-    size_t value_bytes_kept; /* values and masks that live from forward to backward */
+    PlanGroups forward, backward; /* a value that is looked at ends a group of the former only */
+    uint64_t signature;           /* of the record it was made for */
+    size_t bytes;                 /* of the block that all buffers share */
+    size_t value_bytes_kept;      /* values and masks that live from forward to backward */
 } Plan;
 
 /* From a dry record whose result is `root`: its value is kept to the end. Memory from `arena`. */
@@ -47,6 +58,12 @@ Plan *plan_new(const Tape *record, const Var *root, Arena *arena);
 /* The maps of `record` that run when `v` is met; of no ops where v is one of others, which run
  * elsewhere. Without a plan (NULL) v runs alone. */
 MapGroup plan_group(const Plan *plan, const Tape *record, const Var *v, bool is_forward);
+
+/* The group of the Var with this index; NULL: it runs by itself. */
+const PlanGroup *plan_group_of(const Plan *plan, int index, bool is_forward);
+
+/* A step of plan_new: fills `forward` and `backward`. */
+void plan_find_groups(Plan *plan, const Tape *record, const Var *root, Arena *arena);
 
 /* What lives from forward to backward of one Var: its value, its mask. */
 size_t plan_kept_bytes(const Plan *plan, int index);

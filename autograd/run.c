@@ -41,8 +41,12 @@ static void place(Tape *t, Var *v) {
         v->value.data = tape_alloc(t, checked_mul(sizeof(float), (size_t)var_count(v)));
 }
 
+static const PlanGroup *group_of(const Tape *t, const Var *v, bool is_forward) {
+    return t->plan ? plan_group_of(t->plan, v->index, is_forward) : NULL;
+}
+
 static bool runs_as_map(const Tape *t, const Var *v) {
-    if (!map_fits(v)) return t->plan && (slot_of(t, v)->is_tail || slot_of(t, v)->is_feed);
+    if (!map_fits(v)) return group_of(t, v, true);
     return !(t->mode.keeps_residuals && v->op->forward);
 }
 
@@ -142,9 +146,8 @@ static void op_backward(Tape *t, Var *v, const MapGroup *group) {
 }
 
 static void run_backward(Tape *t, Var *v) {
-    const PlanSlot *slot = t->plan ? slot_of(t, v) : NULL;
     MapGroup g = {.count = 0};
-    bool is_in_group = map_fits(v) || (slot && (slot->is_back_tail || slot->is_back_feed));
+    bool is_in_group = map_fits(v) || group_of(t, v, false);
     if (is_in_group) g = plan_group(t->plan, t, v, false);
     if (is_in_group ? !g.count : !v->needs_grad || !*v->has_grad) return;
     bool is_staged = t->plan && half_is(t->mode.half) && !(g.count && !g.feed);
@@ -157,9 +160,9 @@ static void run_backward(Tape *t, Var *v) {
 /* Gradients that v's backward takes: its own and, with it, those of the group that it feeds. By the
  * time that those are met, others may have their memory. */
 static void watch(Tape *t, const Var *v) {
-    const PlanSlot *slot = t->plan ? slot_of(t, v) : NULL;
-    bool is_fed = slot && t->plan->slots[slot->back_last].is_back_feed;
-    if (is_fed && slot->back_last != v->index) return;
+    const PlanGroup *own = group_of(t, v, false);
+    bool is_fed = own && own->feed >= 0;
+    if (is_fed && own->last != v->index) return;
     MapGroup g = {.count = 0};
     if (is_fed) g = plan_group(t->plan, t, v, false);
     if (!var_has_finite_grad(v)) t->overflowed = v;

@@ -62,6 +62,8 @@ typedef enum OpFlags {
     OP_NO_FLOPS = 1 << 8,       /* it makes no products: Op.flops is NULL, and counts as none */
     OP_DROPS = 1 << 9,          /* it drops elements in training, and scales those that stay */
     OP_GIVES_MOMENTS = 1 << 10, /* forward sets v->moments where v->wants_moments */
+    OP_QUANTIZES = 1 << 11,     /* levels that it makes are kept as codes */
+    OP_CASTS = 1 << 12, /* its output is kept in half precision even where it is a parameter's */
 } OpFlags;
 
 /* Floating-point operations, two per multiply-add. */

@@ -114,7 +114,7 @@ static void *zeros(int64_t count) {
 static void keep_half(Var *v, Dtype dtype) {
     if (v->value.shape.rank < 2) return;
     v->grad.dtype = dtype;
-    v->grad = zeros(var_count(v));
+    v->grad.data = zeros(var_count(v));
     if (v->value.scales) return;
     v->value.dtype = dtype;
     v->value.data = zeros(var_count(v));
@@ -123,7 +123,7 @@ static void keep_half(Var *v, Dtype dtype) {
 static void run_in(Var *v, Way way) {
     static Look look;
     bool is_half = way.dtype != DTYPE_F32 && takes_half(v);
-    v->grad = zeros(var_count(v));
+    v->grad.data = zeros(var_count(v));
     *v->has_grad = true;
     if (is_half) keep_half(v, way.dtype);
     for (int j = 0; j < v->in_count; j++) {

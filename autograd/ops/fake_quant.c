@@ -452,7 +452,7 @@ Var *op_fake_quant(Tape *t, Var *x, Var *scale, Var *offset, FakeQuantAttr attr)
 
 const Op op_row_fake_quant = {
     .name = "fake_quant",
-    .flags = OP_SPARES_OUTPUT | OP_GRADIENT_IN_PLACE | OP_NO_FLOPS,
+    .flags = OP_QUANTIZES | OP_SPARES_OUTPUT | OP_GRADIENT_IN_PLACE | OP_NO_FLOPS,
     .infer = infer,
     .forward = forward,
     .backward = backward,

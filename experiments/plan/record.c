@@ -46,9 +46,7 @@ static int64_t scratch_of(const Var *v, bool is_backward) {
 
 /* Not a map, but of a group. */
 static bool is_joined(const Plan *plan, const Var *v, bool is_backward) {
-    const PlanSlot *slot = plan ? &plan->slots[v->index] : NULL;
-    if (!slot) return false;
-    return is_backward ? slot->is_back_tail || slot->is_back_feed : slot->is_tail || slot->is_feed;
+    return plan && plan_group_of(plan, v->index, !is_backward) && !map_fits(v);
 }
 
 static int64_t scratch_at(const Tape *record, const Plan *plan, const Var *v, bool is_backward) {
