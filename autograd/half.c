@@ -93,6 +93,8 @@ void half_backward_end(Tape *t, Var *v, const HalfStage *stage) {
 }
 
 float *half_gradient(Tape *t, Var *v, bool has_sum) {
+    for (const Staged *s = t->staged; s; s = s->next)
+        if (s->v == v) return s->copy; /* an input that is there twice */
     Staged *staged = arena_alloc(t->staging, sizeof *staged);
     *staged = (Staged){v, staging_new(t, var_count(v)), t->staged};
     t->staged = staged;

@@ -5,6 +5,9 @@
  * as plain expressions and the training loop asks `tape->error` once. C evaluates arguments in any
  * order: never write two op calls in one expression.
  *
+ * tape.c records; run.c runs, and alone knows plans; half.c keeps tensors in half precision;
+ * finite.c looks for what is not finite.
+ *
  * All memory of a step (values, gradients, what forward saves for backward) belongs to the tape's
  * arena and goes with tape_begin; once the arena has seen its largest step, a step allocates
  * nothing from the system. */
@@ -82,8 +85,9 @@ struct Op {
     void (*forward)(Tape *t, Var *v);
     /* Adds to the gradients of the inputs that need one, through tape_grad. */
     void (*backward)(Tape *t, Var *v);
-    /* Small instances on fresh leaves (tape_sample_leaf), which tests check against finite
-     * differences; NULL when `which` is past the last. Values keep clear of kinks and ties. */
+    /* Small instances on fresh leaves (tape_sample_leaf) of a record in training, which tests check
+     * against finite differences; NULL when `which` is past the last. Values keep clear of kinks
+     * and ties. */
     Var *(*sample)(Tape *t, int which);
     /* The geometry of the scales of an output that will hold levels, or NULL where it will hold
      * values; forward sets the scales themselves. Called in dry runs. NULL: always values. */

@@ -61,6 +61,45 @@ static void keep_log(void *context, LogLevel level, const char *text) {
     snprintf(logged + used, sizeof logged - used, "%s\n", text);
 }
 
+/* After one step. */
+static void open_trained(Experiment *e, Arena *arena) {
+    Error err = {0};
+    ExperimentConfig config;
+    double loss;
+    assert_true(config_read_text(config_text, "test", 0, NULL, arena, &config, &err));
+    assert_true(experiment_open(&config, arena, e, &err));
+    assert_true(trainer_step(e, 0, &loss, &err));
+}
+
+/* The batch of a skipped step is seen once more, to name the layer: running statistics and ranges
+ * see it once all the same. */
+static void test_a_skipped_step_is_observed_once(void **state) {
+    (void)state;
+    Error err = {0};
+    Arena *arena = arena_new("test");
+    Experiment e[2];
+    double loss;
+    assert_true(parallel_init(2, &err));
+    for (int skips = 0; skips < 2; skips++) {
+        open_trained(&e[skips], arena);
+        if (skips) e[skips].loss_scale.scale = 1e30;
+        LogTarget outer = log_set_sink(keep_log, NULL);
+        assert_true(trainer_step(&e[skips], 1, &loss, &err));
+        log_set_sink(outer.sink, outer.context);
+        assert_int_equal(e[skips].loss_scale.skipped, skips);
+    }
+    int buffers = 0;
+    for (int i = 0; i < e[0].model->param_count; i++) {
+        const Param *a = e[0].model->params[i], *b = e[1].model->params[i];
+        if (a->role != PARAM_BUFFER) continue;
+        assert_memory_equal(a->value.data, b->value.data, tensor_bytes(&a->value));
+        buffers++;
+    }
+    assert_true(buffers > 0);
+    for (int i = 0; i < 2; i++) experiment_close(&e[i]);
+    arena_free(arena);
+}
+
 static void copy_params(const Model *model, float *to) {
     for (int i = 0; i < model->param_count; i++) {
         const Tensor *value = &model->params[i]->value;
@@ -74,13 +113,10 @@ static void test_a_skipped_step_changes_no_weight(void **state) {
     (void)state;
     Error err = {0};
     Arena *arena = arena_new("test");
-    ExperimentConfig config;
     Experiment e;
     double loss;
     assert_true(parallel_init(2, &err));
-    assert_true(config_read_text(config_text, "test", 0, NULL, arena, &config, &err));
-    assert_true(experiment_open(&config, arena, &e, &err));
-    assert_true(trainer_step(&e, 0, &loss, &err));
+    open_trained(&e, arena);
     int64_t count = 0, learned = 0;
     for (int i = 0; i < e.model->param_count; i++)
         count += tensor_count(&e.model->params[i]->value);
@@ -116,6 +152,7 @@ int main(void) {
         cmocka_unit_test(test_it_doubles_after_clean_steps),
         cmocka_unit_test(test_it_halves_and_gives_up_at_last),
         cmocka_unit_test(test_a_skipped_step_changes_no_weight),
+        cmocka_unit_test(test_a_skipped_step_is_observed_once),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

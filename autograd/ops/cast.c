@@ -50,7 +50,8 @@ Var *op_cast(Tape *t, Var *x) {
 
 const Op op_row_cast = {
     .name = "cast",
-    .flags = OP_CASTS | OP_KEEPS_SIGN | OP_SPARES_INPUTS | OP_SPARES_OUTPUT | OP_READS_HALF | OP_NO_FLOPS,
+    .flags = OP_CASTS | OP_KEEPS_SIGN | OP_SPARES_INPUTS | OP_SPARES_OUTPUT | OP_READS_HALF |
+             OP_NO_FLOPS,
     .infer = elementwise_infer,
     .forward = forward,
     .backward = backward,
