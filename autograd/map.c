@@ -153,7 +153,7 @@ static void tail_forward(const GroupRun *g, const Lane *lane, const Piece *piece
     int64_t at = piece->first / ratio;
     float *to = y->dtype == DTYPE_F32 ? (float *)y->data + at : lane->spare;
     g->tail->op->tail->forward(g->tail, piece->first, count, x, to);
-    look_add(&g->look, to, count / ratio);
+    probe_add(&g->probe, to, count / ratio);
     if (y->dtype != DTYPE_F32) operand_write(to, at, count / ratio, y);
 }
 
@@ -184,8 +184,8 @@ static void piece_forward(const GroupRun *g, const Lane *lane, const Piece *piec
         if (n->v->mask) mask_write(g, lane, n, &b);
         if (y->data && !place) piece_write(piece, b.out, y);
     }
-    /* A value that is looked at ends its group, or is its tail's. */
-    if (!g->tail) look_add(&g->look, out[g->count - 1], piece_count(piece));
+    /* A value that is probed ends its group, or is its tail's. */
+    if (!g->tail) probe_add(&g->probe, out[g->count - 1], piece_count(piece));
     if (g->tail) tail_forward(g, lane, piece, out[g->last_from]);
 }
 
@@ -226,12 +226,12 @@ void map_forward(Tape *t, const MapGroup *group) {
     GroupRun g;
     map_group_init(&g, group, map_pieces_forward(group));
     map_scratch_init(&g, t->arena);
-    g.look = look_begin(last->look, t->arena);
+    g.probe = probe_begin(last->probe, t->arena);
     isa_active(); /* chosen before threads ask */
     if (feed)
         feed->op->feed->forward(t, feed, fed_forward, &g);
     else
         run_forward(&g);
-    last->is_seen = look_end(&g.look);
+    last->is_seen = probe_end(&g.probe);
     arena_rewind(t->arena, mark);
 }

@@ -232,7 +232,7 @@ int64_t map_scratch(const MapGroup *group, bool is_backward) {
     int64_t blocks = (int64_t)parallel_threads() * MAP_LANE_BLOCKS(group->count);
     int64_t lanes = blocks * arena_padded(pieces_elements(&pieces) * (int64_t)sizeof(float));
     const Var *last = group->tail ? group->tail : group->ops[group->count - 1];
-    if (!is_backward) return lanes + look_scratch(last->look);
+    if (!is_backward) return lanes + probe_scratch(last->probe);
     int64_t sums = 0, parts = group->feed ? pieces.count : chunks_of(&pieces);
     for (int i = 0; i < group->count; i++) sums += sum_count_of(group->ops[i]);
     return lanes + arena_padded((parts * sums + 1) * (int64_t)sizeof(double));

@@ -35,7 +35,7 @@ typedef struct GroupRun {
     int64_t block_elements;
     Var *feed, *tail; /* or NULL; backward: only those that have a gradient */
     int last_from;    /* the node that the tail (backward: or the feed) reads */
-    LookRun look;     /* forward: at the last value; of no look where none is asked */
+    ProbeRun probe;   /* forward: at the last value; of no probe where none is asked */
     float *scratch;   /* per thread: see Lane */
 } GroupRun;
 

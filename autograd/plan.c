@@ -29,8 +29,8 @@ uint64_t plan_signature(const Tape *record, const Var *root) {
     for (int i = 0; i < record->count; i++) {
         const Var *v = record->vars[i];
         hash = mix(hash, &v->op, sizeof v->op);
-        hash = mix(hash, &v->look, sizeof v->look);
-        hash = mix_int(hash, v->needs_grad + 2 * v->is_looked_at + 4 * v->is_parameter);
+        hash = mix(hash, &v->probe, sizeof v->probe);
+        hash = mix_int(hash, v->needs_grad + 2 * v->is_probed + 4 * v->is_parameter);
         hash = mix_int(hash, map_fits_tail(v));
         if (map_fits(v)) hash = mix_int(hash, map_flow(v));
         hash = mix_int(hash, takes_moments(v));
@@ -132,9 +132,9 @@ static void values_live(Plan *plan, const Tape *record, const Var *root) {
         slot->value.begin = group ? group->first : i;
         reach(&slot->value, forward_time(plan, i));
         if (!v->op) continue;
-        slot->look = v->look;
+        slot->probe = v->probe;
         bool is_passed_on = group && group->tail != i;
-        if (v->is_looked_at || !is_passed_on) slot->value.bytes = 1;
+        if (v->is_probed || !is_passed_on) slot->value.bytes = 1;
         read_forward(plan, v);
         group = plan_group_of(plan, i, false);
         bool has_own_backward = !group || group->feed == i;
@@ -173,7 +173,7 @@ static bool has_flag(const Var *v, unsigned flag) {
 
 /* Tensors of half precision: not scalars, vectors, or what somebody reads as f32. */
 static bool may_be_half(const Tape *record, const Var *v, const Var *root) {
-    return record->mode.half != DTYPE_F32 && v->op && v->value.shape.rank > 1 && !v->is_looked_at &&
+    return record->mode.half != DTYPE_F32 && v->op && v->value.shape.rank > 1 && !v->is_probed &&
            memory_of(v) != memory_of(root);
 }
 

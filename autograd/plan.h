@@ -25,7 +25,7 @@ typedef struct PlanSlot { /* of one Var */
     Shape shape;
     PlanBuffer value, grad, mask; /* mask: see map_takes_masks */
     bool wants_moments;           /* a batch norm asks for them next (Map.takes_moments) */
-    Look *look;                   /* what is asked of it (tape_look), or NULL */
+    Probe *probe;                 /* what is asked of it (tape_probe), or NULL */
     Dtype dtype, grad_dtype;      /* what the value and the gradient are kept as */
 } PlanSlot;
 

@@ -40,7 +40,7 @@ static const Var *last_of(const Tape *record, const PlanGroup *g) {
 /* Whether v can go with those before it: what it needs beforehand must not be among them. */
 static bool may_join(const Tape *record, const PlanGroup *g, const Var *v, bool is_forward) {
     const Var *last = last_of(record, g);
-    if (!last || g->count == MAP_GROUP_MAX || (is_forward && last->is_looked_at)) return false;
+    if (!last || g->count == MAP_GROUP_MAX || (is_forward && last->is_probed)) return false;
     if (!shape_equal(last->value.shape, v->value.shape) || last->is_parameter != v->is_parameter)
         return false;
     int mapped = v->op->map->input_count;
@@ -52,13 +52,12 @@ static bool may_join(const Tape *record, const PlanGroup *g, const Var *v, bool 
 /* Whether v, no map, reads what the group makes, so that it can go with it and end it. */
 static bool may_end(const Tape *record, const PlanGroup *g, const Var *v, bool is_forward) {
     if (!g->count || !map_fits_tail(v) || record->mode.keeps_residuals) return false;
-    return holds(g, v->in[0]) && !(is_forward && last_of(record, g)->is_looked_at);
+    return holds(g, v->in[0]) && !(is_forward && last_of(record, g)->is_probed);
 }
 
 /* Whether maps behind v can be fed by it. */
 static bool may_feed(const Tape *record, const Var *v) {
-    return v->op->feed && !record->mode.keeps_residuals && !v->is_looked_at &&
-           pieces_of(v).are_tiles;
+    return v->op->feed && !record->mode.keeps_residuals && !v->is_probed && pieces_of(v).are_tiles;
 }
 
 /* A feed that no map followed is no group. */

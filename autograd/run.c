@@ -31,7 +31,7 @@ static void place_as_planned(Tape *t, Var *v) {
     v->value.data = planned_at(t, &slot->value);
     v->mask = planned_at(t, &slot->mask);
     v->wants_moments = slot->wants_moments;
-    v->look = slot->look;
+    v->probe = slot->probe;
 }
 
 static void place(Tape *t, Var *v) {

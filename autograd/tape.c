@@ -67,15 +67,15 @@ Var *tape_constant(Tape *t, Tensor value) {
     return tape_leaf(t, value, NULL, NULL);
 }
 
-bool tape_look(Tape *t, Var *x, Look *look) {
+bool tape_probe(Tape *t, Var *x, Probe *probe) {
     Var *owner = x;
-    owner->is_looked_at = true;
+    owner->is_probed = true;
     while (owner->op && (owner->op->flags & OP_ALIASES)) {
         owner = owner->in[0];
-        owner->is_looked_at = true;
+        owner->is_probed = true;
     }
-    if (t->mode.is_dry && !owner->look) owner->look = look;
-    x->look = owner->look;
+    if (t->mode.is_dry && !owner->probe) owner->probe = probe;
+    x->probe = owner->probe;
     x->is_seen = owner->is_seen;
     assert(t->mode.is_dry || t->error.code != ERROR_NONE || x->value.data);
     return !t->mode.is_dry && t->error.code == ERROR_NONE;

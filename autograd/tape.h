@@ -16,7 +16,7 @@
 
 #include "core/arena.h"
 #include "core/error.h"
-#include "core/look.h"
+#include "core/probe.h"
 #include "core/random.h"
 #include "core/tensor.h"
 
@@ -42,11 +42,11 @@ struct Var {
     const char *scope;  /* dotted name of the module that recorded it; "" outside */
     float *moments;     /* [2][channels]: mean and variance of what forward wrote; or NULL */
     bool wants_moments; /* somebody will read them */
-    Look *look;         /* what is asked of the value, of whoever writes it; or NULL */
+    Probe *probe;       /* what is asked of the value, of whoever writes it; or NULL */
     bool is_seen;       /* and whether it was answered there */
     Var *decoded;       /* the dequantized twin, once an op asked for it */
     uint32_t *mask;     /* of a map: where gradients pass (autograd/map.h); NULL: none is kept */
-    bool is_looked_at;  /* see tape_look */
+    bool is_probed;     /* see tape_probe */
     bool is_parameter;  /* a parameter, or made of parameters and constants: a weight on its way */
     int readers;        /* ops that take it as an input */
     int index;          /* on the tape */
@@ -80,8 +80,8 @@ struct Op {
     /* Sets v->value.shape from the inputs and attributes, or fails naming the shapes. */
     bool (*infer)(Var *v, Error *err);
     /* Computes v->value from the inputs. The tape has allocated v->value.data (f32) except for
-     * OP_ALIASES. May set v->saved and v->value.scales (tape_alloc), and may answer v->look
-     * (core/look.h) and set v->is_seen; else who asks reads the values. */
+     * OP_ALIASES. May set v->saved and v->value.scales (tape_alloc), and may answer v->probe
+     * (core/probe.h) and set v->is_seen; else who asks reads the values. */
     void (*forward)(Tape *t, Var *v);
     /* Adds to the gradients of the inputs that need one, through tape_grad. */
     void (*backward)(Tape *t, Var *v);
@@ -100,7 +100,7 @@ struct Op {
     const struct MapFeed *feed; /* how it hands blocks to a group while they are in cache; NULL */
 
     /* Bytes of the tape's arena, asked of a Var that is recorded but need have no data: dtypes,
-     * `look`, `wants_moments` and `needs_grad` of it and of its inputs say how it will run. NULL:
+     * `probe`, `wants_moments` and `needs_grad` of it and of its inputs say how it will run. NULL:
      * none. A test holds them to what samples take, to the byte (arena_padded). */
     int64_t (*saved_bytes)(const Tape *t, const Var *v); /* from forward until the record ends */
     int64_t (*forward_scratch)(const Var *v);  /* while forward runs; of a map: while it prepares */
@@ -175,10 +175,10 @@ Var *tape_leaf(Tape *t, Tensor value, float *grad, bool *has_grad);
 Var *tape_constant(Tape *t, Tensor value);
 
 /* Whoever wants to read x->value before the record is complete says so here, in the dry run as in
- * the real one. True: the values are there; false: this is a dry run, there are none. `look` (or
- * NULL) is asked of who writes x in planned records: x->is_seen and x->look == look where it was
+ * the real one. True: the values are there; false: this is a dry run, there are none. `probe` (or
+ * NULL) is asked of who writes x in planned records: x->is_seen and x->probe == probe where it was
  * answered. It is kept with the plan, so it lives as long as the tape. */
-bool tape_look(Tape *t, Var *x, Look *look);
+bool tape_probe(Tape *t, Var *x, Probe *probe);
 
 /* What op constructors call: copies the attributes, infers the shape, allocates, runs forward. */
 Var *tape_record(Tape *t, const Op *op, int in_count, Var *const *in, const void *attr,

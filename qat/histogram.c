@@ -30,20 +30,20 @@ static void grow(Histogram h, float largest) {
 
 bool histogram_add(Histogram h, Observed seen, float decay) {
     assert(seen.count <= UINT32_MAX);
-    Look *look = h.look;
+    Probe *probe = h.probe;
     if (!seen.is_seen) {
-        look->limit = *h.limit;
-        look_over(look, seen.x, seen.count, seen.scratch);
+        probe->limit = *h.limit;
+        probe_over(probe, seen.x, seen.count, seen.scratch);
     }
-    float largest = -look->low > look->high ? -look->low : look->high;
+    float largest = -probe->low > probe->high ? -probe->low : probe->high;
     if (!(largest >= magnitude_min && largest <= magnitude_max)) return false;
     grow(h, largest);
-    if (look->limit != *h.limit) { /* bins as they were when values lay nearer; it is rare */
-        look->limit = *h.limit;
-        look_over(look, seen.x, seen.count, seen.scratch);
+    if (probe->limit != *h.limit) { /* bins as they were when values lay nearer; it is rare */
+        probe->limit = *h.limit;
+        probe_over(probe, seen.x, seen.count, seen.scratch);
     }
     for (int i = 0; i < HISTOGRAM_BINS; i++)
-        h.counts[i] = h.counts[i] * decay + (float)look->counts[i];
+        h.counts[i] = h.counts[i] * decay + (float)probe->counts[i];
     return true;
 }
 
@@ -105,11 +105,11 @@ void histogram_new(Quant *q) {
     params->counts = quant_buffer(q, "histogram", SHAPE(HISTOGRAM_BINS));
     params->limit = quant_buffer(q, "limit", SHAPE(1));
     q->state = params;
-    q->look.counts = arena_new_array(q->model->arena, uint32_t, HISTOGRAM_BINS);
+    q->probe.counts = arena_new_array(q->model->arena, uint32_t, HISTOGRAM_BINS);
 }
 
 Histogram histogram_of(Quant *q) {
     const HistogramParams *params = q->state;
     return (Histogram){tensor_f32(&params->counts->value), tensor_f32(&params->limit->value),
-                       &q->look};
+                       &q->probe};
 }

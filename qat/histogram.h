@@ -13,17 +13,17 @@
 
 #include "qat/quantizer.h"
 
-enum { HISTOGRAM_BINS = LOOK_BINS };
+enum { HISTOGRAM_BINS = PROBE_BINS };
 
 typedef struct Histogram {
     float *counts; /* [HISTOGRAM_BINS]; not whole numbers once counts decay */
     float *limit;  /* [1]; 0: nothing seen yet */
-    Look *look;    /* with counts of its own: how a batch is counted. It asks for `limit` as it was
-                      after the batch before, so that who writes the next one can answer */
+    Probe *probe;  /* with counts of its own: how a batch is counted. It asks for `limit` as it was
+                    after the batch before, so that who writes the next one can answer */
 } Histogram;
 
 /* Multiplies what was counted by `decay` (1: keeps all) and counts the values, which are read where
- * h.look is not answered (seen.is_seen), or the limit grows. False, and no change, when all are 0
+ * h.probe is not answered (seen.is_seen), or the limit grows. False, and no change, when all are 0
  * or one is not finite (or beyond 2^125). */
 bool histogram_add(Histogram h, Observed seen, float decay);
 
@@ -42,7 +42,7 @@ Range histogram_range(Histogram h);
 Range histogram_search(Histogram h, Grid grid, bool is_affine, Dtype scale_dtype, int candidates);
 
 /* The buffers "<name>.histogram" [HISTOGRAM_BINS] and "<name>.limit" [1] become q->state, and
- * q->look counts. */
+ * q->probe counts. */
 void histogram_new(Quant *q);
 Histogram histogram_of(Quant *q);
 

@@ -163,7 +163,7 @@ void running_range_new(Quant *q) {
 bool running_range_observe(Quant *q, Observed observed, float weight) {
     RunningRange *running = q->state;
     float *low = tensor_f32(&running->low->value), *high = tensor_f32(&running->high->value);
-    Range seen = observed.is_seen ? (Range){q->look.low, q->look.high}
+    Range seen = observed.is_seen ? (Range){q->probe.low, q->probe.high}
                                   : observer_range(observed.x, observed.count);
     if (!observer_range_is_usable(seen)) return false;
     if (*tensor_f32(&q->count->value) == 0) {

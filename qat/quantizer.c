@@ -183,9 +183,9 @@ static bool is_observing(const Quant *q, const Tape *t) {
 }
 
 static void observe(Quant *q, Tape *t, Var *x) {
-    Look *look = q->is_weight ? NULL : &q->look;
-    if (!is_observing(q, t) || !tape_look(t, x, look)) return;
-    bool is_seen = look && x->is_seen && x->look == look;
+    Probe *probe = q->is_weight ? NULL : &q->probe;
+    if (!is_observing(q, t) || !tape_probe(t, x, probe)) return;
+    bool is_seen = probe && x->is_seen && x->probe == probe;
     if (!q->row->observe(q, (Observed){var_f32(x), var_count(x), is_seen, t->arena})) return;
     *tensor_f32(&q->count->value) += 1;
     if (q->norm) apply_gain(q, tensor_f32(&q->scale->value), true);
@@ -203,7 +203,7 @@ static Var *range_var(Quant *q, Tape *t, Param *param) {
 static void token_vars(Quant *q, Tape *t, Var *x, Var **scale, Var **offset) {
     int64_t length = shape_last(x->value.shape), rows = shape_rows(x->value.shape);
     Tensor scales = {.dtype = DTYPE_F32, .shape = SHAPE(rows)}, offsets = scales;
-    if (tape_look(t, x, NULL)) {
+    if (tape_probe(t, x, NULL)) {
         const float *values = var_f32(x);
         float *s = scales.data = tape_alloc(t, sizeof(float) * (size_t)rows);
         float *o = offsets.data = tape_alloc(t, sizeof(float) * (size_t)rows);

@@ -8,7 +8,7 @@
 
 #include "autograd/module.h"
 #include "autograd/ops.h"
-#include "core/look.h"
+#include "core/probe.h"
 #include "qat/range.h"
 
 typedef enum Granularity {
@@ -59,7 +59,7 @@ struct Quant {
                       NULL: the row observes nothing */
     bool is_calibrating; /* it observes in evaluation too (qat/calibration.h) */
     void *state;         /* the row's own */
-    Look look;           /* what it asks of who writes an activation */
+    Probe probe;         /* what it asks of who writes an activation */
     /* Memo: readers of one edge share the fake-quant of a record. */
     Var *seen, *faked;
     uint64_t generation;
@@ -69,7 +69,7 @@ struct Quant {
 typedef struct Observed {
     const float *x;
     int64_t count;
-    bool is_seen;   /* the quantizer's look is answered already; else the values are to be read */
+    bool is_seen;   /* the quantizer's probe is answered already; else the values are to be read */
     Arena *scratch; /* left as it was found */
 } Observed;
 

@@ -15,14 +15,14 @@ enum { COUNT = 70001, HALF = HISTOGRAM_BINS / 2, THREADS_MAX = 4 };
 
 static float x[COUNT], counts[HISTOGRAM_BINS], limit;
 static uint32_t found[HISTOGRAM_BINS];
-static Look look;
+static Probe probe;
 static Arena *arena;
 
 static Histogram fresh(void) {
     memset(counts, 0, sizeof counts);
     limit = 0;
-    look = (Look){.counts = found};
-    return (Histogram){counts, &limit, &look};
+    probe = (Probe){.counts = found};
+    return (Histogram){counts, &limit, &probe};
 }
 
 static bool add(Histogram h, const float *values, int64_t count, float decay) {
@@ -95,7 +95,7 @@ static void test_what_was_seen_is_not_read_again(void **state) {
         h = fresh();
         for (int i = 0; i < 4; i++) {
             fill(20 + (uint64_t)i, grows && i == 2 ? 9 : 1);
-            look_over(&look, x, COUNT, arena);
+            probe_over(&probe, x, COUNT, arena);
             bool is_enough = i && !(grows && i == 2); /* nothing is read then */
             Observed seen = {is_enough ? NULL : x, COUNT, true, arena};
             assert_true(histogram_add(h, seen, 0.9f));

@@ -10,7 +10,7 @@
 #include "autograd/channel.h"
 #include "autograd/map.h"
 #include "autograd/ops.h"
-#include "core/look.h"
+#include "core/probe.h"
 #include "tests/tape_fixture.h"
 
 enum { THREADS_MAX = 3 };
@@ -121,7 +121,7 @@ static void keep_half(Var *v, Dtype dtype) {
 }
 
 static void run_in(Var *v, Way way) {
-    static Look look;
+    static Probe probe;
     bool is_half = way.dtype != DTYPE_F32 && takes_half(v);
     v->grad.data = zeros(var_count(v));
     *v->has_grad = true;
@@ -133,8 +133,8 @@ static void run_in(Var *v, Way way) {
         if (is_half && !is_parameter && !in->is_parameter) keep_half(in, way.dtype);
         *in->has_grad = false;
     }
-    look = (Look){0};
-    v->look = way.is_asked && v->value.dtype == DTYPE_F32 ? &look : NULL;
+    probe = (Probe){0};
+    v->probe = way.is_asked && v->value.dtype == DTYPE_F32 ? &probe : NULL;
     bool has_moments = (v->op->flags & OP_GIVES_MOMENTS) && channel_has_images(v->value.shape);
     v->wants_moments = way.is_asked && has_moments;
 }

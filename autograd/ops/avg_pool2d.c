@@ -68,15 +68,15 @@ static void forward(Tape *t, Var *v) {
     const float *x = var_f32(v->in[0]);
     float *y = var_f32(v);
     ArenaMark mark = arena_mark(t->arena);
-    LookRun look = look_begin(v->look, t->arena);
+    ProbeRun probe = probe_begin(v->probe, t->arena);
 #pragma omp parallel for schedule(static)
     for (int64_t r = 0; r < out.dim[0] * out.dim[1]; r++) {
         for (int64_t w = 0; w < out.dim[2]; w++)
             pool_pixel(x + r / out.dim[1] * image, window_of(r % out.dim[1], w, in, v->attr), in,
                        y + r * out_row + w * in.dim[3]);
-        look_add(&look, y + r * out_row, out_row);
+        probe_add(&probe, y + r * out_row, out_row);
     }
-    v->is_seen = look_end(&look);
+    v->is_seen = probe_end(&probe);
     arena_rewind(t->arena, mark);
 }
 
@@ -116,7 +116,7 @@ Var *op_avg_pool2d(Tape *t, Var *x, Pool2dAttr attr) {
 }
 
 static int64_t forward_scratch(const Var *v) {
-    return look_scratch(v->look);
+    return probe_scratch(v->probe);
 }
 
 const Op op_row_avg_pool2d = {

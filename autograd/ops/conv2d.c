@@ -75,16 +75,16 @@ static ConvGeometry geometry_of(const Var *v) {
 typedef struct Readers {
     const Var *v;
     MomentParts moments; /* where v->wants_moments */
-    LookRun look;
+    ProbeRun probe;
 } Readers;
 
 static void tell_readers(const void *context, int64_t image) {
     const Readers *readers = context;
     const Tensor *y = &readers->v->value;
     if (readers->v->wants_moments) moment_parts_add(&readers->moments, image);
-    if (!readers->v->look) return; /* y may be half precision */
+    if (!readers->v->probe) return; /* y may be half precision */
     int64_t count = tensor_count(y) / y->shape.dim[0];
-    look_add(&readers->look, tensor_f32(y) + image * count, count);
+    probe_add(&readers->probe, tensor_f32(y) + image * count, count);
 }
 
 static void forward(Tape *t, Var *v) {
@@ -93,12 +93,12 @@ static void forward(Tape *t, Var *v) {
     int64_t channels = shape_last(v->value.shape);
     if (v->wants_moments) v->moments = tape_alloc(t, sizeof(float) * 2 * (size_t)channels);
     ArenaMark mark = arena_mark(t->arena);
-    Readers readers = {.v = v, .look = look_begin(v->look, t->arena)};
+    Readers readers = {.v = v, .probe = probe_begin(v->probe, t->arena)};
     if (v->wants_moments) readers.moments = moment_parts_new(&v->value, t->arena);
-    ConvWritten written = {v->wants_moments || v->look ? tell_readers : NULL, &readers};
+    ConvWritten written = {v->wants_moments || v->probe ? tell_readers : NULL, &readers};
     conv_forward(&geometry, &v->in[0]->value, &v->in[1]->value, bias, &v->value, written, t->arena);
     if (v->wants_moments) moment_parts_finish(&readers.moments, v->moments, v->moments + channels);
-    v->is_seen = look_end(&readers.look);
+    v->is_seen = probe_end(&readers.probe);
     arena_rewind(t->arena, mark);
 }
 
@@ -110,7 +110,7 @@ static int64_t saved_bytes(const Tape *t, const Var *v) {
 
 static int64_t forward_scratch(const Var *v) {
     ConvGeometry g = geometry_of(v);
-    return look_scratch(v->look) + (v->wants_moments ? moment_parts_scratch(&v->value) : 0) +
+    return probe_scratch(v->probe) + (v->wants_moments ? moment_parts_scratch(&v->value) : 0) +
            conv_forward_scratch(&g, &v->in[0]->value, &v->in[1]->value, &v->value);
 }
 

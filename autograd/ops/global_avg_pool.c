@@ -28,15 +28,15 @@ static void forward(Tape *t, Var *v) {
     const float *in = var_f32(v->in[0]);
     float *out = var_f32(v);
     ArenaMark mark = arena_mark(t->arena);
-    LookRun look = look_begin(v->look, t->arena);
+    ProbeRun probe = probe_begin(v->probe, t->arena);
 #pragma omp parallel for schedule(static)
     for (int64_t n = 0; n < x.dim[0]; n++) {
         for (int64_t c = 0; c < channels; c += PANEL)
             mean_panel(in + n * pixels * channels + c, pixels, channels,
                        channels - c < PANEL ? channels - c : PANEL, out + n * channels + c);
-        look_add(&look, out + n * channels, channels);
+        probe_add(&probe, out + n * channels, channels);
     }
-    v->is_seen = look_end(&look);
+    v->is_seen = probe_end(&probe);
     arena_rewind(t->arena, mark);
 }
 
@@ -73,7 +73,7 @@ Var *op_global_avg_pool(Tape *t, Var *x) {
 }
 
 static int64_t forward_scratch(const Var *v) {
-    return look_scratch(v->look);
+    return probe_scratch(v->probe);
 }
 
 const Op op_row_global_avg_pool = {

@@ -34,32 +34,32 @@ static void forward_to(Tape *t, Var *v, GemmTake *take, void *context) {
     gemm_tensor(x, matrix_transposed(w), 0, take ? NULL : &v->value, &epilogue, t->arena);
 }
 
-/* What is looked at: block by block on its way to memory. */
-typedef struct Looking {
+/* What is probed: block by block on its way to memory. */
+typedef struct Probed {
     const Tensor *y;
-    LookRun look;
-} Looking;
+    ProbeRun probe;
+} Probed;
 
-static void take_looking(void *context, const GemmBlock *block) {
-    const Looking *looking = context;
-    int64_t columns = shape_last(looking->y->shape);
+static void take_probed(void *context, const GemmBlock *block) {
+    const Probed *probed = context;
+    int64_t columns = shape_last(probed->y->shape);
     for (int64_t i = 0; i < block->rows; i++) {
         const float *row = block->values + i * GEMM_BLOCK;
-        float *to = tensor_f32(looking->y) + (block->row + i) * columns + block->column;
+        float *to = tensor_f32(probed->y) + (block->row + i) * columns + block->column;
         memcpy(to, row, sizeof *to * (size_t)block->columns);
-        look_add(&looking->look, row, block->columns);
+        probe_add(&probed->probe, row, block->columns);
     }
 }
 
 static void forward(Tape *t, Var *v) {
-    if (!v->look) {
+    if (!v->probe) {
         forward_to(t, v, NULL, NULL);
         return;
     }
     ArenaMark mark = arena_mark(t->arena);
-    Looking looking = {&v->value, look_begin(v->look, t->arena)};
-    forward_to(t, v, take_looking, &looking);
-    v->is_seen = look_end(&looking.look);
+    Probed probed = {&v->value, probe_begin(v->probe, t->arena)};
+    forward_to(t, v, take_probed, &probed);
+    v->is_seen = probe_end(&probed.probe);
     arena_rewind(t->arena, mark);
 }
 
@@ -88,7 +88,7 @@ static void backward(Tape *t, Var *v) {
 
 static int64_t forward_scratch(const Var *v) {
     Matrix x = matrix_of(v->in[0]->value), w = matrix_of(v->in[1]->value);
-    return look_scratch(v->look) + gemm_scratch(x, matrix_transposed(w), 0);
+    return probe_scratch(v->probe) + gemm_scratch(x, matrix_transposed(w), 0);
 }
 
 static int64_t backward_scratch(const Var *v) {

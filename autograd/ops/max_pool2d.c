@@ -168,7 +168,7 @@ static int64_t saved_bytes(const Tape *t, const Var *v) {
 static int64_t forward_scratch(const Var *v) {
     const Tensor *x = &v->in[0]->value;
     return operand_numbers_scratch(x, are_levels_kept(x)) + buffers_bytes(v) +
-           look_scratch(v->look);
+           probe_scratch(v->probe);
 }
 
 static void forward(Tape *t, Var *v) {
@@ -180,7 +180,7 @@ static void forward(Tape *t, Var *v) {
     int64_t image = image_size(g.in), pooled = image_size(g.out);
     isa_active(); /* chosen before threads ask */
     float *buffers = tape_alloc(t, (size_t)buffers_bytes(v));
-    LookRun look = look_begin(v->look, t->arena);
+    ProbeRun probe = probe_begin(v->probe, t->arena);
 #pragma omp parallel for schedule(static)
     for (int64_t n = 0; n < g.out.dim[0]; n++) {
         float *buffer = buffers + parallel_self() * (image + pooled);
@@ -188,10 +188,10 @@ static void forward(Tape *t, Var *v) {
         bool is_f32 = v->value.dtype == DTYPE_F32;
         float *to = is_f32 ? (float *)v->value.data + n * pooled : buffer + image;
         pool_image(&g, from, to, saved->winner + n * pooled);
-        look_add(&look, to, pooled);
+        probe_add(&probe, to, pooled);
         if (!is_f32) operand_write(to, n * pooled, pooled, &v->value);
     }
-    v->is_seen = look_end(&look);
+    v->is_seen = probe_end(&probe);
     arena_rewind(t->arena, mark);
 }
 

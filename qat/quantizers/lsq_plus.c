@@ -37,9 +37,9 @@ static void fit_weight(Quant *q, int64_t scale, const float *x, int64_t count) {
 static bool fit_activation(Quant *q, Observed seen) {
     float counts[HISTOGRAM_BINS] = {0}, limit = 0;
     uint32_t found[HISTOGRAM_BINS];
-    Look look = {.counts = found};
-    Histogram h = {counts, &limit, &look};
-    seen.is_seen = false; /* of that look */
+    Probe probe = {.counts = found};
+    Histogram h = {counts, &limit, &probe};
+    seen.is_seen = false; /* of that probe */
     if (!histogram_add(h, seen, 1)) return false;
     quant_set_range(
         q, 0, histogram_search(h, q->grid, q->offset != NULL, q->spec.scale_dtype, CANDIDATES));

@@ -1,4 +1,4 @@
-/* Looks against counting by hand, and that everybody who writes what a layer is made of answers
+/* Probes against counting by hand, and that everybody who writes what a layer is made of answers
  * them as a pass over the values would. */
 #include <setjmp.h>
 #include <stdarg.h>
@@ -9,14 +9,14 @@
 #include <string.h>
 
 #include "autograd/ops.h"
-#include "core/look.h"
 #include "core/parallel.h"
+#include "core/probe.h"
 #include "tests/tape_fixture.h"
 
 enum { COUNT = 10007, THREADS_MAX = 4 };
 
 static float x[COUNT];
-static uint32_t counts[LOOK_BINS], expected[LOOK_BINS];
+static uint32_t counts[PROBE_BINS], expected[PROBE_BINS];
 
 static int set_up(void **state) {
     (void)state;
@@ -27,8 +27,8 @@ static int set_up(void **state) {
 static void count_by_hand(float limit) {
     memset(expected, 0, sizeof expected);
     for (int i = 0; i < COUNT; i++) {
-        float place = x[i] * (LOOK_BINS / 2 / limit) + LOOK_BINS / 2;
-        expected[(int)fmaxf(0, fminf(place, LOOK_BINS - 1))]++;
+        float place = x[i] * (PROBE_BINS / 2 / limit) + PROBE_BINS / 2;
+        expected[(int)fmaxf(0, fminf(place, PROBE_BINS - 1))]++;
     }
 }
 
@@ -42,14 +42,14 @@ static void test_answers(void **state) {
     count_by_hand(2);
     for (int threads = 1; threads <= THREADS_MAX; threads++) {
         assert_true(parallel_init(threads, &err));
-        Look look = {.counts = counts, .limit = 2};
-        look_over(&look, x, COUNT, arena);
-        assert_true(look.low == low && look.high == high);
+        Probe probe = {.counts = counts, .limit = 2};
+        probe_over(&probe, x, COUNT, arena);
+        assert_true(probe.low == low && probe.high == high);
         assert_memory_equal(counts, expected, sizeof counts);
     }
-    Look extremes = {.limit = 2}, later = {.counts = counts};
-    look_over(&extremes, x, COUNT, arena);
-    look_over(&later, x, COUNT, arena); /* the limit is not known yet */
+    Probe extremes = {.limit = 2}, later = {.counts = counts};
+    probe_over(&extremes, x, COUNT, arena);
+    probe_over(&later, x, COUNT, arena); /* the limit is not known yet */
     assert_true(extremes.low == low && extremes.high == high);
     assert_true(later.low == low && later.high == high);
     assert_memory_equal(counts, expected, sizeof counts);
@@ -111,7 +111,7 @@ static const struct {
 
 typedef struct Recorded {
     int which;
-    Look look, other;
+    Probe probe, other;
     bool is_answered;
 } Recorded;
 
@@ -121,18 +121,18 @@ static Var *record(void *context, Tape *t) {
     Var *w = tape_sample_leaf(t, writers[r->which].w, -1, 1);
     w->is_parameter = true;
     Var *y = writers[r->which].write(t, in, w);
-    if (tape_look(t, y, &r->look)) {
-        r->is_answered = y->is_seen && y->look == &r->look;
-        static uint32_t passed[LOOK_BINS];
-        Look pass = {.counts = passed, .limit = r->look.limit};
-        look_over(&pass, var_f32(y), var_count(y), t->arena);
+    if (tape_probe(t, y, &r->probe)) {
+        r->is_answered = y->is_seen && y->probe == &r->probe;
+        static uint32_t passed[PROBE_BINS];
+        Probe pass = {.counts = passed, .limit = r->probe.limit};
+        probe_over(&pass, var_f32(y), var_count(y), t->arena);
         if (r->is_answered) {
-            assert_true(r->look.low == pass.low && r->look.high == pass.high);
-            assert_memory_equal(r->look.counts, passed, sizeof passed);
+            assert_true(r->probe.low == pass.low && r->probe.high == pass.high);
+            assert_memory_equal(r->probe.counts, passed, sizeof passed);
         }
     }
-    bool is_there = tape_look(t, y, &r->other);
-    if (is_there && t->plan) assert_true(y->look == &r->look); /* who asks first is told */
+    bool is_there = tape_probe(t, y, &r->other);
+    if (is_there && t->plan) assert_true(y->probe == &r->probe); /* who asks first is told */
     return op_sum(t, y, -1);
 }
 
@@ -141,7 +141,7 @@ static void test_writers_answer(void **state) {
     static const Dtype halves[] = {DTYPE_F32, DTYPE_F16};
     for (int h = 0; h < 2; h++)
         for (int i = 0; i < (int)(sizeof writers / sizeof *writers); i++) {
-            Recorded r = {.which = i, .look = {.counts = counts, .limit = 0.5f}};
+            Recorded r = {.which = i, .probe = {.counts = counts, .limit = 0.5f}};
             mode.half = halves[h];
             tape_begin(tape, mode);
             record(&r, tape); /* without a plan nobody knew */
@@ -153,11 +153,11 @@ static void test_writers_answer(void **state) {
 }
 
 /* Plans are kept from record to record, with what was asked. */
-static void test_another_look_is_another_plan(void **state) {
+static void test_another_probe_is_another_plan(void **state) {
     (void)state;
-    static uint32_t own[2][LOOK_BINS];
-    Recorded r[2] = {{.look = {.counts = own[0], .limit = 1}},
-                     {.look = {.counts = own[1], .limit = 2}}};
+    static uint32_t own[2][PROBE_BINS];
+    Recorded r[2] = {{.probe = {.counts = own[0], .limit = 1}},
+                     {.probe = {.counts = own[1], .limit = 2}}};
     for (int i = 0; i < 4; i++) {
         r[i % 2].is_answered = false;
         tape_run(tape, TAPE_TRAINING, record, &r[i % 2]);
@@ -169,7 +169,7 @@ int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup_teardown(test_answers, set_up, tear_down),
         cmocka_unit_test_setup_teardown(test_writers_answer, set_up, tear_down),
-        cmocka_unit_test_setup_teardown(test_another_look_is_another_plan, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(test_another_probe_is_another_plan, set_up, tear_down),
     };
-    return cmocka_run_group_tests_name("look", tests, NULL, NULL);
+    return cmocka_run_group_tests_name("probe", tests, NULL, NULL);
 }
