@@ -22,7 +22,7 @@ static void every_row_says_what_people_read(void **state) {
     assert_non_null(tasks[0]);
     for (int i = 0; tasks[i]; i++) {
         const Task *task = tasks[i];
-        assert_true(task->name && task->help && task->samples && task->sample);
+        assert_true(task->name && task->help && task->rows && task->samples && task->sample);
         assert_in_range(task->score_count, 1, TASK_SCORES_MAX);
         for (int j = 0; j < task->score_count; j++) {
             const Score *score = &task->scores[j];
@@ -126,6 +126,27 @@ static void the_task_follows_from_what_the_data_hold(void **state) {
     assert_non_null(strstr(err.message, "'classify' reads images f32, labels i32; set data.kind"));
 }
 
+static double training_loss(const char *settings, double *evaluated) {
+    Experiment e;
+    Error err = {0};
+    open_sample(&task_classify, settings, &e);
+    TaskStep step = {.e = &e, .batch = loader_batch(e.loader, LOADER_TRAIN, 0, 0)};
+    double loss = (double)var_f32(tape_run(e.tape, trainer_mode(&e), task_record, &step))[0];
+    Evaluation evaluation = {0};
+    assert_true(evaluate(&e, LOADER_TEST, false, &evaluation, &err));
+    *evaluated = evaluation.loss;
+    experiment_close(&e);
+    return loss;
+}
+
+static void labels_are_smoothed_in_training_alone(void **state) {
+    (void)state;
+    double plain, smoothed;
+    assert_true(training_loss("", &plain) !=
+                training_loss("train: {label_smoothing: 0.3}\n", &smoothed));
+    assert_true(plain == smoothed);
+}
+
 /* ---- A run of a task that nibble does not have: a score of which less is better ---- */
 
 enum { EPOCHS = 4, EPOCH_STEPS = 6, TOKENS = 7 };
@@ -144,6 +165,7 @@ static void guess(const TaskTally *tally, double scores[]) {
 
 static Task made_up(bool is_lower_better) {
     Task task = task_classify;
+    task.rows = "sequences";
     task.samples = "tokens";
     task.scores[0] = (Score){"perplexity", "perplexity", "ppl", "", "", 1, 1, is_lower_better};
     task.scores[1] = (Score){"hits", "share of hits", "hit", "%", "points", 100, 1, false};
@@ -213,6 +235,18 @@ static void files_and_report_use_the_task_s_scores_and_words(void **state) {
     assert_null(strstr(page, "Confusion"));
 }
 
+static void a_run_without_steps_says_so_in_the_task_s_words(void **state) {
+    (void)state;
+    Experiment e;
+    Error err = {0};
+    Task task = made_up(true);
+    open_sample(&task, "train: {accumulate: 100}\n", &e);
+    e.task = &task;
+    assert_false(trainer_begin(&e, &err));
+    assert_non_null(strstr(err.message, "30 training sequences make 0 steps per epoch of batch 5"));
+    experiment_close(&e);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(every_row_says_what_people_read),
@@ -220,6 +254,8 @@ int main(void) {
         cmocka_unit_test(every_row_s_sample_learns),
         cmocka_unit_test(classify_counts_what_is_right),
         cmocka_unit_test(the_task_follows_from_what_the_data_hold),
+        cmocka_unit_test(labels_are_smoothed_in_training_alone),
+        cmocka_unit_test(a_run_without_steps_says_so_in_the_task_s_words),
         cmocka_unit_test(best_is_what_the_task_calls_better),
         cmocka_unit_test(files_and_report_use_the_task_s_scores_and_words),
     };

@@ -156,6 +156,12 @@ bool json_get_number(const Json *object, const char *path, double *value) {
     return true;
 }
 
+double json_number(const Json *object, const char *path) {
+    double value = NAN;
+    if (object) json_get_number(object, path, &value);
+    return value;
+}
+
 bool json_get_int(const Json *object, const char *path, int64_t *value) {
     const json_t *found = find(object, path);
     if (!json_is_integer(found)) return false;

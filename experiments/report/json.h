@@ -44,7 +44,8 @@ bool json_get_number(const Json *object, const char *path, double *value); /* al
 bool json_get_int(const Json *object, const char *path, int64_t *value);
 bool json_get_bool(const Json *object, const char *path, bool *value);
 const char *json_get_text(const Json *object, const char *path); /* NULL; lives with the object */
-int json_count(const Json *object, const char *path);            /* elements of a list; 0 if none */
+double json_number(const Json *object, const char *path); /* NAN: no such number, or no object */
+int json_count(const Json *object, const char *path);     /* elements of a list; 0 if none */
 Json *json_element(const Json *object, const char *path, int i); /* NULL if it is not an object */
 
 /* Objects only; duplicate names, deep nesting (over 2,048 levels) and sizes over JSON_BYTES_MAX are

@@ -94,3 +94,9 @@ void page_count(Page *page, int64_t count) {
         page_format(page, is_group ? ",%c" : "%c", digits[i]);
     }
 }
+
+void page_note(Page *page, const char *text) {
+    page_put(page, "<p class=\"note\">");
+    page_text(page, text);
+    page_put(page, "</p>\n");
+}

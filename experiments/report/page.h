@@ -21,6 +21,7 @@ void page_format(Page *page, const char *format, ...) __attribute__((format(prin
  * characters other than tab and line break, become U+FFFD. NULL is nothing. */
 void page_text(Page *page, const char *text);
 
-void page_count(Page *page, int64_t count); /* "60,000" */
+void page_note(Page *page, const char *text); /* a paragraph in small print, escaped */
+void page_count(Page *page, int64_t count);   /* "60,000" */
 
 #endif

@@ -8,6 +8,7 @@
 #include <sys/stat.h>
 
 #include "experiments/report/chart.h"
+#include "experiments/report/curves.h"
 #include "experiments/report/json.h"
 #include "experiments/report/page.h"
 #include "experiments/report/report_style.h"
@@ -22,12 +23,6 @@ typedef struct Report {
     Arena *arena;
     Page page;
 } Report;
-
-static void note_put(Page *page, const char *text) {
-    page_put(page, "<p class=\"note\">");
-    page_text(page, text);
-    page_put(page, "</p>\n");
-}
 
 /* ---- Reading. ---- */
 
@@ -66,18 +61,12 @@ static Json *object_read(Report *r, const char *name) {
     char *text = file_read(r, name, &bytes, &reason);
     Error err = {0};
     Json *json = text ? json_read_text(text, bytes, name, &err) : NULL;
-    if (!text) note_put(&r->page, arena_format(r->arena, "%s %s.", name, reason));
-    if (text && !json) note_put(&r->page, err.message);
+    if (!text) page_note(&r->page, arena_format(r->arena, "%s %s.", name, reason));
+    if (text && !json) page_note(&r->page, err.message);
     return json;
 }
 
 /* ---- Numbers. ---- */
-
-static double number_of(const Json *json, const char *path) {
-    double value = NAN;
-    if (json) json_get_number(json, path, &value);
-    return value;
-}
 
 static void size_put(Page *page, double bytes) {
     static const char *const units[] = {"bytes", "kB", "MB", "GB", "TB"};
@@ -145,7 +134,7 @@ static const char *capital(Arena *arena, const char *word) {
 
 static double score_of(const Report *r, const Json *summary, const char *network, int i) {
     const char *key = r->task->scores[i].key;
-    return number_of(summary, arena_format(r->arena, "%s.%s", network, key));
+    return json_number(summary, arena_format(r->arena, "%s.%s", network, key));
 }
 
 static void score_tiles(Report *r, const Json *summary) {
@@ -163,7 +152,7 @@ static void score_tiles(Report *r, const Json *summary) {
 
 static void put_test_set(Report *r, const Json *summary) {
     Page *page = &r->page;
-    double loss = number_of(summary, "test.loss");
+    double loss = json_number(summary, "test.loss");
     if (isnan(loss + score_of(r, summary, "test", 0))) return;
     page_put(page, "<p class=\"note\">Test set: ");
     for (int i = 0; i < r->task->score_count; i++) {
@@ -177,145 +166,42 @@ static void put_test_set(Report *r, const Json *summary) {
 static void put_headline(Report *r, const Json *summary) {
     Page *page = &r->page;
     const char *missing = json_get_text(summary, "quantized.reason");
-    double model_bytes = number_of(summary, "model_bytes");
-    double seconds = number_of(summary, "train_seconds");
+    double model_bytes = json_number(summary, "model_bytes");
+    double seconds = json_number(summary, "train_seconds");
     page_put(page, "<dl class=\"tiles\">\n");
     score_tiles(r, summary);
     bytes_tile(page, "Model, FP32", model_bytes, 0);
-    bytes_tile(page, "Model, quantized", number_of(summary, "quantized_bytes"), model_bytes);
+    bytes_tile(page, "Model, quantized", json_number(summary, "quantized_bytes"), model_bytes);
     const char *speed =
         arena_format(r->arena, "%s/s in training", capital(r->arena, r->task->samples));
-    count_tile(page, speed, number_of(summary, "samples_per_second"));
-    count_tile(page, "Steps", number_of(summary, "steps"));
+    count_tile(page, speed, json_number(summary, "samples_per_second"));
+    count_tile(page, "Steps", json_number(summary, "steps"));
     if (isfinite(seconds)) {
         tile_begin(page, "Training time");
         duration_put(page, seconds);
         tile_end(page);
     }
-    bytes_tile(page, "Peak memory", number_of(summary, "peak_rss_bytes"), 0);
+    bytes_tile(page, "Peak memory", json_number(summary, "peak_rss_bytes"), 0);
     page_put(page, "</dl>\n");
     put_test_set(r, summary);
     if (!missing) return;
-    note_put(page, arena_format(r->arena, "There is no quantized %s, and the test set's is FP32's:",
-                                r->task->scores[0].name));
-    note_put(page, missing);
+    page_note(page,
+              arena_format(r->arena, "There is no quantized %s, and the test set's is FP32's:",
+                           r->task->scores[0].name));
+    page_note(page, missing);
 }
 
 /* ---- Curves. ---- */
 
-typedef enum Curve {
-    TRAINING_LOSS,
-    VALIDATION_LOSS,
-    QUANTIZED_SCORE,
-    FP32_SCORE,
-    LEARNING_RATE,
-    RATE,
-    CURVE_COUNT
-} Curve;
-
-typedef struct CurveRow {
-    const char *name, *path;
-    double factor;
-} CurveRow;
-
-typedef struct Curves {
-    Series series[CURVE_COUNT];
-    double *x[CURVE_COUNT], *y[CURVE_COUNT];
-    CurveRow rows[CURVE_COUNT];
-    int bad_lines;
-} Curves;
-
-static void curves_name(Curves *curves, const Task *task, Arena *arena) {
-    const Score *score = &task->scores[0];
-    const char *validation = arena_format(arena, "validation.%s", score->key);
-    const char *shadow = arena_format(arena, "fp32.%s", score->key);
-    CurveRow *rows = curves->rows;
-    rows[TRAINING_LOSS] = (CurveRow){"training", "loss", 1};
-    rows[VALIDATION_LOSS] = (CurveRow){"validation", "validation.loss", 1};
-    rows[QUANTIZED_SCORE] = (CurveRow){"quantized", validation, score->factor};
-    rows[FP32_SCORE] = (CurveRow){"FP32 shadow", shadow, score->factor};
-    rows[LEARNING_RATE] = (CurveRow){"learning rate", "lr", 1};
-    rows[RATE] = (CurveRow){"training", "samples_per_second", 1};
-}
-
-static void curves_add(Curves *curves, const Json *line) {
-    double step = number_of(line, "step");
-    if (isnan(step)) {
-        curves->bad_lines++;
-        return;
-    }
-    for (int i = 0; i < CURVE_COUNT; i++) {
-        double value = number_of(line, curves->rows[i].path);
-        if (isnan(value)) continue;
-        int at = curves->series[i].count++;
-        curves->x[i][at] = step;
-        curves->y[i][at] = value * curves->rows[i].factor;
-    }
-}
-
-static void curves_read(Curves *curves, char *text, Arena *arena) {
-    int lines = 1;
-    for (const char *c = text; (c = strchr(c, '\n')); c++) lines++;
-    for (int i = 0; i < CURVE_COUNT; i++) {
-        curves->x[i] = arena_new_array(arena, double, lines);
-        curves->y[i] = arena_new_array(arena, double, lines);
-        curves->series[i] = (Series){curves->rows[i].name, 0, curves->x[i], curves->y[i]};
-    }
-    for (char *line = text; *line;) {
-        size_t length = strcspn(line, "\n");
-        Error err = {0};
-        Json *json = json_read_text(line, length, "metrics.jsonl", &err);
-        if (json) {
-            curves_add(curves, json);
-        } else if (length) {
-            curves->bad_lines++;
-        }
-        json_free(json);
-        line += length + (line[length] == '\n');
-    }
-}
-
-/* "Validation accuracy (%)"; without brackets where there is no unit. */
-static const char *score_title(const Report *r) {
-    const Score *score = &r->task->scores[0];
-    if (!*score->unit) return arena_format(r->arena, "Validation %s", score->name);
-    return arena_format(r->arena, "Validation %s (%s)", score->name, score->unit);
-}
-
 static void put_curves(Report *r) {
-    const struct {
-        const char *title, *suffix;
-        Curve curves[CHART_SERIES_MAX];
-        int count;
-    } rows[] = {
-        {"Loss (nats)", "", {TRAINING_LOSS, VALIDATION_LOSS}, 2},
-        {score_title(r), r->task->scores[0].unit, {QUANTIZED_SCORE, FP32_SCORE}, 2},
-        {"Learning rate", "", {LEARNING_RATE}, 1},
-        {arena_format(r->arena, "Speed (%s/s)", r->task->samples), "", {RATE}, 1},
-    };
     size_t bytes = 0;
     const char *reason;
-    Curves curves = {0};
-    curves_name(&curves, r->task, r->arena);
     page_put(&r->page, "<h2>Training</h2>\n");
     char *text = file_read(r, RUN_METRICS, &bytes, &reason);
-    if (!text) {
-        note_put(&r->page, arena_format(r->arena, "metrics.jsonl %s.", reason));
-        return;
-    }
-    curves_read(&curves, text, r->arena);
-    page_put(&r->page, "<div class=\"charts\">\n");
-    for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
-        LineChart chart = {rows[i].title, rows[i].suffix, rows[i].count, {{0}}};
-        for (int k = 0; k < rows[i].count; k++) chart.series[k] = curves.series[rows[i].curves[k]];
-        chart_lines(&r->page, &chart);
-    }
-    page_put(&r->page, "</div>\n");
-    if (curves.bad_lines) {
-        note_put(&r->page,
-                 arena_format(r->arena, "Lines of metrics.jsonl that could not be read: %d",
-                              curves.bad_lines));
-    }
+    if (text)
+        curves_put(&r->page, text, r->task);
+    else
+        page_note(&r->page, arena_format(r->arena, "metrics.jsonl %s.", reason));
 }
 
 /* ---- Layers. ---- */
@@ -336,13 +222,13 @@ static void layer_row(Page *page, const Json *layer, bool has_scales) {
     page_put(page, "<tr><td>");
     page_text(page, json_get_text(layer, "name"));
     page_put(page, "</td>");
-    cell_number(page, number_of(layer, "bits"), "%.4g");
-    cell_number(page, number_of(layer, "activation_bits"), "%.4g");
-    cell_number(page, number_of(layer, "sqnr_db"), "%.1f");
+    cell_number(page, json_number(layer, "bits"), "%.4g");
+    cell_number(page, json_number(layer, "activation_bits"), "%.4g");
+    cell_number(page, json_number(layer, "sqnr_db"), "%.1f");
     if (has_scales) {
-        cell_number(page, number_of(layer, "weight_scale.min"), "%.4g");
-        cell_number(page, number_of(layer, "weight_scale.max"), "%.4g");
-        cell_number(page, number_of(layer, "activation_scale"), "%.4g");
+        cell_number(page, json_number(layer, "weight_scale.min"), "%.4g");
+        cell_number(page, json_number(layer, "weight_scale.max"), "%.4g");
+        cell_number(page, json_number(layer, "activation_scale"), "%.4g");
     }
     page_put(page, "</tr>\n");
 }
@@ -352,8 +238,8 @@ static void layer_table(Page *page, const Json *summary, int count) {
     for (int i = 0; i < count; i++) {
         const Json *layer = json_element(summary, "layers", i);
         if (!layer) continue;
-        has_scales |= !isnan(number_of(layer, "activation_scale"));
-        has_scales |= !isnan(number_of(layer, "weight_scale.max"));
+        has_scales |= !isnan(json_number(layer, "activation_scale"));
+        has_scales |= !isnan(json_number(layer, "weight_scale.max"));
     }
     page_put(page, "<div class=\"scroll\"><table><tr><th>Layer</th><th class=\"n\">Weight bits</th>"
                    "<th class=\"n\">Activation bits</th><th class=\"n\">SQNR, dB</th>");
@@ -374,7 +260,7 @@ static void put_layers(Report *r, const Json *summary) {
     Page *page = &r->page;
     page_put(page, "<h2>Layers</h2>\n");
     if (!count) {
-        note_put(page, "summary.json lists no layers.");
+        page_note(page, "summary.json lists no layers.");
         return;
     }
     const char **names = arena_new_array(r->arena, const char *, count);
@@ -386,8 +272,8 @@ static void put_layers(Report *r, const Json *summary) {
         const char *name = layer ? json_get_text(layer, "name") : NULL;
         if (!layer) continue;
         names[kept] = name ? name : "";
-        bits[kept] = number_of(layer, "bits");
-        sqnr[kept++] = number_of(layer, "sqnr_db");
+        bits[kept] = json_number(layer, "bits");
+        sqnr[kept++] = json_number(layer, "sqnr_db");
     }
     BarChart chart = {.count = kept < LAYERS_DRAWN_MAX ? kept : LAYERS_DRAWN_MAX,
                       .names = names,
@@ -420,7 +306,7 @@ static void put_confusion(Report *r, const Json *summary) {
     page_put(&r->page, "<h2>Confusion matrix of the test set</h2>\n");
     int64_t *values = arena_new_array(r->arena, int64_t, (size_t)count * (size_t)count);
     if (count > CLASSES_MAX || !confusion_read(summary, count, values, r->arena)) {
-        note_put(&r->page, "The matrix cannot be drawn: it is no square of counts, or too large.");
+        page_note(&r->page, "The matrix cannot be drawn: it is no square of counts, or too large.");
         return;
     }
     const char **names = arena_new_array(r->arena, const char *, count);
@@ -428,7 +314,7 @@ static void put_confusion(Report *r, const Json *summary) {
         const char *name = json_get_text(summary, arena_format(r->arena, "classes.%d", i));
         names[i] = name ? name : arena_format(r->arena, "%d", i);
     }
-    note_put(&r->page, "Rows are true classes, columns what the network as trained answered.");
+    page_note(&r->page, "Rows are true classes, columns what the network as trained answered.");
     page_put(&r->page, "<div class=\"matrix\">\n");
     chart_matrix(&r->page, &(MatrixChart){count, names, values});
     page_put(&r->page, "</div>\n");
@@ -442,7 +328,7 @@ static void put_config(Report *r) {
     page_put(&r->page, "<h2>Settings</h2>\n");
     const char *text = file_read(r, RUN_CONFIG, &bytes, &reason);
     if (!text) {
-        note_put(&r->page, arena_format(r->arena, "config.yaml %s.", reason));
+        page_note(&r->page, arena_format(r->arena, "config.yaml %s.", reason));
         return;
     }
     page_put(&r->page, "<pre>");
@@ -509,7 +395,7 @@ static void put_page(Report *r) {
     if (summary) {
         put_headline(r, summary);
     } else {
-        note_put(page, "Without a summary the run has not ended, or was stopped.");
+        page_note(page, "Without a summary the run has not ended, or was stopped.");
     }
     put_curves(r);
     put_layers(r, summary);

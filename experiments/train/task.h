@@ -43,6 +43,7 @@ typedef struct Task {
     const char *sample;                /* settings of a small instance, which tests train */
     Column columns[BATCH_COLUMNS_MAX]; /* what it reads of a batch; shapes are the data's */
     int column_count;
+    const char *rows;              /* of the data, in the plural: "images", "sequences" */
     const char *samples;           /* what is counted, in the plural: "images", "tokens" */
     Score scores[TASK_SCORES_MAX]; /* the best checkpoint is the best by the first */
     int score_count;

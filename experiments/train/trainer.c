@@ -240,11 +240,10 @@ static bool check_length(const Experiment *e, Error *err) {
     int64_t total = trainer_total_steps(e);
     if (total < 1)
         return FAIL(err, ERROR_INPUT,
-                    "nothing to train: %ld training images make %ld steps per epoch of batch %ld; "
-                    "lower "
-                    "data.batch or train.accumulate, or raise train.epochs",
-                    (long)loader_rows(e->loader, LOADER_TRAIN), (long)trainer_epoch_steps(e),
-                    (long)loader_config(e->loader)->batch) ||
+                    "nothing to train: %ld training %s make %ld steps per epoch of batch %ld; "
+                    "lower data.batch or train.accumulate, or raise train.epochs",
+                    (long)loader_rows(e->loader, LOADER_TRAIN), e->task->rows,
+                    (long)trainer_epoch_steps(e), (long)loader_config(e->loader)->batch) ||
                error_blame(err, "train.epochs");
     return schedule_check(&e->config.schedule, total, err);
 }

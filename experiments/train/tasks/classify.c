@@ -45,6 +45,7 @@ const Task task_classify = {
               "       validation: 10, batch: 5, eval_batch: 4}\n",
     .columns = {{"images", ELEMENT_F32}, {"labels", ELEMENT_I32}},
     .column_count = 2,
+    .rows = "images",
     .samples = "images",
     .scores = {{.key = "accuracy",
                 .name = "accuracy",

@@ -1,0 +1,114 @@
+#include "experiments/report/curves.h"
+
+#include <math.h>
+#include <string.h>
+
+#include "experiments/report/chart.h"
+#include "experiments/report/json.h"
+
+typedef enum Curve {
+    TRAINING_LOSS,
+    VALIDATION_LOSS,
+    QUANTIZED_SCORE,
+    FP32_SCORE,
+    LEARNING_RATE,
+    RATE,
+    CURVE_COUNT
+} Curve;
+
+typedef struct CurveRow {
+    const char *name, *path;
+    double factor;
+} CurveRow;
+
+typedef struct Curves {
+    Series series[CURVE_COUNT];
+    double *x[CURVE_COUNT], *y[CURVE_COUNT];
+    CurveRow rows[CURVE_COUNT];
+    int bad_lines;
+} Curves;
+
+static void curves_name(Curves *curves, const Task *task, Arena *arena) {
+    const Score *score = &task->scores[0];
+    const char *validation = arena_format(arena, "validation.%s", score->key);
+    const char *shadow = arena_format(arena, "fp32.%s", score->key);
+    CurveRow *rows = curves->rows;
+    rows[TRAINING_LOSS] = (CurveRow){"training", "loss", 1};
+    rows[VALIDATION_LOSS] = (CurveRow){"validation", "validation.loss", 1};
+    rows[QUANTIZED_SCORE] = (CurveRow){"quantized", validation, score->factor};
+    rows[FP32_SCORE] = (CurveRow){"FP32 shadow", shadow, score->factor};
+    rows[LEARNING_RATE] = (CurveRow){"learning rate", "lr", 1};
+    rows[RATE] = (CurveRow){"training", "samples_per_second", 1};
+}
+
+static void curves_add(Curves *curves, const Json *line) {
+    double step = json_number(line, "step");
+    if (isnan(step)) {
+        curves->bad_lines++;
+        return;
+    }
+    for (int i = 0; i < CURVE_COUNT; i++) {
+        double value = json_number(line, curves->rows[i].path);
+        if (isnan(value)) continue;
+        int at = curves->series[i].count++;
+        curves->x[i][at] = step;
+        curves->y[i][at] = value * curves->rows[i].factor;
+    }
+}
+
+static void curves_read(Curves *curves, char *text, Arena *arena) {
+    int lines = 1;
+    for (const char *c = text; (c = strchr(c, '\n')); c++) lines++;
+    for (int i = 0; i < CURVE_COUNT; i++) {
+        curves->x[i] = arena_new_array(arena, double, lines);
+        curves->y[i] = arena_new_array(arena, double, lines);
+        curves->series[i] = (Series){curves->rows[i].name, 0, curves->x[i], curves->y[i]};
+    }
+    for (char *line = text; *line;) {
+        size_t length = strcspn(line, "\n");
+        Error err = {0};
+        Json *json = json_read_text(line, length, "metrics.jsonl", &err);
+        if (json) {
+            curves_add(curves, json);
+        } else if (length) {
+            curves->bad_lines++;
+        }
+        json_free(json);
+        line += length + (line[length] == '\n');
+    }
+}
+
+/* "Validation accuracy (%)"; without brackets where there is no unit. */
+static const char *score_title(const Score *score, Arena *arena) {
+    if (!*score->unit) return arena_format(arena, "Validation %s", score->name);
+    return arena_format(arena, "Validation %s (%s)", score->name, score->unit);
+}
+
+void curves_put(Page *page, char *metrics, const Task *task) {
+    Arena *arena = page->arena;
+    const Score *score = &task->scores[0];
+    const struct {
+        const char *title, *suffix;
+        Curve curves[CHART_SERIES_MAX];
+        int count;
+    } rows[] = {
+        {"Loss (nats)", "", {TRAINING_LOSS, VALIDATION_LOSS}, 2},
+        {score_title(score, arena), score->unit, {QUANTIZED_SCORE, FP32_SCORE}, 2},
+        {"Learning rate", "", {LEARNING_RATE}, 1},
+        {arena_format(arena, "Speed (%s/s)", task->samples), "", {RATE}, 1},
+    };
+    Curves curves = {0};
+    curves_name(&curves, task, arena);
+    curves_read(&curves, metrics, arena);
+    page_put(page, "<div class=\"charts\">\n");
+    for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
+        LineChart chart = {rows[i].title, rows[i].suffix, rows[i].count, {{0}}};
+        for (int k = 0; k < rows[i].count; k++) chart.series[k] = curves.series[rows[i].curves[k]];
+        chart_lines(page, &chart);
+    }
+    page_put(page, "</div>\n");
+    if (curves.bad_lines) {
+        page_note(page, arena_format(arena, "Lines of metrics.jsonl that could not be read: %d",
+                                     curves.bad_lines));
+    }
+}
