@@ -6,6 +6,9 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "data/bytes.h"
+#include "data/loader.h"
+
 static const Kind *const kinds[] = {
 #define DATASET(name) &dataset_##name.kind,
 #include "data/datasets.def"
@@ -113,6 +116,54 @@ static bool part_check(const Dataset *dataset, const DatasetPart *part, const ch
     return dataset->pixel_type != PIXEL_F32 || floats_check(dataset, part, which, err);
 }
 
+/* ---- Names ---- */
+
+enum { NAME_BYTES_MAX = 256 };
+
+/* A name is a line of text: it goes into files and messages. */
+static bool names_check(const List *names, int64_t class_count, Error *err) {
+    const char *const *items = names->items;
+    if (names->count != class_count)
+        return FAIL(err, ERROR_INPUT, "data.class_names has %d names, but there are %lld classes",
+                    names->count, (long long)class_count) ||
+               error_blame(err, "data.class_names");
+    for (int i = 0; i < names->count; i++) {
+        size_t length = items[i] ? strlen(items[i]) : 0;
+        if (length == 0 || length > NAME_BYTES_MAX || strpbrk(items[i], "\r\n"))
+            return FAIL(err, ERROR_INPUT,
+                        "data.class_names: name %d must be one line of 1 to %d bytes", i,
+                        NAME_BYTES_MAX) ||
+                   error_blame(err, "data.class_names");
+    }
+    return true;
+}
+
+bool dataset_name_classes(Variant source, Dataset *out, Error *err) {
+    const LoaderConfig *config = source.config; /* its first member */
+    if (config->class_names.count == 0) return true;
+    out->class_names = config->class_names.items;
+    return names_check(&config->class_names, out->class_count, err);
+}
+
+void dataset_read_names(const char *path, Arena *arena, Dataset *out) {
+    Error ignored = {0};
+    Bytes bytes;
+    if (access(path, F_OK) || !bytes_read(path, arena, &bytes, &ignored)) return;
+    const char **names = arena_new_array(arena, const char *, out->class_count);
+    const char *at = (const char *)bytes.data, *end = at + bytes.count;
+    int64_t count = 0;
+    while (at < end) {
+        const char *stop = memchr(at, '\n', (size_t)(end - at));
+        if (!stop) stop = end;
+        int length = (int)(stop - at > NAME_BYTES_MAX ? NAME_BYTES_MAX : stop - at);
+        if (length && at[length - 1] == '\r') length--;
+        if (length && count == out->class_count) return; /* of other classes */
+        if (length) names[count++] = arena_format(arena, "%.*s", length, at);
+        at = stop + 1;
+    }
+    if (count == out->class_count) out->class_names = names;
+}
+
 /* ---- Use ---- */
 
 /* The setting that says where a kind's files lie, data.path; NULL: it has none. */
@@ -145,7 +196,8 @@ bool dataset_open(Variant source, Arena *arena, Dataset *out, Error *err) {
     if (out->class_count < 2)
         return FAIL(err, ERROR_INPUT, "the data have %lld classes, expected at least 2",
                     (long long)out->class_count);
-    return part_check(out, &out->train, "training", err) &&
+    return dataset_name_classes(source, out, err) &&
+           part_check(out, &out->train, "training", err) &&
            part_check(out, &out->test, "test", err);
 }
 

@@ -26,6 +26,7 @@ typedef struct Dataset {
     int64_t class_count, height, width, channels;
     PixelType pixel_type;
     DatasetPart train, test;
+    const char *const *class_names; /* [class_count], or NULL: they have none */
 } Dataset;
 
 typedef enum DatasetParts { DATASET_TEST, DATASET_BOTH } DatasetParts;
@@ -54,6 +55,10 @@ bool dataset_open_test(Variant source, Arena *arena, Dataset *out, Error *err);
 enum { DATASET_IMAGES, DATASET_LABELS, DATASET_COLUMNS };
 void dataset_columns(const Dataset *dataset, Column columns[DATASET_COLUMNS]);
 
+/* Gives the classes the names that the settings have for them, if any; they go before those of the
+ * files. dataset_open does so; of a test part it is due once class_count is known. */
+bool dataset_name_classes(Variant source, Dataset *out, Error *err);
+
 int64_t dataset_pixels(const Dataset *dataset);    /* height * width * channels */
 int64_t dataset_row_bytes(const Dataset *dataset); /* of the pixels as stored */
 
@@ -62,6 +67,10 @@ void dataset_rows(const Dataset *dataset, const DatasetPart *part, const int64_t
                   int64_t count, float *images, int32_t *labels);
 
 /* ---- For the kinds. ---- */
+
+/* Names of classes, one a line, from a file that need not be there; they stay NULL if it is not, or
+ * if it does not name as many as there are. */
+void dataset_read_names(const char *path, Arena *arena, Dataset *out);
 
 /* bytes = count * height * width * channels * element_bytes, refused on overflow or beyond the
  * machine's memory; to be called before anything of that size is allocated. */

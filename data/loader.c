@@ -411,6 +411,7 @@ bool loader_open_test(Variant data, const DataFacts *facts, Arena *arena, Loader
     loader->config = data.config;
     TRY(dataset_open_test(data, arena, &loader->dataset, err));
     loader->dataset.class_count = facts->class_count;
+    TRY(dataset_name_classes(data, &loader->dataset, err));
     DataFacts test = facts_of(&loader->dataset); /* of no images, but their sizes */
     TRY(facts_check_fit(facts, &test, "the test images", err));
     TRY(dataset_check_labels("test", &loader->dataset.test, facts->class_count, err));

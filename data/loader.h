@@ -38,7 +38,8 @@ typedef struct LoaderConfig {
     int normalize; /* Normalize */
     AugmentConfig augment;
     bool prefetch;
-    int changed; /* LoaderChanged */
+    int changed;      /* LoaderChanged */
+    List class_names; /* of const char * */
 } LoaderConfig;
 
 extern const char *const loader_normalize_choices[], *const loader_changed_choices[];
@@ -77,6 +78,13 @@ extern const Field loader_augment_fields[];
          .offset = offsetof(Type, loader.prefetch),                                                \
          .fallback = "false",                                                                      \
          .help = "a thread of its own prepares the next batch",                                    \
+         .may_change = true},                                                                      \
+        {.name = "class_names",                                                                    \
+         .type = FIELD_TYPE_LIST,                                                                  \
+         .offset = offsetof(Type, loader.class_names),                                             \
+         .fallback = "[]",                                                                         \
+         .element = FIELD_TYPE_STRING,                                                             \
+         .help = "names of the classes, in the order of their labels, for predictions",            \
          .may_change = true},                                                                      \
     {                                                                                              \
         .name = "changed", .type = FIELD_TYPE_CHOICE, .offset = offsetof(Type, loader.changed),    \

@@ -60,7 +60,8 @@ extern const Field packed_graph_fields[];
 typedef struct PackedModel {
     Arena *arena;
     PackedGraph graph;
-    Shape input; /* [height, width, channels] */
+    Shape input;           /* [height, width, channels] */
+    bool has_float_pixels; /* else they are bytes, 0 to 255 */
     int64_t class_count;
     const float *mean, *deviation;  /* [channels]; a pixel enters as (stored - mean) / deviation */
     const char *const *class_names; /* [class_count], or NULL: they have none */

@@ -437,6 +437,28 @@ static void test_cifar10(void **state) {
     EXPECT_FAILURE(data, "test_batch.bin", "No such file");
 }
 
+/* The files that come with CIFAR; one of other classes, or none, leaves them without names. */
+static void test_cifar_names(void **state) {
+    (void)state;
+    const char *path = in_folder("cifar_names");
+    assert_int_equal(mkdir(path, 0700), 0);
+    for (int i = 1; i <= 5; i++)
+        cifar_write(arena_format(arena, "%s/data_batch_%d.bin", path, i), i, 1, 10, 0);
+    cifar_write(arena_format(arena, "%s/test_batch.bin", path), 6, 1, 10, 0);
+    Variant data = source("cifar", "path", path, "images_per_file", "3", NULL);
+    assert_null(open_well(data).class_names);
+    const char *names = arena_format(arena, "%s/batches.meta.txt", path);
+    static const char ten[] =
+        "airplane\nautomobile\r\nbird\ncat\ndeer\ndog\nfrog\nhorse\nship\ntruck\n\n";
+    file_write(names, (const unsigned char *)ten, sizeof ten - 1);
+    Dataset dataset = open_well(data);
+    assert_string_equal(dataset.class_names[0], "airplane");
+    assert_string_equal(dataset.class_names[1], "automobile");
+    assert_string_equal(dataset.class_names[9], "truck");
+    file_write(names, (const unsigned char *)ten, 20);
+    assert_null(open_well(data).class_names);
+}
+
 static void test_cifar100(void **state) {
     (void)state;
     const char *path = in_folder("cifar100");
@@ -828,6 +850,7 @@ int main(void) {
         cmocka_unit_test(test_rare_labels),
         cmocka_unit_test(test_fashion_mnist),
         cmocka_unit_test(test_cifar10),
+        cmocka_unit_test(test_cifar_names),
         cmocka_unit_test(test_cifar100),
         cmocka_unit_test(test_hdf5_shapes_and_elements),
         cmocka_unit_test(test_hdf5_labels),

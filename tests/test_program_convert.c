@@ -135,34 +135,6 @@ static void test_verify_needs_no_masters(void **state) {
 
 /* ---- Data that change after training ---- */
 
-enum { SIDE = 6, TRAIN = 40, TEST = 12 };
-
-static void put_word(unsigned char *to, unsigned value) {
-    for (int i = 0; i < 4; i++) to[i] = (unsigned char)(value >> (24 - 8 * i));
-}
-
-/* `count` images of two classes; `seed` moves the pixels. */
-static void write_idx(const char *folder, const char *part, unsigned count, unsigned seed) {
-    unsigned pixels = SIDE * SIDE;
-    unsigned char *images = arena_zalloc(program_arena, 16 + count * pixels);
-    unsigned char *labels = arena_zalloc(program_arena, 8 + count);
-    images[2] = labels[2] = 8;
-    images[3] = 3;
-    labels[3] = 1;
-    put_word(images + 4, count);
-    put_word(images + 8, SIDE);
-    put_word(images + 12, SIDE);
-    put_word(labels + 4, count);
-    for (unsigned i = 0; i < count; i++) {
-        labels[8 + i] = (unsigned char)(i % 2);
-        for (unsigned p = 0; p < pixels; p++)
-            images[16 + i * pixels + p] =
-                (unsigned char)((i * 31 + p * (i % 2 ? 7 : 3) + seed) % 251);
-    }
-    file_write(format("%s/%s-images-idx3-ubyte", folder, part), images, 16 + count * pixels);
-    file_write(format("%s/%s-labels-idx1-ubyte", folder, part), labels, 8 + count);
-}
-
 #define IDX                                                                                        \
     "model: {kind: cnn, widths: [4], hidden: 6}\n"                                                 \
     "data: {kind: idx, path: set, batch: 8, validation: 8}\n" PROGRAM_OPTIMIZER                    \
@@ -172,30 +144,32 @@ static void write_idx(const char *folder, const char *part, unsigned count, unsi
  * normalisation that it was trained with. */
 static void test_verify_needs_no_training_images(void **state) {
     (void)state;
-    assert_int_equal(mkdir("set", 0777), 0);
-    write_idx("set", "train", TRAIN, 0);
-    write_idx("set", "t10k", TEST, 5);
+    idx_folder("set");
     text_file("idx.yaml", IDX);
     run(0, "train idx.yaml --out stands quant.bits=4");
     run(0, "convert stands");
     run(0, "verify stands");
-    write_idx("set", "train", TRAIN / 2, 90);
-    assert_has(run(0, "verify stands").out, "12 test images, 0 differing bits");
+    idx_part("set", "train", 48, 4);
+    assert_has(run(0, "verify stands").out, "24 test images, 0 differing bits");
     remove("set/train-images-idx3-ubyte");
     remove("set/train-labels-idx1-ubyte");
-    assert_has(run(0, "verify stands").out, "12 test images, 0 differing bits");
+    assert_has(run(0, "verify stands").out, "24 test images, 0 differing bits");
     assert_int_equal(rename("set", "elsewhere"), 0);
     assert_has(run(2, "verify stands").err, "set: No such file or directory");
     assert_has(run(0, "verify stands data.path=elsewhere").out, " 0 differing bits");
     assert_has(run(2, "verify stands optimizer.lr=1").err,
                "verify takes settings of the data alone, such as data.path=..., not "
                "'optimizer.lr=1'");
-    write_idx("elsewhere", "t10k", TEST - 1, 5);
+    idx_part("elsewhere", "t10k", 23, 8);
     assert_has(run(2, "verify stands data.path=elsewhere").err,
-               "there are 11 test images, but logits of [12, 2] were recorded: the test images "
+               "there are 23 test images, but logits of [24, 3] were recorded: the test images "
                "have changed");
-    write_idx("elsewhere", "t10k", TEST, 6);
-    assert_has(run(1, "verify stands data.path=elsewhere").err, "of 24 logits differ");
+    idx_part("elsewhere", "t10k", 24, 9);
+    assert_has(run(2, "verify stands data.path=elsewhere").err,
+               "the test images are [9, 9, 1], but the model takes [8, 8, 1]");
+    unsigned char dark[24 * 64] = {0};
+    idx_file("elsewhere/t10k-images-idx3-ubyte", 3, (int[]){24, 8, 8}, dark, sizeof dark);
+    assert_has(run(1, "verify stands data.path=elsewhere").err, "of 72 logits differ");
 }
 
 static void test_older_files_are_refused(void **state) {
@@ -247,12 +221,29 @@ static void copy_tensor(const H5Reader *r, H5Writer *w, const char *name, const 
     h5_write_tensor(w, name, info->element, info->shape, data);
 }
 
+/* A change of another kind: an attribute's value, a text, an object left out. */
+typedef struct Edit {
+    const char *object, *attribute, *text;
+    int64_t value;
+    bool is_done;
+} Edit;
+
+static Edit *edit; /* of the copy at work, or NULL */
+
+static bool is_edited(const char *name) {
+    return edit && !strcmp(edit->object, name);
+}
+
 static void copy_numbers(const H5Reader *r, H5Writer *w, const char *name) {
     Error err = {0};
     H5Number *numbers;
     int count;
     assert_true(h5_read_numbers(r, name, program_arena, &numbers, &count, &err));
     for (int i = 0; i < count; i++) {
+        if (is_edited(name) && edit->attribute && !strcmp(edit->attribute, numbers[i].name)) {
+            numbers[i].integer = edit->value;
+            edit->is_done = true;
+        }
         if (numbers[i].is_float)
             h5_write_float(w, name, numbers[i].name, numbers[i].real);
         else
@@ -264,6 +255,11 @@ static void copy_object(const H5Reader *r, H5Writer *w, const char *name, Flip *
     Error err = {0};
     H5Info info;
     if (!h5_read_info(r, name, &info, &err)) fail_msg("%s", err.message);
+    if (is_edited(name) && !edit->attribute) {
+        if (edit->text) h5_write_text(w, name, edit->text);
+        edit->is_done = true;
+        return;
+    }
     if (info.what == H5_TEXT) {
         h5_write_text(w, name, h5_read_text(r, name, program_arena, &err));
         return;
@@ -288,7 +284,13 @@ static void reseal_flipped(const char *from, const char *to, Flip flip) {
     copy_object(r, w, "", &flip);
     h5_read_close(r);
     if (!h5_write_commit(w, NULL, &err)) fail_msg("%s", err.message);
-    assert_true(flip.is_done);
+    assert_true(edit ? edit->is_done : flip.is_done);
+}
+
+static void reseal_edited(const char *from, const char *to, Edit change) {
+    edit = &change;
+    reseal_flipped(from, to, (Flip){.object = ""});
+    edit = NULL;
 }
 
 static void flip_in_place(const char *path, long at, int bit) {
@@ -376,6 +378,49 @@ static void test_impossible_numbers_are_refused(void **state) {
     }
 }
 
+/* Attributes, texts and objects that no convert writes. */
+static void test_impossible_parts_are_refused(void **state) {
+    (void)state;
+    text_file("edit.yaml", CNN);
+    run(0, "train edit.yaml --out edited quant.bits=4 data.class_names=[a,b,c,d]");
+    run(0, "convert edited");
+    file_copy("edited/quantized.h5", "good.h5");
+    static const struct {
+        Edit edit;
+        const char *message;
+    } refused[] = {
+        {{"weights/conv1", "bits", NULL, 9, false}, "weights/conv1: bits is 9, expected 2 to 8"},
+        {{"weights/conv1", "scale_dtype", NULL, 3, false}, "scale_dtype is 3, expected 0 to 2"},
+        {{"weights/conv1", "base", NULL, 1, false}, "weights/conv1: levels of base 1 and step 1"},
+        {{"weights/conv1", "dim0", NULL, 0, false}, "weights/conv1: dim0 is 0, expected 1 to"},
+        {{"weights/conv1", "dim0", NULL, 8, false}, "weights/conv1/codes"},
+        {{"weights/conv1", "run_length", NULL, 99, false}, "weights/conv1: run_length is 99"},
+        {{"weights/conv1", "run_length", NULL, 4, false}, "weights/conv1/scales"},
+        {{"weights/conv1/codes", NULL, NULL, 0, false}, "weights/conv1/codes"},
+        {{"weights/conv1", NULL, NULL, 0, false},
+         "norm1 is folded into conv1, which is not packed"},
+        {{"weights/classes", NULL, NULL, 0, false},
+         "params/classes.weight is missing, and the layer has no packed weight"},
+        {{"edges/input.out4", "affine", NULL, 1, false},
+         "edges/input.out4: affine is 1, but zeros are missing"},
+        {{"edges/input.out4", NULL, NULL, 0, false},
+         "conv1 names the edge 'input.out4', of which nothing is stored"},
+        {{"input", "classes", NULL, 1, false}, "input: classes is 1, expected 2 to"},
+        {{"input", "height", NULL, 0, false}, "input: height is 0, expected 1 to"},
+        {{"class_names", NULL, "a\nb\nc\n", 0, false}, "class_names: 3 lines for 4 classes"},
+        {{"model", NULL, "layers: [{kind: convolve}]\n", 0, false}, "model:1:"},
+        {{"model", NULL, "layers: [\n", 0, false}, "model:"},
+        {{"model", NULL, "layers: []\nmore: 1\n", 0, false}, "model:2:1: "},
+        {{"model", NULL, NULL, 0, false}, "model"},
+    };
+    for (size_t i = 0; i < sizeof refused / sizeof *refused; i++) {
+        reseal_edited("good.h5", "edited/quantized.h5", refused[i].edit);
+        const char *message = run(2, "verify edited").err;
+        assert_has(message, "edited/quantized.h5");
+        assert_has(message, refused[i].message);
+    }
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_verify_finds_no_difference),
@@ -383,6 +428,7 @@ int main(void) {
         cmocka_unit_test(test_verify_needs_no_training_images),
         cmocka_unit_test(test_older_files_are_refused),
         cmocka_unit_test(test_impossible_numbers_are_refused),
+        cmocka_unit_test(test_impossible_parts_are_refused),
         cmocka_unit_test(test_convert_repeats),
         cmocka_unit_test(test_damage_is_refused),
         cmocka_unit_test(test_flipped_bits_are_caught),

@@ -280,8 +280,9 @@ static void test_what_cannot_change(void **state) {
     text_file("same.yaml", MLP);
     run(0, "train same.yaml --out same train.steps=4");
     assert_has(run(2, "train --resume same optimizer.lr=1").err,
-               "'optimizer.lr=1' cannot change in a run; these can: data.prefetch, data.changed, "
-               "data.path, train.steps, train.checkpoint_every, train.init");
+               "'optimizer.lr=1' cannot change in a run; these can: data.prefetch, "
+               "data.class_names, data.changed, data.path, train.steps, train.checkpoint_every, "
+               "train.init");
     assert_has(run(2, "train --resume same train.steps=-4").err, "train.steps");
     run(0, "train --resume same data.prefetch=true train.checkpoint_every=2 train.steps=6");
 }

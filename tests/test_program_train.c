@@ -82,8 +82,8 @@ static void test_help_topics(void **state) {
     (void)state;
     static const char *const topics[] = {
         "config",    "models",    "layers",    "datasets", "ops",    "quantizers", "optimizers",
-        "schedules", "train",     "eval",      "convert",  "verify", "inspect",    "help",
-        "lsq",       "mobilenet", "synthetic", "adamw",    "cosine", "conv"};
+        "schedules", "train",     "eval",      "convert",  "verify", "predict",    "help",
+        "lsq",       "mobilenet", "synthetic", "adamw",    "cosine", "conv",       "inspect"};
     for (size_t i = 0; i < sizeof topics / sizeof *topics; i++)
         assert_true(strlen(run(0, "help %s", topics[i]).out) > 10);
     assert_has(run(0, "help train").out, "--resume DIR");

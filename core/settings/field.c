@@ -88,9 +88,9 @@ const Field *fields_find(const Field *fields, const char *dotted_path) {
 static const char *add_changeable(const Field *fields, const char *section, const char *list,
                                   Arena *arena) {
     for (const Field *f = fields; f && f->type != FIELD_TYPE_END; f++) {
-        if (f->type == FIELD_TYPE_LIST) continue;
         const char *entry = arena_format(arena, " %s%s,", section, f->name);
         if (f->may_change && !strstr(list, entry)) list = arena_format(arena, "%s%s", list, entry);
+        if (f->type == FIELD_TYPE_LIST) continue;
         const char *inner = arena_format(arena, "%s%s.", section, f->name);
         list = add_changeable(f->fields, inner, list, arena);
         for (int i = 0; f->kinds && i < f->kinds->count; i++)

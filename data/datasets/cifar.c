@@ -17,7 +17,7 @@ enum { SIDE = 32, PLANE = SIDE * SIDE, CHANNELS = 3, IMAGE = PLANE * CHANNELS, F
 
 /* One row per variant, in the order of the choices. */
 typedef struct CifarLayout {
-    const char *train[FILES_MAX + 1], *test;
+    const char *train[FILES_MAX + 1], *test, *names;
     int64_t train_images, test_images; /* per file */
     int label_bytes, class_count;
 } CifarLayout;
@@ -26,11 +26,12 @@ static const CifarLayout layouts[] = {
     {{"data_batch_1.bin", "data_batch_2.bin", "data_batch_3.bin", "data_batch_4.bin",
       "data_batch_5.bin"},
      "test_batch.bin",
+     "batches.meta.txt",
      10000,
      10000,
      1,
      10},
-    {{"train.bin"}, "test.bin", 50000, 10000, 2, 100},
+    {{"train.bin"}, "test.bin", "fine_label_names.txt", 50000, 10000, 2, 100},
 };
 
 static const char *const cifar_variants[] = {"10", "100", NULL};
@@ -96,6 +97,7 @@ static bool cifar_open(const void *settings, DatasetParts parts, Arena *arena, D
                      .width = SIDE,
                      .channels = CHANNELS,
                      .pixel_type = PIXEL_U8};
+    dataset_read_names(arena_format(arena, "%s/%s", config->path, layout->names), arena, out);
     int file_count = 0;
     while (file_count < FILES_MAX && layout->train[file_count]) file_count++;
     return (parts == DATASET_TEST ||

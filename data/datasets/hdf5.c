@@ -10,6 +10,7 @@
 
 #include "data/dataset.h"
 #include "data/h5.h"
+#include "data/images.h"
 #include "data/loader.h"
 #include "data/sandbox.h"
 
@@ -70,21 +71,22 @@ static bool array_send(const H5Reader *reader, const char *path, const char *nam
     return true;
 }
 
+enum { ARRAYS = 4 };
+
 /* What the child is to read: the arrays from `first` on. */
 typedef struct Job {
-    const Hdf5Config *config;
-    const char *names[4];
+    const char *path;
+    const char *names[ARRAYS];
     int first;
 } Job;
 
 static bool file_send(const void *context, int output, Error *err) {
     const Job *job = context;
-    const Hdf5Config *config = job->config;
     Arena *arena = arena_new("HDF5 reader");
-    H5Reader *reader = h5_read_foreign(config->path, arena, err);
+    H5Reader *reader = h5_read_foreign(job->path, arena, err);
     if (!reader) return false;
-    for (int i = job->first; i < 4; i++)
-        TRY(array_send(reader, config->path, job->names[i], arena, output, err));
+    for (int i = job->first; i < ARRAYS; i++)
+        TRY(array_send(reader, job->path, job->names[i], arena, output, err));
     h5_read_close(reader);
     arena_free(arena);
     return true;
@@ -205,8 +207,8 @@ static Dataset dataset_like(const Array *images) {
                      .pixel_type = images->element == H5_U8 ? PIXEL_U8 : PIXEL_F32};
 }
 
-static bool test_build(const Array arrays[4], const Hdf5Config *config, Arena *arena, Dataset *out,
-                       Error *err) {
+static bool test_build(const Array arrays[ARRAYS], const Hdf5Config *config, Arena *arena,
+                       Dataset *out, Error *err) {
     const Array *images = &arrays[2];
     TRY(images_check(images, err));
     *out = dataset_like(images);
@@ -216,8 +218,8 @@ static bool test_build(const Array arrays[4], const Hdf5Config *config, Arena *a
                                 err);
 }
 
-static bool parts_build(const Array arrays[4], const Hdf5Config *config, Arena *arena, Dataset *out,
-                        Error *err) {
+static bool parts_build(const Array arrays[ARRAYS], const Hdf5Config *config, Arena *arena,
+                        Dataset *out, Error *err) {
     const Array *train = &arrays[0], *test = &arrays[2];
     TRY(images_check(train, err));
     TRY(images_check(test, err));
@@ -239,22 +241,37 @@ static bool hdf5_open(const void *settings, DatasetParts parts, Arena *arena, Da
                       Error *err) {
     const Hdf5Config *config = settings;
     const Job job = {
-        config,
+        config->path,
         {config->train_images, config->train_labels, config->test_images, config->test_labels},
         parts == DATASET_TEST ? 2 : 0};
-    Array arrays[4];
+    Array arrays[ARRAYS];
     Sandbox sandbox;
-    for (int i = 0; i < 4; i++)
+    for (int i = 0; i < ARRAYS; i++)
         if (!job.names[i])
             return FAIL(err, ERROR_INPUT, "the names of the arrays must not be empty");
     TRY(sandbox_start(file_send, &job, limits, config->path, &sandbox, err));
     bool is_read = true;
-    for (int i = job.first; is_read && i < 4; i++)
+    for (int i = job.first; is_read && i < ARRAYS; i++)
         is_read = array_receive(&sandbox, job.names[i], arena, &arrays[i], err);
     sandbox_stop(&sandbox);
     if (!is_read) return false;
     return parts == DATASET_TEST ? test_build(arrays, config, arena, out, err)
                                  : parts_build(arrays, config, arena, out, err);
+}
+
+bool hdf5_read_images(const char *path, const char *array, Arena *arena, Images *out, Error *err) {
+    const Job job = {.path = path, .names = {[ARRAYS - 1] = array}, .first = ARRAYS - 1};
+    Array images;
+    Sandbox sandbox;
+    TRY(sandbox_start(file_send, &job, limits, path, &sandbox, err));
+    bool is_read = array_receive(&sandbox, array, arena, &images, err);
+    sandbox_stop(&sandbox);
+    if (!is_read) return false;
+    TRY(images_check(&images, err));
+    Dataset like = dataset_like(&images);
+    *out = (Images){images.dim[0], like.height,     like.width,
+                    like.channels, like.pixel_type, images.values};
+    return true;
 }
 
 const DatasetKind dataset_hdf5 = {

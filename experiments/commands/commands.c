@@ -22,7 +22,7 @@ const int command_count = sizeof command_rows / sizeof *command_rows;
 const CommandOption command_threads = {
     "--threads", "N", "threads to compute with (default: all); no result depends on it"};
 
-enum { ITEMS_MAX = 256 };
+enum { ITEMS_MAX = 1 << 16 }; /* files that a shell lists */
 
 static bool find(const char *name, const Command **out, Error *err) {
     const char *names[sizeof command_rows / sizeof *command_rows];
@@ -163,7 +163,7 @@ static bool run_help(const char *topic, Error *err) {
 }
 
 static bool run(int count, char *const *arguments, Error *err) {
-    char *items[ITEMS_MAX];
+    static char *items[ITEMS_MAX];
     Arguments parsed;
     const Command *command;
     if (!count || asks_help(arguments[0])) return run_help(count > 1 ? arguments[1] : NULL, err);

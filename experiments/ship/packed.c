@@ -73,6 +73,16 @@ static void write_edge(H5Writer *w, const PackedEdge *edge, Arena *arena) {
     h5_write_int(w, name, "per_token", edge->is_per_token);
 }
 
+/* A name a line. */
+static const char *join_names(const PackedModel *m, Arena *arena) {
+    size_t bytes = 1;
+    for (int64_t i = 0; i < m->class_count; i++) bytes += strlen(m->class_names[i]) + 1;
+    char *text = arena_alloc(arena, bytes), *at = text;
+    *at = 0;
+    for (int64_t i = 0; i < m->class_count; i++) at += sprintf(at, "%s\n", m->class_names[i]);
+    return text;
+}
+
 /* What the network is, is fed and gives. */
 static void write_model(H5Writer *w, const PackedModel *m, Arena *arena) {
     h5_write_int(w, "", "format_version", FORMAT_VERSION);
@@ -81,7 +91,9 @@ static void write_model(H5Writer *w, const PackedModel *m, Arena *arena) {
     h5_write_int(w, "input", "height", m->input.dim[0]);
     h5_write_int(w, "input", "width", m->input.dim[1]);
     h5_write_int(w, "input", "channels", m->input.dim[2]);
+    h5_write_int(w, "input", "is_float", m->has_float_pixels);
     h5_write_int(w, "input", "classes", m->class_count);
+    if (m->class_names) h5_write_text(w, "class_names", join_names(m, arena));
     Shape channels = SHAPE(m->input.dim[2]);
     h5_write_tensor(w, "input/mean", H5_F32, channels, m->mean);
     h5_write_tensor(w, "input/deviation", H5_F32, channels, m->deviation);
@@ -102,6 +114,8 @@ bool packed_save(const char *path, const Experiment *e, Error *err) {
     PackedModel m = packed_model_of(e->qat, arena);
     m.mean = loader_facts(e->loader)->mean;
     m.deviation = loader_facts(e->loader)->deviation;
+    m.has_float_pixels = loader_dataset(e->loader)->pixel_type == PIXEL_F32;
+    m.class_names = loader_dataset(e->loader)->class_names;
     uint64_t expected = (uint64_t)convert_bytes(e->qat).quantized + (1 << 16);
     H5Writer *w = h5_write_begin(path, expected, arena, err);
     bool ok = w != NULL;
@@ -296,6 +310,27 @@ static bool read_graph(const Reading *in) {
                 faults.first->mark.column, faults.first->message);
 }
 
+/* As many lines as there are classes. */
+static bool read_class_names(const Reading *in) {
+    PackedModel *m = in->m;
+    if (!h5_read_exists(in->r, "class_names")) return true;
+    const char *text = h5_read_text(in->r, "class_names", in->arena, in->err);
+    if (!text) return false;
+    int64_t lines = 0;
+    for (const char *c = text; *c; c++) lines += *c == '\n';
+    if (lines != m->class_count)
+        return FAIL(in->err, ERROR_INPUT, "class_names: %ld lines for %ld classes", (long)lines,
+                    (long)m->class_count);
+    const char **names = arena_new_array(in->arena, const char *, lines);
+    for (int64_t i = 0; i < lines; i++) {
+        size_t length = strcspn(text, "\n");
+        names[i] = arena_format(in->arena, "%.*s", (int)length, text);
+        text += length + 1;
+    }
+    m->class_names = names;
+    return true;
+}
+
 static bool read_input(const Reading *in) {
     static const char *const sides[] = {"height", "width", "channels"};
     enum { SIDE_MAX = 65536 };
@@ -304,6 +339,10 @@ static bool read_input(const Reading *in) {
     for (int i = 0; i < 3; i++)
         TRY(read_small(in, "input", sides[i], 1, SIDE_MAX, &m->input.dim[i]));
     TRY(read_small(in, "input", "classes", 2, 1 << 24, &m->class_count));
+    int64_t has_floats;
+    TRY(read_small(in, "input", "is_float", 0, 1, &has_floats));
+    m->has_float_pixels = has_floats != 0;
+    TRY(read_class_names(in));
     void *mean, *deviation;
     Shape channels = SHAPE(m->input.dim[2]);
     TRY(read_tensor(in, "input/mean", H5_F32, channels, &mean));
