@@ -2,7 +2,10 @@
 
 #include <omp.h>
 #include <stdlib.h>
+#include <sys/auxv.h>
+#include <unistd.h>
 
+#include "core/cpu_load.h"
 #include "core/cpu_quota.h"
 #include "core/kernels.h"
 
@@ -37,4 +40,17 @@ int parallel_self(void) {
 
 bool parallel_is_active(void) {
     return omp_in_parallel();
+}
+
+/* Some 5 us, where libgomp's 300,000 spins keep a core for milliseconds from the thread that is
+ * waited for. On a quiet machine long spins are the better: threads then need not be woken. */
+#define BUSY_SPIN_COUNT "200"
+
+void parallel_spin_briefly_if_busy(char *const *arguments) {
+    bool is_users_own = getenv("OMP_WAIT_POLICY") || getenv("GOMP_SPINCOUNT");
+    bool is_program = getauxval(AT_BASE); /* not handed to the dynamic linker as its argument */
+    int threads = parallel_threads();
+    if (is_users_own || !is_program || threads == 1 || !cpu_load_is_busy(threads)) return;
+    if (setenv("GOMP_SPINCOUNT", BUSY_SPIN_COUNT, 1)) return;
+    execv("/proc/self/exe", arguments); /* where it fails, threads spin long */
 }

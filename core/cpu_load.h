@@ -1,0 +1,15 @@
+/* Whether other programs want this machine's cores. */
+#ifndef NIBBLE_CORE_CPU_LOAD_H
+#define NIBBLE_CORE_CPU_LOAD_H
+
+#include <stdbool.h>
+
+/* Threads that run or wait for a core, this one too, from the text of /proc/loadavg (proc(5)):
+ * "0.20 0.18 0.12 RUNNING/ALL PID". 0: it is not such a text. */
+int cpu_load_running(const char *text);
+
+/* Whether others leave fewer than `threads` of the machine's cores, for some milliseconds on end.
+ */
+bool cpu_load_is_busy(int threads);
+
+#endif
