@@ -40,10 +40,15 @@ bool dataset_bytes(const char *name, const int64_t *dims, int rank, int64_t elem
 
 bool dataset_check_labels(const char *name, const DatasetPart *part, int64_t class_count,
                           Error *err) {
+    bool has_zero = false;
+    for (int64_t i = 0; i < part->count; i++) has_zero |= part->labels[i] == 0;
     for (int64_t i = 0; i < part->count; i++)
         if (part->labels[i] < 0 || part->labels[i] >= class_count)
-            return FAIL(err, ERROR_INPUT, "%s: row %lld has label %d, expected 0 to %lld", name,
-                        (long long)i, part->labels[i], (long long)class_count - 1);
+            return FAIL(err, ERROR_INPUT, "%s: row %lld has label %d, expected 0 to %lld%s", name,
+                        (long long)i, part->labels[i], (long long)class_count - 1,
+                        !has_zero && part->labels[i] == class_count
+                            ? "; labels seem to begin at 1: subtract 1"
+                            : "");
     return true;
 }
 

@@ -459,6 +459,26 @@ static void test_cifar_names(void **state) {
     assert_null(open_well(data).class_names);
 }
 
+/* A folder of another version or data set says which. */
+static void test_cifar_folders(void **state) {
+    (void)state;
+    const char *path = in_folder("cifar_other");
+    mkdir(path, 0700);
+    EXPECT_FAILURE(source("cifar", "path", path, NULL), "data_batch_1.bin");
+    file_write(arena_format(arena, "%s/train", path), "", 0);
+    EXPECT_FAILURE(source("cifar", "path", path, NULL), "Python version of CIFAR-100",
+                   "cifar-100-binary.tar.gz");
+    file_write(arena_format(arena, "%s/data_batch_1", path), "", 0);
+    EXPECT_FAILURE(source("cifar", "path", path, NULL), "Python version of CIFAR-10",
+                   "cifar-10-binary.tar.gz");
+    file_write(arena_format(arena, "%s/train.bin", path), "", 0);
+    EXPECT_FAILURE(source("cifar", "path", path, NULL), "holds CIFAR-100", "data.variant=100");
+    unlink(arena_format(arena, "%s/train.bin", path));
+    file_write(arena_format(arena, "%s/data_batch_1.bin", path), "", 0);
+    EXPECT_FAILURE(source("cifar", "path", path, "variant", "100", NULL), "holds CIFAR-10;",
+                   "data.variant=10");
+}
+
 static void test_cifar100(void **state) {
     (void)state;
     const char *path = in_folder("cifar100");
@@ -851,6 +871,7 @@ int main(void) {
         cmocka_unit_test(test_fashion_mnist),
         cmocka_unit_test(test_cifar10),
         cmocka_unit_test(test_cifar_names),
+        cmocka_unit_test(test_cifar_folders),
         cmocka_unit_test(test_cifar100),
         cmocka_unit_test(test_hdf5_shapes_and_elements),
         cmocka_unit_test(test_hdf5_labels),

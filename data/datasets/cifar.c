@@ -2,6 +2,8 @@
  *
  * A record is one label byte (CIFAR-100: the coarse label, then the fine one, which is used) and
  * 3072 pixels: the red plane, the green, the blue, each 32 rows of 32. */
+#include <unistd.h>
+
 #include "data/bytes.h"
 #include "data/dataset.h"
 #include "data/loader.h"
@@ -33,6 +35,7 @@ static const CifarLayout layouts[] = {
      10},
     {{"train.bin"}, "test.bin", "fine_label_names.txt", 50000, 10000, 2, 100},
 };
+enum { LAYOUTS = sizeof layouts / sizeof *layouts };
 
 static const char *const cifar_variants[] = {"10", "100", NULL};
 
@@ -87,11 +90,36 @@ static bool part_read(const char *folder, const CifarLayout *layout, const char 
     return true;
 }
 
+static bool has_file(const char *folder, const char *name, Arena *arena) {
+    return access(arena_format(arena, "%s/%s", folder, name), F_OK) == 0;
+}
+
+/* What the folder holds instead of the files that `layout` wants: another version, or the other
+ * data set. */
+static bool check_folder(const char *folder, const CifarLayout *layout, Arena *arena, Error *err) {
+    if (has_file(folder, layout->train[0], arena)) return true;
+    for (int v = 0; v < LAYOUTS; v++)
+        if (has_file(folder, layouts[v].train[0], arena))
+            return FAIL(err, ERROR_INPUT, "%s holds CIFAR-%s; set data.variant=%s", folder,
+                        cifar_variants[v], cifar_variants[v]) ||
+                   error_blame(err, "data.variant");
+    static const char *const pickles[][2] = {{"data_batch_1", "10"}, {"train", "100"}};
+    for (int v = 0; v < LAYOUTS; v++)
+        if (has_file(folder, pickles[v][0], arena))
+            return FAIL(err, ERROR_INPUT,
+                        "%s holds the Python version of CIFAR-%s (pickles); unpack the binary "
+                        "version, cifar-%s-binary.tar.gz, and set data.path to it",
+                        folder, pickles[v][1], pickles[v][1]) ||
+                   error_blame(err, "data.path");
+    return true;
+}
+
 static bool cifar_open(const void *settings, DatasetParts parts, Arena *arena, Dataset *out,
                        Error *err) {
     const CifarConfig *config = settings;
     const CifarLayout *layout = &layouts[config->variant];
     int64_t given = config->images_per_file;
+    TRY(check_folder(config->path, layout, arena, err));
     *out = (Dataset){.class_count = layout->class_count,
                      .height = SIDE,
                      .width = SIDE,

@@ -2,6 +2,7 @@
 
 #include "core/log.h"
 #include "core/parallel.h"
+#include "data/describe.h"
 #include "experiments/models/models.h"
 #include "experiments/plan/available.h"
 #include "experiments/train/checkpoint.h"
@@ -27,6 +28,15 @@ static bool parameters_fit(const ExperimentConfig *config, Shape input, int64_t 
            error_blame(err, "model");
 }
 
+/* What was read, before anybody waits for it. */
+static void describe_data(const Dataset *data) {
+    Arena *arena = arena_new("description");
+    log_info("%s", dataset_description(data, arena));
+    const char *suspicion = dataset_suspicion(data, arena);
+    if (suspicion) log_warning("%s", suspicion);
+    arena_free(arena);
+}
+
 /* `facts`: of the training images, which are not read then; or NULL. */
 static bool open_parts(const ExperimentConfig *config, const DataFacts *facts, Experiment *e,
                        Error *err) {
@@ -41,6 +51,7 @@ static bool open_parts(const ExperimentConfig *config, const DataFacts *facts, E
     Column columns[DATASET_COLUMNS];
     dataset_columns(data, columns);
     TRY(task_choose(columns, DATASET_COLUMNS, &e->task, err));
+    describe_data(data);
     Shape input = SHAPE(data->height, data->width, data->channels);
     Arena *scratch = arena_new("sketch");
     bool fits = parameters_fit(config, input, data->class_count, scratch, err);
