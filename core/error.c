@@ -39,3 +39,11 @@ void error_prefix(Error *err, const char *format, ...) {
     text[prefix + 2 + rest] = 0;
     memcpy(err->message, text, sizeof text);
 }
+
+void error_append(Error *err, const char *format, ...) {
+    size_t used = strnlen(err->message, sizeof err->message - 1);
+    va_list args;
+    va_start(args, format);
+    vsnprintf(err->message + used, sizeof err->message - used, format, args);
+    va_end(args);
+}

@@ -36,6 +36,9 @@ bool error_blame(Error *err, const char *format, ...) __attribute__((format(prin
 /* Puts "prefix: " before the message; for callers that know the place (a file's name, a layer). */
 void error_prefix(Error *err, const char *format, ...) __attribute__((format(printf, 2, 3)));
 
+/* Puts more behind the message; for callers that know what follows from it. */
+void error_append(Error *err, const char *format, ...) __attribute__((format(printf, 2, 3)));
+
 #define FAIL(err, code, ...) (error_set((err), (code), __FILE__, __LINE__, __VA_ARGS__), false)
 #define TRY(call)                                                                                  \
     do {                                                                                           \

@@ -143,8 +143,8 @@ static void test_full_disk_while_training(void **state) {
 static void test_full_disk_at_the_start(void **state) {
     (void)state;
     text_file("mlp.yaml", MLP);
-    Result result = run_limited(100, "train mlp.yaml --out nothing");
-    assert_code(result, 1, "train with at most 100 bytes in a file");
+    Result result = run_limited(400, "train mlp.yaml --out nothing");
+    assert_code(result, 1, "train with at most 400 bytes in a file");
     assert_has(result.err, "nothing/config.yaml");
 }
 
@@ -206,6 +206,10 @@ static void check_overflow(const char *settings) {
     bool names_layer = strstr(result.err, "hidden1") || strstr(result.err, "classes") ||
                        strstr(result.err, "conv") || strstr(result.err, "hidden");
     assert_true(names_layer);
+    assert_has(result.err, "optimizer.lr");
+    assert_has(result.err, "optimizer.clip_norm");
+    const char *kept = file_exists("huge/checkpoint.h5") ? "is intact" : "No checkpoint was saved";
+    assert_has(result.err, kept);
     check_finite_file("huge/checkpoint.h5");
     check_finite_file("huge/checkpoint.prev.h5");
     check_finite_file("huge/best.h5");
@@ -217,12 +221,37 @@ static void test_overflow_is_named_and_not_saved(void **state) {
     (void)state;
     text_file("mlp.yaml", MLP);
     check_overflow("optimizer.lr=1e20 quant.bits=32");
+    check_overflow("optimizer.lr=1e30 train.steps=1 quant.bits=32"); /* evaluation finds it */
+    check_overflow("optimizer.lr=1e30");
     check_overflow("optimizer.lr=1e20");
     check_overflow("optimizer.lr=1e20 model={\"kind\":cnn,\"widths\":[4]}");
     check_overflow("optimizer.lr=1e20 model={\"kind\":cnn,\"widths\":[4]} quant.bits=32");
     check_overflow("optimizer={\"kind\":adam,\"lr\":1e30} quant.bits=32");
     check_overflow("optimizer.lr=1e20 optimizer.ema=0.9");
     check_overflow("optimizer.lr=1e20 schedule={\"kind\":constant,\"warmup\":5}");
+}
+
+/* Inputs beyond f16 are no matter of the learning rate. */
+static void test_inputs_beyond_half(void **state) {
+    (void)state;
+    enum { ROWS = 64, SIDE = 4 };
+    Error err = {0};
+    float *images = arena_new_array(program_arena, float, ROWS *SIDE *SIDE);
+    uint8_t labels[ROWS];
+    for (int i = 0; i < ROWS * SIDE * SIDE; i++) images[i] = 1e5f * (float)(i % 7);
+    for (int i = 0; i < ROWS; i++) labels[i] = (uint8_t)(i % 2);
+    H5Writer *w = h5_write_begin("large.h5", 0, program_arena, &err);
+    h5_write_tensor(w, "train_images", H5_F32, SHAPE(ROWS, SIDE, SIDE), images);
+    h5_write_tensor(w, "train_labels", H5_U8, SHAPE(ROWS), labels);
+    h5_write_tensor(w, "test_images", H5_F32, SHAPE(ROWS, SIDE, SIDE), images);
+    h5_write_tensor(w, "test_labels", H5_U8, SHAPE(ROWS), labels);
+    assert_true(h5_write_export(w, &err));
+    text_file("large.yaml", "model: {kind: mlp, widths: [4]}\nprecision: f16\n"
+                            "data: {kind: hdf5, path: large.h5, batch: 8, normalize: none}\n");
+    Result result = run(1, "train large.yaml --out large");
+    assert_has(result.err, "values of the input (data) are beyond f16's 65,504");
+    assert_has(result.err, "data.normalize: standard");
+    assert_lacks(result.err, "optimizer.lr");
 }
 
 static void test_overflow_keeps_the_checkpoint_before(void **state) {
@@ -250,6 +279,7 @@ int main(void) {
         cmocka_unit_test(test_full_disk_while_converting),
         cmocka_unit_test(test_directory_that_cannot_be),
         cmocka_unit_test(test_overflow_is_named_and_not_saved),
+        cmocka_unit_test(test_inputs_beyond_half),
         cmocka_unit_test(test_overflow_keeps_the_checkpoint_before),
     };
     return cmocka_run_group_tests(tests, program_folder_enter, program_folder_leave);

@@ -22,7 +22,9 @@ static bool check_finite(const Tape *t, const Var *logits, Error *err) {
     }
     if (var_is_finite(logits)) return true;
     const Var *bad = tape_find_nonfinite(t);
-    return FAIL(err, ERROR_NUMERIC, "evaluation: %s (%s) gives values that are not finite",
+    return FAIL(err, ERROR_NUMERIC,
+                "evaluation: %s (%s) gives values that are not finite: the training has diverged; "
+                "train with a lower optimizer.lr, or with optimizer.clip_norm",
                 *bad->scope ? bad->scope : "input", bad->op ? bad->op->name : "data");
 }
 

@@ -87,7 +87,7 @@ static bool check_finite(const Training *r, Error *err) {
             if (!isfinite(x[j]))
                 return FAIL(err, ERROR_NUMERIC,
                             "step %ld: '%s' is not finite; lower optimizer.lr or set "
-                            "optimizer.clip_norm; the last checkpoint is intact",
+                            "optimizer.clip_norm",
                             (long)r->cursor.step, model->params[i]->name);
     }
     return true;
@@ -200,6 +200,15 @@ static bool train(Training *r, Error *err) {
     return !stop_signal() || stopped(r, err);
 }
 
+/* What a failure leaves. */
+static void tell_what_is_kept(const Training *r, Error *err) {
+    if (err->code != ERROR_NUMERIC) return;
+    if (r->saved_step > 0)
+        error_append(err, ". The checkpoint of step %ld is intact", (long)r->saved_step);
+    else
+        error_append(err, ". No checkpoint was saved yet");
+}
+
 /* ---- A run ---- */
 
 static bool resume(Training *r, Error *err) {
@@ -309,6 +318,7 @@ bool trainer_run(Experiment *e, const char *directory, bool resumes, Error *err)
         progress_begin(&r.progress, stderr, r.first_step, r.stop, epochs, e->task);
         LogTarget outer = log_set_sink(progress_message, &r.progress);
         ok = train(&r, err);
+        if (!ok) tell_what_is_kept(&r, err);
         progress_end(&r.progress);
         log_set_sink(outer.sink, outer.context);
         ok = ok && finish(&r, environment_seconds() - r.started, err);

@@ -40,13 +40,14 @@ static bool fail_nonfinite(TaskStep *micro, int64_t step, Error *err) {
     if (micro->e->loss_scale.is_dynamic && !bad && large)
         return FAIL(err, ERROR_NUMERIC,
                     "step %ld: the loss is not finite: values of %s (%s) are beyond f16's 65,504, "
-                    "which no loss scale cures; set precision: bf16. The last checkpoint is intact",
+                    "which no loss scale cures; set %sprecision: bf16",
                     (long)step + 1, *large->scope ? large->scope : "the input",
-                    large->op ? large->op->name : "data");
+                    large->op ? large->op->name : "data",
+                    large->op ? "" : "data.normalize: standard or ");
     return FAIL(
         err, ERROR_NUMERIC,
         "step %ld: the loss is not finite; the first value that is not is in %s (%s). Lower "
-        "optimizer.lr or set optimizer.clip_norm; the last checkpoint is intact",
+        "optimizer.lr or set optimizer.clip_norm",
         (long)step + 1, bad && *bad->scope ? bad->scope : "the input",
         bad && bad->op ? bad->op->name
         : bad          ? "a parameter or the data"
@@ -94,6 +95,15 @@ static const char *overflowing_layer(Experiment *e, int64_t step) {
     return *t->overflowed->scope ? t->overflowed->scope : "the loss";
 }
 
+/* Gradients of weights that read such an input are as many times larger. */
+static bool has_large_input(Experiment *e, int64_t step) {
+    static const float large_input = 1000;
+    TaskStep micro = micro_batch(e, step, e->config.train.accumulate - 1);
+    see_again(&micro);
+    const Var *large = tape_find_beyond(e->tape, large_input);
+    return large && !large->op && !large->is_parameter;
+}
+
 /* Gradients are beyond f16: nothing is changed but the loss scale. */
 static bool skip_step(Experiment *e, int64_t step, Error *err) {
     LossScale *scale = &e->loss_scale;
@@ -103,9 +113,10 @@ static bool skip_step(Experiment *e, int64_t step, Error *err) {
     if (!goes_on)
         return FAIL(err, ERROR_NUMERIC,
                     "step %ld: gradients overflow f16 in %s for the %dth time in a row at loss "
-                    "scale 1; lower optimizer.lr, or set precision: bf16. The last checkpoint is "
-                    "intact",
-                    (long)step + 1, layer, LOSS_SCALE_STUCK_MAX);
+                    "scale 1; %s, or set precision: bf16",
+                    (long)step + 1, layer, LOSS_SCALE_STUCK_MAX,
+                    has_large_input(e, step) ? "set data.normalize: standard"
+                                             : "lower optimizer.lr");
     log_warning("step %ld is skipped: gradients overflow f16 in %s; loss scale %.0f, now %.0f",
                 (long)step + 1, layer, before, scale->scale);
     return true;
