@@ -3,11 +3,17 @@
 #include <assert.h>
 #include <math.h>
 
-enum { HALF = HISTOGRAM_BINS / 2 };
+enum {
+    HALF = HISTOGRAM_BINS / 2,
+    HALVINGS_MAX = 11,  /* HALF = 2^11 */
+    HALVINGS_WORTH = 4, /* fewer than 128 bins on either side are in use */
+    EXPONENTS = 300,
+    EXPONENT_ZERO = 160, /* denormal numbers have exponents down to -148 */
+};
 
 /* Beyond these, widths of bins and their inverses leave the range of f32. */
 static const float magnitude_min = 0x1p-100f, magnitude_max = 0x1p125f;
-static const double tail = 1e-6;
+const double histogram_tail = 1e-6;
 
 static void merge_pairs(float *counts) {
     for (int i = 0; i < HALF; i++) {
@@ -20,6 +26,12 @@ static void merge_pairs(float *counts) {
     }
 }
 
+static double total_of(Histogram h) {
+    double total = 0;
+    for (int i = 0; i < HISTOGRAM_BINS; i++) total += (double)h.counts[i];
+    return total;
+}
+
 static void grow(Histogram h, float largest) {
     int exponent;
     frexpf(largest, &exponent);
@@ -28,29 +40,81 @@ static void grow(Histogram h, float largest) {
     for (; *h.limit < limit; *h.limit *= 2) merge_pairs(h.counts);
 }
 
-bool histogram_add(Histogram h, Observed seen, float decay) {
+/* The batch over bins up to `limit`, the outer ones with what lies beyond. */
+static void count_batch(Histogram h, Observed seen, float limit) {
+    h.probe->limit = limit;
+    probe_over(h.probe, seen.x, seen.count, seen.scratch);
+}
+
+/* Whether more than a share `beyond` of all that was counted, this batch too, would lie in the
+ * outer bins. */
+static bool is_too_small(Histogram h, Observed seen, double decay, double beyond) {
+    const uint32_t *batch = h.probe->counts;
+    enum { LAST = HISTOGRAM_BINS - 1 };
+    double before = decay * ((double)h.counts[0] + (double)h.counts[LAST]);
+    double outside = before + (double)batch[0] + (double)batch[LAST];
+    return outside > beyond * (decay * total_of(h) + (double)seen.count);
+}
+
+/* How many times the bins could be halved around 0, and hold all but a share `beyond` still. */
+static int halvings_of(Histogram h, double beyond) {
+    double needed = (1 - beyond) * total_of(h), inside = 0;
+    for (int i = 0; i < HALF; i++) {
+        inside += (double)h.counts[HALF + i] + (double)h.counts[HALF - 1 - i];
+        if (inside < needed) continue;
+        int halvings = 0;
+        while (halvings < HALVINGS_MAX && i < HALF >> (halvings + 1)) halvings++;
+        return halvings;
+    }
+    return 0;
+}
+
+/* The least power of two above all of the batch's magnitudes but a share `beyond`; 0: the rest is
+ * zeros. */
+static float limit_of_batch(Observed seen, double beyond) {
+    int64_t found[EXPONENTS] = {0};
+#pragma omp parallel for schedule(static) reduction(+ : found[:EXPONENTS])
+    for (int64_t i = 0; i < seen.count; i++) {
+        int exponent = 0;
+        frexpf(seen.x[i], &exponent);
+        found[seen.x[i] == 0 ? 0 : exponent + EXPONENT_ZERO]++;
+    }
+    int64_t outside = 0;
+    for (int e = EXPONENTS - 1; e > 0; e--) {
+        outside += found[e];
+        if ((double)outside > beyond * (double)seen.count) return ldexpf(1, e - EXPONENT_ZERO);
+    }
+    return 0;
+}
+
+/* Where a few outliers made bins so wide that the rest lies in some of the innermost, counting
+ * begins anew with finer ones, of this batch. */
+static void refine(Histogram h, Observed seen, double beyond) {
+    if (halvings_of(h, beyond) < HALVINGS_WORTH) return;
+    float limit = limit_of_batch(seen, beyond);
+    if (limit < magnitude_min || limit > ldexpf(*h.limit, -HALVINGS_WORTH)) return;
+    *h.limit = limit;
+    count_batch(h, seen, limit);
+    for (int i = 0; i < HISTOGRAM_BINS; i++) h.counts[i] = (float)h.probe->counts[i];
+}
+
+bool histogram_add(Histogram h, Observed seen, float decay, double beyond) {
     assert(seen.count <= UINT32_MAX);
     Probe *probe = h.probe;
-    if (!seen.is_seen) {
-        probe->limit = *h.limit;
-        probe_over(probe, seen.x, seen.count, seen.scratch);
-    }
+    if (!seen.is_seen) count_batch(h, seen, *h.limit);
     float largest = -probe->low > probe->high ? -probe->low : probe->high;
     if (!(largest >= magnitude_min && largest <= magnitude_max)) return false;
-    grow(h, largest);
-    if (probe->limit != *h.limit) { /* bins as they were when values lay nearer; it is rare */
-        probe->limit = *h.limit;
-        probe_over(probe, seen.x, seen.count, seen.scratch);
+    if (*h.limit == 0) grow(h, largest);
+    /* Bins as they were when values lay nearer, or none yet; it is rare. */
+    if (probe->limit != *h.limit) count_batch(h, seen, *h.limit);
+    if (largest > *h.limit && is_too_small(h, seen, (double)decay, beyond)) {
+        grow(h, largest);
+        count_batch(h, seen, *h.limit);
     }
     for (int i = 0; i < HISTOGRAM_BINS; i++)
         h.counts[i] = h.counts[i] * decay + (float)probe->counts[i];
+    refine(h, seen, beyond);
     return true;
-}
-
-static double total_of(Histogram h) {
-    double total = 0;
-    for (int i = 0; i < HISTOGRAM_BINS; i++) total += (double)h.counts[i];
-    return total;
 }
 
 /* Width of a bin. */
@@ -86,7 +150,8 @@ void histogram_centres(Histogram h, float centres[HISTOGRAM_BINS]) {
 }
 
 Range histogram_range(Histogram h) {
-    return (Range){histogram_quantile(h, tail), histogram_quantile(h, 1 - tail)};
+    return (Range){histogram_quantile(h, histogram_tail),
+                   histogram_quantile(h, 1 - histogram_tail)};
 }
 
 Range histogram_search(Histogram h, Grid grid, bool is_affine, Dtype scale_dtype, int candidates) {

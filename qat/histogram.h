@@ -1,12 +1,15 @@
 /* A histogram of values whose range grows by doubling, so that it never needs values seen before
- * and does not depend on the order in which they came within a batch.
+ * and does not depend on the order in which they came within a batch. A few values far outside do
+ * not make it coarse: they are counted in the outer bins, and where they came first, counting
+ * begins anew with finer ones.
  *
  * Bins are equal, half on either side of 0, and cover [-limit, limit] with limit a power of two:
  *
  *     -limit                 0                  limit
  *        | 0 | 1 | 2 |  ...  | 2048 | ... | 4095 |
  *
- * When a value lies beyond, limit doubles and pairs of bins, counted outwards from 0, become one.
+ * When more values lie beyond than may, limit doubles and pairs of bins, counted outwards from 0,
+ * become one.
  */
 #ifndef NIBBLE_QAT_HISTOGRAM_H
 #define NIBBLE_QAT_HISTOGRAM_H
@@ -23,9 +26,10 @@ typedef struct Histogram {
 } Histogram;
 
 /* Multiplies what was counted by `decay` (1: keeps all) and counts the values, which are read where
- * h.probe is not answered (seen.is_seen), or the limit grows. False, and no change, when all are 0
- * or one is not finite (or beyond 2^125). */
-bool histogram_add(Histogram h, Observed seen, float decay);
+ * h.probe is not answered (seen.is_seen), or the limit changes. At most a share `beyond` of the
+ * values lies in or beyond the outer bins, where that needs finer ones (0: none does). False, and
+ * no change, when all are 0 or one is not finite (or beyond 2^125). */
+bool histogram_add(Histogram h, Observed seen, float decay, double beyond);
 
 /* Where a fraction `at` of the values lies below, linear within a bin; or of their magnitudes. */
 float histogram_quantile(Histogram h, double at);
@@ -33,6 +37,8 @@ float histogram_magnitude_quantile(Histogram h, double at);
 
 /* The middle of each bin. */
 void histogram_centres(Histogram h, float centres[HISTOGRAM_BINS]);
+
+extern const double histogram_tail; /* a millionth */
 
 /* Of the counted values, what is between all but a millionth on either side: where a search for a
  * range begins, however far one value lay. */

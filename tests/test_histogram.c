@@ -26,7 +26,7 @@ static Histogram fresh(void) {
 }
 
 static bool add(Histogram h, const float *values, int64_t count, float decay) {
-    return histogram_add(h, (Observed){values, count, false, arena}, decay);
+    return histogram_add(h, (Observed){values, count, false, arena}, decay, 0);
 }
 
 static void fill(uint64_t seed, float deviation) {
@@ -98,11 +98,54 @@ static void test_what_was_seen_is_not_read_again(void **state) {
             probe_over(&probe, x, COUNT, arena);
             bool is_enough = i && !(grows && i == 2); /* nothing is read then */
             Observed seen = {is_enough ? NULL : x, COUNT, true, arena};
-            assert_true(histogram_add(h, seen, 0.9f));
+            assert_true(histogram_add(h, seen, 0.9f, 0));
         }
         assert_true(limit == last);
         assert_memory_equal(counts, expected, sizeof counts);
     }
+}
+
+/* A few values far outside, in the first batch or later, move a quantile by less than a bin of what
+ * the others need. */
+static void test_outliers(void **state) {
+    (void)state;
+    static const float outliers[] = {1e6f, 1e30f, -3e4f};
+    double beyond = 1e-4;
+    fill(30, 0.2f);
+    Histogram h = fresh();
+    assert_true(histogram_add(h, (Observed){x, COUNT, false, arena}, 0.9f, beyond));
+    float bare = histogram_magnitude_quantile(h, 0.999);
+    for (int first = 0; first < 3; first++) {
+        for (size_t k = 0; k < sizeof outliers / sizeof *outliers; k++) {
+            h = fresh();
+            for (int batch = 0; batch < 3; batch++) {
+                fill(30, 0.2f);
+                if (batch == first) x[17] = x[COUNT - 1] = outliers[k];
+                Observed seen = {x, COUNT, false, arena};
+                assert_true(histogram_add(h, seen, 0.9f, beyond));
+                assert_true(probe.limit == limit); /* the next writer counts under it */
+            }
+            float found_here = histogram_magnitude_quantile(h, 0.999);
+            assert_true(fabsf(found_here - bare) < 0.005f * bare);
+        }
+    }
+}
+
+/* Where many lie there, they are no outliers; and zeros are no reason for finer bins. */
+static void test_no_outliers(void **state) {
+    (void)state;
+    fill(31, 0.2f);
+    Histogram h = fresh();
+    assert_true(histogram_add(h, (Observed){x, COUNT, false, arena}, 1, 1e-4));
+    for (int i = 0; i < COUNT; i += 1000) x[i] = 100;
+    assert_true(histogram_add(h, (Observed){x, COUNT, false, arena}, 1, 1e-4));
+    assert_true(limit == 128);
+    memset(x, 0, sizeof x);
+    x[0] = 3;
+    h = fresh();
+    assert_true(histogram_add(h, (Observed){x, COUNT, false, arena}, 1, 1e-4));
+    assert_true(limit == 4 && probe.limit == 4);
+    assert_true(counts[HALF] == COUNT - 1);
 }
 
 static void test_decay(void **state) {
@@ -195,6 +238,8 @@ int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_counts),
         cmocka_unit_test(test_order_of_batches_does_not_matter),
+        cmocka_unit_test(test_outliers),
+        cmocka_unit_test(test_no_outliers),
         cmocka_unit_test(test_decay),
         cmocka_unit_test(test_nothing_to_count),
         cmocka_unit_test(test_quantiles),

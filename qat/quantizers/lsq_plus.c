@@ -40,7 +40,7 @@ static bool fit_activation(Quant *q, Observed seen) {
     Probe probe = {.counts = found};
     Histogram h = {counts, &limit, &probe};
     seen.is_seen = false; /* of that probe */
-    if (!histogram_add(h, seen, 1)) return false;
+    if (!histogram_add(h, seen, 1, histogram_tail)) return false;
     quant_set_range(
         q, 0, histogram_search(h, q->grid, q->offset != NULL, q->spec.scale_dtype, CANDIDATES));
     return true;

@@ -37,7 +37,7 @@ static bool observe(Quant *q, Observed seen) {
         return true;
     }
     Histogram h = histogram_of(q);
-    if (!histogram_add(h, seen, (float)config->decay)) return false;
+    if (!histogram_add(h, seen, (float)config->decay, histogram_tail)) return false;
     quant_set_range(q, 0,
                     histogram_search(h, q->grid, q->offset != NULL, q->spec.scale_dtype,
                                      (int)config->candidates));

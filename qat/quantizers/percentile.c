@@ -41,7 +41,8 @@ static bool observe(Quant *q, Observed seen) {
         return true;
     }
     Histogram h = histogram_of(q);
-    if (!histogram_add(h, seen, (float)config->decay)) return false;
+    double beyond = (1 - at) / 4; /* well outside of what the quantile asks for */
+    if (!histogram_add(h, seen, (float)config->decay, beyond)) return false;
     Range range = {0, 0};
     if (q->offset) {
         range.low = histogram_quantile(h, 1 - at);
