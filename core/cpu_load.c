@@ -1,10 +1,10 @@
 #include "core/cpu_load.h"
 
+#include <dirent.h>
 #include <stdio.h>
-#include <time.h>
-#include <unistd.h>
+#include <string.h>
 
-enum { SAMPLES = 4, TEXT_BYTES = 128 };
+enum { TEXT_BYTES = 256 };
 
 int cpu_load_running(const char *text) {
     int running, all;
@@ -21,12 +21,24 @@ static int running_now(void) {
     return is_read ? cpu_load_running(text) : 0;
 }
 
-/* Every sample must say so: what starts and ends in between is no load. */
-bool cpu_load_is_busy(int threads) {
-    for (int i = 0; i < SAMPLES; i++) {
-        int others = running_now() - 1;
-        if (others < 1 || others + threads <= sysconf(_SC_NPROCESSORS_ONLN)) return false;
-        nanosleep(&(struct timespec){.tv_nsec = 2000000}, NULL);
+/* This process's own: threads that wait for work may spin, those of libraries too. */
+static int own_running(void) {
+    DIR *tasks = opendir("/proc/self/task");
+    int running = 0;
+    for (struct dirent *task; tasks && (task = readdir(tasks));) {
+        char path[TEXT_BYTES], text[TEXT_BYTES];
+        snprintf(path, sizeof path, "/proc/self/task/%.20s/stat", task->d_name);
+        FILE *file = fopen(path, "re");
+        if (!file) continue;
+        const char *name_end = fgets(text, sizeof text, file) ? strrchr(text, ')') : NULL;
+        running += name_end && !strncmp(name_end, ") R", 3);
+        fclose(file);
     }
-    return true;
+    if (tasks) closedir(tasks);
+    return running;
+}
+
+int cpu_load_others(void) {
+    int others = running_now() - own_running();
+    return others > 0 ? others : 0;
 }

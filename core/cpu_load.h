@@ -8,8 +8,8 @@
  * "0.20 0.18 0.12 RUNNING/ALL PID". 0: it is not such a text. */
 int cpu_load_running(const char *text);
 
-/* Whether others leave fewer than `threads` of the machine's cores, for some milliseconds on end.
- */
-bool cpu_load_is_busy(int threads);
+/* How many cores other programs want just now, by the kernel's count of threads that run, without
+ * this process's own. */
+int cpu_load_others(void);
 
 #endif

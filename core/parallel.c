@@ -2,7 +2,7 @@
 
 #include <omp.h>
 #include <stdlib.h>
-#include <sys/auxv.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "core/cpu_load.h"
@@ -16,17 +16,26 @@ static int threads_granted(void) {
     return granted < usable ? granted : usable;
 }
 
-/* Whether a number of threads was chosen: asked for, or by default. */
-static bool is_chosen;
+static struct {
+    bool is_chosen;       /* a number of threads: asked for, or by default */
+    bool is_fixed;        /* it was asked for */
+    int most;             /* by default: what this process may use */
+    double others;        /* cores that other programs want, averaged */
+    struct timespec last; /* when that was looked at */
+} load;
+
+static const double seconds_between = 0.25, share_of_sample = 0.25;
 
 bool parallel_init(int threads, Error *err) {
     if (threads < 0 || threads > PARALLEL_THREADS_MAX)
         return FAIL(err, ERROR_INPUT, "threads must be from 1 to %d (0: all), not %d",
                     PARALLEL_THREADS_MAX, threads);
     omp_set_dynamic(0);
-    if (!threads && !is_chosen && !getenv("OMP_NUM_THREADS")) threads = threads_granted();
+    bool is_users_own = threads > 0 || getenv("OMP_NUM_THREADS");
+    if (!is_users_own && !load.is_chosen) threads = load.most = threads_granted();
     if (threads > 0) omp_set_num_threads(threads);
-    is_chosen = true;
+    load.is_fixed |= is_users_own;
+    load.is_chosen = true;
     return kernels_init(err);
 }
 
@@ -42,15 +51,17 @@ bool parallel_is_active(void) {
     return omp_in_parallel();
 }
 
-/* Some 5 us, where libgomp's 300,000 spins keep a core for milliseconds from the thread that is
- * waited for. On a quiet machine long spins are the better: threads then need not be woken. */
-#define BUSY_SPIN_COUNT "200"
-
-void parallel_spin_briefly_if_busy(char *const *arguments) {
-    bool is_users_own = getenv("OMP_WAIT_POLICY") || getenv("GOMP_SPINCOUNT");
-    bool is_program = getauxval(AT_BASE); /* not handed to the dynamic linker as its argument */
-    int threads = parallel_threads();
-    if (is_users_own || !is_program || threads == 1 || !cpu_load_is_busy(threads)) return;
-    if (setenv("GOMP_SPINCOUNT", BUSY_SPIN_COUNT, 1)) return;
-    execv("/proc/self/exe", arguments); /* where it fails, threads spin long */
+void parallel_adapt(void) {
+    if (load.is_fixed || load.most < 2 || omp_in_parallel()) return;
+    struct timespec now;
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    double since =
+        (double)(now.tv_sec - load.last.tv_sec) + 1e-9 * (double)(now.tv_nsec - load.last.tv_nsec);
+    bool is_first = load.last.tv_sec == 0;
+    if (!is_first && since < seconds_between) return;
+    load.last = now;
+    load.others += (is_first ? 1 : share_of_sample) * (cpu_load_others() - load.others);
+    int left = (int)sysconf(_SC_NPROCESSORS_ONLN) - (int)(load.others + 0.5);
+    int threads = left < 1 ? 1 : left < load.most ? left : load.most;
+    if (threads != omp_get_max_threads()) omp_set_num_threads(threads);
 }

@@ -19,10 +19,9 @@ int parallel_threads(void);    /* threads that a region gets */
 int parallel_self(void);       /* this thread's index in its region, from 0 */
 bool parallel_is_active(void); /* whether the caller is inside a region already */
 
-/* After parallel_init, with main's arguments: on a machine that others keep busy, threads that wait
- * spin briefly before they sleep. libgomp reads that from the environment before main, so the
- * program executes itself once more, with GOMP_SPINCOUNT set, unless OMP_WAIT_POLICY or
- * GOMP_SPINCOUNT is set already. A load that comes later changes nothing. */
-void parallel_spin_briefly_if_busy(char *const *argv);
+/* Between steps of long work: where nobody asked for a number of threads, as many as other programs
+ * leave cores for. Threads that must share a core wait for each other in every region, and two then
+ * are slower than one. Looks at the machine four times a second at most. */
+void parallel_adapt(void);
 
 #endif

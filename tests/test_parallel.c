@@ -5,12 +5,57 @@
 
 #include <cmocka.h>
 
+#include <signal.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/wait.h>
+#include <unistd.h>
 
 #include "core/blas.h"
 #include "core/kernels.h"
 #include "core/parallel.h"
+
+/* First, while nobody has asked for a number. With every core busy one thread is enough; other
+ * tests may keep cores busy too, so what is left without the load is not known. */
+static void test_busy_machine(void **state) {
+    (void)state;
+    enum { CORES_MAX = 64 };
+    int cores = (int)sysconf(_SC_NPROCESSORS_ONLN);
+    pid_t busy[CORES_MAX];
+    Error err = {0};
+    unsetenv("OMP_NUM_THREADS");
+    if (cores > CORES_MAX) cores = CORES_MAX;
+    assert_true(parallel_init(0, &err));
+    for (int i = 0; i < cores; i++) {
+        busy[i] = fork();
+        assert_true(busy[i] >= 0);
+        if (busy[i]) continue;
+        alarm(60);
+        for (volatile unsigned turns = 0;; turns++)
+            ;
+    }
+    for (int i = 0; i < 40 && parallel_threads() > 1; i++) {
+        parallel_adapt();
+        usleep(300000);
+    }
+    int threads = parallel_threads();
+    for (int i = 0; i < cores; i++) {
+        kill(busy[i], SIGKILL);
+        waitpid(busy[i], NULL, 0);
+    }
+    if (cores < CORES_MAX) assert_int_equal(threads, 1);
+}
+
+static void test_asked_is_kept(void **state) {
+    (void)state;
+    Error err = {0};
+    assert_true(parallel_init(3, &err));
+    for (int i = 0; i < 3; i++) {
+        parallel_adapt();
+        usleep(300000);
+    }
+    assert_int_equal(parallel_threads(), 3);
+}
 
 static void test_thread_counts(void **state) {
     (void)state;
@@ -55,10 +100,9 @@ static void test_descriptions(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_thread_counts),
-        cmocka_unit_test(test_zero_keeps_what_was_chosen),
-        cmocka_unit_test(test_bad_counts),
-        cmocka_unit_test(test_descriptions),
+        cmocka_unit_test(test_busy_machine),  cmocka_unit_test(test_asked_is_kept),
+        cmocka_unit_test(test_thread_counts), cmocka_unit_test(test_zero_keeps_what_was_chosen),
+        cmocka_unit_test(test_bad_counts),    cmocka_unit_test(test_descriptions),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -162,7 +162,7 @@ static bool run_help(const char *topic, Error *err) {
     return command_help.run(&(Arguments){.count = topic != NULL, .items = items}, err);
 }
 
-static bool run(char *const *argv, int count, char *const *arguments, Error *err) {
+static bool run(int count, char *const *arguments, Error *err) {
     static char *items[ITEMS_MAX];
     Arguments parsed;
     const Command *command;
@@ -175,19 +175,16 @@ static bool run(char *const *argv, int count, char *const *arguments, Error *err
     for (int i = 1; i < count && strcmp(arguments[i], "--") != 0; i++)
         if (asks_help(arguments[i])) return run_help(command->name, err);
     TRY(parse(command, count - 1, arguments + 1, items, &parsed, err));
-    if (command->is_parallel) {
-        TRY(parallel_init(parsed.threads, err));
-        parallel_spin_briefly_if_busy(argv);
-    }
+    if (command->is_parallel) TRY(parallel_init(parsed.threads, err));
     return command->run(&parsed, err);
 }
 
-int commands_main(int argc, char *const *argv) {
+int commands_main(int count, char *const *arguments) {
     signal(SIGXFSZ, SIG_IGN); /* a file-size limit is an error like a full disk */
     signal(SIGPIPE, SIG_IGN);
     log_set_sink(print_message, NULL);
     Error err = {0};
-    if (!run(argv, argc - 1, argv + 1, &err) || !flush_output(&err))
+    if (!run(count, arguments, &err) || !flush_output(&err))
         fprintf(stderr, "nibble: %s\n", err.message);
     return exit_code(&err);
 }

@@ -43,6 +43,6 @@ extern const int command_count;
 
 /* Finds the command and runs it. The exit code: 0 done, 1 failed, 2 the user's input is wrong, 130
  * or 143 stopped by a signal. Messages go to stderr. */
-int commands_main(int argc, char *const *argv);
+int commands_main(int count, char *const *arguments);
 
 #endif

@@ -2,7 +2,6 @@
 
 #include <sched.h>
 #include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
 #include <sys/resource.h>
 #include <sys/utsname.h>
@@ -96,19 +95,12 @@ static const char *compiler(void) {
 #endif
 }
 
-/* How waiting threads were told to wait; NULL: not at all. */
-static void set_waiting(Json *json) {
-    json_set_text(json, "waiting.policy", getenv("OMP_WAIT_POLICY"));
-    json_set_text(json, "waiting.spins", getenv("GOMP_SPINCOUNT"));
-}
-
 void environment_describe(Json *json) {
     json_set_text(json, "nibble.version", NIBBLE_VERSION);
     json_set_text(json, "nibble.compiler", compiler());
     set_machine(json);
     set_system(json);
     json_set_int(json, "threads", parallel_threads());
-    set_waiting(json);
     json_set_text(json, "blas", blas_description());
     json_set_text(json, "kernels", kernels_description());
 }

@@ -4,6 +4,7 @@
 #include <math.h>
 
 #include "core/log.h"
+#include "core/parallel.h"
 #include "optim/schedule.h"
 
 int64_t trainer_epoch_steps(const Experiment *e) {
@@ -135,6 +136,7 @@ static bool update(Experiment *e, int64_t step, Error *err) {
 }
 
 bool trainer_step(Experiment *e, int64_t step, double *loss, Error *err) {
+    parallel_adapt();
     qat_set_step(e->qat, step, trainer_total_steps(e));
     model_clear_grads(e->model);
     *loss = 0;
