@@ -43,6 +43,7 @@ Batch batch_part(const Batch *batch, int64_t first, int64_t count) {
 
 static int find(const Batch *batch, const char *name, ElementType type) {
     int i = 0;
+    (void)type; /* read by the assertion alone */
     while (i < batch->column_count && strcmp(batch->columns[i].name, name)) i++;
     assert(i < batch->column_count && batch->columns[i].type == type);
     return i;

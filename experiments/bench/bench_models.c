@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "autograd/flops.h"
+#include "core/log.h"
 #include "experiments/bench/bench.h"
 #include "experiments/bench/bench_worker.h"
 #include "experiments/train/environment.h"
@@ -115,6 +116,7 @@ static bool run_round(Experiment *e, int64_t *step, double seconds, Round *round
 
 static void work(int fd, const void *context) {
     const Job *job = context;
+    log_set_sink(NULL, NULL); /* what it says of its images interests nobody */
     int64_t bytes_before = environment_rss_bytes(), step = 0;
     Arena *arena = arena_new("configuration");
     ExperimentConfig config;
