@@ -191,10 +191,18 @@ Var *param_leaf(Param *param, Tape *t) {
     return param->leaf;
 }
 
+void param_store(Param *param, Tensor value) {
+    assert(shape_equal(param->value.shape, value.shape));
+    param->value = value;
+    param->grad = NULL;
+    param->is_frozen = true;
+}
+
 Var *param_read(Param *param, Tape *t) {
     if (!param) return NULL;
     Var *leaf = param_leaf(param, t);
-    bool is_cast = t->mode.half != DTYPE_F32 && param->role == PARAM_WEIGHT;
+    bool is_cast =
+        t->mode.half != DTYPE_F32 && param->role == PARAM_WEIGHT && param->value.dtype == DTYPE_F32;
     if (!param->view.apply && !is_cast) return leaf;
     if (param->read) return param->read;
     Var *seen = param->view.apply ? param->view.apply(param->view.self, t, leaf) : leaf;

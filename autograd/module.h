@@ -34,8 +34,8 @@ typedef enum ParamRole {
 typedef struct Param {
     const char *name; /* dotted and unique in the model: "stage1.block1.conv1.weight" */
     ParamRole role;
-    Tensor value;     /* f32 master */
-    float *grad;      /* same shape; NULL for buffers */
+    Tensor value;     /* f32 master; of any dtype where param_store put it */
+    float *grad;      /* same shape; NULL for buffers and what is stored */
     bool has_grad;    /* grad holds a sum; cleared by model_clear_grads */
     bool is_frozen;   /* gets no gradient and no update */
     bool is_positive; /* stays above 0: an update at most halves or doubles an element */
@@ -149,6 +149,10 @@ Var *module_apply_one(Module *self, Tape *t, Var *x);
 /* What a layer reads: the parameter through its view, once per record. NULL param: NULL. */
 Var *param_read(Param *param, Tape *t);
 Var *param_leaf(Param *param, Tape *t); /* the master itself, views or not */
+/* From now on the parameter is this tensor, of its shape and of any dtype (tensor_encode): frozen,
+ * without a gradient or an optimizer's state. Its memory must outlive the model; call it before the
+ * optimizer is made. A sketch's parameter gets memory so. */
+void param_store(Param *param, Tensor value);
 
 #define LAYER(name) extern const Layer layer_##name;
 #include "autograd/layers.def"

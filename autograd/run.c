@@ -79,7 +79,16 @@ static void describe_scales(Tape *t, Var *v) {
     if (v->op->describe) v->value.scales = v->op->describe(t, v);
 }
 
-/* What an op that reads values only sees of a Var that holds levels. */
+/* Levels, codes of a codebook and a leaf's half precision, for an op that reads f32 values. (What
+ * ops make in half precision is staged.) */
+static bool needs_decoding(const Op *op, int input, const Var *v) {
+    if (input < 2 && op->flags & OP_READS_LEVELS) return false;
+    const Var *owner = v;
+    while (owner->op && (owner->op->flags & OP_ALIASES)) owner = owner->in[0];
+    return v->value.scales || (!owner->op && owner->value.dtype != DTYPE_F32);
+}
+
+/* What an op that reads values only sees of a Var that needs decoding. */
 static Var *decoded(Tape *t, Var *v) {
     if (!v->decoded) v->decoded = op_dequantize(t, v);
     return v->decoded;
@@ -89,10 +98,8 @@ Var *tape_record(Tape *t, const Op *op, int in_count, Var *const *in, const void
                  size_t attr_bytes) {
     assert(in_count > 0 && in_count <= OP_INPUTS_MAX && in[0]);
     Var *inputs[OP_INPUTS_MAX];
-    for (int i = 0; i < in_count; i++) {
-        bool needs_values = in[i] && in[i]->value.scales && !(op->flags & OP_READS_LEVELS);
-        inputs[i] = needs_values ? decoded(t, in[i]) : in[i];
-    }
+    for (int i = 0; i < in_count; i++)
+        inputs[i] = in[i] && needs_decoding(op, i, in[i]) ? decoded(t, in[i]) : in[i];
     Var *v = tape_append(t, op, in_count, inputs, attr, attr_bytes);
     if (t->error.code != ERROR_NONE) return v;
     if (t->mode.is_dry) {

@@ -53,14 +53,14 @@ struct Var {
 };
 
 typedef enum OpFlags {
-    OP_READS_LEVELS = 1, /* forward handles inputs that hold levels; others get them dequantized */
-    OP_IS_NONNEGATIVE = 2,      /* the output is never below 0, so it quantizes unsigned */
-    OP_KEEPS_SIGN = 4,          /* the output is below 0 only if an input is */
-    OP_ALIASES = 8,             /* the output shares the data (and scales) of input 0: reshape */
-    OP_SPARES_OUTPUT = 16,      /* backward does not read v->value: its memory may be used again */
-    OP_SPARES_INPUTS = 32,      /* backward does not read the values of inputs */
-    OP_READS_HALF = 64,         /* takes values and gradients as tensors of any precision (Var.grad,
-                                   tape_grad_tensor); for other ops the tape decodes and rounds */
+    OP_READS_LEVELS = 1,   /* inputs 0 and 1 may hold levels or be stored; all others get values */
+    OP_IS_NONNEGATIVE = 2, /* the output is never below 0, so it quantizes unsigned */
+    OP_KEEPS_SIGN = 4,     /* the output is below 0 only if an input is */
+    OP_ALIASES = 8,        /* the output shares the data (and scales) of input 0: reshape */
+    OP_SPARES_OUTPUT = 16, /* backward does not read v->value: its memory may be used again */
+    OP_SPARES_INPUTS = 32, /* backward does not read the values of inputs */
+    OP_READS_HALF = 64,    /* takes values and gradients as tensors of any precision (Var.grad,
+                              tape_grad_tensor); for other ops the tape decodes and rounds */
     OP_GRADIENT_IN_PLACE = 128, /* backward may write the gradient of input 0 over its own */
     OP_NO_FLOPS = 1 << 8,       /* it makes no products: Op.flops is NULL, and counts as none */
     OP_DROPS = 1 << 9,          /* it drops elements in training, and scales those that stay */

@@ -108,7 +108,8 @@ static void plan_run(const ConvPlan *plan, int64_t batch, const Tensor *images, 
 bool conv_scales_fit(const ConvGeometry *g, const Tensor *w) {
     int64_t filter = tensor_count(w) / g->out_c;
     const Scales *s = w->scales;
-    return s && (s->count == 1 || (s->row_length == filter && s->run_length == filter));
+    return tensor_holds_levels(w) &&
+           (s->count == 1 || (s->row_length == filter && s->run_length == filter));
 }
 
 /* One factor per output channel: scale_x * scale_w. */
@@ -128,8 +129,7 @@ static void tell_all(ConvWritten written, int64_t batch) {
 void conv_forward(const ConvGeometry *geometry, const Tensor *x, const Tensor *w, const float *bias,
                   const Tensor *y, ConvWritten written, Arena *scratch) {
     geometry_check(geometry);
-    bool x_levels = x->scales && x->scales->count == 1,
-         on_levels = x_levels && conv_scales_fit(geometry, w);
+    bool x_levels = tensor_has_one_scale(x), on_levels = x_levels && conv_scales_fit(geometry, w);
     if (on_levels && kernels_reference()) {
         assert(y->dtype == DTYPE_F32); /* verification is of evaluation, which is in f32 */
         conv_forward_integer_reference(geometry, x, w, bias, y->data);

@@ -34,10 +34,7 @@ static Meeting meet(const ConvGeometry *g, int64_t image, int64_t oy, int64_t ox
 static double value_at(const Tensor *tensor, int64_t offset) {
     if (operand_is_plain(tensor)) return (double)tensor_f32(tensor)[offset];
     float value;
-    if (tensor->dtype == DTYPE_F32 && tensor->scales)
-        levels_decode(tensor_f32(tensor) + offset, tensor->scales, offset, 1, &value);
-    else
-        dtype_codec(tensor->dtype)->decode(tensor->data, tensor->scales, offset, 1, &value);
+    tensor_decode_part(tensor, offset, 1, &value);
     return (double)value;
 }
 
@@ -73,7 +70,7 @@ void conv_forward_reference(const ConvGeometry *geometry, const Tensor *x, const
 
 void conv_forward_integer_reference(const ConvGeometry *geometry, const Tensor *x, const Tensor *w,
                                     const float *bias, float *y) {
-    assert(x->scales && w->scales && x->scales->count == 1);
+    assert(tensor_has_one_scale(x) && tensor_holds_levels(w));
     int64_t filter = shape_count(w->shape) / geometry->out_c;
     FOR_EACH_OUTPUT(geometry) {
         int32_t sum = 0;

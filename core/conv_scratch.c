@@ -51,7 +51,7 @@ static int64_t phase_bytes(const ConvGeometry *g, int64_t pixels, int64_t taps) 
 }
 
 static int64_t forward_layout(const ConvGeometry *g, const Tensor *x, int64_t images) {
-    bool as_levels = x->scales && x->scales->count == 1;
+    bool as_levels = tensor_has_one_scale(x);
     int64_t decoded = operand_numbers_scratch(x, as_levels);
     return decoded + forward_plane(g, decoded || x->dtype == DTYPE_F32, images) +
            arena_padded(sizeof(Phase)) + phase_bytes(g, g->out_h * g->out_w, taps_of(g));
@@ -66,7 +66,7 @@ static int64_t images_bytes(const Tensor *images, int64_t count) {
 int64_t conv_forward_scratch(const ConvGeometry *g, const Tensor *x, const Tensor *w,
                              const Tensor *y) {
     int64_t depth = taps_of(g) * (g->in_c / g->groups);
-    bool x_levels = x->scales && x->scales->count == 1;
+    bool x_levels = tensor_has_one_scale(x);
     bool on_levels = x_levels && conv_scales_fit(g, w);
     return forward_layout(g, x, 1) + images_bytes(y, 1) +
            (on_levels ? operand_levels_scratch(w) : operand_values_scratch(w)) +

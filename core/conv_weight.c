@@ -223,7 +223,7 @@ static void pass_init(WeightPass *pass, Arena *scratch) {
 void conv_backward_weight(const ConvGeometry *geometry, const Tensor *x, const Tensor *dy,
                           float beta, float *dw, Arena *scratch) {
     ArenaMark mark = arena_mark(scratch);
-    bool x_levels = x->scales && x->scales->count == 1; /* one factor, applied at the end */
+    bool x_levels = tensor_has_one_scale(x); /* one factor, applied at the end */
     WeightPass pass = {
         .geometry = geometry,
         .cut = weight_cut(geometry),

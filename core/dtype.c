@@ -1,6 +1,7 @@
 #include "core/dtype.h"
 
 #include "core/kernels/isa.h"
+#include "core/tensor.h"
 
 #include <assert.h>
 #include <string.h>
@@ -53,6 +54,14 @@ int64_t scales_run(const Scales *scales, int64_t element, int64_t *scale) {
     return (end < scales->row_length ? end : scales->row_length) - column;
 }
 
+float scales_read(const Scales *scales, int64_t number) {
+    float scale;
+    if (scales->scale) return scales->scale[number];
+    const Tensor *stored = scales->stored;
+    dtype_codec(stored->dtype)->decode(stored->data, stored->scales, number, 1, &scale);
+    return scale + scales->offset;
+}
+
 const Codec *dtype_codec(Dtype dtype) {
     assert((unsigned)dtype < DTYPE_COUNT);
     return codecs[dtype];
@@ -80,7 +89,7 @@ size_t dtype_bytes(Dtype dtype, int64_t count) {
 
 float dtype_round(Dtype dtype, float x) {
     const Codec *codec = dtype_codec(dtype);
-    assert(!codec->needs_scales);
+    assert(codec->stores == CODE_NUMBER);
     float rounded;
     unsigned char code[sizeof(float)];
     codec->encode(&x, 1, NULL, code);

@@ -5,6 +5,7 @@
  *   level  n  = step k + base - zero, the integer that products use; zero itself is always a level
  *             of the affine formats, so padding with 0 is exact
  *   value  x  = scale n, a real number
+ *   entry  e  of a codebook, between -1 and 1, where codes number entries: value x = scale e
  * Conversions of a value to a level round half to even on x * (1 / scale), in f32, then clamp to
  * the levels that exist (PyTorch's fake_quantize does the same on CPU). */
 #ifndef NIBBLE_CORE_DTYPE_H
@@ -37,26 +38,43 @@ int grid_high(Grid grid); /* highest level at zero point 0 */
  * row r = i / row_length at column c = i % row_length; its scale is number r * ceil(row_length /
  * run_length) + c / run_length. Per tensor: both lengths are the element count. Per channel (axis
  * 0) or per token: both are the length of a row. Per group: run_length is the group size; groups
- * start anew in each row. */
+ * start anew in each row. In flat blocks, which run over rows: row_length is the element count,
+ * run_length the size of a block. */
 typedef struct Scales {
     int64_t row_length, run_length;
-    int64_t count; /* of scales */
-    Dtype dtype;   /* the precision scales are stored in; `scale` is already rounded to it */
-    Grid grid;
-    const float *scale; /* [count], above 0 */
+    int64_t count;      /* of scales */
+    Dtype dtype;        /* the format scales are stored in; `scale` is already rounded to it */
+    Grid grid;          /* of levels */
+    const float *scale; /* [count], above 0; NULL: only in `stored` (never of levels) */
     const float *zero;  /* [count] zero points, integers; NULL: all 0 */
+    /* The plane as a tensor of its own, [count] of `dtype`, perhaps with scales of its own (double
+     * quantization): scale i = its element i + offset. NULL: `scale` is all there is. */
+    const struct Tensor *stored;
+    float offset;
 } Scales;
 
 int64_t scales_count(int64_t element_count, int64_t row_length, int64_t run_length);
 /* How many elements from `element` on share its scale; `scale` is set to that scale's number. */
 int64_t scales_run(const Scales *scales, int64_t element, int64_t *scale);
+float scales_read(const Scales *scales, int64_t number); /* one scale, in whichever form it lies */
+
+/* What a code stands for. */
+typedef enum CodeMeaning {
+    CODE_NUMBER, /* a number as it is, without scales */
+    CODE_LEVEL,  /* a level of the scales' grid: products may run on levels */
+    CODE_ENTRY,  /* an entry of the row's codebook, to be multiplied by a scale */
+} CodeMeaning;
 
 typedef struct Codec {
     const char *name, *help;
-    int code_bits;    /* per element in the plane of codes */
-    int needs_scales; /* whether encode and decode take scales */
-    /* `count` elements from element 0 on. Codes of a whole tensor are one little-endian stream of
-     * bits: element i has the bits i * code_bits and up. */
+    int code_bits; /* per element in the plane of codes */
+    CodeMeaning stores;
+    /* Of codebooks: elements under one scale unless somebody says otherwise, in flat blocks; and
+     * the scale that so many values of a block of `block` elements are stored under. */
+    int64_t block;
+    float (*fit)(const float *x, int64_t count, int64_t block);
+    /* `count` elements from element 0 on; `scales` NULL: the codec stores numbers. Codes of a whole
+     * tensor are one little-endian stream of bits: element i has the bits i * code_bits and up. */
     void (*encode)(const float *x, int64_t count, const Scales *scales, void *codes);
     /* Elements first .. first + count - 1, as values. */
     void (*decode)(const void *codes, const Scales *scales, int64_t first, int64_t count, float *x);

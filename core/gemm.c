@@ -86,7 +86,7 @@ static bool scales_by_row(const Scales *scales, int64_t columns) {
  * under one scale per stored row. */
 static bool scales_fit(const Matrix *matrix, bool is_stored_along) {
     const Scales *scales = matrix->tensor.scales;
-    if (!scales) return false;
+    if (!tensor_holds_levels(&matrix->tensor)) return false;
     return scales->count == 1 || (is_stored_along && scales_by_row(scales, matrix->cols));
 }
 
@@ -142,13 +142,11 @@ static void numbers_turn(const Factor *f, int64_t first, int64_t rows, int64_t c
         }
 }
 
-/* Of values in codes whose scales go with stored rows: what to multiply the levels of row i by. */
+/* Of levels wanted as values, whose scales go with stored rows: what to multiply row i by. */
 static const float *row_scales(const Factor *f, int64_t columns) {
     const Scales *scales = f->tensor.scales;
-    if (f->as_levels || !scales) return NULL;
-    bool fits =
-        scales->count == 1 || (scales->row_length == columns && scales->run_length == columns);
-    return fits ? scales->scale : NULL;
+    if (f->as_levels || !tensor_holds_levels(&f->tensor)) return NULL;
+    return scales_by_row(scales, columns) ? scales->scale : NULL;
 }
 
 /* Columns first .. first + columns - 1 of row i, at most GROUP_MAX * PANEL of them. */

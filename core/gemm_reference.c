@@ -15,10 +15,7 @@ static float value_at(const Matrix *matrix, int64_t offset) {
     const Tensor *tensor = &matrix->tensor;
     if (operand_is_plain(tensor)) return ((const float *)tensor->data)[offset];
     float value;
-    if (tensor->dtype == DTYPE_F32 && tensor->scales)
-        levels_decode((const float *)tensor->data + offset, tensor->scales, offset, 1, &value);
-    else
-        dtype_codec(tensor->dtype)->decode(tensor->data, tensor->scales, offset, 1, &value);
+    tensor_decode_part(tensor, offset, 1, &value);
     return value;
 }
 
@@ -58,7 +55,7 @@ void gemm_integer_reference(Matrix a, Matrix b, float *c, int64_t c_row_stride,
                             const Epilogue *epilogue) {
     int64_t m = a.is_transposed ? a.cols : a.rows, k = a.is_transposed ? a.rows : a.cols;
     int64_t n = b.is_transposed ? b.rows : b.cols;
-    assert(a.tensor.scales && b.tensor.scales);
+    assert(tensor_holds_levels(&a.tensor) && tensor_holds_levels(&b.tensor));
     for (int64_t i = 0; i < m; i++)
         for (int64_t j = 0; j < n; j++) {
             int32_t sum = 0;

@@ -74,7 +74,10 @@ size_t tensor_bytes(const Tensor *tensor) {
     size_t bytes = dtype_bytes(tensor->dtype, tensor_count(tensor));
     const Scales *scales = tensor->scales;
     if (!scales) return bytes;
-    bytes += dtype_bytes(scales->dtype, scales->count);
+    if (scales->stored)
+        bytes += tensor_bytes(scales->stored) + (scales->stored->scales ? sizeof(float) : 0);
+    else
+        bytes += dtype_bytes(scales->dtype, scales->count);
     if (scales->zero) bytes += (size_t)scales->count; /* zero points fit in a byte */
     return bytes;
 }
@@ -84,10 +87,75 @@ float *tensor_f32(const Tensor *tensor) {
     return tensor->data;
 }
 
+bool tensor_holds_levels(const Tensor *tensor) {
+    return tensor->scales && dtype_codec(tensor->dtype)->stores != CODE_ENTRY;
+}
+
+bool tensor_has_one_scale(const Tensor *tensor) {
+    return tensor_holds_levels(tensor) && tensor->scales->count == 1;
+}
+
 void tensor_decode(const Tensor *tensor, float *values) {
-    int64_t count = tensor_count(tensor);
+    tensor_decode_part(tensor, 0, tensor_count(tensor), values);
+}
+
+void tensor_decode_part(const Tensor *tensor, int64_t first, int64_t count, float *values) {
     if (tensor->dtype == DTYPE_F32 && tensor->scales)
-        levels_decode(tensor_f32(tensor), tensor->scales, 0, count, values);
+        levels_decode(tensor_f32(tensor) + first, tensor->scales, first, count, values);
     else
-        dtype_codec(tensor->dtype)->decode(tensor->data, tensor->scales, 0, count, values);
+        dtype_codec(tensor->dtype)->decode(tensor->data, tensor->scales, first, count, values);
+}
+
+/* A scale for each block, in f32. */
+static Scales scales_fit(Arena *arena, const Codec *codec, const float *x, int64_t count,
+                         int64_t block) {
+    int64_t blocks = scales_count(count, count, block);
+    float *scale = arena_new_array(arena, float, blocks);
+    for (int64_t i = 0; i < blocks; i++) {
+        int64_t first = i * block, some = count - first < block ? count - first : block;
+        scale[i] = codec->fit(x + first, some, block);
+    }
+    return (Scales){.row_length = count, .run_length = block, .count = blocks, .scale = scale};
+}
+
+static float mean_of(const float *x, int64_t count) {
+    double sum = 0;
+    for (int64_t i = 0; i < count; i++) sum += (double)x[i];
+    return (float)(sum / (double)count);
+}
+
+/* The same scales, from now on in the form that is stored. `scale` is overwritten. */
+static const Scales *scales_store(Arena *arena, const Scales *fitted, float *scale,
+                                  const Storage *storage) {
+    Storage form = {.dtype = storage->scale_dtype, .block = storage->scale_block};
+    Scales *s = arena_new_array(arena, Scales, 1);
+    *s = *fitted;
+    s->dtype = form.dtype;
+    if (dtype_codec(form.dtype)->stores == CODE_ENTRY) {
+        s->offset = mean_of(scale, s->count);
+        for (int64_t i = 0; i < s->count; i++) scale[i] -= s->offset;
+    }
+    Tensor *stored = arena_new_array(arena, Tensor, 1);
+    *stored = tensor_encode(arena, scale, SHAPE(s->count), &form);
+    s->stored = stored;
+    s->scale = form.dtype == DTYPE_F32 ? stored->data : NULL;
+    return s;
+}
+
+Tensor tensor_encode(Arena *arena, const float *values, Shape shape, const Storage *storage) {
+    const Codec *codec = dtype_codec(storage->dtype);
+    assert(codec->stores != CODE_LEVEL && "levels are a quantizer's");
+    Tensor tensor = tensor_zeros(arena, storage->dtype, shape);
+    int64_t count = tensor_count(&tensor);
+    if (codec->stores == CODE_NUMBER) {
+        codec->encode(values, count, NULL, tensor.data);
+        return tensor;
+    }
+    Arena *scratch = arena_new("scales");
+    int64_t block = storage->block ? storage->block : codec->block;
+    Scales fitted = scales_fit(scratch, codec, values, count, block);
+    codec->encode(values, count, &fitted, tensor.data);
+    tensor.scales = scales_store(arena, &fitted, (float *)(uintptr_t)fitted.scale, storage);
+    arena_free(scratch);
+    return tensor;
 }

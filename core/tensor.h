@@ -32,8 +32,9 @@ const char *shape_text(Shape shape, char text[SHAPE_TEXT_BYTES]);
 bool shape_check(Shape shape, int64_t *count, Error *err);
 
 /* `data` holds codes of `dtype`. With `scales`:
- *   an integer dtype: packed codes;
- *   f32: levels, integers held in floats ("integers inside floats"): the value is scale * level.
+ *   an integer dtype: packed codes of levels;
+ *   f32: levels, integers held in floats ("integers inside floats"): the value is scale * level;
+ *   a codebook's dtype: codes of its entries: the value is scale * entry.
  * Without scales an f32, f16 or bf16 tensor holds values. */
 typedef struct Tensor {
     Dtype dtype;
@@ -50,7 +51,24 @@ Tensor tensor_zeros(Arena *arena, Dtype dtype, Shape shape);
 int64_t tensor_count(const Tensor *tensor);
 size_t tensor_bytes(const Tensor *tensor); /* codes and scales as stored */
 float *tensor_f32(const Tensor *tensor);   /* the data of an f32 tensor (asserted) */
-/* Values of the whole tensor, whatever its dtype and scales. */
+/* Integers under scales, packed or as f32; else what it holds are values, however stored. */
+bool tensor_holds_levels(const Tensor *tensor);
+bool tensor_has_one_scale(const Tensor *tensor); /* levels, all under the same one */
+/* Values of the whole tensor, or of elements first .. first + count - 1, whatever its dtype. */
 void tensor_decode(const Tensor *tensor, float *values);
+void tensor_decode_part(const Tensor *tensor, int64_t first, int64_t count, float *values);
+
+/* How values are stored: numbers, or entries of a codebook under scales in flat blocks. */
+typedef struct Storage {
+    Dtype dtype;
+    int64_t block;       /* elements under one scale; 0: the codec's own */
+    Dtype scale_dtype;   /* of the plane of scales; a codebook: double quantization */
+    int64_t scale_block; /* then: scales under one of their own, f32; 0: the codec's own */
+} Storage;
+
+/* A tensor that stores `values`, each scale fitted by the codec. Codes are found under the scales
+ * as fitted; what is kept are the scales as stored, which decoding reads. Doubly quantized scales
+ * are stored less their mean, the offset (Dettmers et al. 2023, QLoRA). */
+Tensor tensor_encode(Arena *arena, const float *values, Shape shape, const Storage *storage);
 
 #endif

@@ -86,7 +86,8 @@ H5Reader *h5_read_open(const char *path, Arena *arena, Error *err);
  * the process. Chunks and the filters deflate, shuffle, fletcher32 are accepted; external storage,
  * virtual data sets, soft and external links, and plugins are not. */
 H5Reader *h5_read_foreign(const char *path, Arena *arena, Error *err);
-void h5_read_close(H5Reader *reader); /* accepts NULL */
+void h5_read_close(H5Reader *reader);             /* accepts NULL */
+const char *h5_read_path(const H5Reader *reader); /* for messages */
 
 void h5_read_digest(const H5Reader *reader, char text[33]); /* hexadecimal; "" for foreign files */
 

@@ -127,6 +127,10 @@ static hid_t object_open(const H5Reader *reader, const char *name, Error *err) {
     return object;
 }
 
+const char *h5_read_path(const H5Reader *reader) {
+    return reader->path;
+}
+
 bool h5_read_exists(const H5Reader *reader, const char *name) {
     Error ignored = {0};
     hid_t object = object_open(reader, name, &ignored);

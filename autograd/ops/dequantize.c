@@ -1,4 +1,5 @@
-/* Levels to values, scale times level; values pass. The gradient passes: it belongs to the values.
+/* Levels to values, scale times level; values pass, however they are stored. The gradient passes:
+ * it belongs to the values.
  */
 #include <string.h>
 
@@ -13,7 +14,7 @@ static bool infer(Var *v, Error *err) {
 static void forward(const Var *v, const MapBlock *b) {
     const Scales *scales = v->in[0]->value.scales;
     int64_t run = piece_run(&b->piece), first = b->piece.first;
-    if (!scales) {
+    if (!tensor_holds_levels(&v->in[0]->value)) { /* already decoded */
         memcpy(b->out, b->in[0], sizeof *b->out * (size_t)b->count);
         return;
     }

@@ -116,15 +116,11 @@ static void spread_image(const Geometry *g, const float *dy, const uint16_t *win
     }
 }
 
-static bool are_levels_kept(const Tensor *x) {
-    return x->scales && x->scales->count == 1;
-}
-
 /* Levels under one scale stay levels; others become values in step memory. */
 static Tensor read_input(Tape *t, Var *v) {
     Saved *saved = v->saved;
     const Tensor *x = &v->in[0]->value;
-    bool stays_levels = are_levels_kept(x);
+    bool stays_levels = tensor_has_one_scale(x);
     v->value.scales = NULL;
     if (stays_levels) {
         saved->scales = *x->scales;
@@ -135,10 +131,10 @@ static Tensor read_input(Tape *t, Var *v) {
 }
 
 static const Scales *describe(Tape *t, Var *v) {
-    const Scales *in = v->in[0]->value.scales;
-    if (!are_levels_kept(&v->in[0]->value)) return NULL;
+    const Tensor *x = &v->in[0]->value;
+    if (!tensor_has_one_scale(x)) return NULL;
     Scales *out = tape_alloc(t, sizeof *out);
-    *out = *in;
+    *out = *x->scales;
     out->row_length = out->run_length = var_count(v);
     return out;
 }
@@ -167,7 +163,7 @@ static int64_t saved_bytes(const Tape *t, const Var *v) {
 
 static int64_t forward_scratch(const Var *v) {
     const Tensor *x = &v->in[0]->value;
-    return operand_numbers_scratch(x, are_levels_kept(x)) + buffers_bytes(v) +
+    return operand_numbers_scratch(x, tensor_has_one_scale(x)) + buffers_bytes(v) +
            probe_scratch(v->probe);
 }
 

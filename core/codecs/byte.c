@@ -28,7 +28,7 @@ const Codec codec_byte = {
     .name = "byte",
     .help = "a byte per integer code, with scales",
     .code_bits = 8,
-    .needs_scales = 1,
+    .stores = CODE_LEVEL,
     .encode = encode,
     .decode = decode,
 };

@@ -39,7 +39,7 @@ static void decode(const void *codes, const Scales *scales, int64_t first, int64
         .name = "int" #bits,                                                                       \
         .help = #bits " bits: integer codes, with scales",                                         \
         .code_bits = bits,                                                                         \
-        .needs_scales = 1,                                                                         \
+        .stores = CODE_LEVEL,                                                                      \
         .encode = encode,                                                                          \
         .decode = decode,                                                                          \
     };

@@ -27,7 +27,7 @@ const Codec codec_nibble = {
     .name = "nibble",
     .help = "half a byte per integer code of at most 4 bits, with scales",
     .code_bits = 4,
-    .needs_scales = 1,
+    .stores = CODE_LEVEL,
     .encode = encode,
     .decode = decode,
 };

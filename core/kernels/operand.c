@@ -6,19 +6,8 @@
 
 enum { CHUNK = 1 << 14 /* elements decoded at a time by one thread; a multiple of 8 */ };
 
-bool operand_is_levels(const Tensor *tensor) {
-    return tensor->scales != NULL;
-}
-
 bool operand_is_plain(const Tensor *tensor) {
     return tensor->dtype == DTYPE_F32 && !tensor->scales;
-}
-
-static void decode_chunk(const Tensor *tensor, int64_t first, int64_t count, float *values) {
-    if (tensor->dtype == DTYPE_F32)
-        levels_decode(tensor_f32(tensor) + first, tensor->scales, first, count, values);
-    else
-        dtype_codec(tensor->dtype)->decode(tensor->data, tensor->scales, first, count, values);
 }
 
 const float *operand_values(const Tensor *tensor, Arena *scratch) {
@@ -28,7 +17,7 @@ const float *operand_values(const Tensor *tensor, Arena *scratch) {
 #pragma omp parallel for schedule(static)
     for (int64_t first = 0; first < count; first += CHUNK) {
         int64_t some = count - first < CHUNK ? count - first : CHUNK;
-        decode_chunk(tensor, first, some, values + first);
+        tensor_decode_part(tensor, first, some, values + first);
     }
     return values;
 }
@@ -54,17 +43,17 @@ void operand_read(const Tensor *tensor, int64_t first, int64_t count, float *num
                           numbers);
     else if (tensor->dtype == DTYPE_NIBBLE)
         levels_from_nibbles(tensor->data, tensor->scales, first, count, numbers);
-    else if (tensor->scales)
+    else if (tensor_holds_levels(tensor))
         read_packed(tensor, first, count, numbers);
     else
-        dtype_codec(tensor->dtype)->decode(tensor->data, NULL, first, count, numbers);
+        dtype_codec(tensor->dtype)->decode(tensor->data, tensor->scales, first, count, numbers);
 }
 
 void operand_read_values(const Tensor *tensor, int64_t first, int64_t count, float *values) {
     if (operand_is_plain(tensor))
         memcpy(values, tensor_f32(tensor) + first, sizeof *values * (size_t)count);
     else
-        decode_chunk(tensor, first, count, values);
+        tensor_decode_part(tensor, first, count, values);
 }
 
 const float *operand_part(const Tensor *tensor, int64_t first, int64_t count, float *buffer) {
@@ -91,7 +80,7 @@ void operand_write(const float *numbers, int64_t first, int64_t count, const Ten
 }
 
 const float *operand_levels(const Tensor *tensor, Arena *scratch) {
-    assert(operand_is_levels(tensor));
+    assert(tensor_holds_levels(tensor));
     if (tensor->dtype == DTYPE_F32) return tensor_f32(tensor);
     int64_t count = tensor_count(tensor);
     float *levels = arena_alloc(scratch, checked_mul(sizeof *levels, (size_t)count));
@@ -107,7 +96,7 @@ const float *operand_levels(const Tensor *tensor, Arena *scratch) {
 static bool is_read_anywhere(const Tensor *tensor, bool as_levels) {
     bool is_levels =
         tensor->dtype == DTYPE_F32 || tensor->dtype == DTYPE_BYTE || tensor->dtype == DTYPE_NIBBLE;
-    return !tensor->scales || (as_levels && is_levels);
+    return !tensor_holds_levels(tensor) || (as_levels && is_levels);
 }
 
 Tensor operand_numbers(const Tensor *tensor, bool as_levels, Arena *scratch) {

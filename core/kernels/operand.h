@@ -8,8 +8,7 @@
 /* Sums of products of integers below this are exact in f32, in any order. */
 #define EXACT_SUM_LIMIT 16777216.0 /* 2^24 */
 
-bool operand_is_levels(const Tensor *tensor); /* integers under scales, packed or as f32 */
-bool operand_is_plain(const Tensor *tensor);  /* f32 values, usable where they lie */
+bool operand_is_plain(const Tensor *tensor); /* f32 values, usable where they lie */
 
 /* The whole tensor in f32: where it lies if it can be used so, else in scratch. */
 const float *operand_values(const Tensor *tensor, Arena *scratch);

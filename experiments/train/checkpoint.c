@@ -4,7 +4,7 @@
 #include <stdio.h>
 #include <string.h>
 
-#include "data/h5.h"
+#include "data/stored.h"
 
 enum { FORMAT_VERSION = 2, NAME_BYTES = 512 };
 
@@ -48,10 +48,13 @@ static void write_facts(H5Writer *w, const DataFacts *f) {
 }
 
 static uint64_t expected_bytes(const Model *model) {
-    uint64_t elements = 0;
-    for (int i = 0; i < model->param_count; i++)
-        elements += (uint64_t)tensor_count(&model->params[i]->value);
-    return elements * sizeof(float) * 4 + (1 << 16); /* masters, up to two states, an average */
+    uint64_t bytes = 1 << 16;
+    for (int i = 0; i < model->param_count; i++) {
+        const Tensor *value = &model->params[i]->value;
+        bool is_master = value->dtype == DTYPE_F32; /* with up to two states and an average */
+        bytes += tensor_bytes(value) * (is_master ? 4 : 1);
+    }
+    return bytes;
 }
 
 bool checkpoint_save(const char *path, const char *previous, const char *config_text,
@@ -77,7 +80,7 @@ bool checkpoint_save(const char *path, const char *previous, const char *config_
             const Param *p = model->params[i];
             char name[NAME_BYTES];
             snprintf(name, sizeof name, "params/%s", p->name);
-            h5_write_tensor(w, name, H5_F32, p->value.shape, p->value.data);
+            stored_write(w, name, &p->value);
         }
         optimizer_visit(optimizer, write_state, w);
         ok = h5_write_commit(w, previous, err);
@@ -162,7 +165,7 @@ bool checkpoint_read_facts(const char *path, Arena *arena, DataFacts *facts, Err
 static bool read_param(const Source *s, Param *p) {
     char name[NAME_BYTES];
     snprintf(name, sizeof name, "params/%s", p->name);
-    return h5_read_tensor(s->reader, name, H5_F32, p->value.shape, p->value.data, s->err);
+    return stored_read(s->reader, name, &p->value, s->err);
 }
 
 static bool has_param(const Source *s, const Param *p) {

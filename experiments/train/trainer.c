@@ -82,6 +82,7 @@ static bool check_finite(const Training *r, Error *err) {
     const Model *model = r->e->model;
     for (int i = 0; i < model->param_count; i++) {
         const Tensor *value = &model->params[i]->value;
+        if (value->dtype != DTYPE_F32) continue; /* stored: nobody writes it */
         const float *x = tensor_f32(value);
         for (int64_t j = 0, count = tensor_count(value); j < count; j++)
             if (!isfinite(x[j]))

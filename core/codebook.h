@@ -1,0 +1,34 @@
+/* Codebooks: codes number entries between -1 and 1, and a value is scale x entry. What the codec
+ * rows of core/codecs that store entries have in common.
+ *
+ * Codes of 8 bits are a byte each, codes of 4 bits half a byte:
+ *
+ *     8 bits   byte i [ki]          4 bits   byte i [k(2i + 1) k(2i)]  */
+#ifndef NIBBLE_CORE_CODEBOOK_H
+#define NIBBLE_CORE_CODEBOOK_H
+
+#include <stdbool.h>
+
+#include "core/dtype.h"
+
+typedef struct Codebook {
+    int bits;             /* of a code: 4 or 8 */
+    const float *entries; /* [1 << bits], ascending from -1 to 1 */
+    /* `count` values of one block over their scale, as the format's author rounds it. `is_whole`:
+     * the block is of full length. In place is not asked for. */
+    void (*normalize)(const float *x, int64_t count, float scale, bool is_whole, float *unit);
+} Codebook;
+
+/* The entry that `unit` is nearest to: how many midpoints of neighbours, in f32, lie below it. A
+ * NaN becomes code 0. */
+int codebook_nearest(const Codebook *book, float unit);
+
+/* As Codec's. */
+void codebook_encode(const Codebook *book, const float *x, int64_t count, const Scales *scales,
+                     void *codes);
+void codebook_decode(const Codebook *book, const void *codes, const Scales *scales, int64_t first,
+                     int64_t count, float *x);
+
+float codebook_largest(const float *x, int64_t count); /* magnitude */
+
+#endif

@@ -1,0 +1,261 @@
+/* Formats that store entries of a codebook: nearest entries, any part decodes alike, scales in any
+ * format, and the same codes and scales as bitsandbytes (golden/make_codebook.py). */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+
+#include <cmocka.h>
+#include <math.h>
+
+#include "core/codebook.h"
+#include "core/kernels/operand.h"
+#include "tests/golden.h"
+#include "tests/storages.h"
+
+static Arena *arena;
+
+static int set_up(void **state) {
+    (void)state;
+    arena = arena_new("test");
+    return 0;
+}
+
+static int tear_down(void **state) {
+    (void)state;
+    arena_free(arena);
+    return 0;
+}
+
+static int code_of(const Tensor *t, int64_t element) {
+    const uint8_t *codes = t->data;
+    if (dtype_codec(t->dtype)->code_bits == 8) return codes[element];
+    return codes[element / 2] >> (element % 2 * 4) & 15;
+}
+
+static void an_entry_is_the_nearest(void **state) {
+    (void)state;
+    static const float entries[16] = {-1,    -0.5f, -0.25f, -0.1f, 0,    0.1f,  0.125f, 0.25f,
+                                      0.26f, 0.5f,  0.6f,   0.7f,  0.8f, 0.81f, 0.9f,   1};
+    const Codebook book = {4, entries, NULL};
+    for (int i = 0; i < 16; i++) assert_int_equal(codebook_nearest(&book, entries[i]), i);
+    for (int i = 0; i < 15; i++) { /* on the middle: the lower one */
+        float middle = (entries[i] + entries[i + 1]) / 2;
+        assert_int_equal(codebook_nearest(&book, middle), i);
+        assert_int_equal(codebook_nearest(&book, nextafterf(middle, 2)), i + 1);
+    }
+    assert_int_equal(codebook_nearest(&book, -INFINITY), 0);
+    assert_int_equal(codebook_nearest(&book, INFINITY), 15);
+    assert_int_equal(codebook_nearest(&book, NAN), 0);
+}
+
+/* ---- Every row, with scales of every format. ---- */
+
+enum { COUNT = 1403 };
+
+/* All values that codes can stand for under scale 1. */
+static int entries_of(Dtype dtype, float entries[256]) {
+    const float one = 1;
+    const Scales scales = {.row_length = 256, .run_length = 256, .count = 1, .scale = &one};
+    int count = 1 << dtype_codec(dtype)->code_bits;
+    uint8_t codes[256] = {0};
+    for (int i = 0; i < count; i++)
+        codes[count == 16 ? i / 2 : i] |= (uint8_t)(count == 16 ? i << (i % 2 * 4) : i);
+    dtype_codec(dtype)->decode(codes, &scales, 0, count, entries);
+    return count;
+}
+
+static void entries_ascend_from_minus_one_to_one(void **state) {
+    (void)state;
+    for (int d = 0; d < DTYPE_COUNT; d++) {
+        if (dtype_codec((Dtype)d)->stores != CODE_ENTRY) continue;
+        float entries[256];
+        int count = entries_of((Dtype)d, entries);
+        assert_true(entries[0] >= -1 && entries[0] < -0.99f && entries[count - 1] == 1);
+        for (int i = 1; i < count; i++) assert_true(entries[i] > entries[i - 1]);
+    }
+}
+
+/* A scale as it is kept is `fitted`, rounded once in numbers, and nearly it in codes. */
+static void check_scales(const Tensor *t, const float *x, const Storage *storage) {
+    const Codec *codec = dtype_codec(storage->dtype);
+    const Scales *s = t->scales;
+    int64_t block = storage->block ? storage->block : codec->block;
+    float largest = 0;
+    assert_int_equal(s->count, (COUNT + block - 1) / block);
+    for (int64_t i = 0; i < s->count; i++) {
+        int64_t some = COUNT - i * block < block ? COUNT - i * block : block;
+        largest = fmaxf(largest, codec->fit(x + i * block, some, block));
+    }
+    for (int64_t i = 0; i < s->count; i++) {
+        int64_t some = COUNT - i * block < block ? COUNT - i * block : block;
+        float fitted = codec->fit(x + i * block, some, block), kept = scales_read(s, i);
+        if (dtype_codec(storage->scale_dtype)->stores == CODE_NUMBER)
+            assert_true(kept == dtype_round(storage->scale_dtype, fitted));
+        else
+            assert_true(fabsf(kept - fitted) <= 0.08f * largest);
+    }
+}
+
+/* No entry is nearer under the scale as fitted, but for what a table of 2^16 places loses. */
+static void check_nearest(const Tensor *t, const float *x, int64_t block) {
+    const Codec *codec = dtype_codec(t->dtype);
+    float entries[256];
+    int count = entries_of(t->dtype, entries);
+    for (int64_t i = 0; i < COUNT; i++) {
+        int64_t first = i / block * block, some = COUNT - first < block ? COUNT - first : block;
+        float scale = codec->fit(x + first, some, block), best = INFINITY;
+        for (int c = 0; c < count; c++) best = fminf(best, fabsf(x[i] - scale * entries[c]));
+        float error = fabsf(x[i] - scale * entries[code_of(t, i)]);
+        if (error > best + scale * 4e-5f)
+            fail_msg("%s, element %ld: %g became %g", codec->name, (long)i, (double)x[i],
+                     (double)(scale * entries[code_of(t, i)]));
+    }
+}
+
+/* Whatever part is asked for; one element at a time with its scale and entry. */
+static void check_parts(const Tensor *t) {
+    static float all[COUNT], part[COUNT + 1];
+    float entries[256];
+    entries_of(t->dtype, entries);
+    tensor_decode(t, all);
+    for (int64_t i = 0; i < COUNT; i++) {
+        int64_t number;
+        scales_run(t->scales, i, &number);
+        assert_true(all[i] == scales_read(t->scales, number) * entries[code_of(t, i)]);
+    }
+    for (int64_t first = 0; first < COUNT; first += first < 70 ? 1 : 97)
+        for (int64_t count = COUNT - first; count > 0; count = count * 2 / 3) {
+            part[count] = 99;
+            operand_read(t, first, count, part);
+            assert_memory_equal(part, all + first, sizeof *part * (size_t)count);
+            assert_true(part[count] == 99);
+            operand_read_values(t, first, count, part);
+            assert_memory_equal(part, all + first, sizeof *part * (size_t)count);
+        }
+}
+
+static void rows_store_and_read_back(void **state) {
+    (void)state;
+    const Storages storages = storages_make();
+    const float *x = storages_values(arena, COUNT, 1);
+    int codebooks = 0;
+    for (int i = 0; i < storages.count; i++) {
+        const Storage *storage = &storages.all[i];
+        const Codec *codec = dtype_codec(storage->dtype);
+        const Tensor t = tensor_encode(arena, x, SHAPE(23, 61), storage); /* blocks run over rows */
+        assert_false(tensor_holds_levels(&t));
+        if (codec->stores == CODE_NUMBER) {
+            assert_null(t.scales);
+            continue;
+        }
+        codebooks++;
+        int64_t block = storage->block ? storage->block : codec->block;
+        check_scales(&t, x, storage);
+        check_nearest(&t, x, block);
+        check_parts(&t);
+    }
+    assert_true(codebooks > 0);
+}
+
+/* 4 bits and a scale of 8 for 64 of them, and an f32 for 256 scales: what is saved in memory too.
+ */
+static void doubly_quantized_scales_are_small(void **state) {
+    (void)state;
+    enum { LARGE = 1 << 16 };
+    const float *x = storages_values(arena, LARGE, 2);
+    const Storage twice = {DTYPE_DYNAMIC8, 64, DTYPE_DYNAMIC8, 0};
+    const Tensor t = tensor_encode(arena, x, SHAPE(LARGE), &twice);
+    assert_null(t.scales->scale);
+    assert_int_equal(tensor_bytes(&t), LARGE + LARGE / 64 + 4 * (LARGE / 64 / 256) + 4);
+    const Storage once = {.dtype = DTYPE_DYNAMIC8, .block = 64};
+    const Tensor plain = tensor_encode(arena, x, SHAPE(LARGE), &once);
+    assert_int_equal(tensor_bytes(&plain), LARGE + 4 * (LARGE / 64));
+    assert_memory_equal(plain.data, t.data, LARGE); /* codes are found under scales as fitted */
+}
+
+/* ---- bitsandbytes ---- */
+
+static void expect_codes(const GoldenCase *c, const char *name, const Tensor *t) {
+    const GoldenTensor *expected = golden_tensor(c, name);
+    for (int64_t i = 0; i < shape_count(expected->shape); i++)
+        if (code_of(t, i) != (int)expected->values[i])
+            fail_msg("%s %s, %s %ld is %d instead of %d", dtype_name(t->dtype), c->name, name,
+                     (long)i, code_of(t, i), (int)expected->values[i]);
+}
+
+static void expect_bits(const GoldenCase *c, const char *name, const float *values) {
+    const GoldenTensor *expected = golden_tensor(c, name);
+    for (int64_t i = 0; i < shape_count(expected->shape); i++)
+        if (memcmp(&values[i], &expected->values[i], sizeof *values) != 0)
+            fail_msg("%s, %s %ld is %.9g instead of %.9g", c->name, name, (long)i,
+                     (double)values[i], (double)expected->values[i]);
+}
+
+/* The mean differs with the order in which the other program sums; what follows from it does not.
+ */
+static void check_double(const GoldenCase *c, const Tensor *t, Storage form) {
+    const GoldenTensor *x = golden_tensor(c, "x");
+    const Tensor once = tensor_encode(arena, x->values, x->shape,
+                                      &(Storage){.dtype = t->dtype, .block = form.block});
+    int64_t count = t->scales->count;
+    float *rest = arena_new_array(arena, float, count), offset = golden_number(c, "offset");
+    assert_true(fabsf(t->scales->offset - offset) <= 1e-6f * offset);
+    for (int64_t i = 0; i < count; i++) rest[i] = once.scales->scale[i] - offset;
+    Storage scales = {.dtype = form.scale_dtype, .block = form.scale_block};
+    Tensor stored = tensor_encode(arena, rest, SHAPE(count), &scales);
+    expect_codes(c, "scale_codes", &stored);
+    expect_bits(c, "scale_scale", stored.scales->scale);
+    Scales theirs = *t->scales;
+    theirs.stored = &stored, theirs.offset = offset;
+    Tensor read = *t;
+    read.scales = &theirs;
+    float *y = arena_new_array(arena, float, tensor_count(t));
+    tensor_decode(&read, y);
+    expect_bits(c, "y", y);
+}
+
+static void check_golden(Dtype dtype, const GoldenCase *c) {
+    bool is_double = !strcmp(c->name, "double");
+    const GoldenTensor *x = golden_tensor(c, "x");
+    Storage form = {.dtype = dtype, .block = (int64_t)golden_number(c, "block")};
+    if (is_double) {
+        form.scale_dtype = DTYPE_DYNAMIC8;
+        form.scale_block = (int64_t)golden_number(c, "scale_block");
+        assert_int_equal(form.scale_block, dtype_codec(DTYPE_DYNAMIC8)->block);
+    }
+    const Tensor t = tensor_encode(arena, x->values, x->shape, &form);
+    expect_codes(c, "codes", &t);
+    if (is_double) {
+        check_double(c, &t, form);
+        return;
+    }
+    assert_int_equal(form.block, dtype_codec(dtype)->block);
+    expect_bits(c, "scale", t.scales->scale);
+    float *y = arena_new_array(arena, float, tensor_count(&t));
+    tensor_decode(&t, y);
+    expect_bits(c, "y", y);
+}
+
+static void rows_equal_bitsandbytes(void **state) {
+    (void)state;
+    for (int d = 0; d < DTYPE_COUNT; d++) {
+        if (dtype_codec((Dtype)d)->stores != CODE_ENTRY) continue;
+        Golden golden = golden_open(
+            arena_format(arena, "tests/golden/codebook_%s.txt", dtype_name((Dtype)d)), arena);
+        GoldenCase c;
+        while (golden_next(&golden, &c)) check_golden((Dtype)d, &c);
+        assert_true(golden.cases > 0);
+        golden_close(&golden);
+    }
+}
+
+int main(void) {
+    static const struct CMUnitTest tests[] = {
+        cmocka_unit_test(an_entry_is_the_nearest),
+        cmocka_unit_test_setup_teardown(entries_ascend_from_minus_one_to_one, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(rows_store_and_read_back, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(doubly_quantized_scales_are_small, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(rows_equal_bitsandbytes, set_up, tear_down),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
