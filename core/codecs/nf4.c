@@ -1,0 +1,63 @@
+/* nf4: one of 16 entries, times a scale: quantiles of a normal distribution, with 0 among them
+ * (Dettmers et al. 2023, "QLoRA"), as bitsandbytes rounds to them on a CPU. Blocks of 64; the scale
+ * is the largest magnitude.
+ *
+ *     byte i [k(2i + 1) k(2i)] */
+#include <math.h>
+
+#include "core/codebook.h"
+
+static const float entries[16] = {
+    -1.0f,
+    -0.6961928009986877f,
+    -0.5250730514526367f,
+    -0.39491748809814453f,
+    -0.28444138169288635f,
+    -0.18477343022823334f,
+    -0.09105003625154495f,
+    0.0f,
+    0.07958029955625534f,
+    0.16093020141124725f,
+    0.24611230194568634f,
+    0.33791524171829224f,
+    0.44070982933044434f,
+    0.5626170039176941f,
+    0.7229568362236023f,
+    1.0f,
+};
+
+static const float least_scale = 1e-38f; /* divides blocks of zeros */
+
+/* A whole block is multiplied by the reciprocal, a shorter one divided. */
+static void normalize(const float *x, int64_t count, float scale, bool is_whole, float *unit) {
+    float divisor = fmaxf(scale, least_scale), inverse = 1 / divisor;
+    for (int64_t i = 0; i < count; i++) unit[i] = is_whole ? x[i] * inverse : x[i] / divisor;
+}
+
+static const Codebook book = {4, entries, normalize};
+
+static float fit(const float *x, int64_t count, int64_t block) {
+    float largest = codebook_largest(x, count);
+    return count == block ? largest : fmaxf(largest, least_scale);
+}
+
+static void encode(const float *x, int64_t count, const Scales *scales, void *codes) {
+    codebook_encode(&book, x, count, scales, codes);
+}
+
+static void decode(const void *codes, const Scales *scales, int64_t first, int64_t count,
+                   float *x) {
+    codebook_decode(&book, codes, scales, first, count, x);
+}
+
+extern const Codec codec_nf4;
+const Codec codec_nf4 = {
+    .name = "nf4",
+    .help = "4 bits: an entry of NF4's codebook, with scales",
+    .code_bits = 4,
+    .stores = CODE_ENTRY,
+    .block = 64,
+    .fit = fit,
+    .encode = encode,
+    .decode = decode,
+};
