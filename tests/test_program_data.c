@@ -193,7 +193,7 @@ static void write_first_version(const char *from, const char *to) {
     H5Reader *r = h5_read_open(from, program_arena, &err);
     H5Writer *w = h5_write_begin(to, 0, program_arena, &err);
     const char **names;
-    int count;
+    int count = 0;
     assert_true(r && w && h5_read_names(r, "params", program_arena, &names, &count, &err));
     h5_write_int(w, "", "format_version", 1);
     h5_write_text(w, "config", h5_read_text(r, "config", program_arena, &err));
