@@ -1,0 +1,154 @@
+#include "core/file.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <limits.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+/* ---- What is there ---- */
+
+static bool fail_call(const char *path, int cause, Error *err) {
+    bool is_absent = cause == ENOENT || cause == ENOTDIR;
+    return FAIL(err, is_absent ? ERROR_INPUT : ERROR_SYSTEM, "%s: %s", path, strerror(cause));
+}
+
+static bool check_kind(const char *path, mode_t mode, Error *err) {
+    if (S_ISREG(mode)) return true;
+    if (S_ISLNK(mode))
+        return FAIL(err, ERROR_INPUT,
+                    "%s is a symbolic link, where the file itself is expected; links are not "
+                    "followed here: put the file in its place",
+                    path);
+    const char *found = S_ISDIR(mode)                    ? "directory"
+                        : S_ISFIFO(mode)                 ? "FIFO"
+                        : S_ISCHR(mode) || S_ISBLK(mode) ? "device"
+                                                         : "socket";
+    return FAIL(err, ERROR_INPUT, "%s is a %s, where a regular file is expected; move it away",
+                path, found);
+}
+
+FileState file_find(const char *path, Error *err) {
+    struct stat status;
+    if (!lstat(path, &status))
+        return check_kind(path, status.st_mode, err) ? FILE_REGULAR : FILE_UNUSABLE;
+    if (errno == ENOENT || errno == ENOTDIR) return FILE_ABSENT;
+    fail_call(path, errno, err);
+    return FILE_UNUSABLE;
+}
+
+/* ---- Opening ---- */
+
+static bool check_opened(int fd, const char *path, FileUse use, Error *err) {
+    struct stat status;
+    if (fstat(fd, &status)) return fail_call(path, errno, err);
+    TRY(check_kind(path, status.st_mode, err));
+    if (use == FILE_READ || status.st_nlink <= 1) return true;
+    return FAIL(err, ERROR_INPUT,
+                "%s is a file of %lu names (hard links): writing to it would change the others; "
+                "replace it by a copy of its own",
+                path, (unsigned long)status.st_nlink);
+}
+
+/* What is no regular file is not even opened where it can be helped: that alone may do something to
+ * a device. */
+int file_open(const char *path, FileUse use, Error *err) {
+    static const int flags[] = {
+        [FILE_READ] = O_RDONLY, [FILE_CHANGE] = O_RDWR, [FILE_CREATE] = O_RDWR | O_CREAT | O_EXCL};
+    if (use != FILE_CREATE && file_find(path, err) == FILE_UNUSABLE) return -1;
+    int fd = open(path, flags[use] | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK | O_NOCTTY, 0666);
+    if (fd < 0) {
+        fail_call(path, errno, err);
+        return -1;
+    }
+    if (check_opened(fd, path, use, err)) return fd;
+    close(fd);
+    return -1;
+}
+
+const char *file_resolve(const char *path, Arena *arena) {
+    struct stat status;
+    if (lstat(path, &status) || !S_ISLNK(status.st_mode)) return path;
+    char *target = realpath(path, NULL);
+    if (target) path = arena_strdup(arena, target);
+    free(target);
+    return path;
+}
+
+/* ---- Bytes ---- */
+
+ssize_t file_read_bytes(int fd, void *buffer, size_t bytes) {
+    size_t done = 0;
+    while (done < bytes) {
+        ssize_t got = read(fd, (char *)buffer + done, bytes - done);
+        if (got < 0 && errno == EINTR) continue;
+        if (got < 0) return -1;
+        if (got == 0) break;
+        done += (size_t)got;
+    }
+    return (ssize_t)done;
+}
+
+bool file_write_bytes(int fd, const void *buffer, size_t bytes) {
+    for (size_t done = 0; done < bytes;) {
+        ssize_t put = write(fd, (const char *)buffer + done, bytes - done);
+        if (put < 0 && errno == EINTR) continue;
+        if (put == 0) errno = EIO;
+        if (put <= 0) return false;
+        done += (size_t)put;
+    }
+    return true;
+}
+
+static char *read_fd(int fd, const char *path, size_t bytes_max, Arena *arena, size_t *bytes,
+                     Error *err) {
+    struct stat status;
+    if (fstat(fd, &status)) {
+        fail_call(path, errno, err);
+        return NULL;
+    }
+    if ((uint64_t)status.st_size > bytes_max) {
+        (void)FAIL(err, ERROR_INPUT, "%s has %lld bytes, more than the %zu that it may have", path,
+                   (long long)status.st_size, bytes_max);
+        return NULL;
+    }
+    char *text = arena_alloc(arena, (size_t)status.st_size + 1);
+    ssize_t got = file_read_bytes(fd, text, (size_t)status.st_size);
+    if (got < 0) {
+        fail_call(path, errno, err);
+        return NULL;
+    }
+    text[got] = '\0';
+    *bytes = (size_t)got;
+    return text;
+}
+
+char *file_read(const char *path, size_t bytes_max, Arena *arena, size_t *bytes, Error *err) {
+    int fd = file_open(path, FILE_READ, err);
+    if (fd < 0) return NULL;
+    char *text = read_fd(fd, path, bytes_max, arena, bytes, err);
+    close(fd);
+    return text;
+}
+
+/* ---- To the disk ---- */
+
+static bool sync_path(const char *path, int flags, Error *err) {
+    int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK | flags);
+    if (fd < 0) return FAIL(err, ERROR_SYSTEM, "%s: %s", path, strerror(errno));
+    int status = fsync(fd), cause = errno;
+    close(fd);
+    if (status && !(flags & O_DIRECTORY && cause == EINVAL))
+        return FAIL(err, ERROR_SYSTEM, "%s: cannot sync: %s", path, strerror(cause));
+    return true;
+}
+
+bool file_sync(const char *path, Error *err) {
+    return sync_path(path, O_NOFOLLOW, err);
+}
+
+bool file_sync_directory(const char *path, Error *err) {
+    return sync_path(path, O_DIRECTORY, err);
+}
