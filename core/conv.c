@@ -2,10 +2,9 @@
 
 #include <assert.h>
 
-#include "core/conv_plan.h"
+#include "core/conv_slab.h"
 #include "core/kernels.h"
 #include "core/kernels/isa.h"
-#include "core/kernels/operand.h"
 #include "core/parallel.h"
 #include "core/shares.h"
 
@@ -17,26 +16,56 @@ static void geometry_check(const ConvGeometry *g) {
     (void)g;
 }
 
-/* Pixels first .. first + count - 1 of a phase, all output channels; `ahead` is read next. */
-static void phase_run(const ConvPlan *plan, const Phase *phase, const float *plane, Finish finish,
-                      bool is_chunked, int64_t first, int64_t count, Ahead ahead, float *out) {
-    int64_t depth = phase->tap_count * plan->group_in, rows = depth * lanes_up(plan->group_out);
-    for (int64_t group = 0; group < plan->groups; group++) {
-        int64_t channel = group * plan->group_out;
+/* A convolution under way. */
+typedef struct Pass {
+    ConvPlan plan;
+    ConvSlabs slabs;
+    int64_t batch;
+    Operand images;
+    Finish finish;
+    bool is_chunked;
+    const Tensor *out;
+    ConvWritten written;
+    float *staging; /* an image per thread before it is rounded; NULL: f32 goes to its place */
+} Pass;
+
+/* One unit of work: of an image, pixels of a share, all channels of a slab. */
+typedef struct Unit {
+    int64_t image, part, parts;
+    Slab slab;
+    const float *plane;
+    float *out; /* the image */
+    Ahead ahead;
+} Unit;
+
+static Finish finish_at(Finish finish, int64_t channel) {
+    if (finish.scale) finish.scale += channel;
+    if (finish.bias) finish.bias += channel;
+    return finish;
+}
+
+/* Pixels first .. first + count - 1 of a phase. */
+static void phase_run(const Pass *pass, const Phase *phase, const Unit *unit, int64_t first,
+                      int64_t count, Ahead ahead) {
+    const ConvPlan *plan = &pass->plan;
+    int64_t depth = phase->tap_count * plan->group_in;
+    int64_t parts = conv_slab_parts(&pass->slabs, &unit->slab);
+    for (int64_t i = 0; i < parts; i++) {
+        const SlabPart part = conv_slab_part(&pass->slabs, &unit->slab, i);
+        int64_t channel = part.group * plan->group_out + part.channel;
         DirectJob job = {
-            .plane = plane + group * plan->group_in,
+            .plane = unit->plane + part.group * plan->group_in,
             .pixel_in = phase->pixel_in + first,
             .pixel_out = phase->pixel_out + first,
             .pixel_count = count,
             .runs = phase->runs,
             .run_count = phase->run_count,
-            .is_chunked = is_chunked,
-            .weights = phase->weights + group * rows,
+            .is_chunked = pass->is_chunked,
+            .weights = phase->weights + part.block * depth * LANES,
             .depth = depth,
-            .channels = plan->group_out,
-            .finish = {finish.scale ? finish.scale + channel : NULL,
-                       finish.bias ? finish.bias + channel : NULL, finish.beta},
-            .out = out + channel,
+            .channels = part.channels,
+            .finish = finish_at(pass->finish, channel),
+            .out = unit->out + channel,
             .ahead = ahead,
         };
         isa_active()->direct(&job);
@@ -44,65 +73,97 @@ static void phase_run(const ConvPlan *plan, const Phase *phase, const float *pla
     }
 }
 
-static void phase_run_depthwise(const ConvPlan *plan, const Phase *phase, const float *plane,
-                                Finish finish, int64_t first, int64_t count, float *out) {
+static void phase_run_depthwise(const Pass *pass, const Phase *phase, const Unit *unit,
+                                int64_t first, int64_t count) {
+    const Slab *slab = &unit->slab;
     DepthwiseJob job = {
-        .plane = plane,
+        .plane = unit->plane + slab->channel,
         .pixel_in = phase->pixel_in + first,
         .pixel_out = phase->pixel_out + first,
         .pixel_count = count,
         .tap_offset = phase->tap_offset,
         .tap_count = phase->tap_count,
         .weights = phase->weights,
-        .channels = plan->out_c,
-        .finish = finish,
-        .out = out,
+        .channels = slab->channels,
+        .finish = finish_at(pass->finish, slab->channel),
+        .out = unit->out + slab->channel,
     };
     isa_active()->depthwise(&job);
 }
 
-/* Where a thread leaves an image before it is rounded; NULL: f32 goes straight to its place. */
+static void unit_run(const Pass *pass, const Unit *unit) {
+    for (int64_t i = 0; i < pass->plan.phase_count; i++) {
+        const Phase *phase = pass->plan.phases + i;
+        int64_t first = unit->part * phase->pixel_count / unit->parts;
+        int64_t count = (unit->part + 1) * phase->pixel_count / unit->parts - first;
+        if (pass->plan.is_depthwise)
+            phase_run_depthwise(pass, phase, unit, first, count);
+        else
+            phase_run(pass, phase, unit, first, count, i ? (Ahead){0} : unit->ahead);
+    }
+}
+
 static float *staging_new(const ConvPlan *plan, const Tensor *out, Arena *scratch) {
     if (out->dtype == DTYPE_F32) return NULL;
     size_t count = checked_mul((size_t)plan->image_out, (size_t)parallel_threads());
     return arena_alloc(scratch, checked_mul(sizeof(float), count));
 }
 
-/* The image that the calling thread will probably ask for after `image`. */
-static Ahead plan_ahead(const ConvPlan *plan, const Tensor *images, int64_t image, int64_t batch) {
-    const Plane *plane = &plan->plane;
-    return images_ahead(images, plane->image_h * plane->image_w * plane->c, image + 1, 1, batch);
+/* The slab's channels of an image from the result to staging, or back. */
+static void staging_move(const Pass *pass, const Unit *unit, bool is_back) {
+    int64_t channels = pass->plan.out_c, pixels = pass->plan.image_out / channels;
+    int64_t first = unit->image * pass->plan.image_out + unit->slab.channel;
+    bool is_whole = unit->slab.channels == channels;
+    int64_t rows = is_whole ? 1 : pixels,
+            count = is_whole ? pass->plan.image_out : unit->slab.channels;
+    for (int64_t i = 0; i < rows; i++) {
+        float *at = unit->out + i * channels + unit->slab.channel;
+        if (is_back)
+            operand_write(at, first + i * channels, count, pass->out);
+        else
+            operand_read(pass->out, first + i * channels, count, at);
+    }
 }
 
-static void plan_run(const ConvPlan *plan, int64_t batch, const Tensor *images, Finish finish,
-                     bool is_chunked, bool is_depthwise, const Tensor *out, ConvWritten written,
-                     Arena *scratch) {
-    float *staging = staging_new(plan, out, scratch);
-    bool is_whole = batch >= UNITS_WANTED || staging || written.call;
+/* The image that the calling thread will probably ask for after `image`. */
+static Ahead pass_ahead(const Pass *pass, int64_t image) {
+    const Plane *plane = &pass->plan.plane;
+    return images_ahead(&pass->images.tensor, plane->image_h * plane->image_w * plane->c, image + 1,
+                        1, pass->batch);
+}
+
+static void slab_run(const Pass *pass, Slab slab, Arena *scratch) {
+    int64_t batch = pass->batch, image_out = pass->plan.image_out;
+    bool is_whole = batch >= UNITS_WANTED || pass->staging || pass->written.call;
     int64_t parts = is_whole ? 1 : (UNITS_WANTED + batch - 1) / batch;
-    isa_active(); /* chosen before threads ask */
+    bool is_last = slab.end == pass->slabs.blocks;
+    ArenaMark mark = arena_mark(scratch);
     Shares shares = shares_new(batch * parts, scratch);
 #pragma omp parallel
-    for (int64_t unit; (unit = shares_take(&shares)) >= 0;) {
-        int64_t image = unit / parts, part = unit % parts, at = image * plan->image_out;
-        const float *plane = plane_fill(&plan->plane, images, image, 1);
-        Ahead ahead = plan_ahead(plan, images, image, batch);
-        float *image_out =
-            staging ? staging + parallel_self() * plan->image_out : (float *)out->data + at;
-        if (staging && finish.beta != 0.0f) operand_read(out, at, plan->image_out, image_out);
-        for (int64_t i = 0; i < plan->phase_count; i++) {
-            const Phase *phase = plan->phases + i;
-            int64_t first = part * phase->pixel_count / parts;
-            int64_t count = (part + 1) * phase->pixel_count / parts - first;
-            if (is_depthwise)
-                phase_run_depthwise(plan, phase, plane, finish, first, count, image_out);
-            else
-                phase_run(plan, phase, plane, finish, is_chunked, first, count,
-                          i ? (Ahead){0} : ahead, image_out);
-        }
-        if (staging) operand_write(image_out, at, plan->image_out, out);
-        if (written.call) written.call(written.context, image);
+    for (int64_t index; (index = shares_take(&shares)) >= 0;) {
+        int64_t image = index / parts;
+        const Unit unit = {.image = image,
+                           .part = index % parts,
+                           .parts = parts,
+                           .slab = slab,
+                           .plane = plane_fill(&pass->plan.plane, &pass->images, image, 1),
+                           .out = pass->staging ? pass->staging + parallel_self() * image_out
+                                                : (float *)pass->out->data + image * image_out,
+                           .ahead = pass_ahead(pass, image)};
+        if (pass->staging && pass->finish.beta != 0.0f) staging_move(pass, &unit, false);
+        unit_run(pass, &unit);
+        if (pass->staging) staging_move(pass, &unit, true);
+        if (pass->written.call && is_last) pass->written.call(pass->written.context, image);
     }
+    arena_rewind(scratch, mark);
+}
+
+/* Of a pass whose plan is made. */
+static void pass_run(Pass *pass, const Operand *weights, Arena *scratch) {
+    conv_slabs_init(&pass->slabs, &pass->plan, *weights, scratch);
+    pass->staging = staging_new(&pass->plan, pass->out, scratch);
+    for (int64_t first = 0; first < pass->slabs.blocks; first += pass->slabs.per_slab)
+        slab_run(pass, conv_slab_pack(&pass->slabs, first), scratch);
 }
 
 bool conv_scales_fit(const ConvGeometry *g, const Tensor *w) {
@@ -139,20 +200,20 @@ void conv_forward(const ConvGeometry *geometry, const Tensor *x, const Tensor *w
     ArenaMark mark = arena_mark(scratch);
     int64_t depth = tensor_count(w) / geometry->out_c;
     int64_t exact_k = on_levels ? exact_products(x->scales, w->scales) : depth;
-    bool is_chunked = exact_k < depth;
-    bool is_depthwise = conv_is_depthwise(geometry) && !is_chunked;
     /* One scale of x is a factor of the whole sum, whatever w is. */
-    Tensor images = operand_numbers(x, x_levels, scratch);
-    const float *weights = on_levels ? operand_levels(w, scratch) : operand_values(w, scratch);
-    Finish finish = {.bias = bias};
+    Pass pass = {.batch = geometry->batch,
+                 .images = {*x, x_levels},
+                 .finish = {.bias = bias},
+                 .is_chunked = exact_k < depth,
+                 .out = y,
+                 .written = written};
+    const Operand weights = {*w, on_levels};
     if (x_levels)
-        finish.scale = output_scales(geometry, x->scales, on_levels ? w->scales : NULL, scratch);
-    ConvPlan plan;
-    conv_plan_forward(&plan, geometry, images.dtype == DTYPE_F32, 1, is_chunked ? exact_k : 0,
-                      scratch);
-    conv_plan_pack(&plan, weights, is_depthwise, scratch);
-    plan_run(&plan, geometry->batch, &images, finish, is_chunked, is_depthwise, y, written,
-             scratch);
+        pass.finish.scale =
+            output_scales(geometry, x->scales, on_levels ? w->scales : NULL, scratch);
+    conv_plan_forward(&pass.plan, geometry, operand_lies(&pass.images), 1,
+                      pass.is_chunked ? exact_k : 0, scratch);
+    pass_run(&pass, &weights, scratch);
     arena_rewind(scratch, mark);
 }
 
@@ -160,12 +221,9 @@ void conv_backward_input(const ConvGeometry *geometry, const Tensor *dy, const T
                          float beta, const Tensor *dx, Arena *scratch) {
     geometry_check(geometry);
     ArenaMark mark = arena_mark(scratch);
-    bool is_depthwise = conv_is_depthwise(geometry);
-    const float *weights = operand_values(w, scratch);
-    ConvPlan plan;
-    conv_plan_backward(&plan, geometry, dy->dtype == DTYPE_F32, scratch);
-    conv_plan_pack(&plan, weights, is_depthwise, scratch);
-    plan_run(&plan, geometry->batch, dy, (Finish){.beta = beta}, false, is_depthwise, dx,
-             (ConvWritten){0}, scratch);
+    Pass pass = {.batch = geometry->batch, .images = {*dy, false}, .finish.beta = beta, .out = dx};
+    const Operand weights = {*w, false};
+    conv_plan_backward(&pass.plan, geometry, operand_lies(&pass.images), scratch);
+    pass_run(&pass, &weights, scratch);
     arena_rewind(scratch, mark);
 }

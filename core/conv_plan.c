@@ -34,18 +34,18 @@ static void plane_init(Plane *plane, bool is_f32, bool needs_whole_vectors, int6
     plane->buffers = arena_zalloc(scratch, checked_mul(sizeof(float), floats));
 }
 
-static void image_read(const Plane *plane, const Tensor *images, int64_t image, float *to) {
+static void image_read(const Plane *plane, const Operand *images, int64_t image, float *to) {
     int64_t from = image * plane->image_h * plane->image_w * plane->c;
     int64_t columns = least(plane->image_w, plane->w - plane->left);
     int64_t rows = least(plane->image_h, plane->h - plane->top);
     if (columns <= 0) return;
     for (int64_t y = 0; y < rows; y++)
-        operand_read(images, from + y * plane->image_w * plane->c, columns * plane->c,
+        operand_copy(images, from + y * plane->image_w * plane->c, columns * plane->c,
                      to + ((plane->top + y) * plane->w + plane->left) * plane->c);
 }
 
-const float *plane_fill(const Plane *plane, const Tensor *images, int64_t first, int64_t count) {
-    if (plane->is_in_place) return (const float *)images->data + first * plane->size;
+const float *plane_fill(const Plane *plane, const Operand *images, int64_t first, int64_t count) {
+    if (plane->is_in_place) return tensor_f32(&images->tensor) + first * plane->size;
     float *to = plane->buffers + parallel_self() * plane->buffer_size;
     for (int64_t i = 0; i < count; i++) image_read(plane, images, first + i, to + i * plane->size);
     return to;
@@ -109,11 +109,9 @@ void conv_plan_forward(ConvPlan *plan, const ConvGeometry *g, bool is_f32, int64
         .groups = g->groups,
         .group_in = group_in,
         .group_out = group_out,
-        .weight_group = group_out * taps * group_in,
-        .weight_out = taps * group_in,
-        .weight_tap = group_in,
-        .weight_in = 1};
-    plane_init(&plan->plane, is_f32, conv_is_depthwise(g), images, scratch);
+        .taps = taps,
+        .is_depthwise = conv_is_depthwise(g) && !exact_k};
+    plane_init(&plan->plane, is_f32, plan->is_depthwise, images, scratch);
     Phase *phase = plan->phases;
     phase->pixel_count = g->out_h * g->out_w;
     phase->pixel_in = offsets_new(scratch, phase->pixel_count);
@@ -198,57 +196,12 @@ void conv_plan_backward(ConvPlan *plan, const ConvGeometry *g, bool is_f32, Aren
                        .groups = g->groups,
                        .group_in = group_out,
                        .group_out = group_in,
-                       .weight_group = group_out * taps * group_in,
-                       .weight_out = 1,
-                       .weight_tap = group_in,
-                       .weight_in = taps * group_in};
-    plane_init(&plan->plane, is_f32, conv_is_depthwise(g), 1, scratch);
+                       .taps = taps,
+                       .is_backward = true,
+                       .is_depthwise = conv_is_depthwise(g)};
+    plane_init(&plan->plane, is_f32, plan->is_depthwise, 1, scratch);
     plan->phases = arena_new_array(scratch, Phase, plan->phase_count);
     for (int64_t i = 0; i < plan->phase_count; i++)
         phase_backward(plan->phases + i, plan, ay, ax, i / g->stride_w, i % g->stride_w, g->out_c,
                        scratch);
-}
-
-int64_t conv_plan_blocks(const ConvPlan *plan) {
-    return plan->groups * (lanes_up(plan->group_out) / LANES);
-}
-
-static void block_pack(const ConvPlan *plan, const Phase *phase, const float *w, int64_t block) {
-    int64_t per_group = lanes_up(plan->group_out) / LANES,
-            depth = phase->tap_count * plan->group_in;
-    int64_t first = block % per_group * LANES, lanes = least(LANES, plan->group_out - first);
-    float *to = phase->weights + block * depth * LANES;
-    if (lanes < LANES) memset(to, 0, (size_t)(depth * LANES) * sizeof *to);
-    const float *group = w + block / per_group * plan->weight_group + first * plan->weight_out;
-    for (int64_t t = 0; t < phase->tap_count; t++) {
-        const float *tap = group + phase->tap_index[t] * plan->weight_tap;
-        for (int64_t i = 0; i < plan->group_in; i++, to += LANES)
-            for (int64_t lane = 0; lane < lanes; lane++)
-                to[lane] = tap[i * plan->weight_in + lane * plan->weight_out];
-    }
-}
-
-static void phase_pack_depthwise(const Phase *phase, const float *w, int64_t channels,
-                                 int64_t taps) {
-    int64_t row = lanes_up(channels);
-    memset(phase->weights, 0, (size_t)(phase->tap_count * row) * sizeof(float));
-    for (int64_t t = 0; t < phase->tap_count; t++)
-        for (int64_t c = 0; c < channels; c++)
-            phase->weights[t * row + c] = w[c * taps + phase->tap_index[t]];
-}
-
-void conv_plan_pack(ConvPlan *plan, const float *w, bool is_depthwise, Arena *scratch) {
-    int64_t blocks = conv_plan_blocks(plan);
-    for (int64_t i = 0; i < plan->phase_count; i++) {
-        Phase *phase = plan->phases + i;
-        int64_t depth = phase->tap_count * plan->group_in;
-        int64_t row = is_depthwise ? lanes_up(plan->out_c) : blocks * LANES;
-        phase->weights = arena_alloc(scratch, (size_t)(depth * row) * sizeof(float));
-        if (is_depthwise) {
-            phase_pack_depthwise(phase, w, plan->out_c, plan->weight_group);
-            continue;
-        }
-#pragma omp parallel for schedule(static)
-        for (int64_t block = 0; block < blocks; block++) block_pack(plan, phase, w, block);
-    }
 }

@@ -7,9 +7,9 @@
 #ifndef NIBBLE_CORE_CONV_PLAN_H
 #define NIBBLE_CORE_CONV_PLAN_H
 
-#include "core/arena.h"
 #include "core/conv.h"
 #include "core/kernels/isa.h"
+#include "core/kernels/operand.h"
 
 typedef struct Plane {
     int64_t h, w, c;
@@ -21,9 +21,9 @@ typedef struct Plane {
     int64_t size; /* from one image's plane to the next */
 } Plane;
 
-/* The planes of `count` images, plane->size apart, valid until the calling thread asks for others:
- * values, or levels where `images` holds levels. */
-const float *plane_fill(const Plane *plane, const Tensor *images, int64_t first, int64_t count);
+/* The planes of `count` images, plane->size apart, valid until the calling thread asks for others.
+ */
+const float *plane_fill(const Plane *plane, const Operand *images, int64_t first, int64_t count);
 
 /* Images first .. first + count - 1 of `batch` images of `size` elements, as what is read next;
  * nothing where they are past the last, or more than the caches keep. */
@@ -37,7 +37,7 @@ typedef struct Phase {
     int64_t *tap_index;  /* ky * kernel_w + kx */
     Run *runs;           /* taps times channels of a group, merged where they adjoin */
     int64_t run_count;
-    float *weights; /* packed by phase_pack */
+    float *weights; /* of a slab, packed (core/conv_slab.h) */
 } Phase;
 
 typedef struct ConvPlan {
@@ -47,8 +47,9 @@ typedef struct ConvPlan {
     int64_t image_out;                   /* elements of one image of the result */
     int64_t out_c;                       /* its channels */
     int64_t groups, group_in, group_out; /* channels read and written per group */
-    /* strides of the weight element for (group, output channel, tap, input channel) */
-    int64_t weight_group, weight_out, weight_tap, weight_in;
+    int64_t taps;                        /* of all phases */
+    bool is_backward;                    /* what is written are the filters' input channels */
+    bool is_depthwise;                   /* with a kernel of its own */
 } ConvPlan;
 
 bool conv_is_depthwise(const ConvGeometry *geometry);
@@ -61,12 +62,6 @@ void conv_plan_forward(ConvPlan *plan, const ConvGeometry *geometry, bool is_f32
                        int64_t exact_k, Arena *scratch);
 /* The gradient to the input reads dy. */
 void conv_plan_backward(ConvPlan *plan, const ConvGeometry *geometry, bool is_f32, Arena *scratch);
-
-/* Fills the weights of every phase: blocks of LANES output channels, [block][tap, channel][LANES],
- * or [tap][channels rounded up to LANES] for depthwise. */
-void conv_plan_pack(ConvPlan *plan, const float *w, bool is_depthwise, Arena *scratch);
-
-int64_t conv_plan_blocks(const ConvPlan *plan); /* of output channels, all groups together */
 
 /* How the gradient to the weights is cut into pieces, by shapes alone. */
 typedef struct WeightCut {

@@ -1,8 +1,7 @@
 #include "core/conv_scratch.h"
 
-#include "core/conv_plan.h"
+#include "core/conv_slab.h"
 #include "core/kernels/isa.h"
-#include "core/kernels/operand.h"
 #include "core/parallel.h"
 #include "core/shares.h"
 
@@ -38,12 +37,6 @@ static int64_t forward_plane(const ConvGeometry *g, bool is_f32, int64_t images)
     return plane_bytes(images, h * w * g->in_c, is_f32 && !is_padded && is_whole);
 }
 
-/* Of `group_out` channels per group, rounded up to whole blocks, over `depth` taps and channels. */
-static int64_t weight_bytes(const ConvGeometry *g, int64_t out, int64_t group_out, int64_t depth) {
-    int64_t row = conv_is_depthwise(g) ? lanes_up(out) : g->groups * lanes_up(group_out);
-    return floats_bytes(depth * row);
-}
-
 /* A phase whose pixels are reached by `taps` of all taps. */
 static int64_t phase_bytes(const ConvGeometry *g, int64_t pixels, int64_t taps) {
     return 2 * offsets_bytes(pixels) + 2 * offsets_bytes(taps_of(g)) +
@@ -51,10 +44,24 @@ static int64_t phase_bytes(const ConvGeometry *g, int64_t pixels, int64_t taps) 
 }
 
 static int64_t forward_layout(const ConvGeometry *g, const Tensor *x, int64_t images) {
-    bool as_levels = tensor_has_one_scale(x);
-    int64_t decoded = operand_numbers_scratch(x, as_levels);
-    return decoded + forward_plane(g, decoded || x->dtype == DTYPE_F32, images) +
-           arena_padded(sizeof(Phase)) + phase_bytes(g, g->out_h * g->out_w, taps_of(g));
+    const Operand operand = {*x, tensor_has_one_scale(x)};
+    return forward_plane(g, operand_lies(&operand), images) + arena_padded(sizeof(Phase)) +
+           phase_bytes(g, g->out_h * g->out_w, taps_of(g));
+}
+
+/* As conv_plan_forward and conv_plan_backward lay it out. */
+static int64_t weight_bytes(const ConvGeometry *g, const Tensor *w, bool as_levels,
+                            bool is_backward) {
+    int64_t in = g->in_c / g->groups, out = g->out_c / g->groups;
+    const ConvPlan plan = {.out_c = is_backward ? g->in_c : g->out_c,
+                           .groups = g->groups,
+                           .group_in = is_backward ? out : in,
+                           .group_out = is_backward ? in : out,
+                           .taps = taps_of(g),
+                           .is_backward = is_backward,
+                           .is_depthwise = conv_is_depthwise(g)};
+    const Operand weights = {*w, as_levels};
+    return conv_slabs_scratch(&plan, &weights);
 }
 
 /* Images of a result before they are rounded, or of dy decoded: `count` per thread. */
@@ -65,12 +72,9 @@ static int64_t images_bytes(const Tensor *images, int64_t count) {
 
 int64_t conv_forward_scratch(const ConvGeometry *g, const Tensor *x, const Tensor *w,
                              const Tensor *y) {
-    int64_t depth = taps_of(g) * (g->in_c / g->groups);
     bool x_levels = tensor_has_one_scale(x);
     bool on_levels = x_levels && conv_scales_fit(g, w);
-    return forward_layout(g, x, 1) + images_bytes(y, 1) +
-           (on_levels ? operand_levels_scratch(w) : operand_values_scratch(w)) +
-           weight_bytes(g, g->out_c, g->out_c / g->groups, depth) +
+    return forward_layout(g, x, 1) + images_bytes(y, 1) + weight_bytes(g, w, on_levels, false) +
            (x_levels ? floats_bytes(g->out_c) : 0) + shares_bytes();
 }
 
@@ -82,13 +86,12 @@ static int64_t taps_reaching(int64_t phase, int64_t kernel, int64_t stride, int6
 }
 
 static int64_t backward_phases(const ConvGeometry *g) {
-    int64_t count = g->stride_h * g->stride_w, group_out = g->out_c / g->groups;
+    int64_t count = g->stride_h * g->stride_w;
     int64_t bytes = arena_padded(count * (int64_t)sizeof(Phase));
     for (int64_t i = 0; i < count; i++) {
         int64_t taps = taps_reaching(i / g->stride_w, g->kernel_h, g->stride_h, g->dilation_h) *
                        taps_reaching(i % g->stride_w, g->kernel_w, g->stride_w, g->dilation_w);
-        bytes += phase_bytes(g, g->in_h * g->in_w, taps) +
-                 weight_bytes(g, g->in_c, g->in_c / g->groups, taps * group_out);
+        bytes += phase_bytes(g, g->in_h * g->in_w, taps);
     }
     return bytes;
 }
@@ -103,7 +106,7 @@ int64_t conv_backward_input_scratch(const ConvGeometry *g, const Tensor *dy, con
     bool is_whole = !conv_is_depthwise(g) || g->out_c % LANES == 0;
     if (!is_padded) plane_h = g->out_h, plane_w = g->out_w;
     bool is_in_place = dy->dtype == DTYPE_F32 && !is_padded && is_whole;
-    return operand_values_scratch(w) + images_bytes(dx, 1) +
+    return weight_bytes(g, w, false, true) + images_bytes(dx, 1) +
            plane_bytes(1, plane_h * plane_w * g->out_c, is_in_place) + backward_phases(g) +
            shares_bytes();
 }

@@ -25,7 +25,8 @@ typedef struct WeightPass {
     const ConvGeometry *geometry;
     WeightCut cut;
     ConvPlan plan; /* of the forward pass: the same pixels and taps */
-    Tensor images, dy;
+    Operand images;
+    Tensor dy;
     float *dy_images; /* decoded, cut.images of them per thread; NULL: dy is f32 */
     bool is_depthwise;
     const int64_t *pixel_in;   /* of cut.images planes */
@@ -138,7 +139,7 @@ static void chunk_sum(const WeightPass *pass, int64_t chunk) {
         const float *plane = plane_fill(&plan->plane, &pass->images, image, images);
         const float *dy = dy_fill(pass, image, images);
         int64_t next = image + images, some = clamp(end - next, 0, cut->images);
-        Ahead ahead[2] = {images_ahead(&pass->images, image_size, next, some, end),
+        Ahead ahead[2] = {images_ahead(&pass->images.tensor, image_size, next, some, end),
                           images_ahead(&pass->dy, plan->image_out, next, some, end)};
         for (int64_t first = 0; first < pixels; first += cut->pixels) {
             int64_t count = clamp(pixels - first, 1, cut->pixels);
@@ -204,7 +205,7 @@ static void pass_init(WeightPass *pass, Arena *scratch) {
     const WeightCut *cut = &pass->cut;
     size_t threads = (size_t)parallel_threads();
     pass->is_depthwise = conv_is_depthwise(g);
-    conv_plan_forward(&pass->plan, g, pass->images.dtype == DTYPE_F32, cut->images, 0, scratch);
+    conv_plan_forward(&pass->plan, g, operand_lies(&pass->images), cut->images, 0, scratch);
     const ConvPlan *plan = &pass->plan;
     pass->pixel_in = pixels_of(pass, scratch);
     int64_t *row_offset = arena_alloc(scratch, (size_t)cut->filter * sizeof *row_offset);
@@ -227,7 +228,7 @@ void conv_backward_weight(const ConvGeometry *geometry, const Tensor *x, const T
     WeightPass pass = {
         .geometry = geometry,
         .cut = weight_cut(geometry),
-        .images = operand_numbers(x, x_levels, scratch),
+        .images = {*x, x_levels},
         .dy = *dy,
     };
     pass_init(&pass, scratch);

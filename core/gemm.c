@@ -26,10 +26,9 @@ enum {
 
 /* A factor as the product sees it: `outer` rows of op(a), or columns of op(b), of k numbers. */
 typedef struct Factor {
-    Tensor tensor;
+    Operand operand;
     int64_t outer, stride; /* between stored rows */
     bool is_k_last;        /* stored [outer][k], else [k][outer] */
-    bool as_levels;
     bool is_panel;
 } Factor;
 
@@ -100,24 +99,12 @@ static int64_t least(int64_t a, int64_t b) {
 
 /* ---- Blocks of factors ---- */
 
-/* Its numbers lie there in f32. */
-static bool is_decoded(const Factor *f) {
-    return f->tensor.dtype == DTYPE_F32 && (f->as_levels || !f->tensor.scales);
-}
-
 static bool is_in_place(const Factor *f) {
-    return is_decoded(f) && f->is_k_last && !f->is_panel;
+    return operand_lies(&f->operand) && f->is_k_last && !f->is_panel;
 }
 
 static int64_t block_floats(const Factor *f, int64_t k) {
     return is_in_place(f) ? 0 : PANEL * lanes_up(k);
-}
-
-static void numbers_read(const Factor *f, int64_t first, int64_t count, float *to) {
-    if (f->as_levels)
-        operand_read(&f->tensor, first, count, to);
-    else
-        operand_read_values(&f->tensor, first, count, to);
 }
 
 /* Rows first .. first + rows - 1 of the stored matrix, of them columns from `column` on, to columns
@@ -125,8 +112,8 @@ static void numbers_read(const Factor *f, int64_t first, int64_t count, float *t
 static void numbers_turn(const Factor *f, int64_t first, int64_t rows, int64_t column,
                          int64_t columns, float *to, int64_t to_stride) {
     const Isa *isa = isa_active();
-    if (is_decoded(f)) {
-        const float *from = tensor_f32(&f->tensor) + first * f->stride + column;
+    if (operand_lies(&f->operand)) {
+        const float *from = tensor_f32(&f->operand.tensor) + first * f->stride + column;
         isa->transpose(from, f->stride, rows, columns, to, to_stride);
         return;
     }
@@ -135,7 +122,7 @@ static void numbers_turn(const Factor *f, int64_t first, int64_t rows, int64_t c
         for (int64_t j = 0; j < columns; j += DECODED) {
             int64_t some_rows = least(PANEL, rows - i), some_columns = least(DECODED, columns - j);
             for (int64_t r = 0; r < some_rows; r++)
-                numbers_read(f, (first + i + r) * f->stride + column + j, some_columns,
+                operand_copy(&f->operand, (first + i + r) * f->stride + column + j, some_columns,
                              part + r * DECODED);
             isa->transpose(part, DECODED, some_rows, some_columns, to + j * to_stride + i,
                            to_stride);
@@ -144,8 +131,8 @@ static void numbers_turn(const Factor *f, int64_t first, int64_t rows, int64_t c
 
 /* Of levels wanted as values, whose scales go with stored rows: what to multiply row i by. */
 static const float *row_scales(const Factor *f, int64_t columns) {
-    const Scales *scales = f->tensor.scales;
-    if (f->as_levels || !tensor_holds_levels(&f->tensor)) return NULL;
+    const Scales *scales = f->operand.tensor.scales;
+    if (f->operand.as_levels || !tensor_holds_levels(&f->operand.tensor)) return NULL;
     return scales_by_row(scales, columns) ? scales->scale : NULL;
 }
 
@@ -153,13 +140,14 @@ static const float *row_scales(const Factor *f, int64_t columns) {
 static const float *row_read(const Factor *f, const float *scales, int64_t i, int64_t first,
                              int64_t columns, float *part) {
     int64_t at = i * f->stride + first;
-    if (is_decoded(f)) return tensor_f32(&f->tensor) + at;
+    if (operand_lies(&f->operand)) return tensor_f32(&f->operand.tensor) + at;
     if (!scales) {
-        numbers_read(f, at, columns, part);
+        operand_copy(&f->operand, at, columns, part);
         return part;
     }
-    operand_read(&f->tensor, at, columns, part); /* faster than looking for the scale each time */
-    float scale = f->tensor.scales->count == 1 ? scales[0] : scales[i];
+    operand_read(&f->operand.tensor, at, columns,
+                 part); /* faster than looking for the scale each time */
+    float scale = f->operand.tensor.scales->count == 1 ? scales[0] : scales[i];
     isa_active()->multiply(part, scale, columns, part);
     return part;
 }
@@ -181,7 +169,7 @@ static void panels_copy(const Factor *f, int64_t first, int64_t columns, int64_t
 /* A panel is [k][PANEL], zeros past the last column; rows are [PANEL][k, rounded up to LANES]. */
 static Block block_at(const Factor *f, int64_t index, int64_t k, const float *buffer) {
     if (is_in_place(f))
-        return (Block){tensor_f32(&f->tensor) + index * PANEL * f->stride, f->stride};
+        return (Block){tensor_f32(&f->operand.tensor) + index * PANEL * f->stride, f->stride};
     return (Block){buffer, f->is_panel ? PANEL : lanes_up(k)};
 }
 
@@ -193,7 +181,7 @@ static void block_make(const Factor *f, int64_t first, int64_t outer, int64_t k,
         numbers_turn(f, 0, k, first, outer, buffer, lanes_up(k));
     else
         for (int64_t i = 0; i < outer; i++)
-            numbers_read(f, (first + i) * k, k, buffer + i * lanes_up(k));
+            operand_copy(&f->operand, (first + i) * k, k, buffer + i * lanes_up(k));
 }
 
 /* Blocks index .. index + count - 1, one behind the other. */
@@ -329,7 +317,7 @@ typedef struct Cut {
 /* From the shape alone. */
 static Cut cut_of(const Product *p) {
     Cut cut = {.a_blocks = pieces(p->a.outer, PANEL), .b_blocks = pieces(p->b.outer, PANEL)};
-    int64_t wanted = is_decoded(&p->b) ? GROUPS_WANTED : GROUPS_WANTED / 2;
+    int64_t wanted = operand_lies(&p->b.operand) ? GROUPS_WANTED : GROUPS_WANTED / 2;
     cut.group = p->b.is_panel ? least(GROUP_MAX, pieces(cut.b_blocks, wanted)) : 1;
     cut.groups = pieces(cut.b_blocks, cut.group);
     cut.stretches = least(cut.a_blocks, pieces(TASKS_WANTED, cut.groups));
@@ -407,8 +395,8 @@ static bool multiplies_levels(const Matrix *a, const Matrix *b, float beta) {
 static void set_factors(Product *p, const Matrix *a, const Matrix *b, bool as_levels) {
     bool turned = a_is_panel(a, b);
     p->k = op_cols(a);
-    p->a = (Factor){a->tensor, op_rows(a), a->row_stride, !a->is_transposed, as_levels, turned};
-    p->b = (Factor){b->tensor, op_cols(b), b->row_stride, b->is_transposed, as_levels, !turned};
+    p->a = (Factor){{a->tensor, as_levels}, op_rows(a), a->row_stride, !a->is_transposed, turned};
+    p->b = (Factor){{b->tensor, as_levels}, op_cols(b), b->row_stride, b->is_transposed, !turned};
 }
 
 static void run(Product p, Matrix a, Matrix b, bool as_levels, Arena *scratch) {

@@ -60,13 +60,13 @@ static void check(const ConvGeometry *g, Dtype dtype) {
     Arena *arena = arena_new("operands");
     Shape filters = SHAPE(g->out_c, g->kernel_h, g->kernel_w, g->in_c / g->groups);
     Tensor x = tensor_zeros(arena, dtype, SHAPE(g->batch, g->in_h, g->in_w, g->in_c));
-    Tensor w = tensor_zeros(arena, DTYPE_F32, filters);
+    Tensor w = tensor_zeros(arena, dtype, filters), dw = tensor_zeros(arena, DTYPE_F32, filters);
     Tensor y = tensor_zeros(arena, dtype, SHAPE(g->batch, g->out_h, g->out_w, g->out_c));
     Arena *scratch[3];
     for (int i = 0; i < 3; i++) scratch[i] = arena_new("scratch");
     conv_forward(g, &x, &w, NULL, &y, (ConvWritten){0}, scratch[0]);
     conv_backward_input(g, &y, &w, 0, &x, scratch[1]);
-    conv_backward_weight(g, &x, &y, 0, w.data, scratch[2]);
+    conv_backward_weight(g, &x, &y, 0, dw.data, scratch[2]);
     assert_said("forward", arena_peak(scratch[0]), conv_forward_scratch(g, &x, &w, &y));
     assert_said("backward to the input", arena_peak(scratch[1]),
                 conv_backward_input_scratch(g, &y, &w, &x));

@@ -111,22 +111,30 @@ static void test_writes(void **state) {
     arena_free(arena);
 }
 
-/* What products read in parts is not decoded whole. */
-static void test_numbers(void **state) {
+/* Levels or values of the same tensor; from where they lie, if they do. */
+static void test_operands(void **state) {
     (void)state;
     Arena *arena = arena_new("case");
-    const Tensor levels = levels_draw(arena, false);
-    float *values = arena_new_array(arena, float, COUNT);
-    tensor_decode(&levels, values);
-    for (size_t d = 0; d < sizeof code_dtypes / sizeof *code_dtypes; d++) {
-        const Tensor codes = codes_of(arena, &levels, code_dtypes[d]);
-        const Tensor numbers = operand_numbers(&codes, true, arena);
-        assert_true((numbers.data == codes.data) == (code_dtypes[d] != DTYPE_INT4));
-        float read[COUNT];
-        operand_read(&numbers, 0, COUNT, read);
-        assert_memory_equal(read, levels.data, sizeof read);
-        const Tensor decoded = operand_numbers(&codes, false, arena);
-        assert_memory_equal(tensor_f32(&decoded), values, sizeof read);
+    for (int in_groups = 0; in_groups < 2; in_groups++) {
+        const Tensor levels = levels_draw(arena, in_groups);
+        float values[COUNT], buffer[COUNT];
+        tensor_decode(&levels, values);
+        for (size_t d = 0; d < sizeof code_dtypes / sizeof *code_dtypes; d++)
+            for (int64_t first = 0; first < COUNT; first += 7) {
+                const Tensor codes = codes_of(arena, &levels, code_dtypes[d]);
+                const Operand as_levels = {codes, true}, as_values = {codes, false};
+                size_t bytes = sizeof(float) * (size_t)(COUNT - first);
+                assert_ptr_equal(operand_at(&as_levels, first, COUNT - first, buffer), buffer);
+                assert_memory_equal(buffer, tensor_f32(&levels) + first, bytes);
+                assert_ptr_equal(operand_at(&as_values, first, COUNT - first, buffer), buffer);
+                assert_memory_equal(buffer, values + first, bytes);
+            }
+        const Operand lying = {levels, true}, scaled = {levels, false};
+        assert_ptr_equal(operand_at(&lying, 3, 5, buffer), tensor_f32(&levels) + 3);
+        assert_ptr_equal(operand_at(&scaled, 3, 5, buffer), buffer);
+        assert_memory_equal(buffer, values + 3, 5 * sizeof(float));
+        const Operand plain = {{DTYPE_F32, levels.shape, levels.data, NULL}, false};
+        assert_ptr_equal(operand_at(&plain, 3, 5, buffer), tensor_f32(&levels) + 3);
     }
     arena_free(arena);
 }
@@ -135,7 +143,7 @@ int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_reads),
         cmocka_unit_test(test_writes),
-        cmocka_unit_test(test_numbers),
+        cmocka_unit_test(test_operands),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

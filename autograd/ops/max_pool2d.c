@@ -116,8 +116,8 @@ static void spread_image(const Geometry *g, const float *dy, const uint16_t *win
     }
 }
 
-/* Levels under one scale stay levels; others become values in step memory. */
-static Tensor read_input(Tape *t, Var *v) {
+/* Levels under one scale stay levels; others are read as values. */
+static Operand read_input(Var *v) {
     Saved *saved = v->saved;
     const Tensor *x = &v->in[0]->value;
     bool stays_levels = tensor_has_one_scale(x);
@@ -127,7 +127,7 @@ static Tensor read_input(Tape *t, Var *v) {
         saved->scales.row_length = saved->scales.run_length = var_count(v);
         v->value.scales = &saved->scales;
     }
-    return operand_numbers(x, stays_levels, t->arena);
+    return (Operand){*x, stays_levels};
 }
 
 static const Scales *describe(Tape *t, Var *v) {
@@ -162,9 +162,7 @@ static int64_t saved_bytes(const Tape *t, const Var *v) {
 }
 
 static int64_t forward_scratch(const Var *v) {
-    const Tensor *x = &v->in[0]->value;
-    return operand_numbers_scratch(x, tensor_has_one_scale(x)) + buffers_bytes(v) +
-           probe_scratch(v->probe);
+    return buffers_bytes(v) + probe_scratch(v->probe);
 }
 
 static void forward(Tape *t, Var *v) {
@@ -172,7 +170,7 @@ static void forward(Tape *t, Var *v) {
     saved_make(t, v);
     const Saved *saved = v->saved;
     ArenaMark mark = arena_mark(t->arena);
-    const Tensor x = read_input(t, v);
+    const Operand x = read_input(v);
     int64_t image = image_size(g.in), pooled = image_size(g.out);
     isa_active(); /* chosen before threads ask */
     float *buffers = tape_alloc(t, (size_t)buffers_bytes(v));
@@ -180,7 +178,7 @@ static void forward(Tape *t, Var *v) {
 #pragma omp parallel for schedule(static)
     for (int64_t n = 0; n < g.out.dim[0]; n++) {
         float *buffer = buffers + parallel_self() * (image + pooled);
-        const float *from = operand_part(&x, n * image, image, buffer);
+        const float *from = operand_at(&x, n * image, image, buffer);
         bool is_f32 = v->value.dtype == DTYPE_F32;
         float *to = is_f32 ? (float *)v->value.data + n * pooled : buffer + image;
         pool_image(&g, from, to, saved->winner + n * pooled);

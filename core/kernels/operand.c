@@ -79,48 +79,26 @@ void operand_write(const float *numbers, int64_t first, int64_t count, const Ten
         dtype_codec(tensor->dtype)->encode(numbers, count, NULL, to);
 }
 
-const float *operand_levels(const Tensor *tensor, Arena *scratch) {
-    assert(tensor_holds_levels(tensor));
-    if (tensor->dtype == DTYPE_F32) return tensor_f32(tensor);
-    int64_t count = tensor_count(tensor);
-    float *levels = arena_alloc(scratch, checked_mul(sizeof *levels, (size_t)count));
-#pragma omp parallel for schedule(static)
-    for (int64_t first = 0; first < count; first += CHUNK) {
-        int64_t some = count - first < CHUNK ? count - first : CHUNK;
-        operand_read(tensor, first, some, levels + first);
-    }
-    return levels;
+bool operand_lies(const Operand *operand) {
+    return operand->tensor.dtype == DTYPE_F32 && (operand->as_levels || !operand->tensor.scales);
 }
 
-/* Whether operand_read takes it from anywhere as it is. */
-static bool is_read_anywhere(const Tensor *tensor, bool as_levels) {
-    bool is_levels =
-        tensor->dtype == DTYPE_F32 || tensor->dtype == DTYPE_BYTE || tensor->dtype == DTYPE_NIBBLE;
-    return !tensor_holds_levels(tensor) || (as_levels && is_levels);
+void operand_copy(const Operand *operand, int64_t first, int64_t count, float *numbers) {
+    if (operand->as_levels)
+        operand_read(&operand->tensor, first, count, numbers);
+    else
+        operand_read_values(&operand->tensor, first, count, numbers);
 }
 
-Tensor operand_numbers(const Tensor *tensor, bool as_levels, Arena *scratch) {
-    if (is_read_anywhere(tensor, as_levels)) return *tensor;
-    const float *numbers =
-        as_levels ? operand_levels(tensor, scratch) : operand_values(tensor, scratch);
-    return (Tensor){.dtype = DTYPE_F32, .shape = tensor->shape, .data = (void *)(uintptr_t)numbers};
-}
-
-static int64_t decoded_bytes(const Tensor *tensor) {
-    return arena_padded((int64_t)sizeof(float) * tensor_count(tensor));
+const float *operand_at(const Operand *operand, int64_t first, int64_t count, float *buffer) {
+    if (operand_lies(operand)) return tensor_f32(&operand->tensor) + first;
+    operand_copy(operand, first, count, buffer);
+    return buffer;
 }
 
 int64_t operand_values_scratch(const Tensor *tensor) {
-    return operand_is_plain(tensor) ? 0 : decoded_bytes(tensor);
-}
-
-int64_t operand_levels_scratch(const Tensor *tensor) {
-    return tensor->dtype == DTYPE_F32 ? 0 : decoded_bytes(tensor);
-}
-
-int64_t operand_numbers_scratch(const Tensor *tensor, bool as_levels) {
-    if (is_read_anywhere(tensor, as_levels)) return 0;
-    return as_levels ? operand_levels_scratch(tensor) : operand_values_scratch(tensor);
+    if (operand_is_plain(tensor)) return 0;
+    return arena_padded((int64_t)sizeof(float) * tensor_count(tensor));
 }
 
 double scales_level_max(const Scales *scales) {

@@ -10,9 +10,10 @@
 
 bool operand_is_plain(const Tensor *tensor); /* f32 values, usable where they lie */
 
-/* The whole tensor in f32: where it lies if it can be used so, else in scratch. */
+/* The values of the whole tensor in f32: where they lie if that is so, else in scratch, of which
+ * they take so many bytes. */
 const float *operand_values(const Tensor *tensor, Arena *scratch);
-const float *operand_levels(const Tensor *tensor, Arena *scratch);
+int64_t operand_values_scratch(const Tensor *tensor);
 
 /* Elements from `first` on as numbers for a kernel: levels where the tensor holds levels, else
  * values. */
@@ -22,14 +23,16 @@ void operand_read_values(const Tensor *tensor, int64_t first, int64_t count, flo
 /* The same without a copy where the numbers lie as f32; else they are read into `buffer`. */
 const float *operand_part(const Tensor *tensor, int64_t first, int64_t count, float *buffer);
 
-/* The same tensor in a form that operand_read takes from anywhere: as it is, or decoded whole into
- * scratch. `as_levels`: levels are wanted, not values. */
-Tensor operand_numbers(const Tensor *tensor, bool as_levels, Arena *scratch);
+/* What a kernel takes of a tensor, part by part: its levels, or the values that it means. */
+typedef struct Operand {
+    Tensor tensor;
+    bool as_levels; /* of a tensor that holds levels */
+} Operand;
 
-/* Bytes that these three take from `scratch`; of tensors that need no data. */
-int64_t operand_values_scratch(const Tensor *tensor);
-int64_t operand_levels_scratch(const Tensor *tensor);
-int64_t operand_numbers_scratch(const Tensor *tensor, bool as_levels);
+bool operand_lies(const Operand *operand); /* its numbers lie in tensor.data as f32 */
+void operand_copy(const Operand *operand, int64_t first, int64_t count, float *numbers);
+/* Where they lie, else copied into `buffer`. */
+const float *operand_at(const Operand *operand, int64_t first, int64_t count, float *buffer);
 
 /* The way back, for f32, half precision, and (levels) byte and nibble tensors. Of nibbles, `first`
  * is even, and an odd count clears the half byte behind it: parts that several threads write begin
