@@ -27,8 +27,8 @@ typedef struct ConvWritten {
 /* y [batch, out_h, out_w, out_c] = x * w + bias (NULL: none), overwriting y. When x holds levels
  * under one scale and w levels under one scale per tensor or per output channel, the sum runs on
  * the levels and is exact, as in gemm.h: y = float(sum) * (scale_x * scale_w) + bias. Operands of
- * any other kind are decoded first. y, dy and dx are f32 or half precision: sums are in f32, and
- * only their result is rounded. `scratch` is left as it was found. */
+ * any other kind are decoded, part by part. y, dy and dx are f32 or half precision: sums are in
+ * f32, and only their result is rounded. `scratch` is left as it was found. */
 void conv_forward(const ConvGeometry *geometry, const Tensor *x, const Tensor *w, const float *bias,
                   const Tensor *y, ConvWritten written, Arena *scratch);
 
