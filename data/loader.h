@@ -1,5 +1,5 @@
-/* Batches (data/batch.h) of a data set: its rows split, shuffled, normalised, augmented, as f32
- * NHWC "images" with i32 "labels".
+/* Batches (data/batch.h) of a data set: its rows split and shuffled; what a row holds, normalised
+ * and augmented, is the kind of data's (data/rows.h).
  *
  * A batch is a pure function of (settings, seed, split, epoch, index): neither the history of
  * calls, nor prefetching, nor the number of threads changes a bit, so a run resumes at any batch.
