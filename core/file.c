@@ -60,7 +60,10 @@ int file_open(const char *path, FileUse use, Error *err) {
     if (use != FILE_CREATE && file_find(path, err) == FILE_UNUSABLE) return -1;
     int fd = open(path, flags[use] | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK | O_NOCTTY, 0666);
     if (fd < 0) {
-        fail_call(path, errno, err);
+        if (use == FILE_CREATE)
+            (void)FAIL(err, ERROR_SYSTEM, "%s: cannot write: %s", path, strerror(errno));
+        else
+            fail_call(path, errno, err);
         return -1;
     }
     if (check_opened(fd, path, use, err)) return fd;

@@ -6,20 +6,16 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "core/file.h"
+
 static bool read_fd(int fd, const char *path, Arena *arena, Bytes *out, Error *err) {
     struct stat status;
     if (fstat(fd, &status)) return FAIL(err, ERROR_SYSTEM, "%s: %s", path, strerror(errno));
     if (!S_ISREG(status.st_mode)) return FAIL(err, ERROR_INPUT, "%s: not a regular file", path);
-    size_t count = (size_t)status.st_size, done = 0;
-    unsigned char *data = arena_alloc(arena, count + 1);
-    while (done < count) {
-        ssize_t got = read(fd, data + done, count - done);
-        if (got < 0 && errno == EINTR) continue;
-        if (got < 0) return FAIL(err, ERROR_SYSTEM, "%s: %s", path, strerror(errno));
-        if (got == 0) break; /* became shorter; the format's own check names it */
-        done += (size_t)got;
-    }
-    *out = (Bytes){data, done};
+    unsigned char *data = arena_alloc(arena, (size_t)status.st_size + 1);
+    ssize_t got = file_read_bytes(fd, data, (size_t)status.st_size);
+    if (got < 0) return FAIL(err, ERROR_SYSTEM, "%s: %s", path, strerror(errno));
+    *out = (Bytes){data, (size_t)got}; /* one that became shorter is named by its format's check */
     return true;
 }
 

@@ -13,6 +13,8 @@
 
 #include <xxhash.h>
 
+#include "core/file.h"
+
 static const char magic[8] = "NIBBLEH5";
 
 enum { VERSION = 1, PIECE_BYTES = 1 << 16 };
@@ -114,45 +116,25 @@ void envelope_digest(const void *bytes, size_t count, char text[2 * ENVELOPE_DIG
         snprintf(text + 2 * i, 3, "%02x", canonical.digest[i]);
 }
 
-/* False with errno set; a file that ends early gives errno 0. */
-static bool read_all(int fd, void *buffer, size_t bytes) {
-    for (size_t done = 0; done < bytes;) {
-        ssize_t got = read(fd, (char *)buffer + done, bytes - done);
-        if (got < 0 && errno == EINTR) continue;
-        if (got <= 0) {
-            if (got == 0) errno = 0;
-            return false;
-        }
-        done += (size_t)got;
-    }
-    return true;
-}
-
-static bool write_all(int fd, const void *buffer, size_t bytes) {
-    for (size_t done = 0; done < bytes;) {
-        ssize_t put = write(fd, (const char *)buffer + done, bytes - done);
-        if (put < 0 && errno == EINTR) continue;
-        if (put < 0) return false;
-        done += (size_t)put;
-    }
-    return true;
-}
-
 /* Digest of the file from its current position to its end, and how many bytes that were. */
 static bool digest_file(int fd, XXH128_hash_t *hash, uint64_t *bytes) {
     unsigned char piece[PIECE_BYTES];
     XXH3_state_t *state = XXH3_createState();
-    if (!state) return false;
+    if (!state) {
+        errno = ENOMEM;
+        return false;
+    }
     XXH3_128bits_reset(state);
     ssize_t got;
     *bytes = 0;
-    while ((got = read(fd, piece, sizeof piece)) > 0 || (got < 0 && errno == EINTR)) {
-        if (got < 0) continue;
+    while ((got = file_read_bytes(fd, piece, sizeof piece)) > 0) {
         XXH3_128bits_update(state, piece, (size_t)got);
         *bytes += (uint64_t)got;
     }
+    int cause = errno;
     *hash = XXH3_128bits_digest(state);
     XXH3_freeState(state);
+    errno = cause;
     return got == 0;
 }
 
@@ -164,14 +146,14 @@ static bool seal_fd(int fd) {
     if (!digest_file(fd, &hash, &bytes)) return false;
     unsigned char trailer[ENVELOPE_TRAILER_BYTES];
     trailer_fill(trailer, bytes, hash);
-    if (!write_all(fd, trailer, sizeof trailer)) return false;
+    if (!file_write_bytes(fd, trailer, sizeof trailer)) return false;
     return ftruncate(fd, (off_t)(bytes + sizeof trailer)) ==
            0; /* gives back room reserved beyond */
 }
 
 bool envelope_seal(const char *temporary, Error *err) {
-    int fd = open(temporary, O_RDWR | O_CLOEXEC);
-    if (fd < 0) return FAIL(err, ERROR_SYSTEM, "%s: %s", temporary, strerror(errno));
+    int fd = file_open(temporary, FILE_CHANGE, err);
+    if (fd < 0) return false;
     bool is_sealed = seal_fd(fd);
     int cause = errno;
     if (close(fd) && is_sealed) {
@@ -184,21 +166,14 @@ bool envelope_seal(const char *temporary, Error *err) {
     return true;
 }
 
-static bool sync_path(const char *path, int flags, Error *err) {
-    int fd = open(path, flags | O_CLOEXEC);
-    if (fd < 0) return FAIL(err, ERROR_SYSTEM, "%s: %s", path, strerror(errno));
-    int status = fsync(fd), cause = errno;
-    close(fd);
-    /* Some file systems cannot sync a directory; they say so with EINVAL. */
-    if (status && !(flags & O_DIRECTORY && cause == EINVAL))
-        return FAIL(err, ERROR_SYSTEM, "%s: cannot sync: %s", path, strerror(cause));
-    return true;
-}
-
 /* `path` gets a second name, so that it never lacks one; a plain rename where links do not exist.
- */
+ * What came in its place and is no file is replaced, not kept. */
 static bool keep_previous(const char *path, const char *previous, Arena *arena, Error *err) {
-    if (access(path, F_OK) && errno == ENOENT) return true;
+    Error found = {0};
+    if (file_find(path, &found) != FILE_REGULAR) {
+        if (found.code == ERROR_SYSTEM) *err = found;
+        return found.code != ERROR_SYSTEM;
+    }
     const char *link_name = envelope_begin(previous, arena);
     bool is_kept =
         link(path, link_name) == 0 ? rename(link_name, previous) == 0 : rename(path, previous) == 0;
@@ -211,12 +186,12 @@ static bool keep_previous(const char *path, const char *previous, Arena *arena, 
 }
 
 bool envelope_publish(const char *temporary, const char *path, const char *previous, Error *err) {
-    TRY(sync_path(temporary, O_RDONLY, err));
+    TRY(file_sync(temporary, err));
     Arena *arena = arena_new("file names");
     bool is_done = !previous || keep_previous(path, previous, arena, err);
     if (is_done && rename(temporary, path))
         is_done = FAIL(err, ERROR_SYSTEM, "%s: cannot replace the file: %s", path, strerror(errno));
-    if (is_done) is_done = sync_path(directory_of(path, arena), O_RDONLY | O_DIRECTORY, err);
+    if (is_done) is_done = file_sync_directory(directory_of(path, arena), err);
     arena_free(arena);
     return is_done;
 }
@@ -241,23 +216,29 @@ static bool trailer_check(const unsigned char *trailer, uint64_t body_bytes, con
     return true;
 }
 
+/* Exactly these bytes, from `offset` on. */
+static bool read_at(int fd, const char *path, size_t offset, void *buffer, size_t bytes,
+                    Error *err) {
+    ssize_t got = lseek(fd, (off_t)offset, SEEK_SET) < 0 ? -1 : file_read_bytes(fd, buffer, bytes);
+    if (got < 0) return FAIL(err, ERROR_SYSTEM, "%s: cannot read: %s", path, strerror(errno));
+    if ((size_t)got < bytes)
+        return FAIL(err, ERROR_SYSTEM, "%s: became shorter while it was read", path);
+    return true;
+}
+
 static bool open_fd(int fd, const char *path, Arena *arena, Envelope *out, Error *err) {
     struct stat status;
     if (fstat(fd, &status)) return FAIL(err, ERROR_SYSTEM, "%s: %s", path, strerror(errno));
-    if (!S_ISREG(status.st_mode)) return FAIL(err, ERROR_INPUT, "%s: not a regular file", path);
     uint64_t size = (uint64_t)status.st_size;
     if (size < ENVELOPE_TRAILER_BYTES)
         return FAIL(err, ERROR_INPUT, "%s: cut short: %llu bytes, at least %d expected", path,
                     (unsigned long long)size, ENVELOPE_TRAILER_BYTES);
     size_t body_bytes = (size_t)size - ENVELOPE_TRAILER_BYTES;
     unsigned char trailer[ENVELOPE_TRAILER_BYTES];
-    if (lseek(fd, (off_t)body_bytes, SEEK_SET) < 0 || !read_all(fd, trailer, sizeof trailer))
-        return FAIL(err, ERROR_SYSTEM, "%s: cannot read: %s", path, strerror(errno));
+    TRY(read_at(fd, path, body_bytes, trailer, sizeof trailer, err));
     TRY(trailer_check(trailer, body_bytes, path, err));
     unsigned char *body = arena_alloc(arena, body_bytes);
-    if (lseek(fd, 0, SEEK_SET) < 0 || !read_all(fd, body, body_bytes))
-        return FAIL(err, ERROR_SYSTEM, "%s: cannot read: %s", path,
-                    errno ? strerror(errno) : "it became shorter");
+    TRY(read_at(fd, path, 0, body, body_bytes, err));
     unsigned char expected[ENVELOPE_TRAILER_BYTES];
     trailer_fill(expected, body_bytes, XXH3_128bits(body, body_bytes));
     if (memcmp(trailer, expected, sizeof trailer) != 0)
@@ -268,12 +249,8 @@ static bool open_fd(int fd, const char *path, Arena *arena, Envelope *out, Error
 }
 
 bool envelope_open(const char *path, Arena *arena, Envelope *out, Error *err) {
-    int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK); /* a pipe must not stall us */
-    if (fd < 0)
-        return FAIL(err,
-                    errno == ENOENT || errno == ENOTDIR || errno == EACCES ? ERROR_INPUT
-                                                                           : ERROR_SYSTEM,
-                    "%s: %s", path, strerror(errno));
+    int fd = file_open(path, FILE_READ, err);
+    if (fd < 0) return false;
     ArenaMark mark = arena_mark(arena);
     bool is_open = open_fd(fd, path, arena, out, err);
     close(fd);

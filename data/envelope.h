@@ -41,7 +41,8 @@ typedef struct Envelope {
 } Envelope;
 
 /* Reads and checks; the body lives in `arena`. A file that has no trailer is refused before it is
- * read. */
+ * read. Links are not followed (core/file.h). ERROR_INPUT: absent, damaged or not ours;
+ * ERROR_SYSTEM: it could not be read, and may be as good as ever. */
 bool envelope_open(const char *path, Arena *arena, Envelope *out, Error *err);
 
 #endif

@@ -79,8 +79,8 @@ void h5_write_abandon(H5Writer *writer); /* removes the temporary file; also rig
 typedef struct H5Reader H5Reader;
 
 /* Reads the whole file into `arena`, checks its digest, opens these bytes without a copy. NULL:
- * does not exist, unreadable, damaged, or not ours: the message says which. Close before the arena
- * is rewound. */
+ * does not exist, damaged, or not ours (ERROR_INPUT), or could not be read (ERROR_SYSTEM): the
+ * message says which. Links are not followed (core/file.h). Close before the arena is rewound. */
 H5Reader *h5_read_open(const char *path, Arena *arena, Error *err);
 /* Another program's file, opened by libhdf5 itself and unchecked. Such a file can crash or stall
  * the process. Chunks and the filters deflate, shuffle, fletcher32 are accepted; external storage,

@@ -1,5 +1,6 @@
 #include <stdio.h>
 #include <string.h>
+#include <sys/stat.h>
 
 #include "data/envelope.h"
 #include "data/h5_door.h"
@@ -84,6 +85,11 @@ H5Reader *h5_read_open(const char *path, Arena *arena, Error *err) {
 }
 
 H5Reader *h5_read_foreign(const char *path, Arena *arena, Error *err) {
+    struct stat status; /* libhdf5 would wait for a pipe */
+    if (!stat(path, &status) && !S_ISREG(status.st_mode)) {
+        (void)FAIL(err, ERROR_INPUT, "%s: not a regular file", path);
+        return NULL;
+    }
     H5Reader *reader = reader_new(path, arena);
     hid_t access = H5Pcreate(H5P_FILE_ACCESS);
     H5Pset_file_locking(access, false, true);

@@ -46,8 +46,8 @@ static bool writer_open(H5Writer *writer) {
                   H5Pset_obj_track_times(writer->group_options, false) >= 0 &&
                   H5Pset_obj_track_times(writer->dataset_options, false) >= 0 &&
                   H5Pset_fill_time(writer->dataset_options, H5D_FILL_TIME_NEVER) >= 0;
-    writer->file = is_set ? H5Fcreate(writer->temporary, H5F_ACC_TRUNC, file_options, access)
-                          : H5I_INVALID_HID;
+    writer->file =
+        is_set ? H5Fcreate(writer->temporary, H5F_ACC_EXCL, file_options, access) : H5I_INVALID_HID;
     if (writer->file < 0)
         h5_fail(&writer->error, ERROR_SYSTEM, writer->path, "cannot create the file");
     H5Pclose(file_options);

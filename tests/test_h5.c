@@ -367,10 +367,10 @@ static void test_damage_is_named(void **state) {
     file_write(path, content + 100, bytes - 100);
     expect_refused(path, ERROR_INPUT, "damaged");
     expect_refused(in_folder("absent.h5"), ERROR_INPUT, "No such file");
-    expect_refused(folder, ERROR_INPUT, "not a regular file");
+    expect_refused(folder, ERROR_INPUT, "is a directory");
     const char *pipe_path = in_folder("pipe");
     assert_int_equal(mkfifo(pipe_path, 0600), 0);
-    expect_refused(pipe_path, ERROR_INPUT, "not a regular file");
+    expect_refused(pipe_path, ERROR_INPUT, "is a FIFO");
 }
 
 static void test_sealed_nonsense_is_refused(void **state) {

@@ -181,7 +181,7 @@ static void test_files(void **state) {
     assert_non_null(strstr(err.message, "cannot write"));
     err = (Error){0};
     assert_null(json_read_file("/tmp", &err));
-    assert_non_null(strstr(err.message, "Is a directory"));
+    assert_non_null(strstr(err.message, "is a directory"));
     json_free(json);
     arena_free(arena);
 }

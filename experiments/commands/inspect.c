@@ -3,6 +3,7 @@
 #include <string.h>
 #include <sys/stat.h>
 
+#include "core/file.h"
 #include "data/h5.h"
 #include "experiments/commands/commands.h"
 #include "experiments/train/run.h"
@@ -75,9 +76,11 @@ static bool check_path(const char *path, Arena *arena, Error *err) {
     struct stat status;
     if (stat(path, &status) || !S_ISDIR(status.st_mode)) return true;
     const char *found = "";
+    Error ignored = {0};
     for (size_t i = 0; i < sizeof files / sizeof *files; i++) {
         const char *file = run_path(arena, path, files[i]);
-        if (run_has(file)) found = arena_format(arena, "%s%s%s", found, *found ? ", " : "", file);
+        if (file_find(file, &ignored) == FILE_ABSENT) continue;
+        found = arena_format(arena, "%s%s%s", found, *found ? ", " : "", file);
     }
     if (!*found)
         return FAIL(err, ERROR_INPUT, "%s is a directory, and holds no checkpoint; give a file",
@@ -88,7 +91,8 @@ static bool check_path(const char *path, Arena *arena, Error *err) {
 static bool run(const Arguments *a, Error *err) {
     Arena *arena = arena_new("inspected file");
     H5Reader *r = NULL;
-    if (check_path(a->items[0], arena, err)) r = h5_read_open(a->items[0], arena, err);
+    if (check_path(a->items[0], arena, err))
+        r = h5_read_open(file_resolve(a->items[0], arena), arena, err);
     bool ok = r != NULL;
     if (ok) {
         char digest[33];

@@ -6,6 +6,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "core/file.h"
 #include "data/images.h"
 #include "experiments/commands/commands.h"
 #include "experiments/report/json.h"
@@ -186,13 +187,14 @@ static bool check_shape(const char *text, Shape input, Error *err) {
                 (long)input.dim[0], (long)input.dim[1], (long)input.dim[2]);
 }
 
-/* A run directory stands for the packed model in it. */
+/* A run directory stands for the packed model in it; a file may be a link. */
 static bool find_model(const char *name, Arena *arena, const char **path, Error *err) {
     struct stat info;
-    *path = name;
+    *path = file_resolve(name, arena);
     if (stat(name, &info) || !S_ISDIR(info.st_mode)) return true;
     *path = run_path(arena, name, RUN_QUANTIZED);
-    if (run_has(*path)) return true;
+    FileState state = file_find(*path, err);
+    if (state != FILE_ABSENT) return state == FILE_REGULAR;
     return FAIL(err, ERROR_INPUT, "%s is missing; run 'nibble convert %s' first", *path, name);
 }
 

@@ -19,8 +19,8 @@ static bool read_resumed(const char *directory, const Arguments *a, Arena *arena
                          ExperimentConfig *config, Error *err) {
     TRY(run_exists(directory, err));
     for (int i = 0; i < a->count; i++) TRY(config_check_free(a->items[i], err));
-    return config_read(run_path(arena, directory, RUN_CONFIG), a->count, a->items, arena, config,
-                       err);
+    return config_read_run(run_path(arena, directory, RUN_CONFIG), a->count, a->items, arena,
+                           config, err);
 }
 
 /* "92.13%", or "none" */

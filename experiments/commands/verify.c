@@ -2,6 +2,7 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "core/file.h"
 #include "core/kernels.h"
 #include "experiments/commands/commands.h"
 #include "experiments/ship/logits.h"
@@ -19,7 +20,7 @@ static bool open_images(const Arguments *a, Arena *arena, Dataset *out, Error *e
             return FAIL(err, ERROR_INPUT,
                         "verify takes settings of the data alone, such as data.path=..., not '%s'",
                         a->items[i]);
-    TRY(config_read(path, a->count - 1, a->items + 1, arena, &config, err));
+    TRY(config_read_run(path, a->count - 1, a->items + 1, arena, &config, err));
     if (dataset_open_test(config.data, arena, out, err)) return true;
     config_place(&config, err);
     return false;
@@ -27,7 +28,8 @@ static bool open_images(const Arguments *a, Arena *arena, Dataset *out, Error *e
 
 static bool check_run(const char *directory, const char *packed, Error *err) {
     TRY(run_exists(directory, err));
-    if (run_has(packed)) return true;
+    FileState state = file_find(packed, err);
+    if (state != FILE_ABSENT) return state == FILE_REGULAR;
     return FAIL(err, ERROR_INPUT, "%s is missing; run 'nibble convert %s' first", packed,
                 directory);
 }

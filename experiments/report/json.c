@@ -1,13 +1,13 @@
 #include "experiments/report/json.h"
 
 #include <assert.h>
-#include <errno.h>
 #include <jansson.h>
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
+#include "core/file.h"
 #include "core/settings/field.h"
 #include "experiments/report/text.h"
 
@@ -210,24 +210,10 @@ Json *json_read_text(const char *text, size_t bytes, const char *name, Error *er
 }
 
 Json *json_read_file(const char *path, Error *err) {
-    FILE *file = fopen(path, "rb");
-    if (!file) {
-        error_set(err, ERROR_INPUT, __FILE__, __LINE__, "cannot open '%s': %s", path,
-                  strerror(errno));
-        return NULL;
-    }
     Arena *arena = arena_new("JSON");
-    char *text = arena_alloc(arena, JSON_BYTES_MAX + 1);
-    size_t bytes = fread(text, 1, JSON_BYTES_MAX + 1, file);
-    int reason = ferror(file) ? errno : 0;
-    fclose(file);
-    Json *object = NULL;
-    if (reason) {
-        error_set(err, ERROR_INPUT, __FILE__, __LINE__, "cannot read '%s': %s", path,
-                  strerror(reason));
-    } else {
-        object = json_read_text(text, bytes, path, err);
-    }
+    size_t bytes;
+    const char *text = file_read(path, JSON_BYTES_MAX, arena, &bytes, err);
+    Json *object = text ? json_read_text(text, bytes, path, err) : NULL;
     arena_free(arena);
     return object;
 }

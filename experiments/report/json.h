@@ -49,7 +49,7 @@ int json_count(const Json *object, const char *path);     /* elements of a list;
 Json *json_element(const Json *object, const char *path, int i); /* NULL if it is not an object */
 
 /* Objects only; duplicate names, deep nesting (over 2,048 levels) and sizes over JSON_BYTES_MAX are
- * errors. */
+ * errors. Files are those of run directories (core/file.h). */
 Json *json_read_text(const char *text, size_t bytes, const char *name, Error *err);
 Json *json_read_file(const char *path, Error *err);
 

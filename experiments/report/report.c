@@ -7,6 +7,7 @@
 #include <string.h>
 #include <sys/stat.h>
 
+#include "core/file.h"
 #include "experiments/report/chart.h"
 #include "experiments/report/curves.h"
 #include "experiments/report/json.h"
@@ -30,38 +31,25 @@ static const char *path_of(const Report *r, const char *name) {
     return arena_format(r->arena, "%s/%s", r->directory, name);
 }
 
-/* The whole file, zero-terminated; NULL with the reason in `*reason`. */
-static char *file_read(const Report *r, const char *name, size_t *bytes, const char **reason) {
-    struct stat status;
-    char *text = NULL;
-    *reason = "cannot be read";
-    FILE *file = fopen(path_of(r, name), "rb");
-    if (!file) {
-        *reason = errno == ENOENT ? "is missing" : strerror(errno);
-        return NULL;
-    }
-    if (fstat(fileno(file), &status) || !S_ISREG(status.st_mode)) {
-        *reason = "is not a file";
-    } else if (status.st_size > FILE_BYTES_MAX) {
-        *reason = "is too large to be shown";
-    } else {
-        text = arena_alloc(r->arena, (size_t)status.st_size + 1);
-        *bytes = fread(text, 1, (size_t)status.st_size, file);
-        text[*bytes] = '\0';
-        if (ferror(file)) text = NULL;
-    }
-    fclose(file);
+/* NULL, and a note on the page, where there is no such file or it is none. The folder's name is no
+ * part of a report. */
+static char *text_read(Report *r, const char *name, size_t *bytes) {
+    Error err = {0};
+    const char *path = path_of(r, name);
+    bool is_absent = file_find(path, &err) == FILE_ABSENT;
+    char *text = is_absent ? NULL : file_read(path, FILE_BYTES_MAX, r->arena, bytes, &err);
+    bool has_folder = !strncmp(err.message, path, strlen(path));
+    const char *found = err.message + (has_folder ? strlen(path) - strlen(name) : 0);
+    if (is_absent) page_note(&r->page, arena_format(r->arena, "%s is missing.", name));
+    if (!is_absent && !text) page_note(&r->page, found);
     return text;
 }
 
-/* NULL, and a note on the page, where there is no such file or it is damaged. */
 static Json *object_read(Report *r, const char *name) {
     size_t bytes = 0;
-    const char *reason;
-    char *text = file_read(r, name, &bytes, &reason);
+    const char *text = text_read(r, name, &bytes);
     Error err = {0};
     Json *json = text ? json_read_text(text, bytes, name, &err) : NULL;
-    if (!text) page_note(&r->page, arena_format(r->arena, "%s %s.", name, reason));
     if (text && !json) page_note(&r->page, err.message);
     return json;
 }
@@ -195,13 +183,9 @@ static void put_headline(Report *r, const Json *summary) {
 
 static void put_curves(Report *r) {
     size_t bytes = 0;
-    const char *reason;
     page_put(&r->page, "<h2>Training</h2>\n");
-    char *text = file_read(r, RUN_METRICS, &bytes, &reason);
-    if (text)
-        curves_put(&r->page, text, r->task);
-    else
-        page_note(&r->page, arena_format(r->arena, "metrics.jsonl %s.", reason));
+    char *text = text_read(r, RUN_METRICS, &bytes);
+    if (text) curves_put(&r->page, text, r->task);
 }
 
 /* ---- Layers. ---- */
@@ -324,13 +308,9 @@ static void put_confusion(Report *r, const Json *summary) {
 
 static void put_config(Report *r) {
     size_t bytes = 0;
-    const char *reason;
     page_put(&r->page, "<h2>Settings</h2>\n");
-    const char *text = file_read(r, RUN_CONFIG, &bytes, &reason);
-    if (!text) {
-        page_note(&r->page, arena_format(r->arena, "config.yaml %s.", reason));
-        return;
-    }
+    const char *text = text_read(r, RUN_CONFIG, &bytes);
+    if (!text) return;
     page_put(&r->page, "<pre>");
     page_text(&r->page, text);
     page_put(&r->page, "</pre>\n");

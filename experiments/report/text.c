@@ -1,19 +1,19 @@
 #include "experiments/report/text.h"
 
 #include <errno.h>
-#include <stdio.h>
 #include <string.h>
 #include <unistd.h>
 
 #include "core/arena.h"
+#include "core/file.h"
 #include "data/envelope.h"
 
 static bool write_plainly(const char *path, const char *text, Error *err) {
-    FILE *file = fopen(path, "wb");
-    if (!file) return FAIL(err, ERROR_SYSTEM, "%s: cannot write: %s", path, strerror(errno));
-    bool is_written = fputs(text, file) >= 0 && fflush(file) == 0;
+    int fd = file_open(path, FILE_CREATE, err);
+    if (fd < 0) return false;
+    bool is_written = file_write_bytes(fd, text, strlen(text));
     int cause = errno;
-    if (fclose(file) && is_written) {
+    if (close(fd) && is_written) {
         is_written = false;
         cause = errno;
     }

@@ -5,6 +5,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "core/file.h"
 #include "core/log.h"
 #include "core/settings/yaml.h"
 #include "data/dataset.h"
@@ -141,24 +142,41 @@ static bool resolve(Node *root, const char *name, int override_count, char *cons
     return report_faults(faults, name, err);
 }
 
+/* Of a text that is no YAML at all, what was noticed before. */
+static bool report_unread(const Faults *faults, const char *name) {
+    Error ignored = {0};
+    report_faults(faults, name, &ignored);
+    return false;
+}
+
 bool config_read(const char *path, int override_count, char *const *overrides, Arena *arena,
                  ExperimentConfig *config, Error *err) {
     Faults faults = {.arena = arena};
     Node *root = NULL;
-    if (!yaml_read_file(path, arena, &root, &faults, err)) {
-        Error ignored = {0};
-        report_faults(&faults, path, &ignored);
-        return false;
-    }
-    return resolve(root, path, override_count, overrides, arena, &faults, config, err);
+    return yaml_read_file(path, arena, &root, &faults, err)
+               ? resolve(root, path, override_count, overrides, arena, &faults, config, err)
+               : report_unread(&faults, path);
+}
+
+static bool read_text(const char *text, size_t bytes, const char *name, int override_count,
+                      char *const *overrides, Arena *arena, ExperimentConfig *config, Error *err) {
+    Faults faults = {.arena = arena};
+    Node *root = NULL;
+    return yaml_read_text(text, bytes, name, arena, &root, &faults, err)
+               ? resolve(root, name, override_count, overrides, arena, &faults, config, err)
+               : report_unread(&faults, name);
 }
 
 bool config_read_text(const char *text, const char *name, int override_count,
                       char *const *overrides, Arena *arena, ExperimentConfig *config, Error *err) {
-    Faults faults = {.arena = arena};
-    Node *root = NULL;
-    TRY(yaml_read_text(text, strlen(text), name, arena, &root, &faults, err));
-    return resolve(root, name, override_count, overrides, arena, &faults, config, err);
+    return read_text(text, strlen(text), name, override_count, overrides, arena, config, err);
+}
+
+bool config_read_run(const char *path, int override_count, char *const *overrides, Arena *arena,
+                     ExperimentConfig *config, Error *err) {
+    size_t bytes;
+    const char *text = file_read(path, YAML_BYTES_MAX, arena, &bytes, err);
+    return text && read_text(text, bytes, path, override_count, overrides, arena, config, err);
 }
 
 const char *config_write(const ExperimentConfig *config, Arena *arena) {

@@ -37,11 +37,15 @@ extern const Field experiment_fields[];
  * that only show once the data are known. */
 void config_place(const ExperimentConfig *config, Error *err);
 
-/* Reads `path`, applies the overrides, checks everything. Every fault is logged as
- * "file:line:column: what", settings that contradict each other too, and the error then only tells
- * how many there were. */
+/* Reads `path`, which may be a link or a pipe, applies the overrides, checks everything. Every
+ * fault is logged as "file:line:column: what", settings that contradict each other too, and the
+ * error then only tells how many there were. */
 bool config_read(const char *path, int override_count, char *const *overrides, Arena *arena,
                  ExperimentConfig *config, Error *err);
+
+/* The same of a run directory's own file: no link is followed, nothing is waited for. */
+bool config_read_run(const char *path, int override_count, char *const *overrides, Arena *arena,
+                     ExperimentConfig *config, Error *err);
 
 /* The same from text that was saved with a checkpoint. */
 bool config_read_text(const char *text, const char *name, int override_count,

@@ -9,6 +9,7 @@
 #include <unistd.h>
 
 #include "core/blas.h"
+#include "core/file.h"
 #include "core/kernels.h"
 #include "core/log.h"
 #include "core/parallel.h"
@@ -123,9 +124,11 @@ static void compare_field(const Json *before, const Json *now, const char *field
 }
 
 void environment_compare(const char *path) {
-    Error ignored = {0};
-    Json *before = access(path, R_OK) ? NULL : json_read_file(path, &ignored), *now = json_new();
+    Error err = {0};
+    if (file_find(path, &err) == FILE_ABSENT) return;
+    Json *before = json_read_file(path, &err), *now = json_new();
     environment_describe(now);
+    if (!before) log_warning("%s", err.message);
     if (before) compare_field(before, now, "kernels");
     json_free(before);
     json_free(now);

@@ -16,7 +16,7 @@ void environment_describe(Json *json);
 bool environment_write(const char *path, Error *err); /* env.json: just that */
 
 /* Warns where a run's env.json names other inner loops than this process has: it goes on right, but
- * not with the same bits. No such file: nothing. */
+ * not with the same bits. No such file: nothing; one that cannot be read is warned of. */
 void environment_compare(const char *path);
 
 double environment_seconds(void);         /* monotonic, from an arbitrary start */

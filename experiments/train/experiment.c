@@ -123,8 +123,8 @@ bool experiment_open_run(const char *directory, const RunOptions *options, Arena
         return FAIL(err, ERROR_INPUT, "%s holds no checkpoint yet; train it first", directory);
     ExperimentConfig config;
     const char *config_path = run_path(config_arena, directory, RUN_CONFIG);
-    TRY(config_read(config_path, options->override_count, options->overrides, config_arena, &config,
-                    err));
+    TRY(config_read_run(config_path, options->override_count, options->overrides, config_arena,
+                        &config, err));
     DataFacts facts;
     TRY(checkpoint_read_facts(path, config_arena, &facts, err));
     TRY(open_with(&config, options->calibrate ? NULL : &facts, config_arena, e, err));

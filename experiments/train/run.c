@@ -9,6 +9,8 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "core/file.h"
+
 const char *run_path(Arena *arena, const char *directory, const char *file) {
     return arena_format(arena, "%s/%s", directory, file);
 }
@@ -38,8 +40,9 @@ static const char *const run_files[] = {RUN_CONFIG,     RUN_ENVIRONMENT, RUN_MET
 
 bool run_is_free(const char *directory, Error *err) {
     Arena *arena = arena_new("run directory");
-    bool is_used = run_has(run_path(arena, directory, RUN_CONFIG)) ||
-                   run_has(run_path(arena, directory, RUN_CHECKPOINT));
+    Error ignored = {0}; /* whatever it is, somebody put it there */
+    bool is_used = file_find(run_path(arena, directory, RUN_CONFIG), &ignored) != FILE_ABSENT ||
+                   file_find(run_path(arena, directory, RUN_CHECKPOINT), &ignored) != FILE_ABSENT;
     arena_free(arena);
     if (!is_used) return true;
     return FAIL(err, ERROR_INPUT,
@@ -101,15 +104,18 @@ bool run_exists(const char *directory, Error *err) {
         return FAIL(err, ERROR_INPUT, "%s is not a run directory: there is no such directory",
                     directory);
     Arena *arena = arena_new("run directory");
-    bool has_run = run_has(run_path(arena, directory, RUN_CONFIG));
+    FileState state = file_find(run_path(arena, directory, RUN_CONFIG), err);
     arena_free(arena);
-    if (has_run) return true;
+    if (state != FILE_ABSENT) return state == FILE_REGULAR;
     return FAIL(err, ERROR_INPUT, "%s is not a run directory: it has no " RUN_CONFIG, directory);
 }
 
 bool metrics_open(Metrics *m, const char *path, int64_t keep_lines, Error *err) {
-    *m = (Metrics){.file = open(path, O_RDWR | O_CREAT | O_CLOEXEC, 0666)};
-    if (m->file < 0) return FAIL(err, ERROR_SYSTEM, "cannot open %s: %s", path, strerror(errno));
+    FileState state = file_find(path, err);
+    *m = (Metrics){.file = -1};
+    if (state == FILE_UNUSABLE) return false;
+    m->file = file_open(path, state == FILE_ABSENT ? FILE_CREATE : FILE_CHANGE, err);
+    if (m->file < 0) return false;
     off_t keep = 0, at = 0;
     char buffer[4096];
     ssize_t got = 0;

@@ -5,6 +5,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "core/file.h"
 #include "core/log.h"
 #include "experiments/report/progress.h"
 #include "experiments/report/summary.h"
@@ -235,7 +236,7 @@ static bool resume(Training *r, Error *err) {
 static bool init_weights(Experiment *e, Error *err) {
     const char *from = e->config.train.init;
     if (!from) return true;
-    const char *path = from;
+    const char *path = file_resolve(from, e->arena);
     if (!run_has(path)) path = run_path(e->arena, from, RUN_BEST);
     if (!run_has(path)) path = run_path(e->arena, from, RUN_CHECKPOINT);
     if (run_has(path)) return checkpoint_init(path, e->fixed_text, e->model, err);
