@@ -38,7 +38,7 @@ typedef struct Param {
     float *grad;      /* same shape; NULL for buffers and what is stored */
     bool has_grad;    /* grad holds a sum; cleared by model_clear_grads */
     bool is_frozen;   /* gets no gradient and no update */
-    bool is_positive; /* stays above 0: an update at most halves or doubles an element */
+    bool is_positive; /* never below 0; where it learns, an update at most halves or doubles it */
     View view;
     Module *owner;
     Var *leaf,

@@ -1,8 +1,10 @@
 #include "data/stored.h"
 
 #include <assert.h>
+#include <math.h>
 #include <stdio.h>
 
+#include "core/floats.h"
 #include "core/kernels/operand.h"
 
 enum { NAME_BYTES = 512, ATTRIBUTES_MAX = SHAPE_RANK_MAX + 4, ATTRIBUTE_BYTES = 16 };
@@ -81,20 +83,55 @@ static bool check(const H5Reader *reader, const char *name, const Tensor *tensor
     return true;
 }
 
+static bool check_floats(const H5Reader *reader, const char *name, const float *values,
+                         int64_t count, float least, Error *err) {
+    int64_t bad = floats_find_unfit(values, count, least);
+    if (bad < 0) return true;
+    const char *expected = least < 0    ? "one that is finite"
+                           : least == 0 ? "one that is finite and at least 0"
+                                        : "one that is finite and above 0";
+    return FAIL(err, ERROR_INPUT, "%s: \"%s\": number %ld is %g, expected %s", h5_read_path(reader),
+                name, (long)bad, (double)values[bad], expected);
+}
+
+bool stored_read_floats(const H5Reader *reader, const char *name, Shape shape, float least,
+                        float *values, Error *err) {
+    return h5_read_tensor(reader, name, H5_F32, shape, values, err) &&
+           check_floats(reader, name, values, shape_count(shape), least, err);
+}
+
+/* Codes that are numbers themselves can say infinity; those of a codebook's entries cannot. */
+static bool check_numbers(const H5Reader *reader, const char *name, const Tensor *tensor,
+                          Error *err) {
+    enum { SOME = 4096 };
+    float values[SOME];
+    int64_t count = tensor->scales ? 0 : tensor_count(tensor);
+    for (int64_t first = 0; first < count; first += SOME) {
+        int64_t some = count - first < SOME ? count - first : SOME;
+        tensor_decode_part(tensor, first, some, values);
+        TRY(check_floats(reader, name, values, some, -FLT_MAX, err));
+    }
+    return true;
+}
+
 bool stored_read(const H5Reader *reader, const char *name, const Tensor *tensor, Error *err) {
     H5Info info;
     if (operand_is_plain(tensor))
-        return h5_read_tensor(reader, name, H5_F32, tensor->shape, tensor->data, err);
+        return stored_read_floats(reader, name, tensor->shape, -FLT_MAX, tensor->data, err);
     TRY(h5_read_info(reader, name, &info, err));
     if (info.what != H5_GROUP) return is_other(reader, name, "f32", tensor, err);
     char part[NAME_BYTES];
     TRY(check(reader, name, tensor, err));
     TRY(h5_read_tensor(reader, inside(part, name, "codes"), H5_U8, codes_shape(tensor),
                        tensor->data, err));
+    TRY(check_numbers(reader, name, tensor, err));
     if (!tensor->scales) return true;
     double offset;
     Scales *scales = (Scales *)(uintptr_t)tensor->scales; /* the tensor's own, in its arena */
     TRY(h5_read_float(reader, name, "offset", &offset, err));
     scales->offset = (float)offset;
+    if (!isfinite(scales->offset))
+        return FAIL(err, ERROR_INPUT, "%s: \"%s\": its offset is %g, expected a finite number",
+                    h5_read_path(reader), name, offset);
     return stored_read(reader, inside(part, name, "scales"), scales->stored, err);
 }

@@ -5,11 +5,16 @@
 #include "core/tensor.h"
 #include "data/h5.h"
 
+/* An f32 tensor of this shape, all of whose numbers are finite and at least `least` (-FLT_MAX: any
+ * finite ones); the error names the file, the tensor and the number. */
+bool stored_read_floats(const H5Reader *reader, const char *name, Shape shape, float least,
+                        float *values, Error *err);
+
 /* An f32 tensor without scales is a data set of that name. Any other is a group: its dtype and
  * shape, its codes, and its plane of scales in the same way. Not for levels. */
 void stored_write(H5Writer *writer, const char *name, const Tensor *tensor);
 /* The same into the memory of a tensor of this dtype, shape and blocks; fails where the file's is
- * another. */
+ * another, and where a number, a scale or an offset is not finite. */
 bool stored_read(const H5Reader *reader, const char *name, const Tensor *tensor, Error *err);
 
 #endif

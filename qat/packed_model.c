@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "autograd/layers.h"
+#include "core/floats.h"
 #include "qat/quantizer.h"
 
 enum { RUN_IMAGES = 64, SIDE_MAX = 65536 };
@@ -35,11 +36,10 @@ const Field packed_graph_fields[] = {
 /* ---- Checks ---- */
 
 static bool floats_check(const char *what, const float *x, int64_t count, Error *err) {
-    for (int64_t i = 0; i < count; i++)
-        if (!isfinite(x[i]))
-            return FAIL(err, ERROR_INPUT, "%s: number %ld is %g, expected one that is finite", what,
-                        (long)i, (double)x[i]);
-    return true;
+    int64_t bad = floats_find_unfit(x, count, -FLT_MAX);
+    if (bad < 0) return true;
+    return FAIL(err, ERROR_INPUT, "%s: number %ld is %g, expected one that is finite", what,
+                (long)bad, (double)x[bad]);
 }
 
 static bool scale_check(const char *what, int64_t i, float scale, Error *err) {

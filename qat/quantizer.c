@@ -90,7 +90,7 @@ static void make_params(Quant *q) {
     ParamRole role = q->row->learns ? PARAM_SCALE : PARAM_BUFFER;
     Shape shape = SHAPE(q->scale_count);
     q->scale = quant_param(q, "scale", shape, role, INIT_ONE);
-    q->scale->is_positive = q->row->learns;
+    q->scale->is_positive = true;
     if (q->spec.is_affine) q->offset = quant_param(q, "offset", shape, role, INIT_ZERO);
     if (q->row->observe) q->count = quant_buffer(q, "count", SHAPE(1));
 }

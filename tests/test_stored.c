@@ -440,6 +440,37 @@ static void files_of_another_storage_are_refused(void **state) {
     }
 }
 
+/* The last number, scale or scale of scales, and the offset. */
+static void numbers_that_are_not_finite_are_refused(void **state) {
+    (void)state;
+    const Storages storages = storages_make();
+    int refused = 0;
+    for (int j = 0; j < storages.count; j++) {
+        const Tensor written = drawn(SHAPE(6, 100), 1, &storages.all[j]);
+        const Tensor read = drawn(SHAPE(6, 100), 1, &storages.all[j]);
+        const Tensor *plane = &written;
+        while (plane->scales && plane->scales->stored) plane = plane->scales->stored;
+        assert_null(plane->scales);
+        Error err = {0};
+        int64_t count = tensor_count(plane), last = count - 1;
+        float *values = arena_new_array(arena, float, count);
+        tensor_decode(plane, values);
+        values[last] = INFINITY;
+        dtype_codec(plane->dtype)->encode(values, count, NULL, plane->data);
+        assert_false(read_into(file_of(&written, "other.h5"), &read, &err));
+        assert_non_null(strstr(err.message, arena_format(arena, "number %ld is inf", (long)last)));
+        assert_non_null(strstr(err.message, "\"a/b"));
+        refused++;
+        if (!written.scales) continue;
+        const Tensor again = drawn(SHAPE(6, 100), 1, &storages.all[j]);
+        ((Scales *)(uintptr_t)again.scales)->offset = NAN;
+        err = (Error){0};
+        assert_false(read_into(file_of(&again, "other.h5"), &read, &err));
+        assert_non_null(strstr(err.message, "\"a/b\": its offset is nan"));
+    }
+    assert_int_equal(refused, storages.count);
+}
+
 /* Four steps at once, or two, a checkpoint, and two from there in a model that was something else.
  */
 static void a_checkpoint_resumes_over_stored_params(void **state) {
@@ -453,7 +484,7 @@ static void a_checkpoint_resumes_over_stored_params(void **state) {
         Optimizer *o = optimizer_of(first);
         const char *path = in_folder("checkpoint.h5");
         Error err = {0};
-        Cursor cursor = {.step = 2};
+        Cursor cursor = {.step = 2, .loss_scale = loss_scale_new(false)};
         float mean = 0, deviation = 1;
         DataFacts facts = {.images = 1,
                            .height = 6,
@@ -462,8 +493,8 @@ static void a_checkpoint_resumes_over_stored_params(void **state) {
                            .class_count = 4,
                            .mean = &mean,
                            .deviation = &deviation,
-                           .images_digest = "none",
-                           .labels_digest = "none"};
+                           .images_digest = "0123456789abcdef0123456789abcdef",
+                           .labels_digest = "0123456789abcdef0123456789abcdef"};
         steps_run(first, o, 0, 2);
         if (!checkpoint_save(path, NULL, "x: 1\n", &facts, &cursor, first, o, &err))
             fail_msg("%s", err.message);
@@ -508,6 +539,7 @@ int main(void) {
         TEST(any_op_reads_stored_leaves),
         TEST(files_keep_what_is_stored),
         TEST(files_of_another_storage_are_refused),
+        TEST(numbers_that_are_not_finite_are_refused),
         TEST(a_checkpoint_resumes_over_stored_params),
     };
     return cmocka_run_group_tests(tests, folder_make, folder_remove);

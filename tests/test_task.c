@@ -167,8 +167,9 @@ static Task made_up(bool is_lower_better) {
     Task task = task_classify;
     task.rows = "sequences";
     task.samples = "tokens";
-    task.scores[0] = (Score){"perplexity", "perplexity", "ppl", "", "", 1, 1, is_lower_better};
-    task.scores[1] = (Score){"hits", "share of hits", "hit", "%", "points", 100, 1, false};
+    task.scores[0] =
+        (Score){"perplexity", "perplexity", "ppl", "", "", 1, 1, is_lower_better, 1, INFINITY};
+    task.scores[1] = (Score){"hits", "share of hits", "hit", "%", "points", 100, 1, false, 0, 1};
     task.score_count = 2;
     task.has_confusion = false;
     task.count_samples = count_tokens;

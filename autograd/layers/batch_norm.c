@@ -32,6 +32,7 @@ static bool build(Module *self, Var *const *in, Error *err) {
     s->beta = module_param(self, "beta", channels, PARAM_NORM, zero);
     s->mean = module_param(self, "running_mean", channels, PARAM_BUFFER, zero);
     s->variance = module_param(self, "running_variance", channels, PARAM_BUFFER, one);
+    s->variance->is_positive = true;
     return true;
 }
 

@@ -6,7 +6,6 @@
 #include "experiments/commands/commands.h"
 #include "experiments/plan/footprint.h"
 #include "experiments/report/json.h"
-#include "experiments/report/text.h"
 #include "experiments/train/checkpoint.h"
 #include "experiments/train/experiment.h"
 #include "experiments/train/run.h"
@@ -69,8 +68,6 @@ static bool train(const ExperimentConfig *config, const char *directory, bool re
     if (ok)
         ok =
             resumes ? run_claim(directory, &claim, err) : run_create(directory, force, &claim, err);
-    const char *text = config_write(config, arena);
-    if (ok) ok = text_write(run_path(arena, directory, RUN_CONFIG), text, err);
     stop_install();
     ok = ok && trainer_run(&e, directory, resumes, err);
     if (ok) print_table(directory, e.task, arena);

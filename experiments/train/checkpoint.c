@@ -1,5 +1,6 @@
 #include "experiments/train/checkpoint.h"
 
+#include <float.h>
 #include <stddef.h>
 #include <stdio.h>
 #include <string.h>
@@ -35,6 +36,40 @@ static const FactRow fact_rows[] = {
 };
 enum { FACT_ROWS = sizeof fact_rows / sizeof *fact_rows };
 
+/* What /progress holds of a Cursor, and what each can be: from `low` to `high`, plus `per_step`
+ * times the steps done. The step comes first. */
+typedef struct ProgressRow {
+    const char *name;
+    size_t offset;
+    bool is_float;
+    double low, high, per_step;
+} ProgressRow;
+
+static const ProgressRow progress_rows[] = {
+    {"step", offsetof(Cursor, step), false, 0, 0x1p40, 0},
+    /* a step's loss, and an evaluation */
+    {"metric_lines", offsetof(Cursor, metric_lines), false, 0, 0, 2},
+    {"best_step", offsetof(Cursor, best_step), false, 0, 0, 1},
+    {"best_score", offsetof(Cursor, best_score), true, -DBL_MAX, DBL_MAX, 0},
+    {"loss_average", offsetof(Cursor, loss_average), true, -DBL_MAX, DBL_MAX, 0},
+    {"loss_scale", offsetof(Cursor, loss_scale.scale), true, 1, LOSS_SCALE_MAX, 0},
+    {"clean_steps", offsetof(Cursor, loss_scale.clean_steps), false, 0, LOSS_SCALE_PATIENCE, 0},
+    {"skipped_steps", offsetof(Cursor, loss_scale.skipped), false, 0, 0, 1},
+    {"stuck_steps", offsetof(Cursor, loss_scale.stuck), false, 0, LOSS_SCALE_STUCK_MAX, 0},
+};
+enum { PROGRESS_ROWS = sizeof progress_rows / sizeof *progress_rows };
+
+static void write_progress(H5Writer *w, const Cursor *cursor) {
+    for (int i = 0; i < PROGRESS_ROWS; i++) {
+        const ProgressRow *row = &progress_rows[i];
+        const void *at = (const char *)cursor + row->offset;
+        if (row->is_float)
+            h5_write_float(w, "progress", row->name, *(const double *)at);
+        else
+            h5_write_int(w, "progress", row->name, *(const int64_t *)at);
+    }
+}
+
 static void write_facts(H5Writer *w, const DataFacts *f) {
     for (int i = 0; i < FACT_ROWS; i++) {
         const char *at = (const char *)f + fact_rows[i].offset;
@@ -67,15 +102,7 @@ bool checkpoint_save(const char *path, const char *previous, const char *config_
         h5_write_int(w, "", "format_version", FORMAT_VERSION);
         h5_write_text(w, "config", config_text);
         write_facts(w, facts);
-        h5_write_int(w, "progress", "step", cursor->step);
-        h5_write_int(w, "progress", "metric_lines", cursor->metric_lines);
-        h5_write_int(w, "progress", "best_step", cursor->best_step);
-        h5_write_float(w, "progress", "best_score", cursor->best_score);
-        h5_write_float(w, "progress", "loss_average", cursor->loss_average);
-        h5_write_float(w, "progress", "loss_scale", cursor->loss_scale.scale);
-        h5_write_int(w, "progress", "clean_steps", cursor->loss_scale.clean_steps);
-        h5_write_int(w, "progress", "skipped_steps", cursor->loss_scale.skipped);
-        h5_write_int(w, "progress", "stuck_steps", cursor->loss_scale.stuck);
+        write_progress(w, cursor);
         for (int i = 0; i < model->param_count; i++) {
             const Param *p = model->params[i];
             char name[NAME_BYTES];
@@ -119,13 +146,18 @@ static bool read_state(void *context, const char *name, Tensor value) {
     const Source *s = context;
     char path[NAME_BYTES];
     snprintf(path, sizeof path, "optimizer/%s", name);
-    return h5_read_tensor(s->reader, path, H5_F32, value.shape, value.data, s->err);
+    return stored_read_floats(s->reader, path, value.shape, -FLT_MAX, value.data, s->err);
 }
 
 static bool read_digest(const Source *s, const char *name, Arena *arena, char *digest) {
     const char *text = h5_read_text(s->reader, name, arena, s->err);
-    if (text) snprintf(digest, FACTS_DIGEST_BYTES, "%s", text);
-    return text != NULL;
+    if (!text) return false;
+    if (strlen(text) != FACTS_DIGEST_BYTES - 1 ||
+        strspn(text, "0123456789abcdef") != FACTS_DIGEST_BYTES - 1)
+        return FAIL(s->err, ERROR_INPUT, "%s: \"%s\" is no digest of 32 hexadecimal digits",
+                    h5_read_path(s->reader), name);
+    snprintf(digest, FACTS_DIGEST_BYTES, "%s", text);
+    return true;
 }
 
 static bool read_facts(const Source *s, const char *path, Arena *arena, DataFacts *f) {
@@ -141,8 +173,8 @@ static bool read_facts(const Source *s, const char *path, Arena *arena, DataFact
     float *deviation = arena_new_array(arena, float, f->channels);
     Shape channels = SHAPE(f->channels);
     TRY(h5_read_int(s->reader, "data", "is_float", &is_float, s->err));
-    TRY(h5_read_tensor(s->reader, "data/mean", H5_F32, channels, mean, s->err));
-    TRY(h5_read_tensor(s->reader, "data/deviation", H5_F32, channels, deviation, s->err));
+    TRY(stored_read_floats(s->reader, "data/mean", channels, -FLT_MAX, mean, s->err));
+    TRY(stored_read_floats(s->reader, "data/deviation", channels, FLT_MIN, deviation, s->err));
     f->pixel_type = is_float ? PIXEL_F32 : PIXEL_U8;
     f->mean = mean;
     f->deviation = deviation;
@@ -165,7 +197,8 @@ bool checkpoint_read_facts(const char *path, Arena *arena, DataFacts *facts, Err
 static bool read_param(const Source *s, Param *p) {
     char name[NAME_BYTES];
     snprintf(name, sizeof name, "params/%s", p->name);
-    return stored_read(s->reader, name, &p->value, s->err);
+    if (!p->is_positive) return stored_read(s->reader, name, &p->value, s->err);
+    return stored_read_floats(s->reader, name, p->value.shape, 0, tensor_f32(&p->value), s->err);
 }
 
 static bool has_param(const Source *s, const Param *p) {
@@ -174,11 +207,28 @@ static bool has_param(const Source *s, const Param *p) {
     return h5_read_exists(s->reader, name);
 }
 
-static bool read_loss_scale(const Source *s, LossScale *scale) {
-    return h5_read_float(s->reader, "progress", "loss_scale", &scale->scale, s->err) &&
-           h5_read_int(s->reader, "progress", "clean_steps", &scale->clean_steps, s->err) &&
-           h5_read_int(s->reader, "progress", "skipped_steps", &scale->skipped, s->err) &&
-           h5_read_int(s->reader, "progress", "stuck_steps", &scale->stuck, s->err);
+static bool read_number(const Source *s, const ProgressRow *row, void *to, double *value) {
+    if (row->is_float) {
+        TRY(h5_read_float(s->reader, "progress", row->name, to, s->err));
+        *value = *(double *)to;
+        return true;
+    }
+    TRY(h5_read_int(s->reader, "progress", row->name, to, s->err));
+    *value = (double)*(int64_t *)to;
+    return true;
+}
+
+static bool read_progress(const Source *s, Cursor *cursor) {
+    for (int i = 0; i < PROGRESS_ROWS; i++) {
+        const ProgressRow *row = &progress_rows[i];
+        double value, high = row->high;
+        TRY(read_number(s, row, (char *)cursor + row->offset, &value));
+        if (row->per_step > 0) high += row->per_step * (double)cursor->step;
+        if (!(value >= row->low && value <= high))
+            return FAIL(s->err, ERROR_INPUT, "%s: progress: %s is %.17g, expected %g to %.17g",
+                        h5_read_path(s->reader), row->name, value, row->low, high);
+    }
+    return true;
 }
 
 static bool read_all(const Source *s, Model *model, Optimizer *optimizer, Cursor *cursor,
@@ -192,13 +242,7 @@ static bool read_all(const Source *s, Model *model, Optimizer *optimizer, Cursor
                         path, names[i]);
     for (int i = 0; i < model->param_count; i++) TRY(read_param(s, model->params[i]));
     if (optimizer) TRY(optimizer_visit(optimizer, read_state, (void *)s));
-    if (!cursor) return true;
-    return h5_read_int(s->reader, "progress", "step", &cursor->step, s->err) &&
-           h5_read_int(s->reader, "progress", "metric_lines", &cursor->metric_lines, s->err) &&
-           h5_read_int(s->reader, "progress", "best_step", &cursor->best_step, s->err) &&
-           h5_read_float(s->reader, "progress", "best_score", &cursor->best_score, s->err) &&
-           h5_read_float(s->reader, "progress", "loss_average", &cursor->loss_average, s->err) &&
-           read_loss_scale(s, &cursor->loss_scale);
+    return !cursor || read_progress(s, cursor);
 }
 
 /* The first line of a text, without the blanks before it. */

@@ -20,6 +20,7 @@ typedef struct Score {
     double factor;                  /* 100 for a fraction in per cent */
     int decimals;
     bool is_lower_better;
+    double low, high; /* what it can be at all */
 } Score;
 
 /* One batch, and what became of it on a tape: the context of task_record. In a dry record the

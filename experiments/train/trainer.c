@@ -9,6 +9,7 @@
 #include "core/log.h"
 #include "experiments/report/progress.h"
 #include "experiments/report/summary.h"
+#include "experiments/report/text.h"
 #include "experiments/train/checkpoint.h"
 #include "experiments/train/environment.h"
 #include "experiments/train/evaluate.h"
@@ -213,6 +214,20 @@ static void tell_what_is_kept(const Training *r, Error *err) {
 
 /* ---- A run ---- */
 
+/* What the checkpoint alone cannot know to be wrong. */
+static bool check_progress(const Training *r, Error *err) {
+    const Cursor *c = &r->cursor;
+    const Score *score = &r->e->task->scores[0];
+    bool may_differ = loader_config(r->e->loader)->changed == CHANGED_ALLOW; /* and be fewer */
+    if (c->step > r->total && !may_differ)
+        return FAIL(err, ERROR_INPUT, "%s: progress: step is %ld, but the training has %ld steps",
+                    r->checkpoint, (long)c->step, (long)r->total);
+    if (c->best_step && !(c->best_score >= score->low && c->best_score <= score->high))
+        return FAIL(err, ERROR_INPUT, "%s: progress: best_score is %g, but %s is %g to %g",
+                    r->checkpoint, c->best_score, score->name, score->low, score->high);
+    return true;
+}
+
 static bool resume(Training *r, Error *err) {
     Experiment *e = r->e;
     DataFacts then;
@@ -225,6 +240,7 @@ static bool resume(Training *r, Error *err) {
                         r->checkpoint);
         return false;
     }
+    TRY(check_progress(r, err));
     bool is_dynamic = e->loss_scale.is_dynamic;
     e->loss_scale = r->cursor.loss_scale;
     e->loss_scale.is_dynamic = is_dynamic;
@@ -285,6 +301,9 @@ static bool prepare(Training *r, bool resumes, Error *err) {
     } else {
         TRY(trainer_begin(e, err));
     }
+    /* Nothing of the run is touched before everything else is known to be right. */
+    const char *config = config_write(&e->config, arena);
+    TRY(text_write(run_path(arena, r->directory, RUN_CONFIG), config, err));
     const char *summary = run_path(arena, r->directory, RUN_SUMMARY);
     r->is_over = resumes && r->cursor.step >= r->stop && run_has(summary);
     if (r->is_over) return true;

@@ -5,8 +5,9 @@
 #include "experiments/train/task.h"
 
 /* Trains in `directory`, a run directory, from its checkpoint when `resumes` and one is there.
- * Writes metrics, checkpoints, best.h5, and at the end summary.json and report.html. A signal ends
- * it after a clean save with ERROR_STOPPED. */
+ * Writes config.yaml, metrics, checkpoints, best.h5, and at the end summary.json and report.html;
+ * a checkpoint that is refused leaves all as it was. A signal ends it after a clean save with
+ * ERROR_STOPPED. */
 bool trainer_run(Experiment *e, const char *directory, bool resumes, Error *err);
 
 /* The start of a training, and all that can be wrong with it before its run directory is touched:
