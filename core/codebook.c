@@ -17,7 +17,8 @@ int codebook_nearest(const Codebook *book, float unit) {
     return low;
 }
 
-float codebook_largest(const float *x, int64_t count) {
+float codebook_largest(const float *x, int64_t count, int64_t block) {
+    (void)block;
     float largest = 0;
     for (int64_t i = 0; i < count; i++) largest = fmaxf(largest, fabsf(x[i]));
     return largest;

@@ -29,6 +29,29 @@ void codebook_encode(const Codebook *book, const float *x, int64_t count, const 
 void codebook_decode(const Codebook *book, const void *codes, const Scales *scales, int64_t first,
                      int64_t count, float *x);
 
-float codebook_largest(const float *x, int64_t count); /* magnitude */
+/* The largest magnitude: the plainest `fit` of a Codec. */
+float codebook_largest(const float *x, int64_t count, int64_t block);
+
+/* The codec row of a file that has its static `entries` and `normalize`. */
+#define CODEBOOK(NAME, BITS, BLOCK, FIT, HELP)                                                     \
+    static const Codebook book = {BITS, entries, normalize};                                       \
+    static void encode(const float *x, int64_t count, const Scales *scales, void *codes) {         \
+        codebook_encode(&book, x, count, scales, codes);                                           \
+    }                                                                                              \
+    static void decode(const void *codes, const Scales *scales, int64_t first, int64_t count,      \
+                       float *x) {                                                                 \
+        codebook_decode(&book, codes, scales, first, count, x);                                    \
+    }                                                                                              \
+    extern const Codec codec_##NAME;                                                               \
+    const Codec codec_##NAME = {                                                                   \
+        .name = #NAME,                                                                             \
+        .help = HELP,                                                                              \
+        .code_bits = BITS,                                                                         \
+        .stores = CODE_ENTRY,                                                                      \
+        .block = BLOCK,                                                                            \
+        .fit = FIT,                                                                                \
+        .encode = encode,                                                                          \
+        .decode = decode,                                                                          \
+    }
 
 #endif

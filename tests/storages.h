@@ -39,4 +39,15 @@ static inline float *storages_values(Arena *to, int64_t count, uint64_t seed) {
     return x;
 }
 
+static inline Tensor storages_draw(Arena *to, Shape shape, uint64_t seed, const Storage *storage) {
+    return tensor_encode(to, storages_values(to, shape_count(shape), seed), shape, storage);
+}
+
+/* The same values in f32. */
+static inline Tensor storages_plain(Arena *to, const Tensor *stored) {
+    Tensor plain = tensor_new(to, DTYPE_F32, stored->shape);
+    tensor_decode(stored, plain.data);
+    return plain;
+}
+
 #endif

@@ -88,30 +88,5 @@ static void normalize(const float *x, int64_t count, float scale, bool is_whole,
     }
 }
 
-static const Codebook book = {8, entries, normalize};
-
-static float fit(const float *x, int64_t count, int64_t block) {
-    (void)block;
-    return codebook_largest(x, count);
-}
-
-static void encode(const float *x, int64_t count, const Scales *scales, void *codes) {
-    codebook_encode(&book, x, count, scales, codes);
-}
-
-static void decode(const void *codes, const Scales *scales, int64_t first, int64_t count,
-                   float *x) {
-    codebook_decode(&book, codes, scales, first, count, x);
-}
-
-extern const Codec codec_dynamic8;
-const Codec codec_dynamic8 = {
-    .name = "dynamic8",
-    .help = "8 bits: an entry of the signed dynamic map, with scales; for scales of scales",
-    .code_bits = 8,
-    .stores = CODE_ENTRY,
-    .block = 256,
-    .fit = fit,
-    .encode = encode,
-    .decode = decode,
-};
+CODEBOOK(dynamic8, 8, 256, codebook_largest,
+         "8 bits: an entry of the signed dynamic map, with scales; for scales of scales");

@@ -34,30 +34,9 @@ static void normalize(const float *x, int64_t count, float scale, bool is_whole,
     for (int64_t i = 0; i < count; i++) unit[i] = is_whole ? x[i] * inverse : x[i] / divisor;
 }
 
-static const Codebook book = {4, entries, normalize};
-
 static float fit(const float *x, int64_t count, int64_t block) {
-    float largest = codebook_largest(x, count);
+    float largest = codebook_largest(x, count, block);
     return count == block ? largest : fmaxf(largest, least_scale);
 }
 
-static void encode(const float *x, int64_t count, const Scales *scales, void *codes) {
-    codebook_encode(&book, x, count, scales, codes);
-}
-
-static void decode(const void *codes, const Scales *scales, int64_t first, int64_t count,
-                   float *x) {
-    codebook_decode(&book, codes, scales, first, count, x);
-}
-
-extern const Codec codec_nf4;
-const Codec codec_nf4 = {
-    .name = "nf4",
-    .help = "4 bits: an entry of NF4's codebook, with scales",
-    .code_bits = 4,
-    .stores = CODE_ENTRY,
-    .block = 64,
-    .fit = fit,
-    .encode = encode,
-    .decode = decode,
-};
+CODEBOOK(nf4, 4, 64, fit, "4 bits: an entry of NF4's codebook, with scales");
