@@ -6,6 +6,7 @@
 
 #include <cmocka.h>
 #include <math.h>
+#include <unistd.h>
 
 #include "core/codebook.h"
 #include "core/kernels/operand.h"
@@ -82,6 +83,7 @@ static void check_scales(const Tensor *t, const float *x, const Storage *storage
     int64_t block = storage->block ? storage->block : codec->block;
     float largest = 0;
     assert_int_equal(s->count, (COUNT + block - 1) / block);
+    assert_int_equal(s->dtype, storage->scale_dtype);
     for (int64_t i = 0; i < s->count; i++) {
         int64_t some = COUNT - i * block < block ? COUNT - i * block : block;
         largest = fmaxf(largest, codec->fit(x + i * block, some, block));
@@ -136,8 +138,11 @@ static void check_parts(const Tensor *t) {
 
 static void rows_store_and_read_back(void **state) {
     (void)state;
-    const Storages storages = storages_make();
+    Storages storages = storages_make();
     const float *x = storages_values(arena, COUNT, 1);
+    for (int d = 0; d < DTYPE_COUNT; d++) /* blocks that are staged in parts */
+        if (dtype_codec((Dtype)d)->stores == CODE_ENTRY)
+            storages.all[storages.count++] = (Storage){.dtype = (Dtype)d, .block = 1200};
     int codebooks = 0;
     for (int i = 0; i < storages.count; i++) {
         const Storage *storage = &storages.all[i];
@@ -155,6 +160,39 @@ static void rows_store_and_read_back(void **state) {
         check_parts(&t);
     }
     assert_true(codebooks > 0);
+}
+
+/* Codes do not depend on what lay there before. */
+static void codes_are_written_whole(void **state) {
+    (void)state;
+    const float *x = storages_values(arena, COUNT, 3);
+    for (int d = 0; d < DTYPE_COUNT; d++) {
+        const Codec *codec = dtype_codec((Dtype)d);
+        if (codec->stores != CODE_ENTRY) continue;
+        const Tensor t = tensor_encode(arena, x, SHAPE(COUNT), &(Storage){.dtype = (Dtype)d});
+        size_t bytes = dtype_bytes((Dtype)d, COUNT);
+        uint8_t *again = arena_zalloc(arena, bytes);
+        memset(again, 0xff, bytes);
+        codec->encode(x, COUNT, t.scales, again);
+        assert_memory_equal(again, t.data, bytes);
+    }
+}
+
+/* The signed dynamic map: of decade d 2^(d + 6) middles of equal parts of 10^d [0.1, 1], either
+ * sign. */
+static void dynamic8_is_the_formula(void **state) {
+    (void)state;
+    float entries[256];
+    int at = 128;
+    entries_of(DTYPE_DYNAMIC8, entries);
+    for (int d = -6; d <= 0; d++)
+        for (int parts = 1 << (d + 6), i = 0; i < parts; i++, at++) {
+            double expected = pow(10, d) * (0.1 + 0.9 * (i + 0.5) / parts);
+            assert_true(fabs((double)entries[at] - expected) <= 3e-7 * expected);
+            assert_true(entries[254 - at] == -entries[at]);
+        }
+    assert_int_equal(at, 255);
+    assert_true(entries[127] == 0);
 }
 
 /* 4 bits and a scale of 8 for 64 of them, and an f32 for 256 scales: what is saved in memory too.
@@ -239,9 +277,12 @@ static void check_golden(Dtype dtype, const GoldenCase *c) {
 static void rows_equal_bitsandbytes(void **state) {
     (void)state;
     for (int d = 0; d < DTYPE_COUNT; d++) {
-        if (dtype_codec((Dtype)d)->stores != CODE_ENTRY) continue;
-        Golden golden = golden_open(
-            arena_format(arena, "tests/golden/codebook_%s.txt", dtype_name((Dtype)d)), arena);
+        const char *path =
+            arena_format(arena, "tests/golden/codebook_%s.txt", dtype_name((Dtype)d));
+        bool is_codebook = dtype_codec((Dtype)d)->stores == CODE_ENTRY;
+        assert_int_equal(access(path, R_OK) == 0, is_codebook);
+        if (!is_codebook) continue;
+        Golden golden = golden_open(path, arena);
         GoldenCase c;
         while (golden_next(&golden, &c)) check_golden((Dtype)d, &c);
         assert_true(golden.cases > 0);
@@ -254,6 +295,8 @@ int main(void) {
         cmocka_unit_test(an_entry_is_the_nearest),
         cmocka_unit_test_setup_teardown(entries_ascend_from_minus_one_to_one, set_up, tear_down),
         cmocka_unit_test_setup_teardown(rows_store_and_read_back, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(codes_are_written_whole, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(dynamic8_is_the_formula, set_up, tear_down),
         cmocka_unit_test_setup_teardown(doubly_quantized_scales_are_small, set_up, tear_down),
         cmocka_unit_test_setup_teardown(rows_equal_bitsandbytes, set_up, tear_down),
     };

@@ -165,6 +165,7 @@ static Scales scales_draw(Arena *arena, Layout layout, Grid grid, uint64_t seed)
 
 static void test_scale_numbers(void **state) {
     (void)state;
+    assert_int_equal(scales_count(10, 4, 3), 3 * 2); /* of a file, whose rows may not fit */
     for (int l = 0; l < LAYOUT_COUNT; l++) {
         Layout y = layouts[l];
         Arena *arena = arena_new("case");
@@ -216,7 +217,8 @@ static void check_quantizer(Layout layout, Grid grid, uint64_t seed) {
     levels_unpack(codes, &s, 0, count, again);
     assert_memory_equal(again, levels, (size_t)count * sizeof *levels);
     dtype_codec(dtype)->encode(x, count, &s, encoded);
-    assert_memory_equal(encoded, codes, bytes + 1);
+    assert_memory_equal(encoded, codes, bytes);
+    assert_true(codes[bytes] == 0xa5 && encoded[bytes] == 0xa5);
     for (int64_t i = 0; i < count; i++) { /* the stream of bits, as documented */
         int64_t scale, code = 0;
         for (int b = 0; b < grid.bits; b++) {
@@ -234,6 +236,30 @@ static void check_quantizer(Layout layout, Grid grid, uint64_t seed) {
             scales_run(&s, i, &scale);
             assert_int_equal(bits_of(again[i - first]), bits_of(s.scale[scale] * levels[i]));
         }
+    }
+    arena_free(arena);
+}
+
+/* A code a byte: of levels or of values, from and to anywhere. */
+static void check_bytes(Layout layout, Grid grid, uint64_t seed) {
+    Arena *arena = arena_new("case");
+    Scales s = scales_draw(arena, layout, grid, seed);
+    int64_t count = layout.count;
+    float *x = arena_new_array(arena, float, count), *levels = arena_new_array(arena, float, count);
+    float *values = arena_new_array(arena, float, count);
+    uint8_t *codes = arena_zalloc(arena, (size_t)count), *part = arena_zalloc(arena, (size_t)count);
+    random_fill_normal((RandomKey){seed, RANDOM_TEST, 2}, 2.0f, count, x);
+    quantize_levels(x, &s, 0, count, levels);
+    levels_decode(levels, &s, 0, count, values);
+    levels_to_bytes(levels, &s, 0, count, codes);
+    dtype_codec(DTYPE_BYTE)->encode(x, count, &s, part);
+    assert_memory_equal(part, codes, (size_t)count);
+    for (int64_t first = 0; first < count; first = first * 2 + 1) {
+        int64_t rest = count - first;
+        quantize_bytes(x + first, &s, first, rest, part);
+        assert_memory_equal(part, codes + first, (size_t)rest);
+        dtype_codec(DTYPE_BYTE)->decode(codes, &s, first, rest, levels);
+        assert_memory_equal(levels, values + first, (size_t)rest * sizeof *levels);
     }
     arena_free(arena);
 }
@@ -262,7 +288,8 @@ static void check_nibbles(Layout layout, Grid grid, uint64_t seed) {
         if (part > count - first) part = count - first;
         levels_to_nibbles(levels + first, &s, first, part, codes);
     }
-    assert_memory_equal(codes, whole, bytes + 1);
+    assert_memory_equal(codes, whole, bytes);
+    assert_true(codes[bytes] == 0xa5 && whole[bytes] == 0xa5);
     for (int64_t first = 0; first < count; first = first * 2 + 1) {
         levels_from_nibbles(codes, &s, first, count - first, again);
         assert_memory_equal(again, levels + first, (size_t)(count - first) * sizeof *again);
@@ -289,9 +316,11 @@ static void test_integer_formats(void **state) {
     uint64_t seed = 1;
     for (int l = 0; l < LAYOUT_COUNT; l++)
         for (int bits = 2; bits <= 8; bits++) {
-            check_quantizer(layouts[l], grid_signed(bits), seed++);
-            check_quantizer(layouts[l], grid_unsigned(bits), seed++);
-            check_quantizer(layouts[l], grid_odd(bits), seed++);
+            const Grid grids[] = {grid_signed(bits), grid_unsigned(bits), grid_odd(bits)};
+            for (int g = 0; g < 3; g++, seed++) {
+                check_quantizer(layouts[l], grids[g], seed);
+                check_bytes(layouts[l], grids[g], seed);
+            }
         }
 }
 

@@ -16,19 +16,28 @@ enum { COUNT = 1403, BITS = 4 };
 
 static const char *const isas[] = {"baseline", "avx2", "avx512"};
 static const Dtype code_dtypes[] = {DTYPE_BYTE, DTYPE_NIBBLE, DTYPE_INT4};
-static const float zero = 5;
 
-/* Levels of a 4-bit grid; per tensor, or in groups of an odd length. */
-static Tensor levels_draw(Arena *arena, bool in_groups) {
-    int64_t run = in_groups ? 23 : COUNT, count = scales_count(COUNT, COUNT, run);
+/* How levels are scaled: all alike, or in groups of an odd length; with zero points or none. */
+static const struct {
+    bool in_groups, has_zeros;
+} ways[] = {{false, true}, {true, false}, {true, true}};
+
+enum { WAYS = sizeof ways / sizeof *ways };
+
+/* Levels of a 4-bit grid. */
+static Tensor levels_draw(Arena *arena, int64_t elements, int way) {
+    int64_t run = ways[way].in_groups ? 23 : elements;
+    int64_t count = scales_count(elements, elements, run);
     float *scale = arena_new_array(arena, float, count);
+    float *zero = arena_new_array(arena, float, count);
     random_fill_uniform((RandomKey){.seed = 4, .stream = RANDOM_TEST}, 0.1f, 1, count, scale);
+    for (int64_t i = 0; i < count; i++) zero[i] = (float)(5 + i % 7);
     Scales *s = arena_new_array(arena, Scales, 1);
-    *s = (Scales){
-        COUNT, run, count, DTYPE_F32, grid_unsigned(BITS), scale, in_groups ? NULL : &zero};
-    Tensor t = tensor_new(arena, DTYPE_F32, SHAPE(COUNT));
-    random_fill_normal((RandomKey){.seed = 5, .stream = RANDOM_TEST}, 4, COUNT, t.data);
-    quantize_levels(t.data, s, 0, COUNT, t.data);
+    *s = (Scales){elements, run, count, DTYPE_F32, grid_unsigned(BITS), scale, NULL};
+    if (ways[way].has_zeros) s->zero = zero;
+    Tensor t = tensor_new(arena, DTYPE_F32, SHAPE(elements));
+    random_fill_normal((RandomKey){.seed = 5, .stream = RANDOM_TEST}, 4, elements, t.data);
+    quantize_levels(t.data, s, 0, elements, t.data);
     t.scales = s;
     return t;
 }
@@ -36,9 +45,10 @@ static Tensor levels_draw(Arena *arena, bool in_groups) {
 static Tensor codes_of(Arena *arena, const Tensor *levels, Dtype dtype) {
     Tensor t = tensor_zeros(arena, dtype, levels->shape);
     t.scales = levels->scales;
-    float *values = arena_new_array(arena, float, COUNT);
+    int64_t count = tensor_count(levels);
+    float *values = arena_new_array(arena, float, count);
     tensor_decode(levels, values);
-    dtype_codec(dtype)->encode(values, COUNT, t.scales, t.data);
+    dtype_codec(dtype)->encode(values, count, t.scales, t.data);
     return t;
 }
 
@@ -66,11 +76,12 @@ static void test_reads(void **state) {
         Error err = {0};
         setenv("NIBBLE_ISA", isas[i], 1);
         if (!kernels_init(&err)) continue;
-        for (int in_groups = 0; in_groups < 2; in_groups++)
+        for (int way = 0; way < WAYS; way++)
             for (size_t d = 0; d < sizeof code_dtypes / sizeof *code_dtypes; d++) {
-                const Tensor levels = levels_draw(arena, in_groups);
+                const Tensor levels = levels_draw(arena, COUNT, way);
                 const Tensor codes = codes_of(arena, &levels, code_dtypes[d]);
                 check_reads(&codes, &levels);
+                check_reads(&levels, &levels);
             }
     }
     unsetenv("NIBBLE_ISA");
@@ -97,8 +108,8 @@ static void test_writes(void **state) {
     for (int threads = 1; threads <= 4; threads++) {
         Error err = {0};
         assert_true(parallel_init(threads, &err));
-        for (int in_groups = 0; in_groups < 2; in_groups++) {
-            const Tensor levels = levels_draw(arena, in_groups);
+        for (int way = 0; way < WAYS; way++) {
+            const Tensor levels = levels_draw(arena, COUNT, way);
             for (int64_t part = 2; part < 2 * COUNT; part = part * 3 / 2 & ~(int64_t)1) {
                 check_write(arena, &levels, DTYPE_BYTE, part);
                 check_write(arena, &levels, DTYPE_NIBBLE, part);
@@ -115,8 +126,8 @@ static void test_writes(void **state) {
 static void test_operands(void **state) {
     (void)state;
     Arena *arena = arena_new("case");
-    for (int in_groups = 0; in_groups < 2; in_groups++) {
-        const Tensor levels = levels_draw(arena, in_groups);
+    for (int way = 0; way < WAYS; way++) {
+        const Tensor levels = levels_draw(arena, COUNT, way);
         float values[COUNT], buffer[COUNT];
         tensor_decode(&levels, values);
         for (size_t d = 0; d < sizeof code_dtypes / sizeof *code_dtypes; d++)
@@ -139,11 +150,30 @@ static void test_operands(void **state) {
     arena_free(arena);
 }
 
+/* Decoded whole, by several threads. */
+static void test_whole(void **state) {
+    (void)state;
+    enum { LARGE = 50001 };
+    Arena *arena = arena_new("case");
+    for (int way = 0; way < WAYS; way++) {
+        const Tensor levels = levels_draw(arena, LARGE, way);
+        float *values = arena_new_array(arena, float, LARGE);
+        tensor_decode(&levels, values);
+        assert_memory_equal(operand_values(&levels, arena), values, sizeof *values * LARGE);
+        for (size_t d = 0; d < sizeof code_dtypes / sizeof *code_dtypes; d++) {
+            const Tensor codes = codes_of(arena, &levels, code_dtypes[d]);
+            assert_memory_equal(operand_values(&codes, arena), values, sizeof *values * LARGE);
+        }
+    }
+    arena_free(arena);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_reads),
         cmocka_unit_test(test_writes),
         cmocka_unit_test(test_operands),
+        cmocka_unit_test(test_whole),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -20,6 +20,7 @@ static void test_shapes(void **state) {
     assert_int_equal(shape_last(SHAPE_SCALAR), 1);
     assert_true(shape_equal(shape, SHAPE(128, 28, 28, 3)));
     assert_false(shape_equal(shape, SHAPE(128, 28, 28)));
+    assert_false(shape_equal(SHAPE(128, 28, 28), shape));
     assert_false(shape_equal(shape, SHAPE(128, 28, 28, 4)));
 }
 

@@ -76,15 +76,14 @@ static const float entries[256] = {
     0.9085938f,      0.92265624f,     0.93671876f,     0.9507812f,
     0.96484375f,     0.9789063f,      0.99296874f,     1.0f};
 
-/* To one of 65,536 numbers from -1 to 1; of those the nearest entry is taken. A block of zeros has
- * codes 0. */
+/* To one of 65,536 numbers from -1 to 1; of those the nearest entry is taken. In a block of zeros
+ * they are NaN, whose code is 0. */
 static void normalize(const float *x, int64_t count, float scale, bool is_whole, float *unit) {
     (void)is_whole;
     float inverse = 1 / scale;
     for (int64_t i = 0; i < count; i++) {
         float place = floorf((x[i] * inverse + 1) * 32767.5f + 0.5f);
-        place = fminf(fmaxf(place, 0), 65535);
-        unit[i] = scale > 0 ? (float)(-1 + 2 * (double)place / 65535) : -1;
+        unit[i] = (float)(-1 + 2 * (double)place / 65535);
     }
 }
 
