@@ -45,7 +45,8 @@ static void limit(int resource, int64_t value) {
 
 static void child_confine(SandboxLimits limits, int output, int errors) {
     static const int ours[] = {SIGINT, SIGTERM, SIGHUP, SIGSEGV, SIGBUS, SIGFPE, SIGABRT, SIGXCPU};
-    for (size_t i = 0; i < sizeof ours / sizeof *ours; i++) signal(ours[i], SIG_DFL);
+    for (size_t i = 0; i < sizeof ours / sizeof *ours; i++)
+        if (signal(ours[i], SIG_DFL) == SIG_IGN) signal(ours[i], SIG_IGN); /* nohup */
     signal(SIGPIPE, SIG_IGN);
     prctl(PR_SET_PDEATHSIG, SIGKILL);
     int low = output < errors ? output : errors, high = output < errors ? errors : output;
@@ -84,9 +85,10 @@ bool sandbox_start(SandboxWork work, const void *context, SandboxLimits limits, 
     int output[2], errors[2];
     if (pipe2(output, 0)) return FAIL(err, ERROR_SYSTEM, "%s: no pipe: %s", name, strerror(errno));
     if (pipe2(errors, 0)) {
+        (void)FAIL(err, ERROR_SYSTEM, "%s: no pipe: %s", name, strerror(errno));
         close(output[0]);
         close(output[1]);
-        return FAIL(err, ERROR_SYSTEM, "%s: no pipe: %s", name, strerror(errno));
+        return false;
     }
     fflush(NULL); /* what is buffered is ours to print, once */
     pid_t child = fork();
@@ -119,14 +121,20 @@ static bool child_failed(Sandbox *sandbox, Error *err) {
         if ((unsigned char)*c < ' ') *c = ' ';
     if (length > 0 && WIFEXITED(status))
         return FAIL(err, WEXITSTATUS(status) == 2 ? ERROR_INPUT : ERROR_SYSTEM, "%s", message);
-    if (WIFSIGNALED(status) && WTERMSIG(status) == SIGXCPU)
+    int number = WIFSIGNALED(status) ? WTERMSIG(status) : 0;
+    if (number == SIGXCPU)
         return FAIL(err, ERROR_INPUT, "%s: reading it takes too long", sandbox->name);
-    if (WIFSIGNALED(status) && (WTERMSIG(status) == SIGINT || WTERMSIG(status) == SIGTERM))
+    if (number == SIGINT || number == SIGTERM || number == SIGHUP)
         return FAIL(err, ERROR_STOPPED, "%s: stopped while it was read", sandbox->name);
-    if (WIFSIGNALED(status) && WTERMSIG(status) != SIGKILL)
+    if (number == SIGKILL)
+        return FAIL(err, ERROR_SYSTEM,
+                    "%s: its reader was killed, as the system does where memory runs out",
+                    sandbox->name);
+    if (number)
         return FAIL(err, ERROR_INPUT, "%s: damaged: its reader crashed (%s)", sandbox->name,
-                    strsignal(WTERMSIG(status)));
-    return FAIL(err, ERROR_INPUT, "%s: damaged: its reader ended early (wait status %d)",
+                    strsignal(number));
+    return FAIL(err, ERROR_INPUT,
+                "%s: its reader ended early (wait status %d): damaged, or memory ran out",
                 sandbox->name, status);
 }
 

@@ -1,6 +1,5 @@
 #include "experiments/commands/commands.h"
 
-#include <errno.h>
 #include <signal.h>
 #include <stdint.h>
 #include <stdio.h>
@@ -10,6 +9,7 @@
 #include "core/log.h"
 #include "core/parallel.h"
 #include "core/settings/field.h"
+#include "experiments/commands/streams.h"
 #include "experiments/train/stop.h"
 
 const Command *const command_rows[] = {
@@ -146,12 +146,6 @@ static void print_message(void *context, LogLevel level, const char *message) {
     fprintf(stderr, "%s%s\n", level == LOG_WARNING ? "warning: " : "", message);
 }
 
-/* What was printed must have arrived: a full disk is not a success. */
-static bool flush_output(Error *err) {
-    if (!fflush(stdout) && !ferror(stdout)) return true;
-    return FAIL(err, ERROR_SYSTEM, "cannot write to standard output: %s", strerror(errno));
-}
-
 static bool asks_help(const char *word) {
     return !strcmp(word, "--help") || !strcmp(word, "-h");
 }
@@ -162,7 +156,8 @@ static bool run_help(const char *topic, Error *err) {
     return command_help.run(&(Arguments){.count = topic != NULL, .items = items}, err);
 }
 
-static bool run(int count, char *const *arguments, Error *err) {
+/* `prints_result`: what was printed stands nowhere else. */
+static bool run(int count, char *const *arguments, bool *prints_result, Error *err) {
     static char *items[ITEMS_MAX];
     Arguments parsed;
     const Command *command;
@@ -176,15 +171,18 @@ static bool run(int count, char *const *arguments, Error *err) {
         if (asks_help(arguments[i])) return run_help(command->name, err);
     TRY(parse(command, count - 1, arguments + 1, items, &parsed, err));
     if (command->is_parallel) TRY(parallel_init(parsed.threads, err));
+    *prints_result = !command->writes_files;
     return command->run(&parsed, err);
 }
 
 int commands_main(int count, char *const *arguments) {
+    if (!streams_open()) return 1;
     signal(SIGXFSZ, SIG_IGN); /* a file-size limit is an error like a full disk */
     signal(SIGPIPE, SIG_IGN);
     log_set_sink(print_message, NULL);
     Error err = {0};
-    if (!run(count, arguments, &err) || !flush_output(&err))
+    bool prints_result = true;
+    if (!run(count, arguments, &prints_result, &err) || !streams_flush(prints_result, &err))
         fprintf(stderr, "nibble: %s\n", err.message);
     return exit_code(&err);
 }

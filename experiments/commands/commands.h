@@ -27,7 +27,8 @@ typedef struct Command {
     const char *name, *synopsis, *help;
     int min_items, max_items; /* of Arguments.count; max -1: any number */
     CommandOption options[COMMAND_OPTIONS_MAX];
-    bool is_parallel; /* takes --threads N, which is set before run */
+    bool writes_files; /* its results; what it prints is for who watches */
+    bool is_parallel;  /* takes --threads N, which is set before run */
     bool (*run)(const Arguments *arguments, Error *err);
 } Command;
 
@@ -41,8 +42,8 @@ extern const CommandOption command_threads;
 extern const Command *const command_rows[];
 extern const int command_count;
 
-/* Finds the command and runs it. The exit code: 0 done, 1 failed, 2 the user's input is wrong, 130
- * or 143 stopped by a signal. Messages go to stderr. */
+/* Finds the command and runs it. The exit code: 0 done, 1 failed, 2 the user's input is wrong, 129,
+ * 130 or 143 stopped by a signal. Messages go to stderr. */
 int commands_main(int count, char *const *arguments);
 
 #endif

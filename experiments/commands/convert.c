@@ -41,6 +41,7 @@ const Command command_convert = {
     .min_items = 1,
     .max_items = -1,
     .options = {[CALIBRATE] = RUN_OPTION_CALIBRATE},
+    .writes_files = true,
     .is_parallel = true,
     .run = run,
 };

@@ -46,7 +46,8 @@ static void print_overview(void) {
     puts("  NIBBLE_ISA   baseline, avx2 or avx512: the instructions to use instead of the best");
     puts("  NIBBLE_CPU   the same names: the most that the processor is taken to have");
     puts("\nOptions are written --out DIR, --out=DIR or -o DIR; behind -- there are none.");
-    puts("Exit codes: 0 done, 1 failed, 2 the input is wrong, 130 and 143 stopped by a signal.");
+    puts("Exit codes: 0 done, 1 failed, 2 the input is wrong, 129, 130 and 143 stopped by a "
+         "signal.");
 }
 
 static void print_option(const CommandOption *option) {

@@ -105,6 +105,7 @@ const Command command_train = {
     .options = {[OUT] = {"--out", "DIR", "directory of the new run"},
                 [RESUME] = {"--resume", "DIR", "go on with the run in DIR"},
                 [FORCE] = {"--force", NULL, "replace a run that is already in --out"}},
+    .writes_files = true,
     .is_parallel = true,
     .run = run,
 };

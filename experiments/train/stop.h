@@ -1,9 +1,11 @@
-/* SIGINT and SIGTERM ask a training to stop after the step at hand; a second one ends it at once.
- */
+/* SIGINT, SIGTERM and SIGHUP ask a training to stop after the step at hand. A second SIGINT or
+ * SIGTERM ends it at once; a second SIGHUP does not, since a terminal that closes may send several.
+ * Where SIGHUP is ignored from the start (nohup), it stays so. */
 #ifndef NIBBLE_EXPERIMENTS_TRAIN_STOP_H
 #define NIBBLE_EXPERIMENTS_TRAIN_STOP_H
 
 void stop_install(void);
-int stop_signal(void); /* the signal that came, or 0 */
+int stop_signal(void);       /* the first signal that came, or 0 */
+const char *stop_name(void); /* of that signal, such as "SIGTERM" */
 
 #endif

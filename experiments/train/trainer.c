@@ -168,8 +168,8 @@ static bool validate(Training *r, bool may_be_best, Error *err) {
 static bool stopped(Training *r, Error *err) {
     TRY(save(r, err));
     return FAIL(err, ERROR_STOPPED,
-                "stopped by %s after step %ld; go on with 'nibble train --resume %s'",
-                stop_signal() == 2 ? "SIGINT" : "SIGTERM", (long)r->cursor.step, r->directory);
+                "stopped by %s after step %ld; go on with 'nibble train --resume %s'", stop_name(),
+                (long)r->cursor.step, r->directory);
 }
 
 /* Where train.steps stops a training before its end, the loss and the validation split are looked
