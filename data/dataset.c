@@ -4,6 +4,7 @@
 #include <errno.h>
 #include <math.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include "data/bytes.h"
@@ -178,11 +179,18 @@ static const Field *path_row(const DatasetKind *kind) {
     return NULL;
 }
 
-static bool path_check(const char *path, const char *hint, Error *err) {
+static bool path_check(const DatasetKind *kind, const char *path, Error *err) {
     if (!path) return FAIL(err, ERROR_INPUT, "data.path is empty; it says where the data lie");
-    if (access(path, F_OK) == 0) return true;
-    return FAIL(err, ERROR_INPUT, "%s: %s; say where the data lie with data.path=...%s%s", path,
-                strerror(errno), hint ? ", or " : "", hint ? hint : "");
+    const char *fault = NULL, *hint = kind->hint;
+    struct stat status;
+    if (stat(path, &status))
+        fault = strerror(errno);
+    else if (kind->has_folder && !S_ISDIR(status.st_mode))
+        fault = "not a directory";
+    else if (!kind->has_folder && !S_ISREG(status.st_mode))
+        fault = S_ISDIR(status.st_mode) ? "a directory, not a regular file" : "not a regular file";
+    return !fault || FAIL(err, ERROR_INPUT, "%s: %s; say where the data lie with data.path=...%s%s",
+                          path, fault, hint ? ", or " : "", hint ? hint : "");
 }
 
 static bool parts_open(Variant source, DatasetParts parts, Arena *arena, Dataset *out, Error *err) {
@@ -190,7 +198,7 @@ static bool parts_open(Variant source, DatasetParts parts, Arena *arena, Dataset
     const Field *row = path_row(kind);
     const char *at = (const char *)source.config + (row ? row->offset : 0);
     *out = (Dataset){0};
-    if ((!row || path_check(*(const char *const *)(const void *)at, kind->hint, err)) &&
+    if ((!row || path_check(kind, *(const char *const *)(const void *)at, err)) &&
         kind->open(source.config, parts, arena, out, err))
         return true;
     return row && error_blame(err, "data.path");

@@ -37,6 +37,7 @@ typedef struct DatasetKind {
      * is missing, cut short, mislabelled or of the wrong size is ERROR_INPUT and named with what
      * was found and expected. */
     bool (*open)(const void *config, DatasetParts parts, Arena *arena, Dataset *out, Error *err);
+    bool has_folder;  /* its path is a directory, not a file */
     const char *hint; /* where else such data come from: "install ..."; or NULL */
 } DatasetKind;
 

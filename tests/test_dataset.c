@@ -434,7 +434,12 @@ static void test_cifar10(void **state) {
     cifar_write(test_path, 11, 1, 12, 0); /* labels 11, 2, 5 */
     EXPECT_FAILURE(data, "test_batch.bin", "row 0 has label 11", "expected 0 to 9");
     unlink(test_path);
-    EXPECT_FAILURE(data, "test_batch.bin", "No such file");
+    EXPECT_FAILURE(data, path, "has no test_batch.bin", "data.path", "cifar-10-binary.tar.gz");
+    const char *third = arena_format(arena, "%s/data_batch_3.bin", path);
+    unlink(third);
+    EXPECT_FAILURE(data, path, "has no data_batch_3.bin", "data.path", "cifar-10-binary.tar.gz");
+    cifar_write(third, 3, 1, 10, 0);
+    EXPECT_FAILURE(source("cifar", "path", third, NULL), third, "not a directory", "data.path=...");
 }
 
 /* The files that come with CIFAR; one of other classes, or none, leaves them without names. */
@@ -616,7 +621,8 @@ static void test_hdf5_faults(void **state) {
     for (int i = 0; i < TRAIN; i++) labels[i] = train_labels[i];
     Shape train = SHAPE(TRAIN, HEIGHT, WIDTH), test = SHAPE(TEST, HEIGHT, WIDTH);
 
-    EXPECT_FAILURE(h5_source(in_folder("absent.h5")), "absent.h5", "No such file");
+    EXPECT_FAILURE(h5_source(in_folder("absent.h5")), "absent.h5", "No such file", "data.path=...");
+    EXPECT_FAILURE(h5_source(folder), folder, "a directory, not a regular file", "data.path=...");
     const char *path = h5_make("fault.h5", H5_U8, train, test, H5_I32, train_pixels, labels);
     EXPECT_FAILURE(source("hdf5", "path", path, NULL), path, "has no \"test_images\"");
     EXPECT_FAILURE(source("hdf5", "path", path, "train_images", "inner", NULL), "inner",

@@ -158,8 +158,10 @@ static void test_verify_needs_no_training_images(void **state) {
     assert_has(run(2, "verify stands").err, "set: No such file or directory");
     assert_has(run(0, "verify stands data.path=elsewhere").out, " 0 differing bits");
     assert_has(run(2, "verify stands optimizer.lr=1").err,
-               "verify takes settings of the data alone, such as data.path=..., not "
-               "'optimizer.lr=1'");
+               "'optimizer.lr=1' cannot change in a run; these can: ");
+    assert_has(run(2, "verify stands data.classes=3").err,
+               "'data.classes=3' cannot change in a run; these can: ");
+    assert_has(run(2, "verify stands again").err, "'again' is no setting: expected NAME=VALUE");
     idx_part("elsewhere", "t10k", 23, 8);
     assert_has(run(2, "verify stands data.path=elsewhere").err,
                "there are 23 test images, but logits of [24, 3] were recorded: the test images "

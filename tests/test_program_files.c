@@ -188,7 +188,8 @@ static void test_data_must_be_files(void **state) {
     (void)state;
     text_file("hdf5.yaml", "model: {kind: mlp, widths: [4]}\ndata: {kind: hdf5, path: pipe}\n");
     assert_int_equal(mkfifo("pipe", 0666), 0);
-    assert_has(run(2, "train hdf5.yaml --out never").err, "pipe: not a regular file");
+    assert_has(run(2, "train hdf5.yaml --out never").err,
+               "pipe: not a regular file; say where the data lie with data.path=...");
     assert_has(run(2, "train hdf5.yaml --out never data.path=/dev/zero").err,
                "/dev/zero: not a regular file");
     idx_folder("images");

@@ -94,9 +94,18 @@ static bool has_file(const char *folder, const char *name, Arena *arena) {
     return access(arena_format(arena, "%s/%s", folder, name), F_OK) == 0;
 }
 
+static bool check_file(const char *folder, const char *name, const char *variant, Arena *arena,
+                       Error *err) {
+    if (has_file(folder, name, arena)) return true;
+    return FAIL(err, ERROR_INPUT,
+                "%s: has no %s; set data.path to a directory with all files of CIFAR-%s's binary "
+                "version, cifar-%s-binary.tar.gz",
+                folder, name, variant, variant);
+}
+
 /* What the folder holds instead of the files that `layout` wants: another version, or the other
  * data set. */
-static bool check_folder(const char *folder, const CifarLayout *layout, Arena *arena, Error *err) {
+static bool check_version(const char *folder, const CifarLayout *layout, Arena *arena, Error *err) {
     if (has_file(folder, layout->train[0], arena)) return true;
     for (int v = 0; v < LAYOUTS; v++)
         if (has_file(folder, layouts[v].train[0], arena))
@@ -114,12 +123,21 @@ static bool check_folder(const char *folder, const CifarLayout *layout, Arena *a
     return true;
 }
 
+static bool check_folder(const CifarConfig *config, DatasetParts parts, Arena *arena, Error *err) {
+    const CifarLayout *layout = &layouts[config->variant];
+    const char *variant = cifar_variants[config->variant];
+    TRY(check_version(config->path, layout, arena, err));
+    for (int f = 0; parts == DATASET_BOTH && f < FILES_MAX && layout->train[f]; f++)
+        TRY(check_file(config->path, layout->train[f], variant, arena, err));
+    return check_file(config->path, layout->test, variant, arena, err);
+}
+
 static bool cifar_open(const void *settings, DatasetParts parts, Arena *arena, Dataset *out,
                        Error *err) {
     const CifarConfig *config = settings;
     const CifarLayout *layout = &layouts[config->variant];
     int64_t given = config->images_per_file;
-    TRY(check_folder(config->path, layout, arena, err));
+    TRY(check_folder(config, parts, arena, err));
     *out = (Dataset){.class_count = layout->class_count,
                      .height = SIDE,
                      .width = SIDE,
@@ -138,4 +156,5 @@ static bool cifar_open(const void *settings, DatasetParts parts, Arena *arena, D
 const DatasetKind dataset_cifar = {
     .kind = {"cifar", "CIFAR-10 or CIFAR-100, binary version", sizeof(CifarConfig), cifar_fields},
     .open = cifar_open,
+    .has_folder = true,
 };

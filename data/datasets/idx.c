@@ -111,5 +111,6 @@ const DatasetKind dataset_idx = {
     .kind = {"idx", "MNIST's files: train-images-idx3-ubyte and so on, plain or .gz",
              sizeof(IdxConfig), idx_fields},
     .open = idx_open,
+    .has_folder = true,
     .hint = "install Debian's dataset-fashion-mnist",
 };

@@ -1,10 +1,9 @@
 /* nibble verify DIR [--reference] [data.path=...] */
 #include <stdio.h>
-#include <string.h>
 
 #include "core/file.h"
 #include "core/kernels.h"
-#include "experiments/commands/commands.h"
+#include "experiments/commands/run_options.h"
 #include "experiments/ship/logits.h"
 #include "experiments/ship/packed.h"
 #include "experiments/train/run.h"
@@ -14,13 +13,10 @@ enum { REFERENCE };
 /* The test images, from where the run's configuration says that they lie. */
 static bool open_images(const Arguments *a, Arena *arena, Dataset *out, Error *err) {
     ExperimentConfig config;
+    RunOptions options;
     const char *path = run_path(arena, a->items[0], RUN_CONFIG);
-    for (int i = 1; i < a->count; i++)
-        if (strncmp(a->items[i], "data.", 5))
-            return FAIL(err, ERROR_INPUT,
-                        "verify takes settings of the data alone, such as data.path=..., not '%s'",
-                        a->items[i]);
-    TRY(config_read_run(path, a->count - 1, a->items + 1, arena, &config, err));
+    TRY(run_options_read(a, NULL, &options, err));
+    TRY(config_read_run(path, options.override_count, options.overrides, arena, &config, err));
     if (dataset_open_test(config.data, arena, out, err)) return true;
     config_place(&config, err);
     return false;
