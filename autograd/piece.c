@@ -73,9 +73,8 @@ Piece piece_at(const Pieces *p, int64_t index) {
 
 /* Bits of an element where rows of a tile are whole bytes, which can be copied; else 0. */
 static int64_t bits_of(const Piece *piece, const Tensor *x) {
-    bool is_code = x->dtype == DTYPE_BYTE || x->dtype == DTYPE_NIBBLE;
     if (x->dtype == DTYPE_F32) return 32;
-    if (x->scales && (!is_code || x->scales->count != 1)) return 0;
+    if (x->scales && !tensor_has_one_scale(x)) return 0;
     int64_t bits = dtype_codec(x->dtype)->code_bits;
     bool is_whole = piece->stride * bits % 8 == 0 && piece->columns * bits % 8 == 0;
     return is_whole && piece->first * bits % 8 == 0 ? bits : 0;

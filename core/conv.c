@@ -169,7 +169,7 @@ static void pass_run(Pass *pass, const Operand *weights, Arena *scratch) {
 bool conv_scales_fit(const ConvGeometry *g, const Tensor *w) {
     int64_t filter = tensor_count(w) / g->out_c;
     const Scales *s = w->scales;
-    return tensor_holds_levels(w) &&
+    return tensor_holds_levels(w) && s->scale &&
            (s->count == 1 || (s->row_length == filter && s->run_length == filter));
 }
 

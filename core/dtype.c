@@ -16,7 +16,11 @@ static const Codec *const codecs[] = {
 #undef DTYPE
 };
 
-enum { CODE_BITS_MIN = 2, CODE_BITS_MAX = 8, BLOCK = 512 /* elements staged on the stack */ };
+enum {
+    CODE_BITS_MIN = 2,
+    CODE_BITS_MAX = 8,
+    BLOCK = 512 /* elements staged on the stack; a multiple of any write_step */
+};
 
 Grid grid_signed(int bits) {
     return (Grid){bits, -(1 << (bits - 1)), 1};
@@ -58,7 +62,7 @@ float scales_read(const Scales *scales, int64_t number) {
     float scale;
     if (scales->scale) return scales->scale[number];
     const Tensor *stored = scales->stored;
-    dtype_codec(stored->dtype)->decode(stored->data, stored->scales, number, 1, &scale);
+    dtype_decode(stored->dtype, stored->data, stored->scales, number, 1, &scale);
     return scale + scales->offset;
 }
 
@@ -85,6 +89,31 @@ Dtype dtype_integer(int bits) {
 size_t dtype_bytes(Dtype dtype, int64_t count) {
     assert(count >= 0);
     return ((size_t)count * (size_t)dtype_codec(dtype)->code_bits + 7) / 8;
+}
+
+void dtype_encode(Dtype dtype, const float *x, int64_t count, const Scales *scales, void *codes) {
+    const Codec *codec = dtype_codec(dtype);
+    if (codec->encode) {
+        codec->encode(x, count, scales, codes);
+        return;
+    }
+    for (int64_t done = 0; done < count; done += BLOCK) {
+        float levels[BLOCK];
+        int64_t block = count - done < BLOCK ? count - done : BLOCK;
+        quantize_levels(x + done, scales, done, block, levels);
+        codec->write_levels(levels, scales, done, block, codes);
+    }
+}
+
+void dtype_decode(Dtype dtype, const void *codes, const Scales *scales, int64_t first,
+                  int64_t count, float *x) {
+    const Codec *codec = dtype_codec(dtype);
+    if (codec->decode) {
+        codec->decode(codes, scales, first, count, x);
+        return;
+    }
+    codec->read_levels(codes, scales, first, count, x);
+    levels_decode(x, scales, first, count, x);
 }
 
 float dtype_round(Dtype dtype, float x) {
@@ -130,7 +159,7 @@ static LevelRun level_run(const Scales *scales, int64_t element, int64_t most) {
     int64_t scale, count = scales_run(scales, element, &scale);
     float zero = scales->zero ? scales->zero[scale] : 0.0f;
     return (LevelRun){.count = count < most ? count : most,
-                      .inverse = 1.0f / scales->scale[scale],
+                      .inverse = 1.0f / scales_read(scales, scale),
                       .low = (float)grid_low(scales->grid) - zero,
                       .high = (float)grid_high(scales->grid) - zero};
 }
@@ -173,7 +202,7 @@ void levels_decode(const float *levels, const Scales *scales, int64_t first, int
     for (int64_t done = 0; done < count;) {
         int64_t scale, run = scales_run(scales, first + done, &scale);
         if (run > count - done) run = count - done;
-        float s = scales->scale[scale];
+        float s = scales_read(scales, scale);
         isa_active()->multiply(levels + done, s, run, values + done);
         done += run;
     }
@@ -246,53 +275,5 @@ void levels_from_nibbles(const uint8_t *codes, const Scales *scales, int64_t fir
         isa_active()->levels_from_nibbles(from + is_high, run - is_high, step, low,
                                           levels + done + is_high);
         done += run;
-    }
-}
-
-/* Eight codes of b bits are b bytes: gathered in a word, least significant code first. */
-static void bits_pack(const uint8_t *codes, int64_t count, int bits, uint8_t *bytes) {
-    for (int64_t i = 0; i < count; i += 8, bytes += bits) {
-        int64_t eight = count - i < 8 ? count - i : 8;
-        uint64_t word = 0;
-        for (int64_t j = 0; j < eight; j++) word |= (uint64_t)codes[i + j] << (j * bits);
-        int64_t byte_count = (eight * bits + 7) / 8;
-        for (int64_t j = 0; j < byte_count; j++) bytes[j] = (uint8_t)(word >> (8 * j));
-    }
-}
-
-static void bits_unpack(const uint8_t *bytes, int64_t count, int bits, uint8_t *codes) {
-    uint64_t mask = (1u << bits) - 1;
-    for (int64_t i = 0; i < count; i += 8, bytes += bits) {
-        int64_t eight = count - i < 8 ? count - i : 8;
-        int64_t byte_count = (eight * bits + 7) / 8;
-        uint64_t word = 0;
-        for (int64_t j = 0; j < byte_count; j++) word |= (uint64_t)bytes[j] << (8 * j);
-        for (int64_t j = 0; j < eight; j++) codes[i + j] = (uint8_t)(word >> (j * bits) & mask);
-    }
-}
-
-void levels_pack(const float *levels, const Scales *scales, int64_t first, int64_t count,
-                 void *codes) {
-    assert(first % 8 == 0);
-    int bits = scales->grid.bits;
-    uint8_t *bytes = (uint8_t *)codes + first / 8 * bits;
-    for (int64_t done = 0; done < count; done += BLOCK) {
-        uint8_t staged[BLOCK];
-        int64_t block = count - done < BLOCK ? count - done : BLOCK;
-        levels_to_bytes(levels + done, scales, first + done, block, staged);
-        bits_pack(staged, block, bits, bytes + done / 8 * bits);
-    }
-}
-
-void levels_unpack(const void *codes, const Scales *scales, int64_t first, int64_t count,
-                   float *levels) {
-    assert(first % 8 == 0);
-    int bits = scales->grid.bits;
-    const uint8_t *bytes = (const uint8_t *)codes + first / 8 * bits;
-    for (int64_t done = 0; done < count; done += BLOCK) {
-        uint8_t staged[BLOCK];
-        int64_t block = count - done < BLOCK ? count - done : BLOCK;
-        bits_unpack(bytes + done / 8 * bits, block, bits, staged);
-        levels_from_bytes(staged, scales, first + done, block, levels + done);
     }
 }

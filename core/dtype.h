@@ -45,7 +45,7 @@ typedef struct Scales {
     int64_t count;      /* of scales */
     Dtype dtype;        /* the format scales are stored in; `scale` is already rounded to it */
     Grid grid;          /* of levels */
-    const float *scale; /* [count], above 0; NULL: only in `stored` (never of levels) */
+    const float *scale; /* [count], above 0; NULL: only in `stored` */
     const float *zero;  /* [count] zero points, integers; NULL: all 0 */
     /* The plane as a tensor of its own, [count] of `dtype`, perhaps with scales of its own (double
      * quantization): scale i = its element i + offset. NULL: `scale` is all there is. */
@@ -73,11 +73,20 @@ typedef struct Codec {
      * the scale that so many values of a block of `block` elements are stored under. */
     int64_t block;
     float (*fit)(const float *x, int64_t count, int64_t block);
-    /* `count` elements from element 0 on; `scales` NULL: the codec stores numbers. Codes of a whole
-     * tensor are one little-endian stream of bits: element i has the bits i * code_bits and up. */
+    /* Of what stores no levels. `count` elements from element 0 on; `scales` NULL: the codec stores
+     * numbers. Codes of a whole tensor are one little-endian stream of bits: element i has the bits
+     * i * code_bits and up. */
     void (*encode)(const float *x, int64_t count, const Scales *scales, void *codes);
     /* Elements first .. first + count - 1, as values. */
     void (*decode)(const void *codes, const Scales *scales, int64_t first, int64_t count, float *x);
+    /* Of what stores levels, which are read from any element on, and written from multiples of
+     * `write_step` on; `codes` is the plane of the whole tensor. What follows the last element in
+     * its byte is cleared. */
+    void (*read_levels)(const void *codes, const Scales *scales, int64_t first, int64_t count,
+                        float *levels);
+    void (*write_levels)(const float *levels, const Scales *scales, int64_t first, int64_t count,
+                         void *codes);
+    int write_step;
 } Codec;
 
 const Codec *dtype_codec(Dtype dtype);
@@ -85,6 +94,11 @@ const char *dtype_name(Dtype dtype);
 int dtype_find(const char *name);               /* the Dtype, or -1 */
 Dtype dtype_integer(int bits);                  /* 2 to 8: DTYPE_INT2 .. DTYPE_INT8 */
 size_t dtype_bytes(Dtype dtype, int64_t count); /* of the plane of codes, rounded up to a byte */
+
+/* Between values and codes of any dtype, as in Codec. */
+void dtype_encode(Dtype dtype, const float *x, int64_t count, const Scales *scales, void *codes);
+void dtype_decode(Dtype dtype, const void *codes, const Scales *scales, int64_t first,
+                  int64_t count, float *x);
 
 /* Values rounded to what `dtype` (a floating-point format) can hold. */
 float dtype_round(Dtype dtype, float x);
@@ -112,11 +126,5 @@ void levels_to_nibbles(const float *levels, const Scales *scales, int64_t first,
                        uint8_t *codes);
 void levels_from_nibbles(const uint8_t *codes, const Scales *scales, int64_t first, int64_t count,
                          float *levels);
-/* Between levels and packed codes of `scales->grid.bits` bits. levels[0] is element `first`, a
- * multiple of 8 so that its code starts a byte; `codes` is the plane of the whole tensor. */
-void levels_pack(const float *levels, const Scales *scales, int64_t first, int64_t count,
-                 void *codes);
-void levels_unpack(const void *codes, const Scales *scales, int64_t first, int64_t count,
-                   float *levels);
 
 #endif

@@ -85,7 +85,7 @@ static bool scales_by_row(const Scales *scales, int64_t columns) {
  * under one scale per stored row. */
 static bool scales_fit(const Matrix *matrix, bool is_stored_along) {
     const Scales *scales = matrix->tensor.scales;
-    if (!tensor_holds_levels(&matrix->tensor)) return false;
+    if (!tensor_holds_levels(&matrix->tensor) || !scales->scale) return false;
     return scales->count == 1 || (is_stored_along && scales_by_row(scales, matrix->cols));
 }
 

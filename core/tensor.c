@@ -92,7 +92,7 @@ bool tensor_holds_levels(const Tensor *tensor) {
 }
 
 bool tensor_has_one_scale(const Tensor *tensor) {
-    return tensor_holds_levels(tensor) && tensor->scales->count == 1;
+    return tensor_holds_levels(tensor) && tensor->scales->count == 1 && tensor->scales->scale;
 }
 
 void tensor_decode(const Tensor *tensor, float *values) {
@@ -103,7 +103,7 @@ void tensor_decode_part(const Tensor *tensor, int64_t first, int64_t count, floa
     if (tensor->dtype == DTYPE_F32 && tensor->scales)
         levels_decode(tensor_f32(tensor) + first, tensor->scales, first, count, values);
     else
-        dtype_codec(tensor->dtype)->decode(tensor->data, tensor->scales, first, count, values);
+        dtype_decode(tensor->dtype, tensor->data, tensor->scales, first, count, values);
 }
 
 /* A scale for each block, in f32. */

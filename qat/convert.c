@@ -3,12 +3,13 @@
 #include <assert.h>
 
 #include "autograd/layers.h"
+#include "core/kernels/operand.h"
 
 static Tensor pack(Tensor levels, Arena *arena) {
     int64_t count = tensor_count(&levels);
     Tensor codes = tensor_zeros(arena, dtype_integer(levels.scales->grid.bits), levels.shape);
     codes.scales = levels.scales;
-    levels_pack(tensor_f32(&levels), levels.scales, 0, count, codes.data);
+    operand_write(tensor_f32(&levels), 0, count, &codes);
     return codes;
 }
 

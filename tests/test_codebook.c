@@ -61,7 +61,7 @@ static int entries_of(Dtype dtype, float entries[256]) {
     uint8_t codes[256] = {0};
     for (int i = 0; i < count; i++)
         codes[count == 16 ? i / 2 : i] |= (uint8_t)(count == 16 ? i << (i % 2 * 4) : i);
-    dtype_codec(dtype)->decode(codes, &scales, 0, count, entries);
+    dtype_decode(dtype, codes, &scales, 0, count, entries);
     return count;
 }
 

@@ -212,7 +212,8 @@ static Tensor packed_of(Arena *arena, const Tensor *levels) {
     else if (dtype == DTYPE_NIBBLE)
         levels_to_nibbles(tensor_f32(levels), levels->scales, 0, count, t.data);
     else
-        levels_pack(tensor_f32(levels), levels->scales, 0, count, t.data);
+        dtype_codec(dtype_integer(levels->scales->grid.bits))
+            ->write_levels(tensor_f32(levels), levels->scales, 0, count, t.data);
     return t;
 }
 
@@ -320,9 +321,9 @@ static void test_mixed_operands(void **state) {
         d.x = c.x;
         check_case(&d, arena, scratch);
         d.w = tensor_new(arena, DTYPE_F16, c.w.shape);
-        dtype_codec(DTYPE_F16)->encode(c.w.data, c.w_count, NULL, d.w.data);
+        dtype_encode(DTYPE_F16, c.w.data, c.w_count, NULL, d.w.data);
         d.x = tensor_new(arena, DTYPE_BF16, c.x.shape);
-        dtype_codec(DTYPE_BF16)->encode(c.x.data, c.x_count, NULL, d.x.data);
+        dtype_encode(DTYPE_BF16, c.x.data, c.x_count, NULL, d.x.data);
         check_case(&d, arena, scratch);
     }
     arena_free(arena);

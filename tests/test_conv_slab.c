@@ -34,7 +34,7 @@ static Tensor drawn(Shape shape, uint64_t stream) {
 
 static Tensor stored(const Tensor *t, Dtype dtype) {
     Tensor s = tensor_new(arena, dtype, t->shape);
-    dtype_codec(dtype)->encode(t->data, tensor_count(t), NULL, s.data);
+    dtype_encode(dtype, t->data, tensor_count(t), NULL, s.data);
     return s;
 }
 

@@ -66,7 +66,7 @@ static void test_f16_decodes_all_patterns(void **state) {
     for (uint32_t code = 0; code < 65536; code++) {
         uint16_t stored = (uint16_t)code;
         float x;
-        dtype_codec(DTYPE_F16)->decode(&stored, NULL, 0, 1, &x);
+        dtype_decode(DTYPE_F16, &stored, NULL, 0, 1, &x);
         double expected = f16_value(stored);
         if (isnan(expected))
             assert_true(isnan(x));
@@ -213,10 +213,10 @@ static void check_quantizer(Layout layout, Grid grid, uint64_t seed) {
     size_t bytes = dtype_bytes(dtype, count);
     uint8_t *codes = arena_zalloc(arena, bytes + 1), *encoded = arena_zalloc(arena, bytes + 1);
     codes[bytes] = encoded[bytes] = 0xa5; /* nothing is written past the end */
-    levels_pack(levels, &s, 0, count, codes);
-    levels_unpack(codes, &s, 0, count, again);
+    dtype_codec(dtype_integer(s.grid.bits))->write_levels(levels, &s, 0, count, codes);
+    dtype_codec(dtype_integer(s.grid.bits))->read_levels(codes, &s, 0, count, again);
     assert_memory_equal(again, levels, (size_t)count * sizeof *levels);
-    dtype_codec(dtype)->encode(x, count, &s, encoded);
+    dtype_encode(dtype, x, count, &s, encoded);
     assert_memory_equal(encoded, codes, bytes);
     assert_true(codes[bytes] == 0xa5 && encoded[bytes] == 0xa5);
     for (int64_t i = 0; i < count; i++) { /* the stream of bits, as documented */
@@ -230,7 +230,7 @@ static void check_quantizer(Layout layout, Grid grid, uint64_t seed) {
         assert_float_equal((float)(grid.base + grid.step * (int)code) - zero, levels[i], 0);
     }
     for (int64_t first = 0; first < count; first = first * 2 + 1) { /* decode from anywhere */
-        dtype_codec(dtype)->decode(codes, &s, first, count - first, again);
+        dtype_decode(dtype, codes, &s, first, count - first, again);
         for (int64_t i = first; i < count; i++) {
             int64_t scale;
             scales_run(&s, i, &scale);
@@ -252,13 +252,13 @@ static void check_bytes(Layout layout, Grid grid, uint64_t seed) {
     quantize_levels(x, &s, 0, count, levels);
     levels_decode(levels, &s, 0, count, values);
     levels_to_bytes(levels, &s, 0, count, codes);
-    dtype_codec(DTYPE_BYTE)->encode(x, count, &s, part);
+    dtype_encode(DTYPE_BYTE, x, count, &s, part);
     assert_memory_equal(part, codes, (size_t)count);
     for (int64_t first = 0; first < count; first = first * 2 + 1) {
         int64_t rest = count - first;
         quantize_bytes(x + first, &s, first, rest, part);
         assert_memory_equal(part, codes + first, (size_t)rest);
-        dtype_codec(DTYPE_BYTE)->decode(codes, &s, first, rest, levels);
+        dtype_decode(DTYPE_BYTE, codes, &s, first, rest, levels);
         assert_memory_equal(levels, values + first, (size_t)rest * sizeof *levels);
     }
     arena_free(arena);
@@ -280,7 +280,7 @@ static void check_nibbles(Layout layout, Grid grid, uint64_t seed) {
     memset(whole, 0xff, bytes);
     memset(codes, 0xff, bytes);
     codes[bytes] = whole[bytes] = 0xa5; /* nothing is written past the end */
-    dtype_codec(DTYPE_NIBBLE)->encode(x, count, &s, whole);
+    dtype_encode(DTYPE_NIBBLE, x, count, &s, whole);
     for (int64_t i = 0; i < count; i++)
         assert_int_equal(whole[i / 2] >> (i % 2 ? 4 : 0) & 15, each[i]);
     assert_true(count % 2 == 0 || whole[bytes - 1] >> 4 == 0);
@@ -294,7 +294,7 @@ static void check_nibbles(Layout layout, Grid grid, uint64_t seed) {
         levels_from_nibbles(codes, &s, first, count - first, again);
         assert_memory_equal(again, levels + first, (size_t)(count - first) * sizeof *again);
         levels_decode(again, &s, first, count - first, again);
-        dtype_codec(DTYPE_NIBBLE)->decode(codes, &s, first, count - first, x);
+        dtype_decode(DTYPE_NIBBLE, codes, &s, first, count - first, x);
         assert_memory_equal(again, x, (size_t)(count - first) * sizeof *again);
     }
     arena_free(arena);
@@ -333,9 +333,9 @@ static void test_every_code(void **state) {
         Scales s = {count, count, 1, DTYPE_F32, grid_unsigned(bits), &scale, &zero};
         uint8_t codes[256], again[256];
         for (int i = 0; i < count; i++) levels[i] = (float)i - zero;
-        levels_pack(levels, &s, 0, count, codes);
-        dtype_codec(dtype_integer(bits))->decode(codes, &s, 0, count, values);
-        dtype_codec(dtype_integer(bits))->encode(values, count, &s, again);
+        dtype_codec(dtype_integer(s.grid.bits))->write_levels(levels, &s, 0, count, codes);
+        dtype_decode(dtype_integer(bits), codes, &s, 0, count, values);
+        dtype_encode(dtype_integer(bits), values, count, &s, again);
         assert_memory_equal(again, codes, dtype_bytes(dtype_integer(bits), count));
     }
 }
@@ -350,11 +350,12 @@ static void test_pack_in_parts(void **state) {
         uint8_t whole[COUNT], parts[COUNT];
         random_fill_normal((RandomKey){3, RANDOM_TEST, 0}, 2.0f, COUNT, levels);
         quantize_levels(levels, &s, 0, COUNT, levels);
-        levels_pack(levels, &s, 0, COUNT, whole);
+        dtype_codec(dtype_integer(s.grid.bits))->write_levels(levels, &s, 0, COUNT, whole);
         for (int64_t first = 0; first < COUNT; first += PART) {
             int64_t some = COUNT - first < PART ? COUNT - first : PART;
-            levels_pack(levels + first, &s, first, some, parts);
-            levels_unpack(whole, &s, first, some, part);
+            dtype_codec(dtype_integer(s.grid.bits))
+                ->write_levels(levels + first, &s, first, some, parts);
+            dtype_codec(dtype_integer(s.grid.bits))->read_levels(whole, &s, first, some, part);
             assert_memory_equal(part, levels + first, (size_t)some * sizeof *part);
         }
         assert_memory_equal(parts, whole, dtype_bytes(dtype_integer(bits), COUNT));
@@ -378,8 +379,9 @@ static void test_quantizer_edges(void **state) {
             assert_int_equal(bits_of(levels[i]), bits_of(expected[i]));
     }
     uint8_t codes[5];
-    levels_pack(levels, &s, 0, 9, codes); /* must not trap on the NaN */
-    assert_int_equal(codes[0], 0xa8);     /* levels 0 and 2 are codes 8 and 10, the first one low */
+    dtype_codec(dtype_integer(s.grid.bits))
+        ->write_levels(levels, &s, 0, 9, codes); /* must not trap on the NaN */
+    assert_int_equal(codes[0], 0xa8); /* levels 0 and 2 are codes 8 and 10, the first one low */
 }
 
 int main(void) {

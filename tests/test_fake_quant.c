@@ -256,7 +256,8 @@ static void test_fake_is_stored(void **state) {
         assert_int_equal(tape->error.code, ERROR_NONE);
         Tensor packed = tensor_new(arena, dtype_integer(bits), y->value.shape);
         packed.scales = y->value.scales;
-        levels_pack(var_f32(y), y->value.scales, 0, 8 * 24, packed.data);
+        dtype_codec(dtype_integer(y->value.scales->grid.bits))
+            ->write_levels(var_f32(y), y->value.scales, 0, 8 * 24, packed.data);
         float fake[8 * 24], stored[8 * 24];
         tensor_decode(&y->value, fake);
         tensor_decode(&packed, stored);

@@ -229,7 +229,8 @@ static Tensor packed_of(Arena *arena, const Tensor *levels) {
     else if (dtype == DTYPE_NIBBLE)
         levels_to_nibbles(tensor_f32(levels), levels->scales, 0, count, t.data);
     else
-        levels_pack(tensor_f32(levels), levels->scales, 0, count, t.data);
+        dtype_codec(dtype_integer(levels->scales->grid.bits))
+            ->write_levels(tensor_f32(levels), levels->scales, 0, count, t.data);
     return t;
 }
 
@@ -333,7 +334,7 @@ static void test_half_precision(void **state) {
         Matrix a = matrix_draw(arena, 33, 50, false, false);
         Matrix b = matrix_draw(arena, 50, 20, true, false), half = b;
         half.tensor = tensor_new(arena, dtypes[i], b.tensor.shape);
-        dtype_codec(dtypes[i])->encode(b.tensor.data, 50 * 20, NULL, half.tensor.data);
+        dtype_encode(dtypes[i], b.tensor.data, 50 * 20, NULL, half.tensor.data);
         float *got = draw_values(arena, 33 * 20), *expected = draw_values(arena, 33 * 20);
         gemm(a, half, 0, got, 20, NULL, scratch);
         gemm_reference(a, half, 0, expected, 20, NULL);
@@ -356,12 +357,12 @@ static void test_half_results(void **state) {
         Tensor got = tensor_new(arena, i % 2 ? DTYPE_F16 : DTYPE_BF16, SHAPE(s.m, s.n));
         Tensor expected = tensor_new(arena, got.dtype, got.shape);
         float *sum = draw_values(arena, count), beta = (float)draw(0, 1);
-        dtype_codec(got.dtype)->encode(sum, count, NULL, got.data);
-        dtype_codec(got.dtype)->decode(got.data, NULL, 0, count, sum);
+        dtype_encode(got.dtype, sum, count, NULL, got.data);
+        dtype_decode(got.dtype, got.data, NULL, 0, count, sum);
         Epilogue epilogue = {draw_values(arena, s.n)};
         const Epilogue *chosen = beta == 0 ? &epilogue : NULL;
         gemm(a, b, beta, sum, s.n, chosen, scratch);
-        dtype_codec(got.dtype)->encode(sum, count, NULL, expected.data);
+        dtype_encode(got.dtype, sum, count, NULL, expected.data);
         gemm_tensor(a, b, beta, &got, chosen, scratch);
         assert_memory_equal(got.data, expected.data, dtype_bytes(got.dtype, count));
         assert_int_equal(arena_used(scratch), 0);
@@ -385,8 +386,8 @@ static void test_any_dtype_either_way(void **state) {
         if (i % 3 == 1) stored = packed_of(arena, &levels);
         if (i % 3 == 2) {
             stored = tensor_new(arena, i % 4 ? DTYPE_F16 : DTYPE_BF16, levels.shape);
-            dtype_codec(stored.dtype)
-                ->encode(draw_values(arena, rows * cols), rows * cols, NULL, stored.data);
+            dtype_encode(stored.dtype, draw_values(arena, rows * cols), rows * cols, NULL,
+                         stored.data);
         }
         Tensor plain = tensor_new(arena, DTYPE_F32, stored.shape);
         tensor_decode(&stored, plain.data);

@@ -48,7 +48,7 @@ static Tensor codes_of(Arena *arena, const Tensor *levels, Dtype dtype) {
     int64_t count = tensor_count(levels);
     float *values = arena_new_array(arena, float, count);
     tensor_decode(levels, values);
-    dtype_codec(dtype)->encode(values, count, t.scales, t.data);
+    dtype_encode(dtype, values, count, t.scales, t.data);
     return t;
 }
 

@@ -108,9 +108,11 @@ static void assert_stored_equals_faked(const Var *faked) {
     int64_t count = shape_count(shape);
     Tensor packed = tensor_zeros(arena, dtype_integer(scales->grid.bits), shape);
     packed.scales = scales;
-    levels_pack(var_f32(faked), scales, 0, count, packed.data);
+    dtype_codec(dtype_integer(scales->grid.bits))
+        ->write_levels(var_f32(faked), scales, 0, count, packed.data);
     float levels[COUNT], values[COUNT], faked_values[COUNT];
-    levels_unpack(packed.data, scales, 0, count, levels);
+    dtype_codec(dtype_integer(scales->grid.bits))
+        ->read_levels(packed.data, scales, 0, count, levels);
     assert_memory_equal(levels, var_f32(faked), sizeof(float) * (size_t)count);
     tensor_decode(&packed, values);
     tensor_decode(&faked->value, faked_values);

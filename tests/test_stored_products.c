@@ -116,6 +116,37 @@ static void products_of_levels_and_stored_values(void **state) {
     }
 }
 
+/* Scales of levels may lie in any dtype, with scales of their own: what they mean is multiplied. */
+static void levels_have_stored_scales(void **state) {
+    (void)state;
+    enum { OUT = 6, IN = 40, GROUP = 8, GROUPS = OUT * IN / GROUP };
+    const Storages storages = storages_make();
+    for (int j = 0; j < storages.count; j++) {
+        float *scale = storages_values(arena, GROUPS, 6), x[3 * IN], y[3 * OUT], expected[3 * OUT];
+        for (int i = 0; i < GROUPS; i++) scale[i] = 1.0f / 16 + fabsf(scale[i]);
+        const Tensor plane = tensor_encode(arena, scale, SHAPE(GROUPS), &storages.all[j]);
+        tensor_decode(&plane, scale);
+        Scales plain = {IN, GROUP, GROUPS, DTYPE_F32, grid_signed(4), scale};
+        Scales stored = {.row_length = IN,
+                         .run_length = GROUP,
+                         .count = GROUPS,
+                         .dtype = plane.dtype,
+                         .grid = plain.grid,
+                         .stored = &plane};
+        Tensor w = tensor_zeros(arena, DTYPE_INT4, SHAPE(OUT, IN)), v = w;
+        w.scales = &plain, v.scales = &stored;
+        dtype_encode(DTYPE_INT4, storages_values(arena, OUT * IN, 7), OUT * IN, &plain, w.data);
+        v.data = tensor_zeros(arena, DTYPE_INT4, w.shape).data;
+        dtype_encode(DTYPE_INT4, storages_values(arena, OUT * IN, 7), OUT * IN, &stored, v.data);
+        assert_memory_equal(v.data, w.data, dtype_bytes(DTYPE_INT4, OUT * IN));
+        random_fill_uniform((RandomKey){.stream = RANDOM_TEST}, -1, 1, 3 * IN, x);
+        const Matrix a = matrix_of((Tensor){DTYPE_F32, SHAPE(3, IN), x, NULL});
+        gemm(a, matrix_transposed(matrix_of(w)), 0, expected, OUT, NULL, arena);
+        gemm(a, matrix_transposed(matrix_of(v)), 0, y, OUT, NULL, arena);
+        assert_memory_equal(y, expected, sizeof y);
+    }
+}
+
 /* Both ways of a linear layer, for a weight of 1024 x 2048. */
 static void products_decode_tiles(void **state) {
     (void)state;
@@ -190,9 +221,8 @@ static void convolutions_read_any_storage(void **state) {
 int main(void) {
     static const struct CMUnitTest tests[] = {
 #define TEST(name) cmocka_unit_test_setup_teardown(name, set_up, tear_down)
-        TEST(products_read_any_storage),
-        TEST(products_of_levels_and_stored_values),
-        TEST(products_decode_tiles),
+        TEST(products_read_any_storage),     TEST(products_of_levels_and_stored_values),
+        TEST(levels_have_stored_scales),     TEST(products_decode_tiles),
         TEST(convolutions_read_any_storage),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -88,7 +88,7 @@ static void test_decode(void **state) {
     held.scales = &scales;
     Tensor packed = tensor_zeros(arena, DTYPE_INT3, SHAPE(2, 3));
     packed.scales = &scales;
-    levels_pack(levels, &scales, 0, 6, packed.data);
+    dtype_codec(dtype_integer(scales.grid.bits))->write_levels(levels, &scales, 0, 6, packed.data);
     const float expected[6] = {-2, 0, 1.5f, 2, -2, 4};
     float values[6];
     tensor_decode(&held, values);

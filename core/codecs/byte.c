@@ -6,21 +6,14 @@
  * most 4 bits: core/codecs/nibble.c. */
 #include "core/dtype.h"
 
-enum { BLOCK = 512 };
-
-static void encode(const float *x, int64_t count, const Scales *scales, void *codes) {
-    for (int64_t done = 0; done < count; done += BLOCK) {
-        float levels[BLOCK];
-        int64_t block = count - done < BLOCK ? count - done : BLOCK;
-        quantize_levels(x + done, scales, done, block, levels);
-        levels_to_bytes(levels, scales, done, block, (uint8_t *)codes + done);
-    }
+static void read_levels(const void *codes, const Scales *scales, int64_t first, int64_t count,
+                        float *levels) {
+    levels_from_bytes((const uint8_t *)codes + first, scales, first, count, levels);
 }
 
-static void decode(const void *codes, const Scales *scales, int64_t first, int64_t count,
-                   float *x) {
-    levels_from_bytes((const uint8_t *)codes + first, scales, first, count, x);
-    levels_decode(x, scales, first, count, x);
+static void write_levels(const float *levels, const Scales *scales, int64_t first, int64_t count,
+                         void *codes) {
+    levels_to_bytes(levels, scales, first, count, (uint8_t *)codes + first);
 }
 
 extern const Codec codec_byte;
@@ -29,6 +22,7 @@ const Codec codec_byte = {
     .help = "a byte per integer code, with scales",
     .code_bits = 8,
     .stores = CODE_LEVEL,
-    .encode = encode,
-    .decode = decode,
+    .read_levels = read_levels,
+    .write_levels = write_levels,
+    .write_step = 1,
 };

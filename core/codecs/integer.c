@@ -10,26 +10,52 @@
 
 #include "core/dtype.h"
 
-enum { BLOCK = 512 };
+enum { BLOCK = 512, TOGETHER = 8 /* codes that fill whole bytes */ };
 
-static void encode(const float *x, int64_t count, const Scales *scales, void *codes) {
-    for (int64_t done = 0; done < count; done += BLOCK) {
-        float levels[BLOCK];
-        int64_t block = count - done < BLOCK ? count - done : BLOCK;
-        quantize_levels(x + done, scales, done, block, levels);
-        levels_pack(levels, scales, done, block, codes);
+static void bits_pack(const uint8_t *codes, int64_t count, int bits, uint8_t *bytes) {
+    for (int64_t i = 0; i < count; i += 8, bytes += bits) {
+        int64_t eight = count - i < 8 ? count - i : 8;
+        uint64_t word = 0;
+        for (int64_t j = 0; j < eight; j++) word |= (uint64_t)codes[i + j] << (j * bits);
+        int64_t byte_count = (eight * bits + 7) / 8;
+        for (int64_t j = 0; j < byte_count; j++) bytes[j] = (uint8_t)(word >> (8 * j));
     }
 }
 
-static void decode(const void *codes, const Scales *scales, int64_t first, int64_t count,
-                   float *x) {
-    for (int64_t done = 0; done < count;) {
-        float levels[BLOCK];
-        int64_t aligned = (first + done) & ~(int64_t)7, skip = first + done - aligned;
-        int64_t block = count - done + skip < BLOCK ? count - done + skip : BLOCK;
-        levels_unpack(codes, scales, aligned, block, levels);
-        levels_decode(levels + skip, scales, first + done, block - skip, x + done);
-        done += block - skip;
+static void bits_unpack(const uint8_t *bytes, int64_t count, int bits, uint8_t *codes) {
+    uint64_t mask = (1u << bits) - 1;
+    for (int64_t i = 0; i < count; i += 8, bytes += bits) {
+        int64_t eight = count - i < 8 ? count - i : 8;
+        int64_t byte_count = (eight * bits + 7) / 8;
+        uint64_t word = 0;
+        for (int64_t j = 0; j < byte_count; j++) word |= (uint64_t)bytes[j] << (8 * j);
+        for (int64_t j = 0; j < eight; j++) codes[i + j] = (uint8_t)(word >> (j * bits) & mask);
+    }
+}
+
+static void write_levels(const float *levels, const Scales *scales, int64_t first, int64_t count,
+                         void *codes) {
+    int bits = scales->grid.bits;
+    uint8_t *bytes = (uint8_t *)codes + first / TOGETHER * bits;
+    for (int64_t done = 0; done < count; done += BLOCK) {
+        uint8_t staged[BLOCK];
+        int64_t block = count - done < BLOCK ? count - done : BLOCK;
+        levels_to_bytes(levels + done, scales, first + done, block, staged);
+        bits_pack(staged, block, bits, bytes + done / TOGETHER * bits);
+    }
+}
+
+static void read_levels(const void *codes, const Scales *scales, int64_t first, int64_t count,
+                        float *levels) {
+    int bits = scales->grid.bits;
+    const uint8_t *bytes = (const uint8_t *)codes + first / TOGETHER * bits;
+    for (int64_t done = 0, skip = first % TOGETHER; done < count; skip = 0) {
+        uint8_t staged[BLOCK];
+        int64_t some = count - done < BLOCK - skip ? count - done : BLOCK - skip;
+        bits_unpack(bytes, some + skip, bits, staged);
+        levels_from_bytes(staged + skip, scales, first + done, some, levels + done);
+        bytes += BLOCK / TOGETHER * bits;
+        done += some;
     }
 }
 
@@ -40,8 +66,9 @@ static void decode(const void *codes, const Scales *scales, int64_t first, int64
         .help = #bits " bits: integer codes, with scales",                                         \
         .code_bits = bits,                                                                         \
         .stores = CODE_LEVEL,                                                                      \
-        .encode = encode,                                                                          \
-        .decode = decode,                                                                          \
+        .read_levels = read_levels,                                                                \
+        .write_levels = write_levels,                                                              \
+        .write_step = TOGETHER,                                                                    \
     };
 
 INTEGER(2)

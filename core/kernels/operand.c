@@ -22,31 +22,14 @@ const float *operand_values(const Tensor *tensor, Arena *scratch) {
     return values;
 }
 
-/* Codes start bytes at multiples of 8 elements only. */
-static void read_packed(const Tensor *tensor, int64_t first, int64_t count, float *levels) {
-    float lead[8];
-    int64_t skip = first % 8, some = skip ? 8 - skip : 0;
-    if (some > count) some = count;
-    if (some) {
-        levels_unpack(tensor->data, tensor->scales, first - skip, skip + some, lead);
-        memcpy(levels, lead + skip, sizeof *levels * (size_t)some);
-    }
-    if (some < count)
-        levels_unpack(tensor->data, tensor->scales, first + some, count - some, levels + some);
-}
-
 void operand_read(const Tensor *tensor, int64_t first, int64_t count, float *numbers) {
+    const Codec *codec = dtype_codec(tensor->dtype);
     if (tensor->dtype == DTYPE_F32)
         memcpy(numbers, tensor_f32(tensor) + first, sizeof *numbers * (size_t)count);
-    else if (tensor->dtype == DTYPE_BYTE)
-        levels_from_bytes((const uint8_t *)tensor->data + first, tensor->scales, first, count,
-                          numbers);
-    else if (tensor->dtype == DTYPE_NIBBLE)
-        levels_from_nibbles(tensor->data, tensor->scales, first, count, numbers);
-    else if (tensor_holds_levels(tensor))
-        read_packed(tensor, first, count, numbers);
+    else if (codec->read_levels)
+        codec->read_levels(tensor->data, tensor->scales, first, count, numbers);
     else
-        dtype_codec(tensor->dtype)->decode(tensor->data, tensor->scales, first, count, numbers);
+        codec->decode(tensor->data, tensor->scales, first, count, numbers);
 }
 
 void operand_read_values(const Tensor *tensor, int64_t first, int64_t count, float *values) {
@@ -63,20 +46,18 @@ const float *operand_part(const Tensor *tensor, int64_t first, int64_t count, fl
 }
 
 void operand_write(const float *numbers, int64_t first, int64_t count, const Tensor *tensor) {
-    if (tensor->dtype == DTYPE_NIBBLE) {
-        assert(first % 2 == 0); /* else another thread might be writing the other half */
-        levels_to_nibbles(numbers, tensor->scales, first, count, tensor->data);
+    const Codec *codec = dtype_codec(tensor->dtype);
+    if (codec->write_levels) {
+        assert(first % codec->write_step == 0); /* else others might be writing the same byte */
+        codec->write_levels(numbers, tensor->scales, first, count, tensor->data);
         return;
     }
-    size_t at = (size_t)first * (size_t)dtype_codec(tensor->dtype)->code_bits / 8;
-    void *to = (char *)tensor->data + at;
-    assert(tensor->dtype == DTYPE_F32 || tensor->dtype == DTYPE_BYTE || !tensor->scales);
+    assert(codec->stores == CODE_NUMBER);
+    void *to = (char *)tensor->data + first * codec->code_bits / 8;
     if (tensor->dtype == DTYPE_F32)
         memcpy(to, numbers, sizeof *numbers * (size_t)count);
-    else if (tensor->scales)
-        levels_to_bytes(numbers, tensor->scales, first, count, to);
     else
-        dtype_codec(tensor->dtype)->encode(numbers, count, NULL, to);
+        codec->encode(numbers, count, NULL, to);
 }
 
 bool operand_lies(const Operand *operand) {

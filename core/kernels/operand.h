@@ -34,9 +34,9 @@ void operand_copy(const Operand *operand, int64_t first, int64_t count, float *n
 /* Where they lie, else copied into `buffer`. */
 const float *operand_at(const Operand *operand, int64_t first, int64_t count, float *buffer);
 
-/* The way back, for f32, half precision, and (levels) byte and nibble tensors. Of nibbles, `first`
- * is even, and an odd count clears the half byte behind it: parts that several threads write begin
- * at even elements. */
+/* The way back, for f32, half precision and levels. `first` is a multiple of the codec's
+ * write_step, and what is behind the last element in its byte is cleared: parts that several
+ * threads write begin and end at such multiples. */
 void operand_write(const float *numbers, int64_t first, int64_t count, const Tensor *tensor);
 
 /* Largest magnitude that a level can have. */

@@ -6,6 +6,7 @@
 #include "core/blas.h"
 #include "core/conv.h"
 #include "core/gemm.h"
+#include "core/kernels/operand.h"
 #include "core/parallel.h"
 #include "core/random.h"
 #include "experiments/bench/bench.h"
@@ -164,8 +165,8 @@ static Tensor tensor_levels(Arena *arena, Tensor tensor, Grid grid, int64_t run)
 
 static Tensor tensor_codes(Arena *arena, Tensor levels) {
     Tensor codes = tensor_new(arena, dtype_integer(levels.scales->grid.bits), levels.shape);
-    levels_pack(levels.data, levels.scales, 0, tensor_count(&levels), codes.data);
     codes.scales = levels.scales;
+    operand_write(levels.data, 0, tensor_count(&levels), &codes);
     return codes;
 }
 

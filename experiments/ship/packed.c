@@ -31,7 +31,7 @@ static void write_scales(H5Writer *w, const char *group, const char *object, con
                          const float *zero, int64_t count, Dtype dtype, Arena *arena) {
     char name[NAME_BYTES];
     void *stored = arena_alloc(arena, dtype_bytes(dtype, count));
-    dtype_codec(dtype)->encode(scale, count, NULL, stored);
+    dtype_encode(dtype, scale, count, NULL, stored);
     join(name, group, object, "scales");
     h5_write_tensor(w, name, scale_element(dtype), SHAPE(count), stored);
     if (!zero) return;
@@ -176,7 +176,7 @@ static bool read_scales(const Reading *in, const char *group, const char *object
     join(name, group, object, "scales");
     TRY(read_tensor(in, name, scale_element(dtype), SHAPE(count), &stored));
     float *scales = arena_new_array(in->arena, float, count);
-    dtype_codec(dtype)->decode(stored, NULL, 0, count, scales);
+    dtype_decode(dtype, stored, NULL, 0, count, scales);
     *scale = scales;
     *zero = NULL;
     join(name, group, object, "zeros");
