@@ -108,11 +108,49 @@ static void test_other_runs_checkpoints(void **state) {
     assert_has(run(2, "eval mine").err, "another configuration");
 }
 
+/* The log of a run that goes on after something happened to it. */
+static void check_log(const char *content, int kept, int missing, int unread) {
+    paused_run("cut");
+    run(0, "train --resume cut train.steps=14");
+    if (content) text_file("cut/metrics.jsonl", content);
+    if (!content) remove("cut/metrics.jsonl");
+    Result result = run(0, "train --resume cut train.steps=0");
+    if (missing)
+        assert_has(result.err,
+                   format("cut/metrics.jsonl: %d of the %d lines before the checkpoint are missing",
+                          missing, kept + missing));
+    else
+        assert_lacks(result.err, "metrics.jsonl");
+    assert_files_equal("cut/checkpoint.h5", "whole/checkpoint.h5");
+    const char *log = file_text("cut/metrics.jsonl"), *whole = file_text("whole/metrics.jsonl");
+    int lines = 0, expected = 0, marked = 0;
+    for (const char *c = log; *c; c++) lines += *c == '\n';
+    for (const char *c = whole; *c; c++) expected += *c == '\n';
+    for (const char *c = log; (c = strstr(c, "{\"missing\":true}\n")); c++) marked++;
+    assert_int_equal(lines, expected);
+    assert_int_equal(marked, missing);
+    const char *note = format("Lines of metrics.jsonl that could not be read: %d", unread);
+    const char *page = file_text("cut/report.html");
+    if (unread)
+        assert_has(page, note);
+    else
+        assert_lacks(page, "could not be read");
+    assert_has(page, "Validation accuracy");
+    result = run(0, "train --resume cut train.steps=0"); /* told once */
+    assert_lacks(result.err, "metrics.jsonl");
+    remove_tree("cut");
+}
+
 static void test_lost_metrics(void **state) {
     (void)state;
-    paused_run("cut");
-    text_file("cut/metrics.jsonl", "");
-    assert_has(run(2, "train --resume cut train.steps=0").err, "metrics.jsonl has 0 lines");
+    /* losses at steps 4, 8 and 12, an evaluation at 8 */
+    check_log(NULL, 0, 4, 4);
+    check_log("", 0, 4, 4);
+    check_log("{\"step\":4,\"loss\":1}\n", 1, 3, 3);
+    check_log("{\"step\":4,\"loss\":1}\n{\"step\":8,\"lo", 1, 3, 3); /* torn */
+    check_log("{\"st", 0, 4, 4);
+    check_log("\x01\x02 garbage\n\xff\xfe\n{}\n{\"step\":12}\n", 4, 0, 3); /* changed */
+    check_log("{\"step\":4}\n{\"step\":8}\n{\"step\":8}\n{\"step\":12}\nmo\nre", 4, 0, 0); /* cut */
 }
 
 /* ---- A full disk: no file may grow beyond a limit ---- */

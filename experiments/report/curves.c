@@ -56,16 +56,19 @@ static void curves_add(Curves *curves, const Json *line) {
     }
 }
 
-static void curves_read(Curves *curves, char *text, Arena *arena) {
+/* A line may hold anything, zeros too. */
+static void curves_read(Curves *curves, const char *text, size_t bytes, Arena *arena) {
+    const char *end = text + bytes;
     int lines = 1;
-    for (const char *c = text; (c = strchr(c, '\n')); c++) lines++;
+    for (const char *c = text; c < end; c++) lines += *c == '\n';
     for (int i = 0; i < CURVE_COUNT; i++) {
         curves->x[i] = arena_new_array(arena, double, lines);
         curves->y[i] = arena_new_array(arena, double, lines);
         curves->series[i] = (Series){curves->rows[i].name, 0, curves->x[i], curves->y[i]};
     }
-    for (char *line = text; *line;) {
-        size_t length = strcspn(line, "\n");
+    for (const char *line = text; line < end;) {
+        const char *next = memchr(line, '\n', (size_t)(end - line));
+        size_t length = (size_t)((next ? next : end) - line);
         Error err = {0};
         Json *json = json_read_text(line, length, "metrics.jsonl", &err);
         if (json) {
@@ -74,7 +77,7 @@ static void curves_read(Curves *curves, char *text, Arena *arena) {
             curves->bad_lines++;
         }
         json_free(json);
-        line += length + (line[length] == '\n');
+        line += length + 1;
     }
 }
 
@@ -84,7 +87,7 @@ static const char *score_title(const Score *score, Arena *arena) {
     return arena_format(arena, "Validation %s (%s)", score->name, score->unit);
 }
 
-void curves_put(Page *page, char *metrics, const Task *task) {
+void curves_put(Page *page, const char *metrics, size_t bytes, const Task *task) {
     Arena *arena = page->arena;
     const Score *score = &task->scores[0];
     const struct {
@@ -99,7 +102,7 @@ void curves_put(Page *page, char *metrics, const Task *task) {
     };
     Curves curves = {0};
     curves_name(&curves, task, arena);
-    curves_read(&curves, metrics, arena);
+    curves_read(&curves, metrics, bytes, arena);
     page_put(page, "<div class=\"charts\">\n");
     for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
         LineChart chart = {rows[i].title, rows[i].suffix, rows[i].count, {{0}}};

@@ -6,6 +6,6 @@
 #include "experiments/train/task.h"
 
 /* Of the lines of metrics.jsonl; those that cannot be read are counted and left out. */
-void curves_put(Page *page, char *metrics, const Task *task);
+void curves_put(Page *page, const char *metrics, size_t bytes, const Task *task);
 
 #endif

@@ -184,8 +184,8 @@ static void put_headline(Report *r, const Json *summary) {
 static void put_curves(Report *r) {
     size_t bytes = 0;
     page_put(&r->page, "<h2>Training</h2>\n");
-    char *text = text_read(r, RUN_METRICS, &bytes);
-    if (text) curves_put(&r->page, text, r->task);
+    const char *text = text_read(r, RUN_METRICS, &bytes);
+    if (text) curves_put(&r->page, text, bytes, r->task);
 }
 
 /* ---- Layers. ---- */

@@ -98,6 +98,17 @@ bool run_create(const char *directory, bool force, RunClaim *claim, Error *err) 
     return ok;
 }
 
+bool run_check_files(const char *directory, Error *err) {
+    static const char *const files[] = {RUN_METRICS, RUN_SUMMARY, RUN_CHECKPOINT, RUN_PREVIOUS,
+                                        RUN_BEST};
+    Arena *arena = arena_new("run directory");
+    bool ok = true;
+    for (size_t i = 0; ok && i < sizeof files / sizeof *files; i++)
+        ok = file_find(run_path(arena, directory, files[i]), err) != FILE_UNUSABLE;
+    arena_free(arena);
+    return ok;
+}
+
 bool run_exists(const char *directory, Error *err) {
     struct stat info;
     if (stat(directory, &info) || !S_ISDIR(info.st_mode))
@@ -108,47 +119,4 @@ bool run_exists(const char *directory, Error *err) {
     arena_free(arena);
     if (state != FILE_ABSENT) return state == FILE_REGULAR;
     return FAIL(err, ERROR_INPUT, "%s is not a run directory: it has no " RUN_CONFIG, directory);
-}
-
-bool metrics_open(Metrics *m, const char *path, int64_t keep_lines, Error *err) {
-    FileState state = file_find(path, err);
-    *m = (Metrics){.file = -1};
-    if (state == FILE_UNUSABLE) return false;
-    m->file = file_open(path, state == FILE_ABSENT ? FILE_CREATE : FILE_CHANGE, err);
-    if (m->file < 0) return false;
-    off_t keep = 0, at = 0;
-    char buffer[4096];
-    ssize_t got = 0;
-    while (m->lines < keep_lines && (got = read(m->file, buffer, sizeof buffer)) > 0) {
-        for (ssize_t i = 0; i < got && m->lines < keep_lines; i++) {
-            if (buffer[i] != '\n') continue;
-            m->lines++;
-            keep = at + i + 1;
-        }
-        at += got;
-    }
-    if (got < 0 || ftruncate(m->file, keep) || lseek(m->file, keep, SEEK_SET) < 0)
-        return FAIL(err, ERROR_SYSTEM, "cannot cut %s back: %s", path, strerror(errno));
-    if (m->lines < keep_lines)
-        return FAIL(err, ERROR_INPUT,
-                    "%s has %ld lines, but the checkpoint was saved after %ld; "
-                    "restore the file, or start over with --force",
-                    path, (long)m->lines, (long)keep_lines);
-    return true;
-}
-
-bool metrics_add(Metrics *m, const char *line, Error *err) {
-    char text[4096];
-    int length = snprintf(text, sizeof text, "%s\n", line);
-    if (length < 0 || length >= (int)sizeof text)
-        return FAIL(err, ERROR_SYSTEM, "a line of " RUN_METRICS " is too long");
-    if (write(m->file, text, (size_t)length) != length)
-        return FAIL(err, ERROR_SYSTEM, "cannot write " RUN_METRICS ": %s", strerror(errno));
-    m->lines++;
-    return true;
-}
-
-void metrics_close(Metrics *m) {
-    if (m->file >= 0) close(m->file);
-    m->file = -1;
 }

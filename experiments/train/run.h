@@ -36,18 +36,10 @@ bool run_claim(const char *directory, RunClaim *claim, Error *err);
 void run_release(RunClaim *claim);
 /* Whether --out may be used without --force. */
 bool run_is_free(const char *directory, Error *err);
+/* What a run goes on from is absent, or a regular file that can be looked at; else nothing may be
+ * made of the run, nor written there. */
+bool run_check_files(const char *directory, Error *err);
 /* The directory is there and holds a run. */
 bool run_exists(const char *directory, Error *err);
-
-/* metrics.jsonl, kept open for appending whole lines. */
-typedef struct Metrics {
-    int file; /* descriptor, -1: closed */
-    int64_t lines;
-} Metrics;
-
-/* Opens for appending after the first `keep_lines` lines; the rest is cut. */
-bool metrics_open(Metrics *m, const char *path, int64_t keep_lines, Error *err);
-bool metrics_add(Metrics *m, const char *line, Error *err); /* without the line break */
-void metrics_close(Metrics *m);
 
 #endif

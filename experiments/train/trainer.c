@@ -13,6 +13,7 @@
 #include "experiments/train/checkpoint.h"
 #include "experiments/train/environment.h"
 #include "experiments/train/evaluate.h"
+#include "experiments/train/metrics.h"
 #include "experiments/train/run.h"
 #include "experiments/train/stop.h"
 #include "optim/schedule.h"
@@ -102,6 +103,7 @@ static bool save(Training *r, Error *err) {
     Experiment *e = r->e;
     r->cursor.metric_lines = r->metrics.lines;
     r->cursor.loss_scale = e->loss_scale;
+    TRY(metrics_sync(&r->metrics, err));
     TRY(checkpoint_save(r->checkpoint, r->previous, e->fixed_text, loader_facts(e->loader),
                         &r->cursor, e->model, e->optimizer, err));
     r->saved_step = r->cursor.step;
@@ -294,6 +296,7 @@ static bool prepare(Training *r, bool resumes, Error *err) {
     r->stop = limit && limit < r->total ? limit : r->total;
     r->score = NAN;
     /* A run that was killed before its first save starts over. */
+    if (resumes) TRY(run_check_files(r->directory, err));
     if (resumes && run_has(r->checkpoint)) {
         TRY(check_length(e, err));
         TRY(resume(r, err));
@@ -302,13 +305,13 @@ static bool prepare(Training *r, bool resumes, Error *err) {
         TRY(trainer_begin(e, err));
     }
     /* Nothing of the run is touched before everything else is known to be right. */
-    const char *config = config_write(&e->config, arena);
-    TRY(text_write(run_path(arena, r->directory, RUN_CONFIG), config, err));
     const char *summary = run_path(arena, r->directory, RUN_SUMMARY);
     r->is_over = resumes && r->cursor.step >= r->stop && run_has(summary);
+    if (!r->is_over) TRY(metrics_open(&r->metrics, r->metrics_path, r->cursor.metric_lines, err));
+    const char *config = config_write(&e->config, arena);
+    TRY(text_write(run_path(arena, r->directory, RUN_CONFIG), config, err));
     if (r->is_over) return true;
     unlink(summary); /* of a pause */
-    TRY(metrics_open(&r->metrics, r->metrics_path, r->cursor.metric_lines, err));
     return environment_write(run_path(arena, r->directory, RUN_ENVIRONMENT), err);
 }
 
