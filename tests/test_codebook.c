@@ -178,6 +178,41 @@ static void codes_are_written_whole(void **state) {
     }
 }
 
+static int nf4_code(const float *x, int64_t count, int64_t block, int64_t element) {
+    const Storage storage = {.dtype = DTYPE_NF4, .block = block};
+    const Tensor t = tensor_encode(arena, x, SHAPE(count), &storage);
+    return code_of(&t, element);
+}
+
+/* Whole blocks are multiplied by the reciprocal of their scale, a shorter one is divided: where the
+ * two differ, one is above the middle of entries 8 and 9. Its scale is never 0. */
+static void nf4_divides_short_blocks(void **state) {
+    (void)state;
+    enum { BLOCK = 64, SHORT = 10, LONG = 1200, LATE = 600 };
+    static float x[LONG];
+    float entries[256];
+    int differ = 0;
+    entries_of(DTYPE_NF4, entries);
+    float middle = (entries[8] + entries[9]) / 2;
+    for (int i = 0; i < 500; i++) {
+        float scale = 1 + (float)i / 499, near = middle * scale;
+        float product = near * (1 / scale), quotient = near / scale;
+        if ((product > middle) == (quotient > middle)) continue;
+        differ++;
+        memset(x, 0, sizeof x);
+        x[0] = scale, x[1] = x[LATE] = near;
+        assert_int_equal(nf4_code(x, BLOCK, BLOCK, 1), 8 + (product > middle));
+        assert_int_equal(nf4_code(x, LONG, LONG, LATE), 8 + (product > middle));
+        assert_int_equal(nf4_code(x, SHORT, BLOCK, 1), 8 + (quotient > middle));
+    }
+    assert_true(differ > 10);
+    memset(x, 0, sizeof x);
+    const Tensor t = tensor_encode(arena, x, SHAPE(BLOCK + SHORT), &(Storage){DTYPE_NF4});
+    assert_true(t.scales->scale[0] == 0 && t.scales->scale[1] == 1e-38f);
+    assert_int_equal(code_of(&t, 0), 7);
+    assert_int_equal(code_of(&t, BLOCK), 7);
+}
+
 /* The signed dynamic map: of decade d 2^(d + 6) middles of equal parts of 10^d [0.1, 1], either
  * sign. */
 static void dynamic8_is_the_formula(void **state) {
@@ -193,6 +228,32 @@ static void dynamic8_is_the_formula(void **state) {
         }
     assert_int_equal(at, 255);
     assert_true(entries[127] == 0);
+}
+
+static int code_at_place(const Codebook *book, float unit) {
+    float place = floorf((unit + 1) * 32767.5f + 0.5f);
+    return codebook_nearest(book, (float)(-1 + 2 * (double)place / 65535));
+}
+
+/* Values are multiplied by the reciprocal of their scale: sought where dividing gives another code,
+ * on the edge of two places that have different ones. */
+static void dynamic8_multiplies(void **state) {
+    (void)state;
+    float entries[256];
+    const Codebook book = {8, entries, NULL};
+    entries_of(DTYPE_DYNAMIC8, entries);
+    int differ = 0;
+    for (int i = 0; i < 100000; i++) {
+        float middle = (entries[i % 255] + entries[i % 255 + 1]) / 2, scale = 1 + (float)i / 100000;
+        double place = floor(((double)middle + 1) * 32767.5) + i % 2;
+        const float x[2] = {scale, scale * (float)((place + 0.5) / 32767.5 - 1)};
+        int code = code_at_place(&book, x[1] * (1 / scale));
+        if (code == code_at_place(&book, x[1] / scale)) continue;
+        const Tensor t = tensor_encode(arena, x, SHAPE(2), &(Storage){.dtype = DTYPE_DYNAMIC8});
+        assert_int_equal(code_of(&t, 1), code);
+        differ++;
+    }
+    assert_true(differ > 100);
 }
 
 /* 4 bits and a scale of 8 for 64 of them, and an f32 for 256 scales: what is saved in memory too.
@@ -296,7 +357,9 @@ int main(void) {
         cmocka_unit_test_setup_teardown(entries_ascend_from_minus_one_to_one, set_up, tear_down),
         cmocka_unit_test_setup_teardown(rows_store_and_read_back, set_up, tear_down),
         cmocka_unit_test_setup_teardown(codes_are_written_whole, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(nf4_divides_short_blocks, set_up, tear_down),
         cmocka_unit_test_setup_teardown(dynamic8_is_the_formula, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(dynamic8_multiplies, set_up, tear_down),
         cmocka_unit_test_setup_teardown(doubly_quantized_scales_are_small, set_up, tear_down),
         cmocka_unit_test_setup_teardown(rows_equal_bitsandbytes, set_up, tear_down),
     };

@@ -159,7 +159,12 @@ static void test_whole(void **state) {
         const Tensor levels = levels_draw(arena, LARGE, way);
         float *values = arena_new_array(arena, float, LARGE);
         tensor_decode(&levels, values);
+        size_t before = arena_used(arena);
         assert_memory_equal(operand_values(&levels, arena), values, sizeof *values * LARGE);
+        assert_true(operand_values_scratch(&levels) == (int64_t)(arena_used(arena) - before));
+        const Tensor plain = {DTYPE_F32, levels.shape, levels.data, NULL};
+        assert_ptr_equal(operand_values(&plain, arena), plain.data);
+        assert_int_equal(operand_values_scratch(&plain), 0);
         for (size_t d = 0; d < sizeof code_dtypes / sizeof *code_dtypes; d++) {
             const Tensor codes = codes_of(arena, &levels, code_dtypes[d]);
             assert_memory_equal(operand_values(&codes, arena), values, sizeof *values * LARGE);
@@ -168,12 +173,24 @@ static void test_whole(void **state) {
     arena_free(arena);
 }
 
+/* Of levels up to 128, 10 and 13, and 12. */
+static void test_exact_products(void **state) {
+    (void)state;
+    const float two[] = {5, 2}, one[] = {12};
+    const Scales plain = {.count = 2, .grid = grid_signed(8)};
+    const Scales above = {.count = 2, .grid = grid_unsigned(4), .zero = two};
+    const Scales below = {.count = 1, .grid = grid_unsigned(4), .zero = one};
+    assert_true(scales_level_max(&plain) == 128);
+    assert_true(scales_level_max(&above) == 13 && scales_level_max(&below) == 12);
+    assert_int_equal(exact_products(&plain, &plain), (1 << 10) - 1); /* 2^10 give 2^24 */
+    assert_int_equal(exact_products(&above, &below), (1 << 24) / (13 * 12));
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_reads),
-        cmocka_unit_test(test_writes),
-        cmocka_unit_test(test_operands),
-        cmocka_unit_test(test_whole),
+        cmocka_unit_test(test_reads),          cmocka_unit_test(test_writes),
+        cmocka_unit_test(test_operands),       cmocka_unit_test(test_whole),
+        cmocka_unit_test(test_exact_products),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

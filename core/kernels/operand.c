@@ -94,6 +94,5 @@ double scales_level_max(const Scales *scales) {
 int64_t exact_products(const Scales *a, const Scales *b) {
     double largest = scales_level_max(a) * scales_level_max(b);
     assert(largest < EXACT_SUM_LIMIT);
-    if (largest == 0) return INT64_MAX;
     return (int64_t)((EXACT_SUM_LIMIT - 1) / largest);
 }
