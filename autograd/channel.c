@@ -2,6 +2,7 @@
 
 #include <string.h>
 
+#include "core/counts.h"
 #include "core/kernels/isa.h"
 #include "core/kernels/operand.h"
 #include "core/parallel.h"
@@ -22,10 +23,6 @@ static Chunks chunks_of(int64_t rows) {
     return (Chunks){(rows + per_chunk - 1) / per_chunk, per_chunk};
 }
 
-static int64_t min64(int64_t a, int64_t b) {
-    return a < b ? a : b;
-}
-
 void channel_reduce(int64_t rows, int64_t width, ChannelBlock *block, const void *self,
                     double *sums, Arena *scratch) {
     Chunks chunks = chunks_of(rows);
@@ -33,9 +30,9 @@ void channel_reduce(int64_t rows, int64_t width, ChannelBlock *block, const void
     double *partial = arena_new_array(scratch, double, chunks.count *width);
 #pragma omp parallel for schedule(static)
     for (int64_t i = 0; i < chunks.count; i++) {
-        int64_t end = min64(rows, (i + 1) * chunks.rows);
+        int64_t end = count_least(rows, (i + 1) * chunks.rows);
         for (int64_t first = i * chunks.rows; first < end; first += CHANNEL_ROWS)
-            block(self, first, min64(CHANNEL_ROWS, end - first), partial + i * width);
+            block(self, first, count_least(CHANNEL_ROWS, end - first), partial + i * width);
     }
     memset(sums, 0, sizeof *sums * (size_t)width);
     for (int64_t i = 0; i < chunks.count; i++)
@@ -60,9 +57,9 @@ void channel_sums(const float *x, int64_t rows, int64_t channels, double *sums) 
     float sum[CHANNEL_PANEL];
     for (int64_t first = 0; first < rows; first += CHANNEL_ROWS)
         for (int64_t c = 0; c < channels; c += CHANNEL_PANEL) {
-            int64_t width = min64(CHANNEL_PANEL, channels - c);
+            int64_t width = count_least(CHANNEL_PANEL, channels - c);
             isa_active()->sums(x + first * channels + c, channels,
-                               min64(CHANNEL_ROWS, rows - first), width, sum);
+                               count_least(CHANNEL_ROWS, rows - first), width, sum);
             for (int64_t j = 0; j < width; j++) sums[c + j] += (double)sum[j];
         }
 }
@@ -97,9 +94,9 @@ void channel_products(const float *dy, const float *x, const float *mean, int64_
     float sum[CHANNEL_PANEL], product[CHANNEL_PANEL];
     for (int64_t first = 0; first < rows; first += CHANNEL_ROWS)
         for (int64_t c = 0; c < channels; c += CHANNEL_PANEL) {
-            int64_t width = min64(CHANNEL_PANEL, channels - c), at = first * channels + c;
+            int64_t width = count_least(CHANNEL_PANEL, channels - c), at = first * channels + c;
             isa_active()->products(dy + at, x + at, mean + c, channels,
-                                   min64(CHANNEL_ROWS, rows - first), width, sum, product);
+                                   count_least(CHANNEL_ROWS, rows - first), width, sum, product);
             for (int64_t j = 0; j < width; j++) {
                 sums[c + j] += (double)sum[j];
                 products[c + j] += (double)product[j];
@@ -171,17 +168,17 @@ int64_t moment_parts_scratch(const Tensor *x) {
 void moment_parts_add(const MomentParts *parts, int64_t part) {
     const Tensor *x = parts->x;
     int64_t channels = shape_last(x->shape), first = part * part_rows(x->shape);
-    int64_t end = min64(shape_rows(x->shape), first + part_rows(x->shape));
+    int64_t end = count_least(shape_rows(x->shape), first + part_rows(x->shape));
     float *decoded = parts->decoded + parallel_self() * CHANNEL_ROWS * channels;
     double n = 0, *m = parts->mean + part * channels, *q = parts->squares + part * channels;
     memset(m, 0, sizeof *m * (size_t)channels);
     memset(q, 0, sizeof *q * (size_t)channels);
     for (int64_t row = first; row < end; row += CHANNEL_ROWS) {
-        int64_t rows = min64(CHANNEL_ROWS, end - row);
+        int64_t rows = count_least(CHANNEL_ROWS, end - row);
         const float *block = operand_part(x, row * channels, rows * channels, decoded);
         for (int64_t c = 0; c < channels; c += CHANNEL_PANEL)
-            moments_block(block + c, channels, rows, min64(CHANNEL_PANEL, channels - c), n, m + c,
-                          q + c);
+            moments_block(block + c, channels, rows, count_least(CHANNEL_PANEL, channels - c), n,
+                          m + c, q + c);
         n += (double)rows;
     }
 }
@@ -191,7 +188,8 @@ void moment_parts_finish(const MomentParts *parts, float *mean, float *variance)
     int64_t rows = shape_rows(shape), channels = shape_last(shape), each = part_rows(shape);
     double *m = parts->mean, *q = parts->squares;
     for (int64_t i = 1; i < part_count(shape); i++) {
-        double n = (double)(i * each), count = (double)(min64(rows, (i + 1) * each) - i * each);
+        double n = (double)(i * each),
+               count = (double)(count_least(rows, (i + 1) * each) - i * each);
         for (int64_t c = 0; c < channels; c++)
             merge_moments(n, m + c, q + c, count, m[i * channels + c], q[i * channels + c]);
     }
@@ -222,8 +220,7 @@ void channel_moments_of(Tape *t, const Var *x, float *mean, float *variance) {
 }
 
 int64_t channel_moments_scratch(const Var *x) {
-    bool are_given = x->op && (x->op->flags & OP_GIVES_MOMENTS) && x->wants_moments;
-    return x->moments || are_given ? 0 : moment_parts_scratch(&x->value);
+    return x->moments || x->wants_moments ? 0 : moment_parts_scratch(&x->value);
 }
 
 void channel_affine(const float *x, const float *mean, const float *scale, const float *shift,

@@ -3,6 +3,7 @@
 #include <assert.h>
 #include <string.h>
 
+#include "core/counts.h"
 #include "core/gemm.h"
 #include "core/kernels/operand.h"
 
@@ -30,20 +31,12 @@ static int64_t rows_together(Shape shape) {
     return channels < RUN_ELEMENTS ? RUN_ELEMENTS / channels : 1;
 }
 
-static int64_t least(int64_t a, int64_t b) {
-    return a < b ? a : b;
-}
-
-static int64_t parts(int64_t size, int64_t part) {
-    return (size + part - 1) / part;
-}
-
 static Pieces pieces_new(Shape shape, bool are_tiles) {
     Pieces p = {.rows = shape_rows(shape), .channels = shape_last(shape), .are_tiles = are_tiles};
     p.most_rows = are_tiles ? GEMM_BLOCK : rows_together(shape);
     p.columns = are_tiles ? GEMM_BLOCK : p.channels;
-    p.across = parts(p.channels, p.columns);
-    p.count = parts(p.rows, p.most_rows) * p.across;
+    p.across = count_pieces(p.channels, p.columns);
+    p.count = count_pieces(p.rows, p.most_rows) * p.across;
     return p;
 }
 
@@ -65,8 +58,8 @@ Piece piece_at(const Pieces *p, int64_t index) {
     int64_t row = index / p->across * p->most_rows, column = index % p->across * p->columns;
     return (Piece){.index = index,
                    .first = row * p->channels + column,
-                   .rows = least(p->most_rows, p->rows - row),
-                   .columns = least(p->columns, p->channels - column),
+                   .rows = count_least(p->most_rows, p->rows - row),
+                   .columns = count_least(p->columns, p->channels - column),
                    .channel = column,
                    .stride = p->channels};
 }

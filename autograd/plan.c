@@ -261,8 +261,10 @@ static void pack(Plan *plan, Arena *scratch) {
 static void find_moments(Plan *plan, const Tape *record) {
     for (int i = 0; i < record->count; i++) {
         const Var *v = record->vars[i];
-        if (takes_moments(v) && channel_has_images(v->in[0]->value.shape))
-            plan->slots[v->in[0]->index].wants_moments = true;
+        const Var *in = v->in[0];
+        bool gives = in && in->op && (in->op->flags & OP_GIVES_MOMENTS);
+        if (gives && takes_moments(v) && channel_has_images(in->value.shape))
+            plan->slots[in->index].wants_moments = true;
     }
 }
 

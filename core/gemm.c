@@ -10,6 +10,7 @@
 #include <assert.h>
 #include <string.h>
 
+#include "core/counts.h"
 #include "core/kernels/isa.h"
 #include "core/kernels/operand.h"
 #include "core/parallel.h"
@@ -89,14 +90,6 @@ static bool scales_fit(const Matrix *matrix, bool is_stored_along) {
     return scales->count == 1 || (is_stored_along && scales_by_row(scales, matrix->cols));
 }
 
-static int64_t pieces(int64_t size, int64_t piece) {
-    return (size + piece - 1) / piece;
-}
-
-static int64_t least(int64_t a, int64_t b) {
-    return a < b ? a : b;
-}
-
 /* ---- Blocks of factors ---- */
 
 static bool is_in_place(const Factor *f) {
@@ -120,7 +113,8 @@ static void numbers_turn(const Factor *f, int64_t first, int64_t rows, int64_t c
     float part[PANEL * DECODED];
     for (int64_t i = 0; i < rows; i += PANEL)
         for (int64_t j = 0; j < columns; j += DECODED) {
-            int64_t some_rows = least(PANEL, rows - i), some_columns = least(DECODED, columns - j);
+            int64_t some_rows = count_least(PANEL, rows - i),
+                    some_columns = count_least(DECODED, columns - j);
             for (int64_t r = 0; r < some_rows; r++)
                 operand_copy(&f->operand, (first + i + r) * f->stride + column + j, some_columns,
                              part + r * DECODED);
@@ -186,7 +180,7 @@ static void block_make(const Factor *f, int64_t first, int64_t outer, int64_t k,
 
 /* Blocks index .. index + count - 1, one behind the other. */
 static void blocks_make(const Factor *f, int64_t index, int64_t count, int64_t k, float *buffer) {
-    int64_t first = index * PANEL, outer = least(count * PANEL, f->outer - first);
+    int64_t first = index * PANEL, outer = count_least(count * PANEL, f->outer - first);
     int64_t size = block_floats(f, k);
     if (is_in_place(f)) return;
     if (f->is_panel && !f->is_k_last) {
@@ -194,7 +188,8 @@ static void blocks_make(const Factor *f, int64_t index, int64_t count, int64_t k
         return;
     }
     for (int64_t i = 0; i < count; i++)
-        block_make(f, first + i * PANEL, least(PANEL, outer - i * PANEL), k, buffer + i * size);
+        block_make(f, first + i * PANEL, count_least(PANEL, outer - i * PANEL), k,
+                   buffer + i * size);
 }
 
 /* ---- Blocks of the product ---- */
@@ -206,7 +201,7 @@ typedef struct Place {
 
 static Place place_of(const Product *p, int64_t a_index, int64_t b_index) {
     int64_t i = a_index * PANEL, j = b_index * PANEL;
-    return (Place){i, j, least(PANEL, p->a.outer - i), least(PANEL, p->b.outer - j)};
+    return (Place){i, j, count_least(PANEL, p->a.outer - i), count_least(PANEL, p->b.outer - j)};
 }
 
 /* numbers first .. first + depth - 1 of the sums */
@@ -232,7 +227,7 @@ static void sum_in_chunks(const Product *p, Place at, Block a, Block b, const Wo
     enum { COUNT = PANEL * PANEL };
     memset(w->exact, 0, COUNT * sizeof *w->exact);
     for (int64_t first = 0; first < p->k; first += p->exact_k) {
-        sum_stretch(p, at, a, b, first, least(p->exact_k, p->k - first), true, w->sum, PANEL);
+        sum_stretch(p, at, a, b, first, count_least(p->exact_k, p->k - first), true, w->sum, PANEL);
         for (int64_t i = 0; i < COUNT; i++) w->exact[i] += (double)w->sum[i];
     }
     for (int64_t i = 0; i < COUNT; i++) w->sum[i] = (float)w->exact[i];
@@ -316,11 +311,12 @@ typedef struct Cut {
 
 /* From the shape alone. */
 static Cut cut_of(const Product *p) {
-    Cut cut = {.a_blocks = pieces(p->a.outer, PANEL), .b_blocks = pieces(p->b.outer, PANEL)};
+    Cut cut = {.a_blocks = count_pieces(p->a.outer, PANEL),
+               .b_blocks = count_pieces(p->b.outer, PANEL)};
     int64_t wanted = operand_lies(&p->b.operand) ? GROUPS_WANTED : GROUPS_WANTED / 2;
-    cut.group = p->b.is_panel ? least(GROUP_MAX, pieces(cut.b_blocks, wanted)) : 1;
-    cut.groups = pieces(cut.b_blocks, cut.group);
-    cut.stretches = least(cut.a_blocks, pieces(TASKS_WANTED, cut.groups));
+    cut.group = p->b.is_panel ? count_least(GROUP_MAX, count_pieces(cut.b_blocks, wanted)) : 1;
+    cut.groups = count_pieces(cut.b_blocks, cut.group);
+    cut.stretches = count_least(cut.a_blocks, count_pieces(TASKS_WANTED, cut.groups));
     return cut;
 }
 
@@ -341,7 +337,7 @@ static Workspace workspace_of(const Workspace *all, const Product *p, const Cut 
 }
 
 static float *a_ready(const Product *p, Arena *scratch) {
-    int64_t size = block_floats(&p->a, p->k), blocks = size ? pieces(p->a.outer, PANEL) : 0;
+    int64_t size = block_floats(&p->a, p->k), blocks = size ? count_pieces(p->a.outer, PANEL) : 0;
     size_t count = checked_mul((size_t)blocks, (size_t)size);
     float *ready = arena_alloc(scratch, checked_mul(sizeof *ready, count));
     if (blocks == 1) blocks_make(&p->a, 0, 1, p->k, ready);
@@ -354,7 +350,7 @@ static float *a_ready(const Product *p, Arena *scratch) {
 static void task_run(const Product *p, const Cut *cut, int64_t task, const float *a,
                      const Workspace *w) {
     int64_t stretch = task % cut->stretches, b_first = task / cut->stretches * cut->group;
-    int64_t count = least(cut->group, cut->b_blocks - b_first);
+    int64_t count = count_least(cut->group, cut->b_blocks - b_first);
     int64_t a_size = block_floats(&p->a, p->k), b_size = block_floats(&p->b, p->k);
     int64_t first = stretch * cut->a_blocks / cut->stretches;
     int64_t end = (stretch + 1) * cut->a_blocks / cut->stretches;
@@ -435,8 +431,8 @@ static void blocks_take(const float *c, int64_t rows, int64_t columns, const Epi
     float values[GEMM_BLOCK * GEMM_BLOCK];
     for (int64_t i = 0; i < rows; i += GEMM_BLOCK)
         for (int64_t j = 0; j < columns; j += GEMM_BLOCK) {
-            GemmBlock block = {i, j, least(GEMM_BLOCK, rows - i), least(GEMM_BLOCK, columns - j),
-                               values};
+            GemmBlock block = {i, j, count_least(GEMM_BLOCK, rows - i),
+                               count_least(GEMM_BLOCK, columns - j), values};
             for (int64_t r = 0; r < block.rows; r++)
                 memcpy(values + r * GEMM_BLOCK, c + (i + r) * columns + j,
                        sizeof *values * (size_t)block.columns);

@@ -10,6 +10,7 @@
 #include "autograd/channel.h"
 #include "autograd/map.h"
 #include "autograd/ops.h"
+#include "core/counts.h"
 #include "core/probe.h"
 #include "tests/tape_fixture.h"
 
@@ -48,10 +49,6 @@ static int64_t scratch_of(const Var *v, int64_t (*scratch)(const Var *v)) {
     return scratch ? scratch(v) : 0;
 }
 
-static int64_t more_of(int64_t a, int64_t b) {
-    return a > b ? a : b;
-}
-
 static Bytes bytes_said(Var *v) {
     const Op *op = v->op;
     MapGroup alone = {.ops = {v}, .count = 1};
@@ -59,7 +56,7 @@ static Bytes bytes_said(Var *v) {
                .backward = scratch_of(v, op->backward_scratch)};
     if (op->saved_bytes) b.saved = op->saved_bytes(tape, v);
     if (runs_as_map(v)) {
-        b.forward = more_of(b.forward, map_scratch(&alone, false));
+        b.forward = count_most(b.forward, map_scratch(&alone, false));
         b.backward = map_scratch(&alone, true);
     }
     for (int j = map_fits(v) ? v->in_count : op->half_grads; j < v->in_count; j++) {

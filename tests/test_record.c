@@ -81,9 +81,32 @@ static void steps_take_what_is_foretold(void **state) {
     }
 }
 
+/* Of three batch norms the one behind the convolution; the others measure what they read. */
+static void moments_are_asked_of_who_gives_them(void **state) {
+    (void)state;
+    const Qat *qat = prepare("model: {kind: sequential, layers: [batch_norm, conv: {filters: 6}, "
+                             "batch_norm, gelu, batch_norm, flatten, {kind: linear, units: 3}]}\n");
+    Step step = {qat->model, batch_of(qat->model, IMAGES, 1)};
+    Tape *t = tape_new(arena);
+    TapeMode mode = TAPE_TRAINING;
+    mode.is_dry = true;
+    tape_begin(t, mode);
+    const Var *loss = record(&step, t);
+    const Plan *plan = plan_new(t, loss, arena);
+    int asked = 0;
+    for (int i = 0; i < plan->count; i++) {
+        if (!plan->slots[i].wants_moments) continue;
+        assert_ptr_equal(t->vars[i]->op, &op_row_conv2d);
+        asked++;
+    }
+    assert_int_equal(asked, 1);
+    tape_free(t);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup_teardown(steps_take_what_is_foretold, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(moments_are_asked_of_who_gives_them, set_up, tear_down),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

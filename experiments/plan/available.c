@@ -4,11 +4,9 @@
 #include <stdio.h>
 #include <string.h>
 
-enum { PATH_BYTES = 4096, LINE_BYTES = 4400 };
+#include "core/counts.h"
 
-static int64_t least(int64_t a, int64_t b) {
-    return a < b ? a : b;
-}
+enum { PATH_BYTES = 4096, LINE_BYTES = 4400 };
 
 /* The number after `key` and blanks at the start of a line; "" takes the first line's. False where
  * there is none ("max": no limit). */
@@ -55,7 +53,7 @@ static int64_t left_in(const Version *version, const char *group) {
 static int64_t left_in_path(const Version *version, char *group) {
     int64_t left = left_in(version, "");
     for (char *slash; (slash = strrchr(group, '/')); *slash = '\0')
-        if (slash[1]) left = least(left, left_in(version, group));
+        if (slash[1]) left = count_least(left, left_in(version, group));
     return left;
 }
 
@@ -67,10 +65,10 @@ static int64_t left_in_groups(void) {
     int64_t left = INT64_MAX;
     while (fgets(line, sizeof line, file)) {
         if (sscanf(line, "%*d::%2047[^\n]", group) == 1)
-            left = least(left, left_in_path(&version_2, group));
+            left = count_least(left, left_in_path(&version_2, group));
         else if (sscanf(line, "%*d:%255[^:]:%2047[^\n]", controllers, group) == 2 &&
                  strstr(controllers, "memory"))
-            left = least(left, left_in_path(&version_1, group));
+            left = count_least(left, left_in_path(&version_1, group));
     }
     fclose(file);
     return left;
@@ -79,6 +77,6 @@ static int64_t left_in_groups(void) {
 int64_t available_bytes(void) {
     int64_t kilobytes, left = left_in_groups();
     if (number_in("/proc/meminfo", "MemAvailable:", &kilobytes))
-        left = least(left, kilobytes * 1024);
+        left = count_least(left, kilobytes * 1024);
     return left;
 }

@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "autograd/flops.h"
+#include "core/counts.h"
 #include "experiments/plan/available.h"
 #include "experiments/plan/record.h"
 #include "experiments/train/environment.h"
@@ -37,10 +38,6 @@ const char *const footprint_kind_texts[FOOTPRINT_KINDS] = {
     [FOOTPRINT_SCRATCH] = "what operations save and kernels take",
     [FOOTPRINT_EVALUATION] = "what evaluations and the best weights take beyond that",
 };
-
-static int64_t most(int64_t a, int64_t b) {
-    return a > b ? a : b;
-}
 
 /* ---- Records ---- */
 
@@ -236,7 +233,7 @@ static int64_t copied_bytes(const Qat *qat) {
 
 static bool evaluation_bytes(Experiment *e, Tape *t, int64_t held, int64_t *out, Error *err) {
     int64_t test = loader_rows(e->loader, LOADER_TEST);
-    int64_t rows = most(test, loader_rows(e->loader, LOADER_VALIDATION));
+    int64_t rows = count_most(test, loader_rows(e->loader, LOADER_VALIDATION));
     int64_t batch = loader_config(e->loader)->eval_batch, part = EVALUATE_LAYER_ROWS;
     if (rows > batch) rows = batch;
     if (part > rows) part = rows;
@@ -246,8 +243,8 @@ static bool evaluation_bytes(Experiment *e, Tape *t, int64_t held, int64_t *out,
         RecordBytes whole, layers;
         TRY(record_evaluation(e, t, rows, is_float, false, &whole, err));
         TRY(record_evaluation(e, t, part, is_float, true, &layers, err));
-        *out = most(*out, record_arena(&whole) - held);
-        *out = most(*out, record_arena(&layers) - held + copied_bytes(e->qat));
+        *out = count_most(*out, record_arena(&whole) - held);
+        *out = count_most(*out, record_arena(&layers) - held + copied_bytes(e->qat));
     }
     return true;
 }
@@ -272,7 +269,7 @@ static void find_present(const Experiment *e, Footprint *out) {
     optimizer_visit(e->optimizer, add_state, &bytes[FOOTPRINT_OPTIMIZER]);
     int64_t rest = environment_rss_bytes();
     for (int i = FOOTPRINT_DATA; i < FOOTPRINT_KINDS; i++) rest -= bytes[i];
-    bytes[FOOTPRINT_PROCESS] = most(rest, 0) + LATE_LIBRARY_BYTES;
+    bytes[FOOTPRINT_PROCESS] = count_most(rest, 0) + LATE_LIBRARY_BYTES;
 }
 
 static bool find_all(Experiment *e, Tape *t, Arena *arena, Footprint *out, Error *err) {

@@ -1,10 +1,7 @@
 #include "experiments/plan/record.h"
 
 #include "autograd/map.h"
-
-static int64_t most(int64_t a, int64_t b) {
-    return a > b ? a : b;
-}
+#include "core/counts.h"
 
 /* ---- Half precision: ops that know only f32 get copies. ---- */
 
@@ -55,7 +52,7 @@ static int64_t scratch_at(const Tape *record, const Plan *plan, const Var *v, bo
     MapGroup group = plan_group(plan, record, v, !is_backward);
     int64_t bytes = group.count ? map_scratch(&group, is_backward) : 0;
     if (group.count && group.feed) bytes += scratch_of(group.feed, is_backward);
-    return is_map && !is_backward ? most(bytes, scratch_of(v, false)) : bytes;
+    return is_map && !is_backward ? count_most(bytes, scratch_of(v, false)) : bytes;
 }
 
 /* Vars of a dry record learn how they will be kept, as ops ask (Op.forward_scratch). */
@@ -90,14 +87,14 @@ RecordBytes record_bytes(const Tape *record, const Plan *plan) {
         const Var *v = record->vars[i];
         if (!v->op) continue;
         if (v->op->saved_bytes) saved += v->op->saved_bytes(record, v);
-        out.staged = most(out.staged, staged_forward(v));
-        out.scratch = most(out.scratch, saved + scratch_at(record, plan, v, false));
+        out.staged = count_most(out.staged, staged_forward(v));
+        out.scratch = count_most(out.scratch, saved + scratch_at(record, plan, v, false));
     }
     for (int i = 0; plan && i < record->count; i++) {
         const Var *v = record->vars[i];
         if (!v->op || !v->needs_grad) continue;
-        out.staged = most(out.staged, staged_backward(v));
-        out.scratch = most(out.scratch, saved + scratch_at(record, plan, v, true));
+        out.staged = count_most(out.staged, staged_backward(v));
+        out.scratch = count_most(out.scratch, saved + scratch_at(record, plan, v, true));
     }
     return out;
 }
