@@ -1,5 +1,6 @@
 #include "core/cpu_quota.h"
 
+#include <limits.h>
 #include <math.h>
 #include <stdbool.h>
 #include <stdio.h>
@@ -56,7 +57,7 @@ static double quota_up(const char *root, const char *group) {
     for (size_t top = strlen(root); strlen(folder) >= top;) {
         quota = least(quota, quota_in(folder));
         char *slash = strrchr(folder, '/');
-        if (!slash || strlen(folder) == top) break;
+        if (!slash) break;
         *slash = '\0';
     }
     return quota;
@@ -97,5 +98,5 @@ double cpu_quota(void) {
 }
 
 int cpu_quota_threads(double quota) {
-    return quota <= 1 ? 1 : (int)ceil(quota - 1e-6);
+    return (int)fmin(ceil(quota), INT_MAX);
 }

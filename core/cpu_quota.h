@@ -11,7 +11,7 @@ double cpu_quota(void);
 /* The same with the text of /proc/self/cgroup, and the folder where groups are mounted. */
 double cpu_quota_of(const char *groups, const char *root);
 
-/* Whole threads that this much time keeps busy: at least 1. */
+/* Whole threads that this much time, above 0, keeps busy. */
 int cpu_quota_threads(double quota);
 
 #endif

@@ -86,7 +86,7 @@ static bool is_channels_first(const Dataset *d) {
 
 static bool begins_at_one(const Dataset *d, Arena *arena) {
     const int64_t *counts = count_classes(d, arena);
-    bool are_others = d->class_count > 1;
+    bool are_others = true;
     for (int64_t k = 1; k < d->class_count; k++) are_others &= counts[k] > 0;
     return counts[0] == 0 && are_others;
 }

@@ -4,6 +4,7 @@
 #include <stddef.h>
 
 #include <cmocka.h>
+#include <limits.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -71,14 +72,20 @@ static void test_v1(void **state) {
     assert_quota("4:cpuacct:/docker/x\n", 0);
     assert_quota("4:cpuset:/docker/x\n", 0);
     assert_quota("4:cpu:/docker\n", 0);
+    put("docker/x/cpu.max", "50000 100000\n"); /* of v2 alone */
+    assert_quota("4:cpuset:/docker/x\n", 0);
+    assert_quota("4:cpuset:/docker/x\n0::/docker/x\n", 0.5);
 }
 
 static void test_damaged(void **state) {
     (void)state;
     put("cpu.max", "nonsense\n");
     assert_quota("0::/\n", 0);
-    put("cpu.max", "-5 0\n");
-    assert_quota("0::/\n", 0);
+    static const char *const limits[] = {"-5 0\n", "-5 100000\n", "50000 0\n", "50000\n"};
+    for (size_t i = 0; i < sizeof limits / sizeof *limits; i++) {
+        put("cpu.max", limits[i]);
+        assert_quota("0::/\n", 0);
+    }
     assert_quota("", 0);
     assert_quota("0", 0);
     assert_quota("0:x", 0);
@@ -92,6 +99,7 @@ static void test_threads(void **state) {
     assert_int_equal(cpu_quota_threads(1.5), 2);
     assert_int_equal(cpu_quota_threads(2), 2);
     assert_int_equal(cpu_quota_threads(3.25), 4);
+    assert_int_equal(cpu_quota_threads(1e12), INT_MAX);
     assert_true(cpu_quota() >= 0);
 }
 

@@ -50,8 +50,14 @@ static void test_lines(void **state) {
     assert_non_null(strstr(dataset_description(&uneven, arena), "31 training and 2 test images"));
     Dataset many = data_of(4, 5, 1, 101, 0, 50);
     assert_non_null(strstr(dataset_description(&many, arena), "50 classes of 2 to 3 images"));
-    even.train.count = 0;
-    assert_non_null(strstr(dataset_description(&even, arena), "data: 30 test images of"));
+    Dataset most_shown = data_of(4, 5, 1, 41, 0, 20);
+    assert_non_null(strstr(dataset_description(&most_shown, arena), "20 classes of 3, 2, 2, "));
+    Dataset tests = data_of(4, 5, 1, 30, 0, 3);
+    tests.train = (DatasetPart){0, NULL, NULL};
+    memset((uint8_t *)(uintptr_t)tests.test.pixels, 7, 30 * 4 * 5);
+    assert_string_equal(dataset_description(&tests, arena),
+                        "data: 30 test images of 4 x 5 x 1 (height, width, channels), bytes from 7 "
+                        "to 7; 3 classes, 10 images each");
     float values[20] = {-1.5f, 3};
     int32_t label = 0;
     Dataset floats = {.class_count = 2, .height = 4, .width = 5, .channels = 1};
@@ -59,6 +65,8 @@ static void test_lines(void **state) {
     floats.train = (DatasetPart){1, values, &label};
     assert_non_null(strstr(dataset_description(&floats, arena), "floats from -1.5 to 3; "));
     assert_non_null(strstr(dataset_description(&floats, arena), "2 classes of 1, 0 images"));
+    for (int i = 0; i < 20; i++) values[i] = -2 - 0.25f * (float)i;
+    assert_non_null(strstr(dataset_description(&floats, arena), "floats from -6.75 to -2; "));
 }
 
 static void test_suspicions(void **state) {
@@ -71,6 +79,10 @@ static void test_suspicions(void **state) {
     assert_null(dataset_suspicion(&d, arena));
     d = data_of(3, 3, 3, 30, 0, 3);
     assert_null(dataset_suspicion(&d, arena));
+    d = data_of(4, 32, 4, 30, 0, 3);
+    assert_null(dataset_suspicion(&d, arena));
+    d = data_of(4, 32, 32, 30, 0, 3);
+    assert_non_null(strstr(dataset_suspicion(&d, arena), "channels seem to come first"));
     d = data_of(3, 32, 32, 30, 0, 3);
     assert_non_null(strstr(dataset_suspicion(&d, arena), "channels seem to come first"));
     d = data_of(1, 28, 20, 30, 0, 3);

@@ -240,6 +240,24 @@ static void files_keep_what_is_stored(void **state) {
     }
 }
 
+/* A group that says so of its codes. */
+static const char *file_of_dtype(int64_t dtype, const char *name) {
+    const char *path = in_folder(name);
+    Error err = {0};
+    H5Writer *w = h5_write_begin(path, 1 << 20, arena, &err);
+    assert_non_null(w);
+    h5_write_tensor(w, "a/b/codes", H5_U8, SHAPE(1), "");
+    h5_write_int(w, "a/b", "dtype", dtype);
+    if (!h5_write_commit(w, NULL, &err)) fail_msg("%s", err.message);
+    return path;
+}
+
+static void assert_refused(const char *path, const Tensor *read, const char *message) {
+    Error err = {0};
+    assert_false(read_into(path, read, &err));
+    assert_string_equal(err.message, arena_format(arena, "%s: %s", path, message));
+}
+
 static void files_of_another_storage_are_refused(void **state) {
     (void)state;
     static const struct {
@@ -257,6 +275,8 @@ static void files_of_another_storage_are_refused(void **state) {
          "\"a/b\" is stored as f32, expected bf16"},
         {{.dtype = DTYPE_F16}, {.dtype = DTYPE_F32}, {2, {6, 5}}, "\"a/b\" is not a tensor"},
         {{.dtype = DTYPE_F16}, {.dtype = DTYPE_F16}, {2, {5, 6}}, "\"a/b\" has dim0 6, expected 5"},
+        {{.dtype = DTYPE_F16}, {.dtype = DTYPE_F16}, {2, {6, 4}}, "\"a/b\" has dim1 5, expected 4"},
+        {{.dtype = DTYPE_F16}, {.dtype = DTYPE_F16}, {1, {30}}, "\"a/b\" has rank 2, expected 1"},
         {{.dtype = DTYPE_DYNAMIC8, .block = 16},
          {.dtype = DTYPE_DYNAMIC8},
          {2, {6, 5}},
@@ -270,10 +290,17 @@ static void files_of_another_storage_are_refused(void **state) {
         const Tensor written = drawn(SHAPE(6, 5), 1, &cases[i].written);
         const Tensor read = drawn(cases[i].shape, 1, &cases[i].read);
         const char *path = file_of(&written, "other.h5");
-        Error err = {0};
-        assert_false(read_into(path, &read, &err));
-        assert_string_equal(err.message, arena_format(arena, "%s: %s", path, cases[i].message));
+        assert_refused(path, &read, cases[i].message);
     }
+    const Tensor t = drawn(SHAPE(6, 5), 1, &(Storage){.dtype = DTYPE_DYNAMIC8}), by_rows = t;
+    const char *whole = file_of(&t, "other.h5");
+    ((Scales *)(uintptr_t)by_rows.scales)->row_length = 5;
+    assert_refused(whole, &by_rows, "\"a/b\" has row_length 30, expected 5");
+    Tensor strange = drawn(SHAPE(6, 5), 1, &(Storage){.dtype = DTYPE_F16});
+    assert_refused(file_of_dtype(DTYPE_COUNT, "other.h5"), &strange,
+                   "\"a/b\" is stored as an unknown format, expected f16");
+    assert_refused(file_of_dtype(-1, "other.h5"), &strange,
+                   "\"a/b\" is stored as an unknown format, expected f16");
 }
 
 /* The last number, scale or scale of scales, and the offset. */
