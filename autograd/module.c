@@ -181,7 +181,7 @@ Var *module_apply_one(Module *self, Tape *t, Var *x) {
 }
 
 Var *param_leaf(Param *param, Tape *t) {
-    if (param->generation != t->generation || !param->leaf) {
+    if (param->generation != t->generation) {
         float *grad = param->is_frozen ? NULL : param->grad;
         param->leaf = tape_leaf(t, param->value, grad, &param->has_grad);
         param->leaf->is_parameter = true;

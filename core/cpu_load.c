@@ -21,8 +21,7 @@ static int running_now(void) {
     return is_read ? cpu_load_running(text) : 0;
 }
 
-/* This process's own: threads that wait for work may spin, those of libraries too. */
-static int own_running(void) {
+int cpu_load_own(void) {
     DIR *tasks = opendir("/proc/self/task");
     int running = 0;
     for (struct dirent *task; tasks && (task = readdir(tasks));) {
@@ -39,6 +38,22 @@ static int own_running(void) {
 }
 
 int cpu_load_others(void) {
-    int others = running_now() - own_running();
+    int others = running_now() - cpu_load_own();
     return others > 0 ? others : 0;
+}
+
+bool cpu_load_is_due(const CpuLoad *load, double now) {
+    const double seconds_between = 0.25;
+    return load->looked == 0 || now - load->looked >= seconds_between;
+}
+
+void cpu_load_add(CpuLoad *load, double now, int others) {
+    const double share = load->looked == 0 ? 1 : 0.25;
+    load->others += share * (others - load->others);
+    load->looked = now;
+}
+
+int cpu_load_left(const CpuLoad *load, int cores, int most) {
+    int left = cores - (int)(load->others + 0.5);
+    return left < 1 ? 1 : left < most ? left : most;
 }

@@ -17,14 +17,11 @@ static int threads_granted(void) {
 }
 
 static struct {
-    bool is_chosen;       /* a number of threads: asked for, or by default */
-    bool is_fixed;        /* it was asked for */
-    int most;             /* by default: what this process may use */
-    double others;        /* cores that other programs want, averaged */
-    struct timespec last; /* when that was looked at */
+    bool is_chosen; /* a number of threads: asked for, or by default */
+    bool is_fixed;  /* it was asked for */
+    int most;       /* by default: what this process may use */
+    CpuLoad seen;
 } load;
-
-static const double seconds_between = 0.25, share_of_sample = 0.25;
 
 bool parallel_init(int threads, Error *err) {
     if (threads < 0 || threads > PARALLEL_THREADS_MAX)
@@ -55,13 +52,9 @@ void parallel_adapt(void) {
     if (load.is_fixed || load.most < 2 || omp_in_parallel()) return;
     struct timespec now;
     clock_gettime(CLOCK_MONOTONIC, &now);
-    double since =
-        (double)(now.tv_sec - load.last.tv_sec) + 1e-9 * (double)(now.tv_nsec - load.last.tv_nsec);
-    bool is_first = load.last.tv_sec == 0;
-    if (!is_first && since < seconds_between) return;
-    load.last = now;
-    load.others += (is_first ? 1 : share_of_sample) * (cpu_load_others() - load.others);
-    int left = (int)sysconf(_SC_NPROCESSORS_ONLN) - (int)(load.others + 0.5);
-    int threads = left < 1 ? 1 : left < load.most ? left : load.most;
+    double seconds = (double)now.tv_sec + 1e-9 * (double)now.tv_nsec;
+    if (!cpu_load_is_due(&load.seen, seconds)) return;
+    cpu_load_add(&load.seen, seconds, cpu_load_others());
+    int threads = cpu_load_left(&load.seen, (int)sysconf(_SC_NPROCESSORS_ONLN), load.most);
     if (threads != omp_get_max_threads()) omp_set_num_threads(threads);
 }

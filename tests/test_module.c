@@ -160,6 +160,9 @@ static void initial_values_are_a_function_of_the_seed(void **state) {
         assert_same_bits(a->params[i]->value, b->params[i]->value);
     const Tensor *x = &a->params[0]->value, *y = &c->params[0]->value;
     assert_memory_not_equal(x->data, y->data, sizeof(float) * (size_t)tensor_count(x));
+    const Tensor *one = &model_find_param(a, "conv2.weight")->value;
+    const Tensor *other = &model_find_param(a, "block.main.a.weight")->value;
+    assert_memory_not_equal(one->data, other->data, sizeof(float) * (size_t)tensor_count(one));
     /* He: deviation sqrt(2 / fan_in). Of 64 * 9 * 64 draws the mean square is within 5 %. */
     ModelSource wide = model_source("model: {kind: sequential, layers: [conv: {filters: 64}, "
                                     "global_pool, linear: {units: 2}]}");
@@ -228,6 +231,25 @@ static void two_tapes_do_not_share_what_was_read(void **state) {
     Var *again = param_read(p, tape);
     assert_ptr_equal(tape->vars[again->index], again);
     tape_free(other);
+}
+
+/* Products take weights in half precision; a view reads the master. */
+static void half_precision_casts_weights_alone(void **state) {
+    (void)state;
+    Model *model = small_model(1);
+    Param *seen = model_find_param(model, "linear1.weight");
+    Doubler doubler = {0};
+    seen->view = (View){double_it, &doubler};
+    TapeMode mode = TAPE_TRAINING;
+    mode.half = DTYPE_BF16;
+    tape_begin(tape, mode);
+    for (int i = 0; i < model->param_count; i++) {
+        Param *p = model->params[i];
+        const Var *read = param_read(p, tape), *leaf = param_leaf(p, tape);
+        assert_true((read != leaf) == (p->role == PARAM_WEIGHT));
+        if (p == seen) assert_true(var_f32(read)[5] == 2 * var_f32(leaf)[5]);
+    }
+    assert_int_equal(doubler.calls, 1);
 }
 
 static void a_weight_read_twice_gets_the_sum_of_both_gradients(void **state) {
@@ -403,6 +425,7 @@ int main(void) {
         TEST(initial_values_are_a_function_of_the_seed),
         TEST(a_view_is_applied_once_per_record),
         TEST(two_tapes_do_not_share_what_was_read),
+        TEST(half_precision_casts_weights_alone),
         TEST(a_weight_read_twice_gets_the_sum_of_both_gradients),
         TEST(gradients_add_up_over_records_until_cleared),
         TEST(a_frozen_param_gets_no_gradient_and_passes_one_on),

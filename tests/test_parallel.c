@@ -49,12 +49,13 @@ static void test_busy_machine(void **state) {
 static void test_asked_is_kept(void **state) {
     (void)state;
     Error err = {0};
-    assert_true(parallel_init(3, &err));
+    assert_true(parallel_init(7, &err));
+    assert_true(parallel_init(0, &err));
     for (int i = 0; i < 3; i++) {
         parallel_adapt();
         usleep(300000);
     }
-    assert_int_equal(parallel_threads(), 3);
+    assert_int_equal(parallel_threads(), 7);
 }
 
 static void test_thread_counts(void **state) {
