@@ -135,3 +135,85 @@ bool stored_read(const H5Reader *reader, const char *name, const Tensor *tensor,
                     h5_read_path(reader), name, offset);
     return stored_read(reader, inside(part, name, "scales"), scales->stored, err);
 }
+
+/* ---- A tensor like the one in a file ---- */
+
+static bool read_small(const H5Reader *reader, const char *name, const char *attribute, int64_t low,
+                       int64_t high, int64_t *value, Error *err) {
+    TRY(h5_read_int(reader, name, attribute, value, err));
+    return (*value >= low && *value <= high) ||
+           FAIL(err, ERROR_INPUT, "%s: \"%s\" has %s %lld, expected %lld to %lld",
+                h5_read_path(reader), name, attribute, (long long)*value, (long long)low,
+                (long long)high);
+}
+
+static bool read_shape(const H5Reader *reader, const char *name, Shape *shape, Error *err) {
+    int64_t value, count;
+    TRY(read_small(reader, name, "rank", 0, SHAPE_RANK_MAX, &value, err));
+    *shape = (Shape){.rank = (int)value};
+    for (int i = 0; i < shape->rank; i++) {
+        char dim[ATTRIBUTE_BYTES];
+        snprintf(dim, sizeof dim, "dim%d", i);
+        TRY(read_small(reader, name, dim, 1, INT64_MAX, &shape->dim[i], err));
+    }
+    if (shape_check(*shape, &count, err)) return true;
+    error_prefix(err, "%s: \"%s\"", h5_read_path(reader), name);
+    return false;
+}
+
+static bool tensor_like(const H5Reader *reader, const char *name, Arena *arena, Tensor *out,
+                        Error *err);
+
+/* Those of flat blocks. */
+static bool scales_like(const H5Reader *reader, const char *name, int64_t count, Arena *arena,
+                        const Scales **out, Error *err) {
+    char part[NAME_BYTES];
+    Scales *scales = arena_new_array(arena, Scales, 1);
+    Tensor *stored = arena_new_array(arena, Tensor, 1);
+    TRY(read_small(reader, name, "run_length", 1, INT64_MAX, &scales->run_length, err));
+    TRY(tensor_like(reader, inside(part, name, "scales"), arena, stored, err));
+    scales->row_length = count;
+    scales->count = scales_count(count, count, scales->run_length);
+    if (stored->shape.rank != 1 || stored->shape.dim[0] != scales->count)
+        return FAIL(err, ERROR_INPUT, "%s: \"%s\" has %lld scales, expected %lld",
+                    h5_read_path(reader), name, (long long)tensor_count(stored),
+                    (long long)scales->count);
+    scales->dtype = stored->dtype;
+    scales->stored = stored;
+    scales->scale = stored->dtype == DTYPE_F32 ? stored->data : NULL;
+    *out = scales;
+    return true;
+}
+
+/* Made once the file is known to have as many codes. */
+static bool tensor_like(const H5Reader *reader, const char *name, Arena *arena, Tensor *out,
+                        Error *err) {
+    char part[NAME_BYTES];
+    H5Info info;
+    Shape shape;
+    int64_t dtype;
+    TRY(h5_read_info(reader, name, &info, err));
+    if (info.what != H5_GROUP) {
+        *out = tensor_zeros(arena, DTYPE_F32, info.what == H5_TENSOR ? info.shape : SHAPE_SCALAR);
+        return true;
+    }
+    TRY(read_small(reader, name, "dtype", 0, DTYPE_COUNT - 1, &dtype, err));
+    TRY(read_shape(reader, name, &shape, err));
+    const Codec *codec = dtype_codec((Dtype)dtype);
+    if (codec->stores == CODE_LEVEL)
+        return FAIL(err, ERROR_INPUT, "%s: \"%s\" is stored as %s, which are levels of no grid",
+                    h5_read_path(reader), name, codec->name);
+    TRY(h5_read_info(reader, inside(part, name, "codes"), &info, err));
+    if (info.bytes != (int64_t)dtype_bytes((Dtype)dtype, shape_count(shape)))
+        return FAIL(err, ERROR_INPUT, "%s: \"%s\" has %lld bytes, expected %lld",
+                    h5_read_path(reader), part, (long long)info.bytes,
+                    (long long)dtype_bytes((Dtype)dtype, shape_count(shape)));
+    *out = tensor_zeros(arena, (Dtype)dtype, shape);
+    return codec->stores == CODE_NUMBER ||
+           scales_like(reader, name, shape_count(shape), arena, &out->scales, err);
+}
+
+bool stored_read_new(const H5Reader *reader, const char *name, Arena *arena, Tensor *out,
+                     Error *err) {
+    return tensor_like(reader, name, arena, out, err) && stored_read(reader, name, out, err);
+}

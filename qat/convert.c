@@ -17,12 +17,11 @@ PackedWeight packed_weight(const WeightSite *site, Arena *arena) {
     assert(site->quant);
     const Tensor *w = &site->weight->value;
     PackedWeight packed = {.layer = site->name};
-    const float *values = tensor_f32(w);
-    if (site->norm) {
-        float *folded = arena_new_array(arena, float, tensor_count(w));
-        batch_norm_folded_weight(site->norm, folded);
-        values = folded;
-    }
+    float *values = arena_new_array(arena, float, tensor_count(w));
+    if (site->norm)
+        batch_norm_folded_weight(site->norm, values);
+    else
+        tensor_decode(w, values);
     packed.codes = pack(quant_levels(site->quant, values, arena), arena);
     const Param *bias = site->is_only ? module_find_param(site->module, "bias") : NULL;
     if (site->norm) {
@@ -32,7 +31,9 @@ PackedWeight packed_weight(const WeightSite *site, Arena *arena) {
         packed.bias = deployed;
     } else if (bias) {
         packed.bias_count = tensor_count(&bias->value);
-        packed.bias = tensor_f32(&bias->value);
+        float *values_of_bias = arena_new_array(arena, float, packed.bias_count);
+        tensor_decode(&bias->value, values_of_bias);
+        packed.bias = values_of_bias;
     }
     return packed;
 }
@@ -119,8 +120,7 @@ PackedModel packed_model_of(const Qat *qat, Arena *arena) {
     for (int i = 0; i < model->param_count; i++) {
         const Param *p = model->params[i];
         if (convert_ships_param(qat, p))
-            m.params[m.param_count++] =
-                (PackedParam){p->name, p->value.shape, tensor_f32(&p->value)};
+            m.params[m.param_count++] = (PackedParam){p->name, p->value};
     }
     return m;
 }
@@ -150,9 +150,8 @@ ModelBytes convert_bytes(const Qat *qat) {
         bytes.quantized += scales_bytes(quant_layout(qat->edges[i].quant, arena));
     for (int i = 0; i < qat->model->param_count; i++) {
         const Param *p = qat->model->params[i];
-        int64_t size = (int64_t)sizeof(float) * tensor_count(&p->value);
-        if (p->owner) bytes.f32 += size;
-        if (convert_ships_param(qat, p)) bytes.quantized += size;
+        if (p->owner) bytes.f32 += (int64_t)sizeof(float) * tensor_count(&p->value);
+        if (convert_ships_param(qat, p)) bytes.quantized += (int64_t)tensor_bytes(&p->value);
     }
     arena_free(arena);
     return bytes;

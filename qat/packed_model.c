@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "autograd/layers.h"
+#include "core/counts.h"
 #include "core/floats.h"
 #include "qat/quantizer.h"
 
@@ -40,6 +41,21 @@ static bool floats_check(const char *what, const float *x, int64_t count, Error 
     if (bad < 0) return true;
     return FAIL(err, ERROR_INPUT, "%s: number %ld is %g, expected one that is finite", what,
                 (long)bad, (double)x[bad]);
+}
+
+/* Of a tensor of any dtype. */
+static bool values_check(const char *what, const Tensor *tensor, Error *err) {
+    enum { SOME = 4096 };
+    float values[SOME];
+    int64_t count = tensor_count(tensor), bad = -1, at = 0;
+    for (int64_t first = 0; bad < 0 && first < count; first += SOME) {
+        int64_t some = count_least(SOME, count - first);
+        tensor_decode_part(tensor, first, some, values);
+        bad = floats_find_unfit(values, some, -FLT_MAX);
+        at = first;
+    }
+    return bad < 0 || FAIL(err, ERROR_INPUT, "%s: number %ld is %g, expected one that is finite",
+                           what, (long)(at + bad), (double)values[bad]);
 }
 
 static bool scale_check(const char *what, int64_t i, float scale, Error *err) {
@@ -259,11 +275,6 @@ static bool fold_install(const PackedModel *m, const PackedWeight *w, const Pack
     return true;
 }
 
-/* What stands for a Param of the model; its memory is the file's. */
-static void param_set(Param *param, const void *values) {
-    param->value.data = (void *)(uintptr_t)values;
-}
-
 /* Where a layer has several weights, its biases belong to none. */
 static bool bias_install(const PackedModel *m, const Module *module, const PackedWeight *w,
                          Error *err) {
@@ -282,7 +293,7 @@ static bool bias_install(const PackedModel *m, const Module *module, const Packe
     if ((bias == NULL) != (w->bias == NULL))
         return FAIL(err, ERROR_INPUT, "weights/%s: %s a bias, but the layer %s", w->layer,
                     w->bias ? "has" : "lacks", bias ? "adds one" : "has none");
-    if (bias) param_set(bias, w->bias);
+    if (bias) bias->value.data = (void *)(uintptr_t)w->bias; /* the file's memory */
     return true;
 }
 
@@ -300,7 +311,7 @@ static bool weight_install(const PackedModel *m, PackedWeight *w, Error *err) {
     return bias_install(m, weight->owner, w, err);
 }
 
-/* ---- What travels in f32 ---- */
+/* ---- What travels as it is stored ---- */
 
 static const PackedWeight *find_weight(const PackedModel *m, const char *layer) {
     for (int i = 0; i < m->weight_count; i++)
@@ -330,12 +341,14 @@ static bool param_install(const PackedModel *m, Param *param, Error *err) {
     if (!p)
         return FAIL(err, ERROR_INPUT, "params/%s is missing, and the layer has no packed weight",
                     param->name);
-    if (!shape_equal(p->shape, param->value.shape))
+    if (!shape_equal(p->value.shape, param->value.shape))
         return FAIL(err, ERROR_INPUT, "params/%s: shape %s, expected %s", p->name,
-                    shape_text(p->shape, a), shape_text(param->value.shape, b));
-    const char *what = arena_format(m->arena, "params/%s", p->name);
-    TRY(floats_check(what, p->values, shape_count(p->shape), err));
-    param_set(param, p->values);
+                    shape_text(p->value.shape, a), shape_text(param->value.shape, b));
+    if (param->role == PARAM_BUFFER && p->value.dtype != DTYPE_F32)
+        return FAIL(err, ERROR_INPUT, "params/%s: stored as %s, but statistics are f32", p->name,
+                    dtype_name(p->value.dtype));
+    TRY(values_check(arena_format(m->arena, "params/%s", p->name), &p->value, err));
+    param_store(param, p->value);
     return true;
 }
 

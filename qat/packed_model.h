@@ -30,11 +30,11 @@ typedef struct PackedEdge {
     float scale, zero; /* of the whole tensor; per token they are made of each row */
 } PackedEdge;
 
-/* What travels in f32: a float weight, a norm that was not folded. */
+/* What travels as it is stored: a float weight, a norm that was not folded, in f32; a frozen
+ * parameter in its own dtype. */
 typedef struct PackedParam {
     const char *name; /* dotted */
-    Shape shape;
-    float *values;
+    Tensor value;     /* holds values, not levels */
 } PackedParam;
 
 /* Edges by name, where a module reads and makes values; NULL: as they are. */

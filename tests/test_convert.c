@@ -10,6 +10,7 @@
 #include "core/kernels.h"
 #include "qat/convert.h"
 #include "tests/model_source.h"
+#include "tests/storages.h"
 
 static Tape *tape;
 
@@ -76,14 +77,19 @@ static void move_biases(Model *model) {
 }
 
 /* Trained a little, so that norms, biases and scales are no longer what they started as. */
-static Qat *trained(const ModelSource *source) {
-    Qat *qat = qat_of(source, model_of(source, INPUT, CLASSES, 1));
+static Qat *trained_from(const ModelSource *source, Model *model) {
+    Qat *qat = qat_of(source, model);
     Tensor x = batch_of(qat->model, BATCH, 1);
-    move_biases(qat->model);
     qat_set_step(qat, 0, 10);
     for (int step = 0; step < 2; step++) train_step(qat->model, tape, x, 0.05f);
     qat_set_evaluation(qat);
     return qat;
+}
+
+static Qat *trained(const ModelSource *source) {
+    Model *model = model_of(source, INPUT, CLASSES, 1);
+    move_biases(model);
+    return trained_from(source, model);
 }
 
 /* ---- What is shipped, in memory of its own. ---- */
@@ -98,6 +104,17 @@ static Scales *copy_scales(const Scales *s) {
     copy->scale = copy_of(s->scale, bytes);
     copy->zero = copy_of(s->zero, bytes);
     return copy;
+}
+
+static Tensor copy_stored(Tensor value) {
+    value.data = copy_of(value.data, dtype_bytes(value.dtype, tensor_count(&value)));
+    if (!value.scales) return value;
+    Scales *scales = copy_of(value.scales, sizeof *scales);
+    Tensor stored = copy_stored(*scales->stored);
+    scales->stored = copy_of(&stored, sizeof stored);
+    scales->scale = stored.dtype == DTYPE_F32 ? stored.data : NULL;
+    value.scales = scales;
+    return value;
 }
 
 /* Images are fed as they are. */
@@ -119,9 +136,7 @@ static PackedModel ship(const Qat *qat) {
         w->codes.scales = copy_scales(w->codes.scales);
         w->bias = copy_of(w->bias, sizeof(float) * (size_t)w->bias_count);
     }
-    for (int i = 0; i < m.param_count; i++)
-        m.params[i].values =
-            copy_of(m.params[i].values, sizeof(float) * (size_t)shape_count(m.params[i].shape));
+    for (int i = 0; i < m.param_count; i++) m.params[i].value = copy_stored(m.params[i].value);
     normalize_nothing(&m);
     return m;
 }
@@ -137,11 +152,12 @@ static Tensor packed_logits(const PackedModel *shipped, Tensor x) {
     return logits;
 }
 
-/* The masters are gone: whatever still reads them finds NaN. */
+/* The masters are gone: whatever still reads them finds NaN, or the last entry. */
 static void spoil(const Model *model) {
-    for (int i = 0; i < model->param_count; i++)
-        for (int64_t j = 0; j < tensor_count(&model->params[i]->value); j++)
-            tensor_f32(&model->params[i]->value)[j] = NAN;
+    for (int i = 0; i < model->param_count; i++) {
+        const Tensor *value = &model->params[i]->value;
+        memset(value->data, 0xff, dtype_bytes(value->dtype, tensor_count(value)));
+    }
 }
 
 static Tensor integer_logits(Model *model, Tensor x) {
@@ -158,8 +174,7 @@ static bool is_finite(Tensor x) {
 }
 
 /* `is_integer`: whether the scales let products run on codes. */
-static void assert_stored_is_faked(const ModelSource *source, bool is_integer) {
-    const Qat *qat = trained(source);
+static void assert_ships(const Qat *qat, bool is_integer) {
     PackedModel stored = ship(qat);
     Tensor x = batch_of(qat->model, 2 * BATCH, 7);
     Tensor faked = logits_of(qat->model, tape, x);
@@ -171,6 +186,10 @@ static void assert_stored_is_faked(const ModelSource *source, bool is_integer) {
     kernels_use_reference(true);
     assert_same_bits(packed_logits(&stored, x), faked);
     kernels_use_reference(false);
+}
+
+static void assert_stored_is_faked(const ModelSource *source, bool is_integer) {
+    assert_ships(trained(source), is_integer);
 }
 
 /* ---- Every quantizer, width, granularity, zero point, precision of scales. ---- */
@@ -263,6 +282,57 @@ static void scales_per_token_need_nothing_stored(void **state) {
     for (int i = 0; i < stored.edge_count; i++) assert_true(stored.edges[i].is_per_token);
     Tensor x = batch_of(qat->model, 5, 3);
     assert_same_bits(packed_logits(&stored, x), logits_of(qat->model, tape, x));
+}
+
+/* Frozen parameters in every way that numbers are stored: a layer and a norm that travel as they
+ * are, and a bias and a norm that are packed with weights. */
+static void stored_params_travel_as_they_are(void **state) {
+    (void)state;
+    static const char *const frozen[] = {"grouped.weight",
+                                         "grouped.bias",
+                                         "loose.gamma",
+                                         "loose.beta",
+                                         "block.main.point.bias",
+                                         "block.main.batch_norm1.gamma",
+                                         "block.main.batch_norm1.beta"};
+    enum { FROZEN = sizeof frozen / sizeof *frozen, AS_THEY_ARE = 4 };
+    const Storages storages = storages_make();
+    for (int s = 0; s < storages.count; s++) {
+        ModelSource source;
+        assert_true(try_source("{bits: 8, rules: [{layers: grouped, bits: 32}]}", &source));
+        Model *model = model_of(&source, INPUT, CLASSES, 1);
+        move_biases(model);
+        for (int i = 0; i < FROZEN; i++) {
+            Param *p = model_find_param(model, frozen[i]);
+            param_store(
+                p, tensor_encode(arena, tensor_f32(&p->value), p->value.shape, &storages.all[s]));
+        }
+        const Qat *qat = trained_from(&source, model);
+        const PackedModel packed = packed_model_of(qat, arena);
+        Tensor kept[FROZEN];
+        int travel = 0;
+        int64_t bytes = 0, bytes_f32 = 0;
+        for (int i = 0; i < packed.param_count; i++) {
+            const Tensor *value = &packed.params[i].value;
+            bytes += (int64_t)tensor_bytes(value);
+            bytes_f32 += 4 * tensor_count(value);
+            for (int j = 0; j < FROZEN; j++) {
+                if (strcmp(packed.params[i].name, frozen[j])) continue;
+                assert_int_equal(value->dtype, storages.all[s].dtype);
+                travel++;
+            }
+        }
+        assert_int_equal(travel, AS_THEY_ARE);
+        ModelBytes size = convert_bytes(qat);
+        for (int i = 0; i < FROZEN; i++) { /* the same in f32, for the difference */
+            Param *p = model_find_param(model, frozen[i]);
+            kept[i] = p->value;
+            param_store(p, storages_plain(arena, &kept[i]));
+        }
+        assert_int_equal(size.quantized - bytes, convert_bytes(qat).quantized - bytes_f32);
+        for (int i = 0; i < FROZEN; i++) param_store(model_find_param(model, frozen[i]), kept[i]);
+        assert_ships(qat, false);
+    }
 }
 
 /* ---- What a packed weight is. ---- */
@@ -399,6 +469,7 @@ int main(void) {
         TEST(activations_of_every_quantizer),
         TEST(mixed_rules),
         TEST(scales_per_token_need_nothing_stored),
+        TEST(stored_params_travel_as_they_are),
         TEST(codes_and_bias_are_the_folded_ones),
         TEST(a_flipped_bit_changes_the_logits),
         TEST(bytes_are_the_sum_of_the_parts),

@@ -214,10 +214,10 @@ static void no_bias(PackedModel *m) {
     weight(m, "classes")->bias = NULL;
 }
 static void infinite_param(PackedModel *m) {
-    m->params[0].values[1] = INFINITY;
+    tensor_f32(&m->params[0].value)[1] = INFINITY;
 }
 static void param_shape(PackedModel *m) {
-    m->params[0].shape = SHAPE(1);
+    m->params[0].value.shape = SHAPE(1);
 }
 static void missing_param(PackedModel *m) {
     m->param_count--;
@@ -308,6 +308,25 @@ static void parts_that_do_not_fit_are_refused(void **state) {
     }
 }
 
+/* Statistics are read as they lie. */
+static void statistics_are_f32(void **state) {
+    (void)state;
+    PackedModel m = packed_from("model: {kind: sequential, layers: [batch_norm: {name: norm}, "
+                                "flatten, linear: {units: 3}]}\nquant: {bits: 4}\n",
+                                SHAPE(4, 4, 2), 3, arena);
+    const Storage f16 = {.dtype = DTYPE_F16};
+    Error err = {0};
+    for (int i = 0; i < m.param_count; i++) {
+        Tensor *value = &m.params[i].value;
+        if (!strcmp(m.params[i].name, "norm.running_variance"))
+            *value = tensor_encode(arena, tensor_f32(value), value->shape, &f16);
+    }
+    assert_false(packed_model_build(&m, &err));
+    assert_string_equal(err.message,
+                        "params/norm.running_variance: stored as f16, but statistics are f32");
+    packed_model_close(&m);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
 #define TEST(name) cmocka_unit_test_setup_teardown(name, set_up, tear_down)
@@ -316,6 +335,7 @@ int main(void) {
         TEST(stored_pixels_are_normalised),
         TEST(logits_that_are_not_finite_are_an_error),
         TEST(parts_that_do_not_fit_are_refused),
+        TEST(statistics_are_f32),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -228,6 +228,14 @@ static bool read_into(const char *path, const Tensor *tensor, Error *err) {
     return ok;
 }
 
+static bool read_anew(const char *path, Tensor *tensor, Error *err) {
+    H5Reader *reader = h5_read_open(path, arena, err);
+    assert_non_null(reader);
+    bool ok = stored_read_new(reader, "a/b", arena, tensor, err);
+    h5_read_close(reader);
+    return ok;
+}
+
 static void files_keep_what_is_stored(void **state) {
     (void)state;
     const Storages storages = storages_make();
@@ -239,6 +247,12 @@ static void files_keep_what_is_stored(void **state) {
         if (!read_into(path, &read, &err)) fail_msg("%s", err.message);
         assert_same_bits(plain_of(&read), plain_of(&written));
         assert_memory_equal(read.data, written.data, dtype_bytes(read.dtype, 7 * 3 * 19));
+        Tensor anew;
+        if (!read_anew(path, &anew, &err)) fail_msg("%s", err.message);
+        assert_int_equal(anew.dtype, written.dtype);
+        assert_true(shape_equal(anew.shape, written.shape));
+        assert_same_bits(plain_of(&anew), plain_of(&written));
+        assert_int_equal(tensor_bytes(&anew), tensor_bytes(&written));
     }
 }
 
@@ -303,6 +317,51 @@ static void files_of_another_storage_are_refused(void **state) {
                    "\"a/b\" is stored as an unknown format, expected f16");
     assert_refused(file_of_dtype(-1, "other.h5"), &strange,
                    "\"a/b\" is stored as an unknown format, expected f16");
+}
+
+/* A group of 30 codes of nf4 in blocks of 16, with one thing in it wrong. */
+static void faults_of_unknown_tensors_are_named(void **state) {
+    (void)state;
+    static const struct {
+        const char *attribute; /* NULL: one of the lengths */
+        int64_t value, codes, scales;
+        const char *message;
+    } cases[] = {
+        {"dtype", 1000, 15, 2, "\"a/b\" has dtype 1000, expected 0 to "},
+        {"dtype", DTYPE_INT4, 15, 2, "\"a/b\" is stored as int4, which are levels of no grid"},
+        {"rank", 5, 15, 2, "\"a/b\" has rank 5, expected 0 to 4"},
+        {"dim1", 0, 15, 2, "\"a/b\" has dim1 0, expected 1 to "},
+        {"dim1", INT64_MAX, 15, 2,
+         "other.h5: \"a/b\": shape [6, 9223372036854775807] is too large"},
+        {"run_length", 0, 15, 2, "\"a/b\" has run_length 0, expected 1 to "},
+        {NULL, 0, 14, 2, "\"a/b/codes\" has 14 bytes, expected 15"},
+        {NULL, 0, 15, 3, "\"a/b\" has 3 scales, expected 2"},
+    };
+    static const uint8_t codes[15];
+    static const float scales[3];
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        struct {
+            const char *name;
+            int64_t value;
+        } attributes[] = {{"dtype", DTYPE_NF4}, {"rank", 2},        {"dim0", 6},
+                          {"dim1", 5},          {"row_length", 30}, {"run_length", 16}};
+        const char *path = in_folder("other.h5");
+        Error err = {0};
+        H5Writer *w = h5_write_begin(path, 1 << 16, arena, &err);
+        assert_non_null(w);
+        h5_write_tensor(w, "a/b/codes", H5_U8, SHAPE(cases[i].codes), codes);
+        h5_write_tensor(w, "a/b/scales", H5_F32, SHAPE(cases[i].scales), scales);
+        for (size_t j = 0; j < sizeof attributes / sizeof *attributes; j++) {
+            bool is_it = cases[i].attribute && !strcmp(cases[i].attribute, attributes[j].name);
+            h5_write_int(w, "a/b", attributes[j].name,
+                         is_it ? cases[i].value : attributes[j].value);
+        }
+        h5_write_float(w, "a/b", "offset", 0);
+        if (!h5_write_commit(w, NULL, &err)) fail_msg("%s", err.message);
+        Tensor tensor;
+        assert_false(read_anew(path, &tensor, &err));
+        if (!strstr(err.message, cases[i].message)) fail_msg("%s", err.message);
+    }
 }
 
 /* The last number, scale or scale of scales, and the offset. */
@@ -400,6 +459,7 @@ int main(void) {
         TEST(any_op_reads_stored_leaves),
         TEST(files_keep_what_is_stored),
         TEST(files_of_another_storage_are_refused),
+        TEST(faults_of_unknown_tensors_are_named),
         TEST(numbers_that_are_not_finite_are_refused),
         TEST(a_checkpoint_resumes_over_stored_params),
     };

@@ -98,14 +98,20 @@ Var *batch_norm_gain(Module *norm, Tape *t, Var *scale) {
     return op_batch_norm_fold(t, scale, gamma, attr);
 }
 
+/* A Param may be stored in any dtype. */
+static float number_of(const Param *p, int64_t i) {
+    float number;
+    tensor_decode_part(&p->value, i, 1, &number);
+    return number;
+}
+
 void batch_norm_gains(const Module *norm, float *gains) {
     const State *s = norm->state;
-    const float *gamma = tensor_f32(&s->gamma->value);
     const float *variance = tensor_f32(&s->variance->value);
     float epsilon = (float)((const NormConfig *)norm->config)->epsilon;
     int64_t channels = tensor_count(&s->gamma->value);
     for (int64_t c = 0; c < channels; c++)
-        gains[c] = fabsf(batch_norm_factor(gamma[c], variance[c], epsilon));
+        gains[c] = fabsf(batch_norm_factor(number_of(s->gamma, c), variance[c], epsilon));
 }
 
 bool batch_norm_is_joined(const Module *norm) {
@@ -114,26 +120,25 @@ bool batch_norm_is_joined(const Module *norm) {
 
 void batch_norm_deployed_bias(const Module *norm, float *bias) {
     const State *s = norm->state;
-    const float *gamma = tensor_f32(&s->gamma->value), *beta = tensor_f32(&s->beta->value);
     const float *mean = tensor_f32(&s->mean->value), *variance = tensor_f32(&s->variance->value);
-    const float *own = s->bias ? tensor_f32(&s->bias->value) : NULL;
     float epsilon = (float)((const NormConfig *)norm->config)->epsilon;
     int64_t channels = tensor_count(&s->gamma->value);
     for (int64_t c = 0; c < channels; c++)
         bias[c] =
-            batch_norm_bias(gamma[c], beta[c], own ? own[c] : 0, mean[c], variance[c], epsilon);
+            batch_norm_bias(number_of(s->gamma, c), number_of(s->beta, c),
+                            s->bias ? number_of(s->bias, c) : 0, mean[c], variance[c], epsilon);
 }
 
 void batch_norm_folded_weight(const Module *norm, float *weight) {
     const State *s = norm->state;
     const Tensor *w = &s->weight->value;
-    const float *gamma = tensor_f32(&s->gamma->value);
     const float *variance = tensor_f32(&s->variance->value);
     float epsilon = (float)((const NormConfig *)norm->config)->epsilon;
     int64_t row = tensor_count(w) / w->shape.dim[0];
+    tensor_decode(w, weight);
     for (int64_t r = 0; r < w->shape.dim[0]; r++) {
-        float factor = batch_norm_factor(gamma[r], variance[r], epsilon);
-        for (int64_t i = 0; i < row; i++) weight[r * row + i] = tensor_f32(w)[r * row + i] * factor;
+        float factor = batch_norm_factor(number_of(s->gamma, r), variance[r], epsilon);
+        for (int64_t i = 0; i < row; i++) weight[r * row + i] *= factor;
     }
 }
 

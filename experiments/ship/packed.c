@@ -4,7 +4,7 @@
 #include <string.h>
 
 #include "core/settings/yaml.h"
-#include "data/h5.h"
+#include "data/stored.h"
 
 enum { FORMAT_VERSION = 2, NAME_BYTES = 512 };
 
@@ -105,7 +105,7 @@ static void write_parts(H5Writer *w, const PackedModel *m, Arena *arena) {
     for (int i = 0; i < m->edge_count; i++) write_edge(w, &m->edges[i], arena);
     for (int i = 0; i < m->param_count; i++) {
         const PackedParam *p = &m->params[i];
-        h5_write_tensor(w, join(name, "params", p->name, NULL), H5_F32, p->shape, p->values);
+        stored_write(w, join(name, "params", p->name, NULL), &p->value);
     }
 }
 
@@ -252,13 +252,9 @@ static bool read_edge(const Reading *in, const char *edge, PackedEdge *out) {
 
 static bool read_param(const Reading *in, const char *param, PackedParam *out) {
     char name[NAME_BYTES];
-    H5Info info;
-    void *values;
-    join(name, "params", param, NULL);
-    TRY(h5_read_info(in->r, name, &info, in->err));
-    TRY(read_tensor(in, name, H5_F32, info.shape, &values));
-    *out = (PackedParam){param, info.shape, values};
-    return true;
+    out->name = param;
+    return stored_read_new(in->r, join(name, "params", param, NULL), in->arena, &out->value,
+                           in->err);
 }
 
 /* The names in a group, which may be missing where it would be empty. */
