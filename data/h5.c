@@ -1,11 +1,54 @@
 #include "data/h5.h"
 
+#include <stdarg.h>
 #include <stdio.h>
 #include <string.h>
 
 #include "data/h5_door.h"
 
 /* ---- The library ---- */
+
+/* What the library said about its last failure, or about the first of the system since
+ * h5_failures_forget. */
+static struct {
+    char reason[256];
+    bool is_system, is_file_good;
+} failure;
+
+typedef struct Stack {
+    char text[256]; /* of the innermost entry, or of that of the system */
+    bool is_system; /* no memory, or a system call that failed */
+} Stack;
+
+static herr_t stack_add(unsigned depth, const H5E_error2_t *entry, void *context) {
+    Stack *stack = context;
+    const char *text = entry->desc ? entry->desc : "unknown failure";
+    bool is_memory = entry->maj_num == H5E_RESOURCE || entry->min_num == H5E_CANTALLOC ||
+                     entry->min_num == H5E_NOSPACE;
+    bool is_system = is_memory || strstr(text, "error message = '");
+    if (depth == 0 || (is_system && !stack->is_system))
+        snprintf(stack->text, sizeof stack->text, "%s", text);
+    stack->is_system |= is_system;
+    return 0;
+}
+
+/* Called by the library whenever one of its functions fails. */
+static herr_t failure_keep(hid_t id, void *unused) {
+    (void)unused;
+    Stack stack = {0};
+    H5Ewalk2(id, H5E_WALK_UPWARD, stack_add, &stack);
+    if (failure.is_system) return 0;
+    failure.is_system = stack.is_system || failure.is_file_good;
+    const char *text = stack.text[0] ? stack.text : "unknown failure";
+    char *words = strstr(stack.text, "error message = '"); /* the system's own */
+    if (words) {
+        words += strlen("error message = '");
+        words[strcspn(words, "'")] = '\0';
+        text = words;
+    }
+    snprintf(failure.reason, sizeof failure.reason, "%s", text);
+    return 0;
+}
 
 /* Without H5dont_atexit, libhdf5 crashes at exit after a failed write. */
 void h5_start(void) {
@@ -14,31 +57,36 @@ void h5_start(void) {
     is_started = true;
     H5dont_atexit();
     H5open();
-    H5Eset_auto2(H5E_DEFAULT, NULL, NULL);
+    H5Eset_auto2(H5E_DEFAULT, failure_keep, NULL);
     H5PLset_loading_state(0);
 }
 
-static herr_t innermost(unsigned depth, const H5E_error2_t *entry, void *text) {
-    if (depth == 0) snprintf(text, 256, "%s", entry->desc ? entry->desc : "unknown failure");
-    return 0;
+void h5_failures_forget(bool is_file_good) {
+    failure.is_system = false;
+    failure.is_file_good = is_file_good;
+    failure.reason[0] = '\0';
 }
 
-/* What libhdf5 says about its last failure; of a failed system call, only the system's words. */
-static const char *library_reason(char text[256]) {
-    text[0] = '\0';
-    H5Ewalk2(H5E_DEFAULT, H5E_WALK_UPWARD, innermost, text);
-    char *quoted = strstr(text, "error message = '");
-    if (quoted) {
-        quoted += strlen("error message = '");
-        quoted[strcspn(quoted, "'")] = '\0';
-        return quoted;
-    }
-    return text[0] ? text : "unknown failure";
+bool h5_has_failed(void) {
+    return failure.is_system;
 }
 
 bool h5_fail(Error *err, ErrorCode code, const char *path, const char *what) {
-    char text[256];
-    return FAIL(err, code, "%s: %s: %s", path, what, library_reason(text));
+    bool is_explained = failure.reason[0]; /* what fails without a word has no memory for it */
+    const char *reason = is_explained ? failure.reason : "unknown failure";
+    if (code == ERROR_INPUT && (failure.is_system || !is_explained))
+        return FAIL(err, ERROR_SYSTEM, "%s: cannot read: %s", path, reason);
+    return FAIL(err, code, "%s: %s: %s", path, what, reason);
+}
+
+bool h5_refuse(Error *err, const char *path, const char *format, ...) {
+    if (failure.is_system) return h5_fail(err, ERROR_INPUT, path, "");
+    char text[sizeof err->message];
+    va_list args;
+    va_start(args, format);
+    vsnprintf(text, sizeof text, format, args);
+    va_end(args);
+    return FAIL(err, ERROR_INPUT, "%s: %s", path, text);
 }
 
 /* ---- Elements ---- */

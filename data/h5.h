@@ -74,7 +74,8 @@ bool h5_write_commit(H5Writer *writer, const char *previous_path, Error *err);
 bool h5_write_export(H5Writer *writer, Error *err);
 void h5_write_abandon(H5Writer *writer); /* removes the temporary file; also right after failures */
 
-/* ---- Reading. ---- */
+/* ---- Reading. What a file lacks or holds otherwise is ERROR_INPUT; where memory or the device
+ * failed, nobody knows: ERROR_SYSTEM. ---- */
 
 typedef struct H5Reader H5Reader;
 
@@ -100,7 +101,8 @@ typedef struct H5Info {
     int64_t bytes;     /* of a tensor's elements, or of a text without its end */
 } H5Info;
 
-bool h5_read_exists(const H5Reader *reader, const char *name);
+/* False: it could not be found out; likewise h5_read_has_number. */
+bool h5_read_exists(const H5Reader *reader, const char *name, bool *exists, Error *err);
 /* A tensor's element is what it becomes in memory: floats of 16 bits are read as f32. Another type,
  * rank or storage is an error that names the object and what was found. */
 bool h5_read_info(const H5Reader *reader, const char *name, H5Info *info, Error *err);
@@ -121,7 +123,8 @@ bool h5_read_int(const H5Reader *reader, const char *object, const char *attribu
                  Error *err);
 bool h5_read_float(const H5Reader *reader, const char *object, const char *attribute, double *value,
                    Error *err);
-bool h5_read_has_number(const H5Reader *reader, const char *object, const char *attribute);
+bool h5_read_has_number(const H5Reader *reader, const char *object, const char *attribute,
+                        bool *has, Error *err);
 
 typedef struct H5Number {
     const char *name;

@@ -1,3 +1,4 @@
+#include <errno.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/stat.h>
@@ -52,11 +53,15 @@ static herr_t image_owner_free(void *reader) {
     return 0;
 }
 
-/* Every call clears libhdf5's error stack, so failures are told before options are closed. */
 static bool image_open(H5Reader *reader, Error *err) {
     H5FD_file_image_callbacks_t callbacks = {image_malloc, image_memcpy, image_realloc,
                                              image_free,   image_owner,  image_owner_free,
                                              reader};
+    static const unsigned char signature[] = "\x89HDF\r\n\x1a\n";
+    size_t length = sizeof signature - 1;
+    if (reader->envelope.bytes < length || memcmp(reader->envelope.body, signature, length))
+        return FAIL(err, ERROR_INPUT, "%s: not an HDF5 file", reader->path);
+    h5_failures_forget(true);
     char name[64]; /* must be unique, and must not exist */
     snprintf(name, sizeof name, "/dev/null/image-%p", (void *)reader);
     hid_t access = H5Pcreate(H5P_FILE_ACCESS);
@@ -66,13 +71,14 @@ static bool image_open(H5Reader *reader, Error *err) {
         H5Pset_file_image(access, (void *)(uintptr_t)reader->envelope.body,
                           reader->envelope.bytes) >= 0)
         reader->file = H5Fopen(name, H5F_ACC_RDONLY, access);
-    if (reader->file < 0) h5_fail(err, ERROR_INPUT, reader->path, "not an HDF5 file");
+    if (reader->file < 0) h5_fail(err, ERROR_INPUT, reader->path, "cannot open");
     H5Pclose(access);
     return reader->file >= 0;
 }
 
 static H5Reader *reader_new(const char *path, Arena *arena) {
     h5_start();
+    h5_failures_forget(false);
     H5Reader *reader = arena_zalloc(arena, sizeof *reader);
     reader->path = arena_strdup(arena, path);
     return reader;
@@ -85,9 +91,11 @@ H5Reader *h5_read_open(const char *path, Arena *arena, Error *err) {
 }
 
 H5Reader *h5_read_foreign(const char *path, Arena *arena, Error *err) {
-    struct stat status; /* libhdf5 would wait for a pipe */
-    if (!stat(path, &status) && !S_ISREG(status.st_mode)) {
-        (void)FAIL(err, ERROR_INPUT, "%s: not a regular file", path);
+    struct stat status;
+    bool is_there = !stat(path, &status);
+    if (!is_there || !S_ISREG(status.st_mode)) { /* libhdf5 would wait for a pipe */
+        (void)FAIL(err, ERROR_INPUT, "%s: %s", path,
+                   is_there ? "not a regular file" : strerror(errno));
         return NULL;
     }
     H5Reader *reader = reader_new(path, arena);
@@ -114,15 +122,15 @@ void h5_read_digest(const H5Reader *reader, char text[33]) {
 static bool link_check(const H5Reader *reader, const char *name, Error *err) {
     H5L_info_t link;
     if (H5Lexists(reader->file, name, H5P_DEFAULT) <= 0)
-        return FAIL(err, ERROR_INPUT, "%s: has no \"%s\"", reader->path, name);
+        return h5_refuse(err, reader->path, "has no \"%s\"", name);
     if (H5Lget_info(reader->file, name, &link, H5P_DEFAULT) < 0 || link.type != H5L_TYPE_HARD)
-        return FAIL(err, ERROR_INPUT, "%s: \"%s\" is a link to elsewhere; not accepted",
-                    reader->path, name);
+        return h5_refuse(err, reader->path, "\"%s\" is a link to elsewhere; not accepted", name);
     return true;
 }
 
 /* Opens an object reached through hard links only. */
 static hid_t object_open(const H5Reader *reader, const char *name, Error *err) {
+    h5_failures_forget(reader->envelope.body);
     if (!h5_name_check(reader->path, name, err)) return H5I_INVALID_HID;
     char prefix[H5_NAME_BYTES_MAX];
     size_t used = 0;
@@ -137,12 +145,18 @@ const char *h5_read_path(const H5Reader *reader) {
     return reader->path;
 }
 
-bool h5_read_exists(const H5Reader *reader, const char *name) {
-    Error ignored = {0};
-    hid_t object = object_open(reader, name, &ignored);
-    if (object < 0) return false;
-    H5Oclose(object);
-    return true;
+/* Not there, or not known: the machine failed. */
+static bool is_certain(const Error *found, Error *err) {
+    if (found->code == ERROR_SYSTEM) *err = *found;
+    return found->code != ERROR_SYSTEM;
+}
+
+bool h5_read_exists(const H5Reader *reader, const char *name, bool *exists, Error *err) {
+    Error found = {0};
+    hid_t object = object_open(reader, name, &found);
+    *exists = object >= 0;
+    if (object >= 0) H5Oclose(object);
+    return is_certain(&found, err);
 }
 
 static bool is_float(H5Element element) {
@@ -235,13 +249,13 @@ static bool dataset_info(const H5Reader *reader, hid_t dataset, const char *name
                          Error *err) {
     const char *path = reader->path;
     if (!storage_is_plain(dataset))
-        return FAIL(err, ERROR_INPUT,
-                    "%s: \"%s\" is stored outside, or through a filter that is "
-                    "not accepted (deflate, shuffle, fletcher32 are)",
-                    path, name);
+        return h5_refuse(
+            err, path,
+            "\"%s\" is stored outside, or through a filter that is not accepted (deflate, "
+            "shuffle, fletcher32 are)",
+            name);
     if (!shape_read(dataset, &info->shape))
-        return FAIL(err, ERROR_INPUT, "%s: \"%s\" has more than %d dimensions", path, name,
-                    SHAPE_RANK_MAX);
+        return h5_refuse(err, path, "\"%s\" has more than %d dimensions", name, SHAPE_RANK_MAX);
     hid_t type = H5Dget_type(dataset);
     bool is_text = H5Tget_class(type) == H5T_STRING && H5Tis_variable_str(type) == 0;
     size_t text_bytes = H5Tget_size(type);
@@ -254,10 +268,11 @@ static bool dataset_info(const H5Reader *reader, hid_t dataset, const char *name
         return true;
     }
     if (element < 0)
-        return FAIL(err, ERROR_INPUT,
-                    "%s: \"%s\" has the element type %s; accepted are integers of 8, 16, 32 "
-                    "and 64 bits, and floats of 16, 32 and 64",
-                    path, name, found);
+        return h5_refuse(
+            err, path,
+            "\"%s\" has the element type %s; accepted are integers of 8, 16, 32 and 64 "
+            "bits, and floats of 16, 32 and 64",
+            name, found);
     info->what = H5_TENSOR;
     info->element = (H5Element)element;
     if (!bytes_of(info))
@@ -273,8 +288,7 @@ bool h5_read_info(const H5Reader *reader, const char *name, H5Info *info, Error 
     H5I_type_t type = H5Iget_type(object);
     bool is_known = type == H5I_GROUP;
     if (type == H5I_DATASET) is_known = dataset_info(reader, object, name, info, err);
-    if (!is_known)
-        (void)FAIL(err, ERROR_INPUT, "%s: \"%s\" is neither group nor tensor", reader->path, name);
+    if (!is_known) h5_refuse(err, reader->path, "\"%s\" is neither group nor tensor", name);
     H5Oclose(object);
     return is_known;
 }
@@ -309,8 +323,7 @@ bool h5_read_names(const H5Reader *reader, const char *name, Arena *arena, const
     H5Oclose(group);
     *names = list.names;
     *count = list.count;
-    if (!is_read) return FAIL(err, ERROR_INPUT, "%s: \"%s\" is not a group", reader->path, name);
-    return true;
+    return is_read || h5_refuse(err, reader->path, "\"%s\" is not a group", name);
 }
 
 /* ---- Reading data ---- */
@@ -409,11 +422,10 @@ static bool number_find(const H5Reader *reader, const char *object, const char *
     bool is_number = id >= 0 && number_read(id, number);
     if (id >= 0) H5Aclose(id);
     H5Oclose(owner);
-    if (!is_number)
-        return FAIL(err, ERROR_INPUT, "%s: \"%s\" %s \"%s\"", reader->path, object,
-                    exists ? "has something else than one number in" : "has no attribute",
-                    attribute);
-    return true;
+    return is_number ||
+           h5_refuse(err, reader->path, "\"%s\" %s \"%s\"", object,
+                     exists ? "has something else than one number in" : "has no attribute",
+                     attribute);
 }
 
 bool h5_read_int(const H5Reader *reader, const char *object, const char *attribute, int64_t *value,
@@ -438,10 +450,12 @@ bool h5_read_float(const H5Reader *reader, const char *object, const char *attri
     return true;
 }
 
-bool h5_read_has_number(const H5Reader *reader, const char *object, const char *attribute) {
+bool h5_read_has_number(const H5Reader *reader, const char *object, const char *attribute,
+                        bool *has, Error *err) {
     H5Number number = {0};
-    Error ignored = {0};
-    return number_find(reader, object, attribute, &number, &ignored);
+    Error found = {0};
+    *has = number_find(reader, object, attribute, &number, &found);
+    return is_certain(&found, err);
 }
 
 typedef struct Numbers {
@@ -458,7 +472,7 @@ static herr_t numbers_add(hid_t owner, const char *name, const H5A_info_t *info,
     if (id >= 0 && number_read(id, &number) && list->count < list->capacity)
         list->items[list->count++] = number;
     if (id >= 0) H5Aclose(id);
-    return 0;
+    return id >= 0 ? 0 : -1;
 }
 
 bool h5_read_numbers(const H5Reader *reader, const char *object, Arena *arena, H5Number **numbers,
@@ -470,8 +484,9 @@ bool h5_read_numbers(const H5Reader *reader, const char *object, Arena *arena, H
     Numbers list = {.arena = arena, .capacity = is_read ? (int)info.num_attrs : 0};
     list.items = arena_new_array(arena, H5Number, list.capacity + 1);
     hsize_t next = 0;
-    is_read =
-        is_read && H5Aiterate2(owner, H5_INDEX_NAME, H5_ITER_INC, &next, numbers_add, &list) >= 0;
+    is_read = is_read &&
+              H5Aiterate2(owner, H5_INDEX_NAME, H5_ITER_INC, &next, numbers_add, &list) >= 0 &&
+              !h5_has_failed();
     if (!is_read) h5_fail(err, ERROR_INPUT, reader->path, object);
     H5Oclose(owner);
     *numbers = list.items;

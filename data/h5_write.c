@@ -66,6 +66,7 @@ static bool writer_close(H5Writer *writer) {
 
 H5Writer *h5_write_begin(const char *path, uint64_t expected_bytes, Arena *arena, Error *err) {
     h5_start();
+    h5_failures_forget(false);
     if (!envelope_check_room(path, expected_bytes, err)) return NULL;
     H5Writer *writer = arena_zalloc(arena, sizeof *writer);
     writer->arena = arena;
@@ -156,7 +157,6 @@ void h5_write_float(H5Writer *writer, const char *object, const char *attribute,
 
 static bool finish(H5Writer *writer, bool is_sealed, const char *previous_path, Error *err) {
     Error *first = &writer->error;
-    H5Eclear2(H5E_DEFAULT);
     if (!writer_close(writer)) h5_fail(first, ERROR_SYSTEM, writer->path, "cannot write the file");
     bool is_done = !first->code && (!is_sealed || envelope_seal(writer->temporary, first)) &&
                    envelope_publish(writer->temporary, writer->path, previous_path, first);

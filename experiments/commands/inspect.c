@@ -8,11 +8,11 @@
 #include "experiments/commands/commands.h"
 #include "experiments/train/run.h"
 
-static void print_numbers(const H5Reader *r, const char *name, int depth, Arena *arena) {
+static bool print_numbers(const H5Reader *r, const char *name, int depth, Arena *arena,
+                          Error *err) {
     H5Number *numbers;
     int count;
-    Error ignored = {0};
-    if (!h5_read_numbers(r, name, arena, &numbers, &count, &ignored)) return;
+    TRY(h5_read_numbers(r, name, arena, &numbers, &count, err));
     for (int i = 0; i < count; i++) {
         printf("%*s@%s = ", 2 * depth, "", numbers[i].name);
         if (numbers[i].is_float)
@@ -20,6 +20,7 @@ static void print_numbers(const H5Reader *r, const char *name, int depth, Arena 
         else
             printf("%ld\n", (long)numbers[i].integer);
     }
+    return true;
 }
 
 /* The range of an f32 tensor, which tells at a glance whether it trained. */
@@ -53,13 +54,12 @@ static bool print_tree(const H5Reader *r, const char *name, int depth, Arena *ar
         printf("  %s %s", h5_element_name(info.element), shape_text(info.shape, text));
         if (info.element == H5_F32) print_range(r, name, &info, arena);
         putchar('\n');
-        print_numbers(r, name, depth, arena);
-        return true;
+        return print_numbers(r, name, depth, arena, err);
     case H5_GROUP:
         break;
     }
     if (*name) printf("/\n");
-    print_numbers(r, name, depth, arena);
+    TRY(print_numbers(r, name, depth, arena, err));
     const char **names;
     int count;
     TRY(h5_read_names(r, name, arena, &names, &count, err));

@@ -173,6 +173,7 @@ static bool read_scales(const Reading *in, const char *group, const char *object
                         Dtype dtype, const float **scale, const float **zero) {
     char name[NAME_BYTES];
     void *stored;
+    bool exists;
     join(name, group, object, "scales");
     TRY(read_tensor(in, name, scale_element(dtype), SHAPE(count), &stored));
     float *scales = arena_new_array(in->arena, float, count);
@@ -180,7 +181,8 @@ static bool read_scales(const Reading *in, const char *group, const char *object
     *scale = scales;
     *zero = NULL;
     join(name, group, object, "zeros");
-    if (!h5_read_exists(in->r, name)) return true;
+    TRY(h5_read_exists(in->r, name, &exists, in->err));
+    if (!exists) return true;
     TRY(read_tensor(in, name, H5_I32, SHAPE(count), &stored));
     float *zeros = arena_new_array(in->arena, float, count);
     for (int64_t i = 0; i < count; i++) zeros[i] = (float)((const int32_t *)stored)[i];
@@ -193,7 +195,9 @@ static bool read_shape(const Reading *in, const char *object, Shape *shape, int6
     char attribute[16];
     for (; shape->rank < SHAPE_RANK_MAX; shape->rank++) {
         snprintf(attribute, sizeof attribute, "dim%d", shape->rank);
-        if (!h5_read_has_number(in->r, object, attribute)) break;
+        bool has_dim;
+        TRY(h5_read_has_number(in->r, object, attribute, &has_dim, in->err));
+        if (!has_dim) break;
         TRY(read_small(in, object, attribute, 1, 1 << 24, &shape->dim[shape->rank]));
     }
     if (shape->rank == 0) return FAIL(in->err, ERROR_INPUT, "%s: has no dim0", object);
@@ -206,6 +210,7 @@ static bool read_weight(const Reading *in, const char *layer, PackedWeight *out)
     char name[NAME_BYTES];
     int64_t count;
     void *codes, *bias;
+    bool exists;
     Scales *s = arena_new_array(in->arena, Scales, 1);
     *s = (Scales){0};
     *out = (PackedWeight){.layer = layer};
@@ -222,7 +227,8 @@ static bool read_weight(const Reading *in, const char *layer, PackedWeight *out)
     out->codes.data = codes;
     TRY(read_scales(in, "weights", layer, s->count, s->dtype, &s->scale, &s->zero));
     join(name, "weights", layer, "bias");
-    if (!h5_read_exists(in->r, name)) return true;
+    TRY(h5_read_exists(in->r, name, &exists, in->err));
+    if (!exists) return true;
     out->bias_count = out->codes.shape.dim[0];
     TRY(read_tensor(in, name, H5_F32, SHAPE(out->bias_count), &bias));
     out->bias = bias;
@@ -259,8 +265,10 @@ static bool read_param(const Reading *in, const char *param, PackedParam *out) {
 
 /* The names in a group, which may be missing where it would be empty. */
 static bool read_names(const Reading *in, const char *group, const char ***names, int *count) {
+    bool exists;
     *count = 0;
-    if (!h5_read_exists(in->r, group)) return true;
+    TRY(h5_read_exists(in->r, group, &exists, in->err));
+    if (!exists) return true;
     TRY(h5_read_names(in->r, group, in->arena, names, count, in->err));
     enum { SUFFIX = 32 };
     for (int i = 0; i < *count; i++)
@@ -309,7 +317,9 @@ static bool read_graph(const Reading *in) {
 /* As many lines as there are classes. */
 static bool read_class_names(const Reading *in) {
     PackedModel *m = in->m;
-    if (!h5_read_exists(in->r, "class_names")) return true;
+    bool exists;
+    TRY(h5_read_exists(in->r, "class_names", &exists, in->err));
+    if (!exists) return true;
     const char *text = h5_read_text(in->r, "class_names", in->arena, in->err);
     if (!text) return false;
     int64_t lines = 0;

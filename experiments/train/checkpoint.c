@@ -201,10 +201,13 @@ static bool read_param(const Source *s, Param *p) {
     return stored_read_floats(s->reader, name, p->value.shape, 0, tensor_f32(&p->value), s->err);
 }
 
-static bool has_param(const Source *s, const Param *p) {
+/* Where the file has it. */
+static bool read_own_param(const Source *s, Param *p) {
     char name[NAME_BYTES];
+    bool exists;
     snprintf(name, sizeof name, "params/%s", p->name);
-    return h5_read_exists(s->reader, name);
+    TRY(h5_read_exists(s->reader, name, &exists, s->err));
+    return !exists || read_param(s, p);
 }
 
 static bool read_number(const Source *s, const ProgressRow *row, void *to, double *value) {
@@ -310,7 +313,10 @@ bool checkpoint_init(const char *path, const char *config_text, Model *model, Er
         ok = quantizes_alike(&source, config_text, arena, &is_alike);
         for (int i = 0; ok && i < model->param_count; i++) {
             Param *p = model->params[i]; /* without an owner it is a quantizer's */
-            if (p->owner || (is_alike && has_param(&source, p))) ok = read_param(&source, p);
+            if (p->owner)
+                ok = read_param(&source, p);
+            else if (is_alike)
+                ok = read_own_param(&source, p);
         }
         h5_read_close(source.reader);
     }
