@@ -24,20 +24,21 @@ static bool print_numbers(const H5Reader *r, const char *name, int depth, Arena 
 }
 
 /* The range of an f32 tensor, which tells at a glance whether it trained. */
-static void print_range(const H5Reader *r, const char *name, const H5Info *info, Arena *arena) {
+static bool print_range(const H5Reader *r, const char *name, const H5Info *info, Arena *arena,
+                        Error *err) {
     int64_t count = shape_count(info->shape);
-    Error ignored = {0};
+    if (!count) return true;
     ArenaMark mark = arena_mark(arena);
-    float *x = arena_new_array(arena, float, count ? count : 1);
-    if (count && h5_read_tensor(r, name, H5_F32, info->shape, x, &ignored)) {
-        float low = x[0], high = x[0];
-        for (int64_t i = 1; i < count; i++) {
-            if (x[i] < low) low = x[i];
-            if (x[i] > high) high = x[i];
-        }
-        printf("  %.4g .. %.4g", (double)low, (double)high);
+    float *x = arena_new_array(arena, float, count);
+    TRY(h5_read_tensor(r, name, H5_F32, info->shape, x, err));
+    float low = x[0], high = x[0];
+    for (int64_t i = 1; i < count; i++) {
+        if (x[i] < low) low = x[i];
+        if (x[i] > high) high = x[i];
     }
+    printf("  %.4g .. %.4g", (double)low, (double)high);
     arena_rewind(arena, mark);
+    return true;
 }
 
 static bool print_tree(const H5Reader *r, const char *name, int depth, Arena *arena, Error *err) {
@@ -52,7 +53,7 @@ static bool print_tree(const H5Reader *r, const char *name, int depth, Arena *ar
         return true;
     case H5_TENSOR:
         printf("  %s %s", h5_element_name(info.element), shape_text(info.shape, text));
-        if (info.element == H5_F32) print_range(r, name, &info, arena);
+        if (info.element == H5_F32) TRY(print_range(r, name, &info, arena, err));
         putchar('\n');
         return print_numbers(r, name, depth, arena, err);
     case H5_GROUP:
