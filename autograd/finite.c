@@ -42,6 +42,12 @@ const Var *tape_find_beyond(const Tape *t, float limit) {
     return NULL;
 }
 
+const Var *tape_find_nan(const Tape *t) {
+    for (int i = 0; i < t->count; i++)
+        if (t->vars[i]->met_nan) return t->vars[i];
+    return NULL;
+}
+
 const Var *tape_find_nonfinite(const Tape *t) {
     return tape_find_beyond(t, INFINITY);
 }

@@ -170,7 +170,7 @@ static void piece_forward(const GroupRun *g, const Lane *lane, const Piece *piec
     for (int i = 0; i < g->count; i++) {
         const MapNode *n = &g->nodes[i];
         const Tensor *y = &n->v->value;
-        MapBlock b = {.piece = *piece, .count = piece_count(piece)};
+        MapBlock b = {.piece = *piece, .count = piece_count(piece), .met_nan = &n->v->met_nan};
         for (int j = 0; j < n->map->input_count; j++) {
             bool is_fed = fed && n->v->in[j] == g->feed;
             b.in[j] = is_fed            ? fed

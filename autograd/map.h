@@ -36,6 +36,7 @@ typedef struct MapBlock {
     const float *dy;                 /* the gradient of the output */
     float *dx[MAP_INPUTS_MAX];       /* to be overwritten; NULL: not wanted */
     double *sums;                    /* [sum_count] to add to, once each; NULL: not wanted */
+    bool *met_nan;                   /* forward: Var.met_nan, to be set by many threads */
 } MapBlock;
 
 /* Where the gradients of inputs go, with how much of what is there stays (tape_grad). */

@@ -84,7 +84,7 @@ static void values_make(const Pass *p, const float *in[MAP_GROUP_MAX][MAP_INPUTS
     const GroupRun *g = p->g;
     for (int i = 0; i < g->count; i++) {
         const MapNode *n = &g->nodes[i];
-        MapBlock b = {.piece = p->piece, .count = p->count};
+        MapBlock b = {.piece = p->piece, .count = p->count, .met_nan = &n->v->met_nan};
         for (int j = 0; j < n->map->input_count; j++) {
             in[i][j] = NULL;
             if (n->reads[j])

@@ -61,7 +61,8 @@ typedef struct FakeQuantAttr {
     float grad_scale;
 } FakeQuantAttr;
 
-/* The scale as it is stored: rounded to `dtype`, never below its smallest normal number. */
+/* The scale as it is stored: rounded to `dtype`, never below its smallest normal number nor above
+ * its largest. */
 float fake_quant_stored_scale(Dtype dtype, float scale);
 
 /* The zero point -round(offset / stored_scale), half to even, kept on the grid (a learned offset

@@ -44,6 +44,7 @@ struct Var {
     bool wants_moments; /* somebody will read them */
     Probe *probe;       /* what is asked of the value, of whoever writes it; or NULL */
     bool is_seen;       /* and whether it was answered there */
+    bool met_nan;       /* OP_QUANTIZES: among its input, of which its output may show nothing */
     Var *decoded;       /* the dequantized twin, once an op asked for it */
     uint32_t *mask;     /* of a map: where gradients pass (autograd/map.h); NULL: none is kept */
     bool is_probed;     /* see tape_probe */
@@ -211,6 +212,9 @@ Var *tape_sample_leaf(Tape *t, Shape shape, float low, float high);
 
 bool var_is_finite(const Var *v);
 bool var_has_finite_grad(const Var *v); /* or none yet */
+/* The first quantizer that met a NaN, or NULL. Codes cannot show it: whoever runs a planned record
+ * asks. */
+const Var *tape_find_nan(const Tape *t);
 /* First Var whose values are not all finite, or NULL: to name the layer. */
 const Var *tape_find_nonfinite(const Tape *t);
 /* The same for values that are not below `limit` in magnitude: what half precision cannot hold. */

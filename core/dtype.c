@@ -141,8 +141,9 @@ static float clamp(float x, float low, float high) {
 
 /* Other steps: the code is what gets rounded. */
 static void quantize_run_stepped(const float *x, int64_t count, float inverse, float low,
-                                 float step, float last_code, float *levels) {
+                                 float step, float last_code, float *levels, bool *has_nan) {
     for (int64_t i = 0; i < count; i++) {
+        if (x[i] != x[i]) *has_nan = true;
         float code = round_even(clamp((x[i] * inverse - low) / step, 0.0f, last_code));
         levels[i] = code * step + low;
     }
@@ -164,37 +165,41 @@ static LevelRun level_run(const Scales *scales, int64_t element, int64_t most) {
                       .high = (float)grid_high(scales->grid) - zero};
 }
 
-void quantize_levels(const float *x, const Scales *scales, int64_t first, int64_t count,
+bool quantize_levels(const float *x, const Scales *scales, int64_t first, int64_t count,
                      float *levels) {
     Grid grid = scales->grid;
+    bool has_nan = false;
     for (int64_t done = 0; done < count;) {
         LevelRun run = level_run(scales, first + done, count - done);
         if (grid.step == 1)
             isa_active()->quantize(x + done, run.count, run.inverse, run.low, run.high,
-                                   levels + done);
+                                   levels + done, &has_nan);
         else
             quantize_run_stepped(x + done, run.count, run.inverse, run.low, (float)grid.step,
-                                 (float)((1 << grid.bits) - 1), levels + done);
+                                 (float)((1 << grid.bits) - 1), levels + done, &has_nan);
         done += run.count;
     }
+    return !has_nan;
 }
 
-void quantize_bytes(const float *x, const Scales *scales, int64_t first, int64_t count,
+bool quantize_bytes(const float *x, const Scales *scales, int64_t first, int64_t count,
                     uint8_t *codes) {
     enum { SOME = 512 };
     float levels[SOME];
+    bool has_nan = false;
     for (int64_t done = 0, some; done < count; done += some) {
         if (scales->grid.step == 1) {
             LevelRun run = level_run(scales, first + done, count - done);
             some = run.count;
             isa_active()->quantize_to_bytes(x + done, some, run.inverse, run.low, run.high,
-                                            codes + done);
+                                            codes + done, &has_nan);
         } else {
             some = count - done < SOME ? count - done : SOME;
-            quantize_levels(x + done, scales, first + done, some, levels);
+            has_nan |= !quantize_levels(x + done, scales, first + done, some, levels);
             levels_to_bytes(levels, scales, first + done, some, codes + done);
         }
     }
+    return !has_nan;
 }
 
 void levels_decode(const float *levels, const Scales *scales, int64_t first, int64_t count,
@@ -208,8 +213,7 @@ void levels_decode(const float *levels, const Scales *scales, int64_t first, int
     }
 }
 
-/* Levels to codes, a byte each. A NaN becomes code 0: it never gets this far in a run, since
- * non-finite values stop a run first. */
+/* Levels to codes, a byte each. A NaN becomes code 0: who makes levels of values has said so. */
 void levels_to_bytes(const float *levels, const Scales *scales, int64_t first, int64_t count,
                      uint8_t *codes) {
     float last_code = (float)((1 << scales->grid.bits) - 1), step = (float)scales->grid.step;

@@ -11,6 +11,7 @@
 #ifndef NIBBLE_CORE_DTYPE_H
 #define NIBBLE_CORE_DTYPE_H
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -104,11 +105,14 @@ void dtype_decode(Dtype dtype, const void *codes, const Scales *scales, int64_t 
 float dtype_round(Dtype dtype, float x);
 
 /* The one quantizer: training, packing and inference all come here.
- * levels[i] for elements first.. of a tensor under `scales`; levels are integers held in f32. */
-void quantize_levels(const float *x, const Scales *scales, int64_t first, int64_t count,
+ * levels[i] for elements first.. of a tensor under `scales`; levels are integers held in f32. False
+ * where some x is a NaN, whose level is a NaN. */
+bool quantize_levels(const float *x, const Scales *scales, int64_t first, int64_t count,
                      float *levels);
-/* The same as codes of a byte each (levels_to_bytes); `codes` is that of element `first`. */
-void quantize_bytes(const float *x, const Scales *scales, int64_t first, int64_t count,
+/* The same as codes of a byte each (levels_to_bytes), a NaN's 0; `codes` is that of element
+ * `first`.
+ */
+bool quantize_bytes(const float *x, const Scales *scales, int64_t first, int64_t count,
                     uint8_t *codes);
 /* values[i] = scale x levels[i]; in place is fine. */
 void levels_decode(const float *levels, const Scales *scales, int64_t first, int64_t count,

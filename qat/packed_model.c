@@ -430,8 +430,12 @@ static bool run_some(PackedModel *m, Tensor images, float *logits, Error *err) {
         *err = m->tape->error;
         return false;
     }
-    if (!var_is_finite(out))
-        return FAIL(err, ERROR_NUMERIC, "the packed model gives logits that are not finite");
+    const Var *bad = tape_find_nan(m->tape);
+    if (bad || !var_is_finite(out))
+        return FAIL(err, ERROR_NUMERIC,
+                    "the packed model gives %s that are not finite: images hold numbers far beyond "
+                    "those that it was trained on",
+                    bad ? arena_format(m->arena, "values in %s", bad->scope) : "logits");
     memcpy(logits, var_f32(out), sizeof *logits * (size_t)var_count(out));
     return true;
 }

@@ -222,7 +222,10 @@ static void test_stored_scale(void **state) {
     assert_true(fake_quant_stored_scale(DTYPE_BF16, 0) == FLT_MIN);
     assert_true(fake_quant_stored_scale(DTYPE_F16, 1e-9f) == 0x1p-14f);
     assert_true(fake_quant_stored_scale(DTYPE_F16, 0.1f) == 0x1.998p-4f);
+    assert_true(fake_quant_stored_scale(DTYPE_F16, 1e5f) == 65504);
+    assert_true(fake_quant_stored_scale(DTYPE_BF16, FLT_MAX) == 0x1.fep127f);
     assert_true(isnan(fake_quant_stored_scale(DTYPE_F32, NAN)));
+    assert_true(isinf(fake_quant_stored_scale(DTYPE_F16, INFINITY)));
     for (Dtype dtype = DTYPE_F32; dtype <= DTYPE_BF16; dtype++) {
         tape_begin(tape, TAPE_TRAINING);
         Var *x = tape_sample_leaf(tape, SHAPE(6, 8), -2, 2);
@@ -241,6 +244,48 @@ static void test_stored_scale(void **state) {
             }
         }
     }
+}
+
+/* Between a product and another: relu, fake-quant. */
+static Var *record_quantized(void *context, Tape *t) {
+    const Tensor *x = context;
+    static float weight[6 * 8], scale = 0.1f;
+    for (int i = 0; i < 6 * 8; i++) weight[i] = (float)(i % 5) - 2;
+    Var *in = tape_constant(t, *x);
+    Var *w = tape_constant(t, (Tensor){DTYPE_F32, SHAPE(6, 8), weight, NULL});
+    Var *s = tape_constant(t, (Tensor){DTYPE_F32, SHAPE(1), &scale, NULL});
+    Var *positive = op_relu(t, in);
+    int64_t count = var_count(positive);
+    bool by_rows = count > 64; /* not as a map */
+    FakeQuantAttr attr = attr_new(grid_unsigned(t->mode.is_training ? 4 : 8), by_rows ? 8 : count,
+                                  by_rows ? 8 : count, RANGE_LSQ);
+    if (by_rows) {
+        float *scales = tape_alloc(t, sizeof(float) * (size_t)(count / 8));
+        for (int64_t i = 0; i < count / 8; i++) scales[i] = scale;
+        s = tape_constant(t, (Tensor){DTYPE_F32, SHAPE(count / 8), scales, NULL});
+    }
+    Var *y = op_fake_quant(t, positive, s, NULL, attr);
+    Var *z = op_linear(t, y, w, NULL);
+    return op_sum(t, z, -1);
+}
+
+/* Codes cannot hold a NaN; that there was one is said, whoever records. */
+static void test_nan_is_said(void **state) {
+    (void)state;
+    const TapeMode modes[] = {TAPE_TRAINING, TAPE_EVALUATION};
+    float values[16 * 8];
+    for (int64_t rows = 4; rows <= 16; rows += 12)
+        for (int m = 0; m < 2; m++)
+            for (int at = -1; at < rows * 8; at += 5) {
+                for (int i = 0; i < rows * 8; i++) values[i] = i == at ? NAN : 0.1f * (float)i;
+                Tensor x = {DTYPE_F32, SHAPE(rows, 8), values, NULL};
+                tape_run(tape, modes[m], record_quantized, &x);
+                const Var *met = tape_find_nan(tape);
+                assert_true(at < 0 ? !met : met && !strcmp(met->op->name, "fake_quant"));
+                tape_begin(tape, modes[m]);
+                record_quantized(&x, tape);
+                assert_true((tape_find_nan(tape) != NULL) == (at >= 0));
+            }
 }
 
 /* Packing what fake-quant gives and reading it back yields the same values. */
@@ -398,6 +443,7 @@ int main(void) {
         cmocka_unit_test_setup_teardown(test_reference, set_up, tear_down),
         cmocka_unit_test_setup_teardown(test_pact, set_up, tear_down),
         cmocka_unit_test_setup_teardown(test_stored_scale, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(test_nan_is_said, set_up, tear_down),
         cmocka_unit_test_setup_teardown(test_fake_is_stored, set_up, tear_down),
         cmocka_unit_test_setup_teardown(test_zero_stays_a_level, set_up, tear_down),
         cmocka_unit_test_setup_teardown(test_same_bits_on_any_number_of_threads, set_up, tear_down),

@@ -151,6 +151,23 @@ static void logits_that_are_not_finite_are_an_error(void **state) {
     packed_model_close(&m);
 }
 
+/* Codes behind it would hide a NaN: inputs so large that a float layer gives one. */
+static void values_that_are_not_finite_are_an_error(void **state) {
+    (void)state;
+    PackedModel m = packed_from("model: {kind: cnn, widths: [4, 4]}\n"
+                                "quant: {bits: 4, rules: [{layers: first, bits: 32}]}\n",
+                                SHAPE(4, 4, 2), 3, arena);
+    build(&m);
+    Error err = {0};
+    float logits[3], *images = images_of(&m, 1);
+    run(&m, images, 1, logits);
+    for (int i = 0; i < 32; i++) images[i] = i % 2 ? 3e38f : -3e38f;
+    assert_false(packed_model_run(&m, images, 1, logits, &err));
+    assert_int_equal(err.code, ERROR_NUMERIC);
+    assert_non_null(strstr(err.message, "that are not finite: images hold numbers far beyond"));
+    packed_model_close(&m);
+}
+
 /* ---- What is refused ---- */
 
 static PackedWeight *weight(PackedModel *m, const char *layer) {
@@ -334,6 +351,7 @@ int main(void) {
         TEST(any_count_gives_the_same_bits),
         TEST(stored_pixels_are_normalised),
         TEST(logits_that_are_not_finite_are_an_error),
+        TEST(values_that_are_not_finite_are_an_error),
         TEST(parts_that_do_not_fit_are_refused),
         TEST(statistics_are_f32),
     };

@@ -40,6 +40,7 @@ typedef struct Results {
     float largest[ELEMENTS], spread[2][ELEMENTS];
     uint16_t winner[ELEMENTS];
     uint32_t bins[BIN_SLOTS];
+    bool has_nan;
 } Results;
 
 /* Two windows of 2 rows by 3 pixels side by side, whose first pixel is the 4th of 3 by 3; the image
@@ -95,9 +96,9 @@ static void run(int64_t rows, int64_t channels, Results *r) {
     k->squares(x, count, &r->squares);
     k->relu(x, count, r->relu);
     k->relu_backward(x, dy, count, r->relu_backward);
-    k->quantize(x, count, 3, -4, 3, r->quantize);
+    k->quantize(x, count, 3, -4, 3, r->quantize, &r->has_nan);
     k->levels_to_bytes(r->quantize, count, 1, -4, 7, r->bytes);
-    k->quantize_to_bytes(x, count, 3, -4, 3, r->at_once);
+    k->quantize_to_bytes(x, count, 3, -4, 3, r->at_once, &r->has_nan);
     k->levels_from_bytes(bytes, count, 2, -7, r->levels);
     k->levels_to_nibbles(r->quantize, count, 1, -4, 7, r->nibbles);
     k->levels_from_nibbles(bytes, count, 2, -7, r->from_nibbles);
@@ -214,7 +215,7 @@ static void check_elements(const Results *r, int64_t rows, int64_t channels) {
          i++) /* what is left of the last byte, and beyond */
         assert_int_equal(i == count / 2 && count % 2 ? r->nibbles[i] >> 4 : r->nibbles[i], 0);
     for (int i = 0; i < 2; i++) assert_near(r->ste_sums[i], sums[i], 4 * STE_COUNT_MAX);
-    assert_true(r->low == low && r->high == high);
+    assert_true(r->low == low && r->high == high && !r->has_nan);
     assert_near(r->squares, squares, 1e-6 * squares);
 }
 
@@ -256,7 +257,8 @@ static void test_not_a_number(void **state) {
         for (int i = 0; i < 33; i++) in[i] = i % 3 ? 1.0f : NAN;
         isa_active()->relu(in, 33, out);
         for (int i = 0; i < 33; i++) assert_true(i % 3 ? out[i] == 1 : isnan(out[i]));
-        isa_active()->quantize(in, 33, 1, -4, 3, out);
+        bool has_nan[2] = {false, false};
+        isa_active()->quantize(in, 33, 1, -4, 3, out, &has_nan[0]);
         for (int i = 0; i < 33; i++) assert_true(i % 3 ? out[i] == 1 : isnan(out[i]));
         float low, high;
         double squares = 0;
@@ -266,11 +268,31 @@ static void test_not_a_number(void **state) {
         assert_true(isnan(squares));
         isa_active()->levels_to_bytes(out, 33, 1, -4, 7, codes);
         for (int i = 0; i < 33; i++) assert_int_equal(codes[i], i % 3 ? 5 : 0);
-        isa_active()->quantize_to_bytes(in, 33, 1, -4, 3, codes);
+        isa_active()->quantize_to_bytes(in, 33, 1, -4, 3, codes, &has_nan[1]);
+        assert_true(has_nan[0] && has_nan[1]);
         for (int i = 0; i < 33; i++) assert_int_equal(codes[i], i % 3 ? 5 : 0);
         isa_active()->levels_to_nibbles(out, 33, 1, -4, 7, codes);
         for (int i = 0; i < 33; i++)
             assert_int_equal(codes[i / 2] >> (i % 2 ? 4 : 0) & 15, i % 3 ? 5 : 0);
+    }
+    unsetenv("NIBBLE_ISA");
+}
+
+/* Wherever one stands, and nowhere else; infinities are none. */
+static void test_not_a_number_is_said(void **state) {
+    (void)state;
+    enum { COUNT = 70 };
+    for (int j = 0; j < ISA_COUNT; j++) {
+        if (!choose(isas[j])) continue;
+        for (int at = -1; at < COUNT; at++) {
+            float in[COUNT], out[COUNT];
+            uint8_t codes[COUNT];
+            bool has_nan[2] = {false, false};
+            for (int i = 0; i < COUNT; i++) in[i] = i == at ? NAN : i == 3 ? -INFINITY : 1e30f;
+            isa_active()->quantize(in, COUNT, 1, -4, 3, out, &has_nan[0]);
+            isa_active()->quantize_to_bytes(in, COUNT, 1, -4, 3, codes, &has_nan[1]);
+            assert_true(has_nan[0] == (at >= 0) && has_nan[1] == (at >= 0));
+        }
     }
     unsetenv("NIBBLE_ISA");
 }
@@ -327,9 +349,8 @@ static void test_transpose(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_row_kernels),
-        cmocka_unit_test(test_transpose),
-        cmocka_unit_test(test_not_a_number),
+        cmocka_unit_test(test_row_kernels),          cmocka_unit_test(test_transpose),
+        cmocka_unit_test(test_not_a_number),         cmocka_unit_test(test_not_a_number_is_said),
         cmocka_unit_test(test_half_precision_codes),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -45,7 +45,9 @@ typedef struct Saved {
 
 float fake_quant_stored_scale(Dtype dtype, float scale) {
     const float smallest = dtype == DTYPE_F16 ? 0x1p-14f : FLT_MIN;
+    const float largest = dtype == DTYPE_F16 ? 65504 : dtype == DTYPE_BF16 ? 0x1.fep127f : FLT_MAX;
     float stored = dtype == DTYPE_F32 ? scale : dtype_round(dtype, scale);
+    if (isfinite(scale) && stored > largest) stored = largest;
     return stored < smallest ? smallest : stored;
 }
 
@@ -232,12 +234,16 @@ static void replay(Var *v) {
     v->value.scales = NULL;
 }
 
-static void quantize_block(const float *x, const Saved *saved, int64_t first, int64_t count,
+/* Called by many threads. */
+static void say_nan(bool *met_nan) {
+    __atomic_store_n(met_nan, true, __ATOMIC_RELAXED);
+}
+
+static bool quantize_block(const float *x, const Saved *saved, int64_t first, int64_t count,
                            const Tensor *y) {
     if (y->dtype == DTYPE_F32)
-        quantize_levels(x + first, &saved->scales, first, count, tensor_f32(y) + first);
-    else
-        quantize_bytes(x + first, &saved->scales, first, count, (uint8_t *)y->data + first);
+        return quantize_levels(x + first, &saved->scales, first, count, tensor_f32(y) + first);
+    return quantize_bytes(x + first, &saved->scales, first, count, (uint8_t *)y->data + first);
 }
 
 static void forward(Tape *t, Var *v) {
@@ -253,7 +259,8 @@ static void forward(Tape *t, Var *v) {
     int64_t count = var_count(v);
 #pragma omp parallel for schedule(static)
     for (int64_t first = 0; first < count; first += BLOCK)
-        quantize_block(x, saved, first, count - first < BLOCK ? count - first : BLOCK, &y);
+        if (!quantize_block(x, saved, first, count - first < BLOCK ? count - first : BLOCK, &y))
+            say_nan(&v->met_nan);
     v->value.scales = &saved->scales;
     if (t->mode.keeps_residuals) save_residuals(t, v, saved);
 }
@@ -335,7 +342,8 @@ static void map_prepare_scales(Tape *t, Var *v) {
 
 static void map_quantize(const Var *v, const MapBlock *b) {
     const Saved *saved = v->saved;
-    quantize_levels(b->in[0], &saved->scales, 0, b->count, b->out); /* one scale: from anywhere */
+    /* One scale: from anywhere. */
+    if (!quantize_levels(b->in[0], &saved->scales, 0, b->count, b->out)) say_nan(b->met_nan);
 }
 
 enum { RANGE_SUMS = 2 }; /* of the scale and of the offset */

@@ -15,16 +15,21 @@ static Var *forward(TaskStep *step, bool is_float) {
     return task_record(step, step->e->tape);
 }
 
+static bool is_sound(const Tape *t, const Var *logits) {
+    return var_is_finite(logits) && !tape_find_nan(t);
+}
+
 static bool check_finite(const Tape *t, const Var *logits, Error *err) {
     if (t->error.code != ERROR_NONE) {
         *err = t->error;
         return false;
     }
-    if (var_is_finite(logits)) return true;
+    if (is_sound(t, logits)) return true;
     const Var *bad = tape_find_nonfinite(t);
     return FAIL(err, ERROR_NUMERIC,
-                "evaluation: %s (%s) gives values that are not finite: the training has diverged; "
-                "train with a lower optimizer.lr, or with optimizer.clip_norm",
+                "evaluation: %s (%s) gives values that are not finite: the training has diverged "
+                "(train with a lower optimizer.lr, or with optimizer.clip_norm), or data hold "
+                "numbers far beyond those that it saw",
                 *bad->scope ? bad->scope : "input", bad->op ? bad->op->name : "data");
 }
 
@@ -32,7 +37,7 @@ static bool check_finite(const Tape *t, const Var *logits, Error *err) {
 static bool run_step(TaskStep *step, bool is_float, Error *err) {
     Tape *t = step->e->tape;
     tape_run(t, evaluate_mode(is_float), task_record, step);
-    if (t->error.code == ERROR_NONE && !var_is_finite(step->output)) forward(step, is_float);
+    if (t->error.code == ERROR_NONE && !is_sound(t, step->output)) forward(step, is_float);
     return check_finite(t, step->output, err);
 }
 

@@ -71,6 +71,7 @@ static bool add_gradients(Experiment *e, int64_t step, int64_t number, double *l
     TaskStep micro = micro_batch(e, step, number);
     const Var *mean = tape_run(t, trainer_mode(e), task_record, &micro);
     float value = t->error.code == ERROR_NONE ? var_f32(mean)[0] : 0;
+    if (tape_find_nan(t)) value = NAN; /* codes have hidden it */
     if (t->error.code == ERROR_NONE && isfinite(value))
         tape_backward(t, t->vars[mean->index], (float)(share * e->loss_scale.scale));
     if (t->error.code != ERROR_NONE) {
