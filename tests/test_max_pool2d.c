@@ -124,6 +124,7 @@ static void test_bad_settings(void **state) {
         {{2, 0, 0}, "stride at least 1"},
         {{3, 1, 2}, "padding must be from 0 to half the kernel (1)"},
         {{5, 1, 0}, "image [1, 4, 4, 1] is smaller than the 5x5 window"},
+        {{5, 3, 0}, "image [1, 4, 4, 1] is smaller than the 5x5 window"},
     };
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
         tape_begin(tape, TAPE_TRAINING);

@@ -12,7 +12,7 @@
 enum { KERNEL_MAX = 256 };
 
 typedef struct Saved {
-    uint16_t *winner; /* one per output: which pixel of the window, row-major */
+    uint16_t *winner; /* one per output: which pixel of the window inside the image, row-major */
     Scales scales;    /* the output's, where the input holds levels */
 } Saved;
 
@@ -43,12 +43,12 @@ static bool infer(Var *v, Error *err) {
 
 /* The pixels of a window that lie inside the image, on one axis. */
 typedef struct Window {
-    int64_t first, begin, end; /* image index of the window's pixel 0; of those inside */
+    int64_t begin, end;
 } Window;
 
 static Window window_of(int64_t out, int64_t in_size, const Pool2dAttr *attr) {
     int64_t first = out * attr->stride - attr->padding, end = first + attr->kernel;
-    return (Window){first, first < 0 ? 0 : first, end > in_size ? in_size : end};
+    return (Window){first < 0 ? 0 : first, end > in_size ? in_size : end};
 }
 
 typedef struct Geometry {
@@ -77,14 +77,11 @@ static bool next_span(const Geometry *g, int64_t row, int64_t *column, Span *spa
     if (*column == g->out.dim[2]) return false;
     Window rows = window_of(row, g->in.dim[1], g->attr);
     Window columns = window_of(*column, g->in.dim[2], g->attr);
-    int64_t channels = g->in.dim[3], width = g->in.dim[2], kernel = g->attr->kernel;
-    int64_t first = (rows.begin - rows.first) * kernel + columns.begin - columns.first;
+    int64_t channels = g->in.dim[3], width = g->in.dim[2];
     span->at = (rows.begin * width + columns.begin) * channels;
     span->pooled = *column * channels;
     span->window = (PoolWindow){.rows = rows.end - rows.begin,
                                 .columns = columns.end - columns.begin,
-                                .first = (int32_t)first,
-                                .kernel = (int32_t)kernel,
                                 .row_stride = width * channels,
                                 .pixel_stride = channels,
                                 .count = windows_alike(g, *column),

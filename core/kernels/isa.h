@@ -119,10 +119,9 @@ typedef struct SteRange {
 } SteRange;
 
 /* Windows of a pooling, `count` side by side: of each, its pixels that lie inside the image. A
- * pixel is known by its place in the whole window, row-major. */
+ * pixel is known by its number among these, row-major. */
 typedef struct PoolWindow {
     int64_t rows, columns;            /* inside */
-    int32_t first, kernel;            /* the first pixel inside; the window's width */
     int64_t row_stride, pixel_stride; /* floats from a row of the image to the next, and pixels */
     int64_t count, step;              /* floats from a window to the next */
 } PoolWindow;
