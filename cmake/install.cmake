@@ -6,17 +6,12 @@ include(CMakePackageConfigHelpers)
 install(TARGETS nibble RUNTIME DESTINATION ${CMAKE_INSTALL_BINDIR})
 install(TARGETS libnibble ARCHIVE DESTINATION ${CMAKE_INSTALL_LIBDIR})
 
-# A door's header, which shows a third party's, stays inside.
 get_property(layers GLOBAL PROPERTY NIBBLE_LAYERS)
-foreach(layer ${layers})
-    file(GLOB_RECURSE headers CONFIGURE_DEPENDS RELATIVE ${PROJECT_SOURCE_DIR}
-        ${PROJECT_SOURCE_DIR}/${layer}/*.h ${PROJECT_SOURCE_DIR}/${layer}/*.def)
-    list(FILTER headers EXCLUDE REGEX "_door\\.h$")
-    foreach(header ${headers})
-        get_filename_component(folder ${header} DIRECTORY)
-        install(FILES ${header} DESTINATION ${CMAKE_INSTALL_INCLUDEDIR}/nibble/${folder})
-    endforeach()
-endforeach()
+install(CODE "
+    set(SOURCE \"${PROJECT_SOURCE_DIR}\")
+    set(LAYERS \"${layers}\")
+    set(DESTINATION \"\${CMAKE_INSTALL_PREFIX}/${CMAKE_INSTALL_INCLUDEDIR}/nibble\")
+    include(\"${PROJECT_SOURCE_DIR}/cmake/headers.cmake\")")
 
 # What a program that links the static library must find, too.
 get_property(NIBBLE_MODULES GLOBAL PROPERTY NIBBLE_MODULES)
