@@ -5,7 +5,6 @@
 
 enum {
     HALF = HISTOGRAM_BINS / 2,
-    HALVINGS_MAX = 11,  /* HALF = 2^11 */
     HALVINGS_WORTH = 4, /* fewer than 128 bins on either side are in use */
     EXPONENTS = 300,
     EXPONENT_ZERO = 160, /* denormal numbers have exponents down to -148 */
@@ -63,7 +62,7 @@ static int halvings_of(Histogram h, double beyond) {
         inside += (double)h.counts[HALF + i] + (double)h.counts[HALF - 1 - i];
         if (inside < needed) continue;
         int halvings = 0;
-        while (halvings < HALVINGS_MAX && i < HALF >> (halvings + 1)) halvings++;
+        while (i < HALF >> (halvings + 1)) halvings++;
         return halvings;
     }
     return 0;

@@ -131,6 +131,73 @@ static void test_outliers(void **state) {
     }
 }
 
+/* ---- Where a share of 1 in 1024 makes a difference: 10 of a batch, 20 of two, 30 of three. ----
+ */
+
+enum { BATCH = 10240, ALLOWED = 10 };
+
+static const double one_in_1024 = 0x1p-10;
+
+/* The first batch's values but for the first `count`, which are `outlier`. */
+static void add_batch(Histogram h, int count, float outlier) {
+    fill(30, 0.2f);
+    for (int i = 0; i < count; i++) x[i] = outlier;
+    assert_true(histogram_add(h, (Observed){x, BATCH, false, arena}, 1, one_in_1024));
+}
+
+static double total(void) {
+    double sum = 0;
+    for (int i = 0; i < HISTOGRAM_BINS; i++) sum += (double)counts[i];
+    return sum;
+}
+
+/* On either side: what lies outside adds up over batches, and is kept in the outer bins till then.
+ */
+static void test_outliers_add_up(void **state) {
+    (void)state;
+    for (int sign = -1; sign <= 1; sign += 2) {
+        const float *outer = &counts[sign < 0 ? 0 : HISTOGRAM_BINS - 1];
+        Histogram h = fresh();
+        add_batch(h, 0, 0);
+        assert_true(limit == 1);
+        add_batch(h, 2 * ALLOWED, (float)sign * 100);
+        assert_true(limit == 1 && *outer >= 2 * ALLOWED);
+        add_batch(h, ALLOWED + 1, (float)sign * 100);
+        assert_true(limit == 128 && total() == 3 * BATCH);
+    }
+}
+
+/* Outliers set bins that are refined where the rest fills a sixteenth of them, not where it fills
+ * more. */
+static void test_bins_worth_refining(void **state) {
+    (void)state;
+    RandomKey key = {.seed = 9, .stream = RANDOM_TEST};
+    for (int sign = -1; sign <= 1; sign += 2)
+        for (float least = 0.5f; least < 2; least *= 2) {
+            random_fill_uniform(key, least, 2 * least, BATCH, x);
+            for (int i = 0; i < BATCH; i++) x[i] = (float)sign * (i < ALLOWED ? 10 : x[i]);
+            Histogram h = fresh();
+            assert_true(histogram_add(h, (Observed){x, BATCH, false, arena}, 1, one_in_1024));
+            assert_true(limit == (least < 1 ? 1 : 16) && total() == BATCH);
+        }
+    for (int i = 0; i < BATCH; i++) x[i] = i < ALLOWED ? 10 : i % 2 ? 0.001f : 0;
+    Histogram h = fresh();
+    assert_true(histogram_add(h, (Observed){x, BATCH, false, arena}, 1, one_in_1024));
+    assert_true(limit == 0x1p-9f); /* zeros need no bins */
+}
+
+/* Bins stay where the batch at hand would need them, though all batches together would not. */
+static void test_refining_needs_a_batch(void **state) {
+    (void)state;
+    static const float zeros[BATCH] = {100};
+    Histogram h = fresh();
+    add_batch(h, ALLOWED + 1, 100);
+    for (int i = 0; i < 2; i++)
+        assert_true(histogram_add(h, (Observed){zeros, BATCH, false, arena}, 1, one_in_1024));
+    add_batch(h, ALLOWED + 1, 100);
+    assert_true(limit == 128 && total() == 4 * BATCH);
+}
+
 /* Where many lie there, they are no outliers; and zeros are no reason for finer bins. */
 static void test_no_outliers(void **state) {
     (void)state;
@@ -239,6 +306,9 @@ int main(void) {
         cmocka_unit_test(test_counts),
         cmocka_unit_test(test_order_of_batches_does_not_matter),
         cmocka_unit_test(test_outliers),
+        cmocka_unit_test(test_outliers_add_up),
+        cmocka_unit_test(test_bins_worth_refining),
+        cmocka_unit_test(test_refining_needs_a_batch),
         cmocka_unit_test(test_no_outliers),
         cmocka_unit_test(test_decay),
         cmocka_unit_test(test_nothing_to_count),
