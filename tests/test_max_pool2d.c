@@ -8,6 +8,7 @@
 #include <math.h>
 #include <string.h>
 
+#include "autograd/map.h"
 #include "autograd/ops.h"
 
 static Arena *arena;
@@ -99,6 +100,73 @@ static void test_levels(void **state) {
     }
 }
 
+/* A dry record knows which scales there will be. */
+static void test_levels_are_foretold(void **state) {
+    (void)state;
+    TapeMode mode = TAPE_TRAINING;
+    mode.is_dry = true;
+    for (int is_single = 0; is_single < 2; is_single++) {
+        tape_begin(tape, mode);
+        Var *x = quantized(is_single ? 216 : 9);
+        const Var *y = op_max_pool2d(tape, x, (Pool2dAttr){3, 2, 1});
+        assert_int_equal(y->value.scales != NULL, is_single);
+        if (!is_single) continue;
+        assert_int_equal(y->value.scales->row_length, var_count(y));
+        assert_int_equal(y->value.scales->run_length, var_count(y));
+    }
+}
+
+/* Blocks of a group hold whole windows of one image, of values. */
+static void test_tail_fits(void **state) {
+    (void)state;
+    static const struct {
+        Pool2dAttr attr;
+        int64_t height, width, block_pixels;
+        bool fits;
+    } cases[] = {{{2, 2, 0}, 8, 8, 16, true},  {{2, 2, 0}, 8, 8, 32, true},
+                 {{2, 2, 0}, 8, 8, 24, false}, {{2, 2, 0}, 8, 8, 48, false},
+                 {{2, 2, 0}, 8, 7, 14, false}, {{2, 2, 1}, 8, 8, 16, false},
+                 {{3, 2, 0}, 6, 6, 18, false}, {{3, 3, 0}, 6, 6, 18, true}};
+    const MapTail *tail = op_row_max_pool2d.tail;
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        Var *x = tape_sample_leaf(tape, SHAPE(2, cases[i].height, cases[i].width, 3), -1, 1);
+        const Var *y = op_max_pool2d(tape, x, cases[i].attr);
+        assert_int_equal(tail->fits(y, cases[i].block_pixels), cases[i].fits);
+    }
+    const Var *levels = op_max_pool2d(tape, quantized(216), (Pool2dAttr){2, 2, 0});
+    assert_false(tail->fits(levels, 12));
+}
+
+/* The pixels of two images get what another reader gave, in half precision too. */
+static Var *record_joined(void *context, Tape *t) {
+    Var **x = context;
+    *x = tape_sample_leaf(t, SHAPE(2, 4, 4, 3), -1, 1);
+    Var *h = op_scale(t, *x, 2);
+    Var *y = op_max_pool2d(t, h, (Pool2dAttr){2, 1, 0});
+    Var *squares = op_mul(t, h, h);
+    Var *sum = op_sum(t, y, -1), *other = op_sum(t, squares, -1);
+    return op_add(t, sum, other);
+}
+
+static void test_gradients_join(void **state) {
+    (void)state;
+    static const Dtype halves[] = {DTYPE_F32, DTYPE_F16, DTYPE_BF16};
+    float exact[96];
+    for (int h = 0; h < 3; h++) {
+        Var *x;
+        TapeMode mode = TAPE_TRAINING;
+        mode.half = halves[h];
+        Var *loss = tape_run(tape, mode, record_joined, &x);
+        if (tape->error.code != ERROR_NONE) fail_msg("%s", tape->error.message);
+        tape_backward(tape, loss, 1);
+        for (int i = 0; i < 96; i++) {
+            float got = var_grad_f32(x)[i];
+            if (!h) exact[i] = got;
+            assert_true(fabsf(got - exact[i]) <= 0.02f * (1 + fabsf(exact[i])));
+        }
+    }
+}
+
 /* More pixels than a byte could number. */
 static void test_large_window(void **state) {
     (void)state;
@@ -141,6 +209,9 @@ int main(void) {
         cmocka_unit_test_setup_teardown(test_padding_never_wins, set_up, tear_down),
         cmocka_unit_test_setup_teardown(test_nan_spreads, set_up, tear_down),
         cmocka_unit_test_setup_teardown(test_levels, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(test_levels_are_foretold, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(test_tail_fits, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(test_gradients_join, set_up, tear_down),
         cmocka_unit_test_setup_teardown(test_large_window, set_up, tear_down),
         cmocka_unit_test_setup_teardown(test_bad_settings, set_up, tear_down),
     };

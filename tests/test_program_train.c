@@ -34,6 +34,7 @@ static void test_usage(void **state) {
     assert_has(run(2, "convert r --threads 0").err, "from 1 to");
     assert_has(run(2, "convert r --threads 2x").err, "not '2x'");
     assert_has(run(2, "inspect r --threads 2").err, "unknown option '--threads'");
+    assert_has(run(2, "inspect a b").err, "usage: nibble inspect FILE");
     assert_false(file_exists("r"));
 }
 
@@ -43,12 +44,16 @@ static void test_spellings(void **state) {
     assert_has(run(0, "--version").out, "nibble ");
     assert_has(run(0, "train --help").out, "--resume DIR");
     assert_has(run(0, "train x.yaml -h").out, "--resume DIR");
-    assert_has(run(0, "--help train").out, "--resume DIR");
+    assert_has(run(0, "--help train").out, "--threads N");
+    assert_has(run(2, "inspect -- --help").err, "--help: No such file");
+    assert_has(run(2, "inspect -").err, "-: No such file");
     assert_has(run(2, "train nowhere.yaml -o r").err, "nowhere.yaml");
     assert_has(run(2, "train nowhere.yaml --out=r").err, "nowhere.yaml");
     assert_has(run(2, "train nowhere.yaml -o=r -t 2").err, "nowhere.yaml");
     assert_has(run(2, "train -- --out r").err, "give --out DIR");
     assert_has(run(2, "train x.yaml -q r").err, "unknown option '-q'");
+    assert_has(run(2, "train x.yaml -out r").err, "unknown option '-out'; did you mean '--out'?");
+    assert_has(run(2, "predict r x.png -t 2").err, "unknown option '-t'"); /* --top, --threads */
     assert_has(run(2, "train x.yaml --uot r").err, "did you mean '--out'");
     assert_has(run(2, "train x.yaml --force=1 --out r").err, "--force takes no value");
     assert_has(run(2, "train x.yaml --out=r --threads=0").err, "not '0'");
@@ -87,7 +92,11 @@ static void test_help_topics(void **state) {
     for (size_t i = 0; i < sizeof topics / sizeof *topics; i++)
         assert_true(strlen(run(0, "help %s", topics[i]).out) > 10);
     assert_has(run(0, "help train").out, "--resume DIR");
+    assert_has(run(0, "help train").out, "  --out DIR        directory");
     assert_has(run(0, "help train").out, "--threads N");
+    assert_has(run(0, "help linear").out, ")\n\n# schedule 'linear': ");
+    assert_has(run(0, "help dropout").out, "# layer 'dropout': ");
+    assert_has(run(0, "help dropout").out, "# model.dropout, of ");
     assert_has(run(2, "help nosuchthing").err, "no help on 'nosuchthing'");
 }
 

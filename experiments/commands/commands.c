@@ -78,7 +78,7 @@ static bool fail_option(const Command *command, const char *name, Error *err) {
 static bool parse_threads(const char *text, int *threads, Error *err) {
     char *end;
     long value = strtol(text, &end, 10);
-    if (end == text || *end || value < 1 || value > PARALLEL_THREADS_MAX)
+    if (*end || value < 1 || value > PARALLEL_THREADS_MAX)
         return FAIL(err, ERROR_INPUT, "%s must be a number from 1 to %d, not '%s'",
                     command_threads.name, PARALLEL_THREADS_MAX, text);
     *threads = (int)value;
