@@ -12,6 +12,7 @@
 #include "experiments/report/json.h"
 #include "experiments/report/progress.h"
 #include "experiments/ship/packed.h"
+#include "experiments/ship/ranking.h"
 #include "experiments/train/run.h"
 
 enum { SHAPE_OPTION, IMAGES_OPTION, TOP_OPTION, JSON_OPTION };
@@ -40,27 +41,6 @@ typedef struct Predictor {
 
 /* ---- Results ---- */
 
-/* exp(logit - largest) over their sum, in double. */
-static void softmax(const float *logits, int64_t count, double *out) {
-    double largest = (double)logits[0], sum = 0;
-    for (int64_t i = 1; i < count; i++) largest = fmax(largest, (double)logits[i]);
-    for (int64_t i = 0; i < count; i++) sum += out[i] = exp((double)logits[i] - largest);
-    for (int64_t i = 0; i < count; i++) out[i] /= sum;
-}
-
-/* The most probable class but for those before it: less likely, or as likely with a larger number.
- */
-static int64_t next_class(const float *logits, int64_t count, int64_t before) {
-    int64_t best = -1;
-    for (int64_t i = 0; i < count; i++) {
-        if (before >= 0 &&
-            (logits[i] > logits[before] || (logits[i] == logits[before] && i <= before)))
-            continue;
-        if (best < 0 || logits[i] > logits[best]) best = i;
-    }
-    return best;
-}
-
 static const char *class_name(const Predictor *p, int64_t class) {
     return p->model->class_names ? p->model->class_names[class] : NULL;
 }
@@ -74,13 +54,13 @@ static void set_class(const Predictor *p, Json *json, int64_t class) {
 static void print_json(const Predictor *p, const Origin *origin, const float *logits) {
     Arena *arena = arena_new("line");
     Json *json = json_new();
-    int64_t classes = p->model->class_count, class = next_class(logits, classes, -1);
+    int64_t classes = p->model->class_count, class = ranking_next(logits, classes, -1);
     json_set_text(json, "file", origin->file);
     json_set_int(json, "index", origin->index);
     set_class(p, json, class);
     for (int i = 0; i < p->top && class >= 0; i++) {
         set_class(p, json_append(json, "top"), class);
-        class = next_class(logits, classes, class);
+        class = ranking_next(logits, classes, class);
     }
     printf("%s\n", json_line(json, arena));
     json_free(json);
@@ -88,14 +68,14 @@ static void print_json(const Predictor *p, const Origin *origin, const float *lo
 }
 
 static void print_text(const Predictor *p, const Origin *origin, const float *logits) {
-    int64_t classes = p->model->class_count, class = next_class(logits, classes, -1);
+    int64_t classes = p->model->class_count, class = ranking_next(logits, classes, -1);
     printf("%s", origin->file);
     if (!origin->is_alone) printf("[%ld]", (long)origin->index);
     for (int i = 0; i < p->top && class >= 0; i++) {
         const char *name = class_name(p, class);
         printf("%s class %ld%s%s%s %.4f", i ? "," : ":", (long)class, name ? " (" : "",
                name ? name : "", name ? ")" : "", p->probabilities[class]);
-        class = next_class(logits, classes, class);
+        class = ranking_next(logits, classes, class);
     }
     putchar('\n');
 }
@@ -107,7 +87,7 @@ static bool predict_batch(Predictor *p, Error *err) {
     TRY(packed_model_run(p->model, p->images, p->count, p->logits, err));
     for (int i = 0; i < p->count; i++) {
         const float *logits = p->logits + i * classes;
-        softmax(logits, classes, p->probabilities);
+        ranking_probabilities(logits, classes, p->probabilities);
         (p->is_json ? print_json : print_text)(p, &p->origins[i], logits);
     }
     p->done += p->count;
@@ -170,7 +150,7 @@ static bool predict_files(Predictor *p, ImagesRequest request, const Arguments *
 static bool parse_top(const char *text, int64_t classes, int *top, Error *err) {
     char *end;
     long value = text ? strtol(text, &end, 10) : 1;
-    if (text && (end == text || *end || value < 1))
+    if (text && (*end || value < 1))
         return FAIL(err, ERROR_INPUT, "--top must be a number from 1 on, not '%s'", text);
     *top = (int)(value < classes ? value : classes);
     return true;
