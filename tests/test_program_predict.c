@@ -61,21 +61,26 @@ static void assert_answers(const char *out, int first, int count) {
     assert_null(next_line(&rest));
 }
 
-static void test_predictions_are_those_of_the_evaluation(void **state) {
-    (void)state;
-    char *rest = arena_strdup(program_arena, run(0, "predict run " IDX " --json").out);
+/* JSON lines `out` of all images, whose labels are 0, 1, 2, 0, ..., against that run's accuracy. */
+static void assert_accuracy(const char *out, const char *directory) {
+    char *rest = arena_strdup(program_arena, out);
     int correct = 0, count = 0;
     for (const char *line; (line = next_line(&rest)); count++) {
         Json *json = json_of(line);
-        correct += number_of(json, "class") == count % 3; /* the labels of idx_part */
+        correct += number_of(json, "class") == count % 3;
         json_free(json);
     }
     assert_int_equal(count, COUNT);
     Error err = {0};
-    Json *summary = json_read_file("run/summary.json", &err);
+    Json *summary = json_read_file(format("%s/summary.json", directory), &err);
     assert_true(fabs(number_of(summary, "quantized.accuracy") - correct / (double)COUNT) < 1e-9);
     assert_true(correct > COUNT / 2); /* so that more than one class is predicted */
     json_free(summary);
+}
+
+static void test_predictions_are_those_of_the_evaluation(void **state) {
+    (void)state;
+    assert_accuracy(run(0, "predict run " IDX " --json").out, "run");
 }
 
 static void test_lines(void **state) {
@@ -215,6 +220,7 @@ static void test_pixels_are_of_the_type_trained_on(void **state) {
     for (int i = 0; i < COUNT; i++)
         assert_string_equal(answer_of(next_line(&a)), answer_of(next_line(&b)));
     assert_has(from_h5, "\"label\": null");
+    assert_accuracy(from_h5, "floats");
     assert_has(run(2, "predict floats " IDX).err,
                IDX ": its pixels are bytes, but the model was trained on f32");
     assert_has(run(2, "predict run floats.h5").err, "its pixels are f32, but the model was trained "
