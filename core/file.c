@@ -155,3 +155,37 @@ bool file_sync(const char *path, Error *err) {
 bool file_sync_directory(const char *path, Error *err) {
     return sync_path(path, O_DIRECTORY, err);
 }
+
+/* ---- Directories ---- */
+
+/* Of `path`, whose last name begins at `last`: what has that name, on the disk. A folder that we
+ * may change but not read cannot be synced. */
+static bool sync_parent(char *path, size_t last, Error *err) {
+    char saved = path[last];
+    path[last] = '\0';
+    const char *parent = last ? path : ".";
+    bool is_done = access(parent, R_OK) || file_sync_directory(parent, err);
+    path[last] = saved;
+    return is_done;
+}
+
+bool file_make_directories(const char *directory, Error *err) {
+    Arena *arena = arena_new("directory name");
+    char *path = arena_strdup(arena, directory);
+    bool is_done = true;
+    for (size_t last = 0, end = 0; is_done && path[last]; last = end) {
+        end = last + strspn(path + last, "/");
+        end += strcspn(path + end, "/");
+        last += strspn(path + last, "/");
+        char saved = path[end];
+        path[end] = '\0';
+        bool is_made = last < end && !mkdir(path, 0777);
+        if (last < end && !is_made && errno != EEXIST)
+            is_done =
+                FAIL(err, ERROR_INPUT, "cannot make the directory %s: %s", path, strerror(errno));
+        if (is_made) is_done = sync_parent(path, last, err);
+        path[end] = saved;
+    }
+    arena_free(arena);
+    return is_done;
+}

@@ -45,6 +45,10 @@ const char *file_resolve(const char *path, Arena *arena);
 bool file_sync(const char *path, Error *err);
 bool file_sync_directory(const char *path, Error *err);
 
+/* Makes a directory and those above it, where they are missing; none of them is lost when the
+ * machine stops. */
+bool file_make_directories(const char *path, Error *err);
+
 /* On any descriptor, signals or not. Reading stops at the end of the file: how many bytes there
  * were; -1, or false: failed, with errno set. */
 ssize_t file_read_bytes(int fd, void *buffer, size_t bytes);

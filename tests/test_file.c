@@ -17,6 +17,23 @@
 
 #include "core/file.h"
 
+/* ---- What is synced, in the order of the calls; fsync_cause: how it fails. ---- */
+
+static char synced[1024];
+static int fsync_cause;
+
+int fsync(int fd) {
+    char link[64], path[256];
+    snprintf(link, sizeof link, "/proc/self/fd/%d", fd);
+    ssize_t length = readlink(link, path, sizeof path - 1);
+    path[length < 0 ? 0 : length] = '\0';
+    snprintf(synced + strlen(synced), sizeof synced - strlen(synced), "%s\n", path);
+    errno = fsync_cause;
+    return fsync_cause ? -1 : 0;
+}
+
+/* ---- Each in an empty folder ---- */
+
 static char folder[] = "/tmp/test_file_XXXXXX";
 static Arena *arena;
 
@@ -201,11 +218,46 @@ static void test_links_of_the_user(void **state) {
     unlink("file");
 }
 
+/* The folder above each new one is synced, and no other. */
+static void test_new_directories_are_synced(void **state) {
+    (void)state;
+    Error err = {0};
+    char root[256];
+    assert_non_null(getcwd(root, sizeof root));
+    synced[0] = '\0';
+    assert_true(file_make_directories("a//b/", &err));
+    assert_string_equal(synced, arena_format(arena, "%s\n%s/a\n", root, root));
+    synced[0] = '\0';
+    assert_true(file_make_directories(arena_format(arena, "%s/a/b/c", root), &err));
+    assert_string_equal(synced, arena_format(arena, "%s/a/b\n", root));
+    synced[0] = '\0';
+    assert_true(file_make_directories("a/b/c", &err)); /* which is there */
+    assert_true(file_make_directories("/", &err));
+    assert_string_equal(synced, "");
+    fsync_cause = EINVAL; /* what cannot sync directories */
+    assert_true(file_make_directories("a/b/d", &err));
+    fsync_cause = EIO;
+    assert_false(file_make_directories("a/b/e", &err));
+    assert_failure(&err, ERROR_SYSTEM, "a/b", "cannot sync: Input/output error");
+    fsync_cause = 0;
+    err = (Error){0};
+    put("a/file", "");
+    assert_false(file_make_directories("a/file/f", &err));
+    assert_failure(&err, ERROR_INPUT, "cannot make the directory a/file/f", "Not a directory");
+    unlink("a/file");
+    static const char *const made[] = {"a/b/c", "a/b/d", "a/b/e", "a/b", "a"};
+    for (int i = 0; i < 5; i++) assert_int_equal(rmdir(made[i]), 0);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_absent),        cmocka_unit_test(test_cannot_look),
-        cmocka_unit_test(test_regular_files), cmocka_unit_test(test_other_things),
-        cmocka_unit_test(test_several_names), cmocka_unit_test(test_links_of_the_user),
+        cmocka_unit_test(test_absent),
+        cmocka_unit_test(test_cannot_look),
+        cmocka_unit_test(test_regular_files),
+        cmocka_unit_test(test_other_things),
+        cmocka_unit_test(test_several_names),
+        cmocka_unit_test(test_new_directories_are_synced),
+        cmocka_unit_test(test_links_of_the_user),
     };
     return cmocka_run_group_tests_name("file", tests, enter, leave);
 }

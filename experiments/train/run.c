@@ -20,20 +20,6 @@ bool run_has(const char *path) {
     return !stat(path, &info) && S_ISREG(info.st_mode);
 }
 
-static bool make_directories(const char *directory, Arena *arena, Error *err) {
-    char *path = arena_strdup(arena, directory);
-    for (char *p = path + 1;; p++) {
-        if (*p != '/' && *p) continue;
-        char saved = *p;
-        *p = 0;
-        if (mkdir(path, 0777) && errno != EEXIST)
-            return FAIL(err, ERROR_INPUT, "cannot make the directory %s: %s", path,
-                        strerror(errno));
-        *p = saved;
-        if (!saved) return true;
-    }
-}
-
 static const char *const run_files[] = {RUN_CONFIG,     RUN_ENVIRONMENT, RUN_METRICS, RUN_SUMMARY,
                                         RUN_CHECKPOINT, RUN_PREVIOUS,    RUN_BEST,    RUN_QUANTIZED,
                                         RUN_LOGITS,     RUN_REPORT};
@@ -88,7 +74,7 @@ void run_release(RunClaim *claim) {
 bool run_create(const char *directory, bool force, RunClaim *claim, Error *err) {
     if (!force) TRY(run_is_free(directory, err));
     Arena *arena = arena_new("run directory");
-    bool ok = make_directories(directory, arena, err) && run_claim(directory, claim, err);
+    bool ok = file_make_directories(directory, err) && run_claim(directory, claim, err);
     for (size_t i = 0; ok && i < sizeof run_files / sizeof *run_files; i++) {
         const char *path = run_path(arena, directory, run_files[i]);
         if (unlink(path) && errno != ENOENT)
