@@ -49,6 +49,12 @@ size_t checked_add(size_t a, size_t b) {
     return sum;
 }
 
+void *checked_malloc(const char *name, size_t bytes) {
+    void *memory = malloc(bytes ? bytes : 1);
+    if (!memory) exhausted(name, 0, bytes);
+    return memory;
+}
+
 /* Linux grants more memory than there is and kills whoever uses it; so large blocks are compared
  * with what it says is available. */
 static bool is_available(size_t bytes) {

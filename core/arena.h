@@ -58,5 +58,8 @@ size_t arena_system_calls(const Arena *arena); /* how often the system was asked
  * from a file are checked with __builtin_mul_overflow and reported, before they get here. */
 size_t checked_mul(size_t a, size_t b);
 size_t checked_add(size_t a, size_t b);
+/* For libraries that free what they ask for, by free; without memory the process ends likewise, so
+ * that they do not take it for a fault of their input. `name` says whose it is. */
+void *checked_malloc(const char *name, size_t bytes);
 
 #endif

@@ -1,5 +1,6 @@
 #include "data/idx.h"
 
+#include <stdlib.h>
 #include <string.h>
 
 #include <zlib.h>
@@ -23,9 +24,21 @@ enum {
 
 /* ---- Taking bytes ---- */
 
+static voidpf inflate_malloc(voidpf unused, uInt count, uInt bytes) {
+    (void)unused;
+    return checked_malloc("gzip", checked_mul(count, bytes));
+}
+
+static void inflate_free(voidpf unused, voidpf memory) {
+    (void)unused;
+    free(memory);
+}
+
 static bool source_open(Source *source, const char *name, const unsigned char *file, size_t bytes,
                         Error *err) {
     *source = (Source){.name = name, .next = file, .left = bytes};
+    source->stream.zalloc = inflate_malloc;
+    source->stream.zfree = inflate_free;
     source->is_gzip = bytes >= 2 && file[0] == 0x1f && file[1] == 0x8b;
     if (source->is_gzip && inflateInit2(&source->stream, 15 + 16) != Z_OK)
         return FAIL(err, ERROR_SYSTEM, "%s: zlib cannot start", name);

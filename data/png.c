@@ -2,6 +2,7 @@
  * samples of 1 to 4 bits are widened to 8 and of 16 rounded to 8, interlaced files are read. What
  * is transparent is refused, since nobody says what lies behind it. */
 #include <setjmp.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include <png.h>
@@ -35,6 +36,16 @@ static void on_read(png_structp png, png_bytep to, size_t count) {
     memcpy(to, reading->at, count);
     reading->at += count;
     reading->left -= count;
+}
+
+static png_voidp on_malloc(png_structp png, png_alloc_size_t bytes) {
+    (void)png;
+    return checked_malloc("PNG", bytes);
+}
+
+static void on_free(png_structp png, png_voidp memory) {
+    (void)png;
+    free(memory);
 }
 
 /* To 8 bits a sample, and colours instead of a palette. */
@@ -85,7 +96,8 @@ bool png_read(const char *name, const unsigned char *file, size_t bytes,
     Reading reading = {
         .name = name, .at = file, .left = bytes, .request = request, .arena = arena, .out = out};
     reading.err = err;
-    png_structp png = png_create_read_struct(PNG_LIBPNG_VER_STRING, &reading, on_error, on_warning);
+    png_structp png = png_create_read_struct_2(PNG_LIBPNG_VER_STRING, &reading, on_error,
+                                               on_warning, NULL, on_malloc, on_free);
     png_infop info = png ? png_create_info_struct(png) : NULL;
     bool is_read = false;
     if (info) {

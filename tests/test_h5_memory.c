@@ -1,54 +1,7 @@
 /* libhdf5 without memory: each of its allocations fails in turn, and no message blames the file. */
-#include <setjmp.h>
-#include <stdarg.h>
-#include <stddef.h>
-
-#include <cmocka.h>
-
-#include <dlfcn.h>
-#include <errno.h>
-#include <hdf5.h>
-#include <signal.h>
-#include <stdlib.h>
-#include <string.h>
-#include <sys/wait.h>
-#include <unistd.h>
+#include "tests/starve.h"
 
 #include "data/h5.h"
-#include "data/sandbox.h"
-
-/* ---- The allocator of the whole process, which refuses libhdf5 one allocation ---- */
-
-static long allowed = -1; /* allocations until that one; below 0: none is refused */
-static bool is_refused;
-
-static bool refuses(const void *caller) {
-    Dl_info place;
-    if (allowed < 0 || !dladdr(caller, &place) || !strstr(place.dli_fname, "hdf5")) return false;
-    is_refused |= allowed == 0;
-    if (allowed-- > 0) return false;
-    errno = ENOMEM;
-    return true;
-}
-
-#ifndef __SANITIZE_ADDRESS__
-#define FOR_LIBRARIES __attribute__((visibility("default")))
-void *__libc_malloc(size_t bytes);
-void *__libc_calloc(size_t count, size_t bytes);
-void *__libc_realloc(void *memory, size_t bytes);
-
-FOR_LIBRARIES void *malloc(size_t bytes) {
-    return refuses(__builtin_return_address(0)) ? NULL : __libc_malloc(bytes);
-}
-
-FOR_LIBRARIES void *calloc(size_t count, size_t bytes) {
-    return refuses(__builtin_return_address(0)) ? NULL : __libc_calloc(count, bytes);
-}
-
-FOR_LIBRARIES void *realloc(void *memory, size_t bytes) {
-    return refuses(__builtin_return_address(0)) ? NULL : __libc_realloc(memory, bytes);
-}
-#endif
 
 /* ---- A file, read in every way there is ---- */
 
@@ -120,62 +73,39 @@ static bool read_file(bool is_foreign, Error *err) {
     H5Reader *r =
         is_foreign ? h5_read_foreign("file.h5", arena, err) : h5_read_open("file.h5", arena, err);
     bool ok = r && read_parts(r, err);
-    allowed = -1;
+    starve_allowed = -1;
     h5_read_close(r);
     return ok;
 }
 
-/* Says so where the blame is wrong. */
-static bool is_well_blamed(const Error *err, long at) {
-    static const char *const wrong[] = {"stored outside", "damaged", "has no ",
-                                        "has something",  "is not",  "not an",
-                                        "is neither",     "link to", "element type"};
-    bool is_well = err->code == ERROR_SYSTEM && strstr(err->message, "file.h5: cannot read: ");
-    for (size_t i = 0; i < sizeof wrong / sizeof *wrong; i++)
-        is_well &= !strstr(err->message, wrong[i]);
-    if (!is_well) print_error("allocation %ld: code %d: %s\n", at, err->code, err->message);
-    return is_well;
+static bool read_sealed(Error *err) {
+    return read_file(false, err);
 }
 
-typedef enum Outcome { READ, READ_WITHOUT_ONE, FAILED, CRASHED, BLAMED_WRONGLY } Outcome;
-
-/* In a process of its own, since libhdf5 is not itself again after some failures, and crashes after
- * a few. */
-static Outcome read_without(long at, bool is_foreign) {
-    int status;
-    pid_t child = fork();
-    if (!child) {
-        Error err = {0};
-        alarm(60);
-        signal(SIGSEGV, SIG_DFL);
-        allowed = at;
-        bool is_read = read_file(is_foreign, &err);
-        if (!is_read) _exit(is_well_blamed(&err, at) ? FAILED : BLAMED_WRONGLY);
-        _exit(is_refused ? READ_WITHOUT_ONE : READ);
-    }
-    assert_int_equal(waitpid(child, &status, 0), child);
-    return WIFEXITED(status) ? (Outcome)WEXITSTATUS(status) : CRASHED;
+static bool read_foreign(Error *err) {
+    return read_file(true, err);
 }
 
-static void check_each_allocation(bool is_foreign) {
-    long counts[BLAMED_WRONGLY + 1] = {0};
-    for (long at = 0; !counts[READ]; at++) counts[read_without(at, is_foreign)]++;
-    assert_int_equal(counts[BLAMED_WRONGLY], 0);
-    assert_true(counts[FAILED] > 50 && counts[FAILED] > 20 * counts[CRASHED]);
+/* It crashes after a few. */
+static void check_each_allocation(bool (*read)(Error *)) {
+    long counts[STARVE_OUTCOMES];
+    write_file();
+    starve_each("hdf5", read, counts);
+    assert_true(counts[STARVE_FAILED] > 50);
+    assert_true(counts[STARVE_FAILED] > 20 * counts[STARVE_CRASHED]);
+    assert_int_equal(counts[STARVE_EXIT], 0);
 }
 
 static void test_sealed_files(void **state) {
     (void)state;
-    if (!sandbox_bounds_memory()) skip(); /* sanitizers have their own allocator */
-    write_file();
-    check_each_allocation(false);
+    if (!sandbox_bounds_memory()) skip();
+    check_each_allocation(read_sealed);
 }
 
 static void test_foreign_files(void **state) {
     (void)state;
     if (!sandbox_bounds_memory()) skip();
-    write_file();
-    check_each_allocation(true);
+    check_each_allocation(read_foreign);
 }
 
 int main(void) {

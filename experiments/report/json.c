@@ -26,7 +26,17 @@ static json_t *must(json_t *value) {
     exit(1);
 }
 
+static void *allocate(size_t bytes) {
+    return checked_malloc("JSON", bytes);
+}
+
+/* Without memory jansson would find fault with the text. */
+static void start(void) {
+    json_set_alloc_funcs(allocate, free);
+}
+
 Json *json_new(void) {
+    start();
     return outside(must(json_object()));
 }
 
@@ -192,6 +202,7 @@ Json *json_element(const Json *object, const char *path, int i) {
 /* ---- Reading ---- */
 
 Json *json_read_text(const char *text, size_t bytes, const char *name, Error *err) {
+    start();
     json_error_t problem;
     json_t *value =
         bytes <= JSON_BYTES_MAX ? json_loadb(text, bytes, JSON_REJECT_DUPLICATES, &problem) : NULL;

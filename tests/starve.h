@@ -1,0 +1,126 @@
+/* A process in which one allocation fails, chosen by its number.
+ *
+ * Replaces the allocator of a test program; included by its only source file. Sanitizers have their
+ * own allocators: with them nothing fails, and the tests skip (sandbox_bounds_memory). */
+#ifndef NIBBLE_TESTS_STARVE_H
+#define NIBBLE_TESTS_STARVE_H
+
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+
+#include <cmocka.h>
+
+#include <dlfcn.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "core/error.h"
+#include "data/sandbox.h"
+
+static long starve_allowed = -1; /* allocations until that one; below 0: none is refused */
+static bool starve_is_refused;
+static const char *starve_library; /* part of the file name of who asks; NULL: anybody */
+
+static inline bool starve_refuses(const void *caller) {
+    Dl_info place;
+    if (starve_allowed < 0) return false;
+    if (starve_library && (!dladdr(caller, &place) || !strstr(place.dli_fname, starve_library)))
+        return false;
+    starve_is_refused |= starve_allowed == 0;
+    if (starve_allowed-- > 0) return false;
+    errno = ENOMEM;
+    return true;
+}
+
+#ifndef __SANITIZE_ADDRESS__
+#define STARVE_SEEN __attribute__((visibility("default")))
+void *__libc_malloc(size_t bytes);
+void *__libc_calloc(size_t count, size_t bytes);
+void *__libc_realloc(void *memory, size_t bytes);
+
+STARVE_SEEN void *malloc(size_t bytes) {
+    return starve_refuses(__builtin_return_address(0)) ? NULL : __libc_malloc(bytes);
+}
+
+STARVE_SEEN void *calloc(size_t count, size_t bytes) {
+    return starve_refuses(__builtin_return_address(0)) ? NULL : __libc_calloc(count, bytes);
+}
+
+STARVE_SEEN void *realloc(void *memory, size_t bytes) {
+    return starve_refuses(__builtin_return_address(0)) ? NULL : __libc_realloc(memory, bytes);
+}
+#endif
+
+typedef enum StarveOutcome {
+    STARVE_READ,    /* with all the memory it wanted */
+    STARVE_EXIT,    /* exit code 1: the program's own end */
+    STARVE_WITHOUT, /* read all the same */
+    STARVE_FAILED,
+    STARVE_CRASHED,
+    STARVE_BLAMED_WRONGLY,
+    STARVE_OUTCOMES
+} StarveOutcome;
+
+/* What libraries say of their input, and nobody may say of missing memory. */
+static inline bool starve_is_well_blamed(const Error *err) {
+    static const char *const wrong[] = {"stored outside", "damaged",      "has no ",  "not valid",
+                                        "has something",  "is not",       "not an",   "is neither",
+                                        "link to",        "element type", "cut short"};
+    bool is_well = err->code == ERROR_SYSTEM;
+    for (size_t i = 0; i < sizeof wrong / sizeof *wrong; i++)
+        is_well &= !strstr(err->message, wrong[i]);
+    if (!is_well) print_error("code %d: %s\n", err->code, err->message);
+    return is_well;
+}
+
+/* `read` in a process of its own: after some failures a library is not itself again. What it prints
+ * goes to the file "stderr". */
+static inline StarveOutcome starve_once(long at, bool (*read)(Error *)) {
+    int status;
+    pid_t child = fork();
+    if (!child) {
+        Error err = {0};
+        alarm(60);
+        signal(SIGSEGV, SIG_DFL);
+        int fd = open("stderr", O_WRONLY | O_CREAT | O_TRUNC, 0666);
+        dup2(fd, STDERR_FILENO);
+        starve_allowed = at;
+        bool is_read = read(&err);
+        starve_allowed = -1;
+        if (!is_read) _exit(starve_is_well_blamed(&err) ? STARVE_FAILED : STARVE_BLAMED_WRONGLY);
+        _exit(starve_is_refused ? STARVE_WITHOUT : STARVE_READ);
+    }
+    assert_int_equal(waitpid(child, &status, 0), child);
+    return WIFEXITED(status) ? (StarveOutcome)WEXITSTATUS(status) : STARVE_CRASHED;
+}
+
+static inline void starve_print(long at) {
+    char text[1024] = "";
+    FILE *file = fopen("stderr", "r");
+    size_t count = fread(text, 1, sizeof text - 1, file);
+    fclose(file);
+    print_error("allocation %ld: %.*s", at, (int)count, text);
+}
+
+/* Refuses each allocation of `library` (NULL: all) in turn, until one reading wants no more. */
+static inline void starve_each(const char *library, bool (*read)(Error *),
+                               long counts[STARVE_OUTCOMES]) {
+    memset(counts, 0, sizeof *counts * STARVE_OUTCOMES);
+    starve_library = library;
+    for (long at = 0; !counts[STARVE_READ]; at++) {
+        StarveOutcome outcome = starve_once(at, read);
+        counts[outcome]++;
+        if (outcome == STARVE_BLAMED_WRONGLY) starve_print(at);
+    }
+    unlink("stderr");
+    assert_int_equal(counts[STARVE_BLAMED_WRONGLY], 0);
+}
+
+#endif
