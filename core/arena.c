@@ -68,11 +68,18 @@ static bool is_available(size_t bytes) {
     return bytes / 1024 < kilobytes;
 }
 
-static Block *block_new(Arena *arena, size_t capacity) {
+static Block *block_memory(size_t capacity) {
     size_t bytes = checked_add(sizeof(Block) + ARENA_ALIGNMENT, capacity);
     bool fits = bytes < BLOCK_BYTES_LARGE || is_available(bytes);
-    Block *block = fits ? malloc(bytes) : NULL;
-    if (!block) exhausted(arena->name, arena_used(arena), capacity);
+    return fits ? malloc(bytes) : NULL;
+}
+
+/* `wanted` is what blocks grow by; where there is less memory, what is needed has to do. */
+static Block *block_new(Arena *arena, size_t needed, size_t wanted) {
+    size_t capacity = wanted;
+    Block *block = block_memory(capacity);
+    if (!block && needed < wanted) block = block_memory(capacity = needed);
+    if (!block) exhausted(arena->name, arena_used(arena), needed);
     arena->system_calls++;
     uintptr_t start = (uintptr_t)(block + 1);
     start = (start + ARENA_ALIGNMENT - 1) & ~(uintptr_t)(ARENA_ALIGNMENT - 1);
@@ -120,7 +127,7 @@ void *arena_alloc(Arena *arena, size_t bytes) {
             held < BLOCK_BYTES_LARGE ? held : BLOCK_BYTES_LARGE; /* doubles small ones */
         size_t capacity = rounded > growth ? rounded : growth;
         if (capacity < BLOCK_BYTES_MIN) capacity = BLOCK_BYTES_MIN;
-        Block *fresh = block_new(arena, capacity);
+        Block *fresh = block_new(arena, rounded, capacity);
         fresh->previous = block;
         arena->used_before_last = held;
         arena->last = block = fresh;
@@ -184,7 +191,7 @@ void arena_reset(Arena *arena) {
         blocks_free(last, NULL);
         arena->last = last = NULL;
         arena->used_before_last = 0;
-        arena->last = last = block_new(arena, total);
+        arena->last = last = block_new(arena, arena->peak, total);
     }
     last->used = 0;
     arena->used_before_last = 0;
@@ -195,7 +202,7 @@ void arena_reserve(Arena *arena, size_t bytes) {
     if (arena->last && arena->last->capacity >= bytes) return;
     blocks_free(arena->last, NULL);
     arena->last = NULL;
-    arena->last = block_new(arena, bytes);
+    arena->last = block_new(arena, bytes, bytes);
 }
 
 size_t arena_used(const Arena *arena) {

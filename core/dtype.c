@@ -120,9 +120,9 @@ float dtype_round(Dtype dtype, float x) {
     const Codec *codec = dtype_codec(dtype);
     assert(codec->stores == CODE_NUMBER);
     float rounded;
-    unsigned char code[sizeof(float)];
-    codec->encode(&x, 1, NULL, code);
-    codec->decode(code, NULL, 0, 1, &rounded);
+    uint32_t code; /* of up to so many bits */
+    codec->encode(&x, 1, NULL, &code);
+    codec->decode(&code, NULL, 0, 1, &rounded);
     return rounded;
 }
 

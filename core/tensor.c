@@ -1,8 +1,11 @@
 #include "core/tensor.h"
 
 #include <assert.h>
+#include <math.h>
 #include <stdio.h>
 #include <string.h>
+
+#include "core/floats.h"
 
 int64_t shape_count(Shape shape) {
     int64_t count = 1;
@@ -50,7 +53,8 @@ bool shape_check(Shape shape, int64_t *count, Error *err) {
         if (__builtin_mul_overflow(product, shape.dim[i], &product))
             return FAIL(err, ERROR_INPUT, "shape %s is too large", shape_text(shape, text));
     }
-    if (__builtin_mul_overflow(product, (int64_t)sizeof(double), &bytes))
+    /* of the widest element, in bits: what dtype_bytes can count */
+    if (__builtin_mul_overflow(product, (int64_t)(8 * sizeof(double)), &bytes))
         return FAIL(err, ERROR_INPUT, "shape %s is too large", shape_text(shape, text));
     *count = product;
     return true;
@@ -125,8 +129,8 @@ static float mean_of(const float *x, int64_t count) {
 }
 
 /* The same scales, from now on in the form that is stored. `scale` is overwritten. */
-static const Scales *scales_store(Arena *arena, const Scales *fitted, float *scale,
-                                  const Storage *storage) {
+static bool scales_store(Arena *arena, const Scales *fitted, float *scale, const Storage *storage,
+                         const Scales **out, Error *err) {
     Storage form = {.dtype = storage->scale_dtype, .block = storage->scale_block};
     Scales *s = arena_new_array(arena, Scales, 1);
     *s = *fitted;
@@ -136,26 +140,52 @@ static const Scales *scales_store(Arena *arena, const Scales *fitted, float *sca
         for (int64_t i = 0; i < s->count; i++) scale[i] -= s->offset;
     }
     Tensor *stored = arena_new_array(arena, Tensor, 1);
-    *stored = tensor_encode(arena, scale, SHAPE(s->count), &form);
+    if (!tensor_encode(arena, scale, SHAPE(s->count), &form, stored, err)) {
+        error_prefix(err, "scales of blocks of %lld", (long long)s->run_length);
+        return false;
+    }
     s->stored = stored;
     s->scale = form.dtype == DTYPE_F32 ? stored->data : NULL;
-    return s;
+    *out = s;
+    return true;
 }
 
-Tensor tensor_encode(Arena *arena, const float *values, Shape shape, const Storage *storage) {
+/* What rounding to the dtype makes infinite. */
+static bool numbers_check(const Tensor *tensor, const float *values, Error *err) {
+    enum { SOME = 512 };
+    float kept[SOME];
+    int64_t count = tensor_count(tensor);
+    for (int64_t first = 0; first < count; first += SOME) {
+        int64_t some = count - first < SOME ? count - first : SOME;
+        tensor_decode_part(tensor, first, some, kept);
+        for (int64_t i = 0; i < some; i++)
+            if (!isfinite(kept[i]))
+                return FAIL(err, ERROR_NUMERIC, "element %lld is %g, which %s cannot hold",
+                            (long long)(first + i), (double)values[first + i],
+                            dtype_name(tensor->dtype));
+    }
+    return true;
+}
+
+bool tensor_encode(Arena *arena, const float *values, Shape shape, const Storage *storage,
+                   Tensor *out, Error *err) {
     const Codec *codec = dtype_codec(storage->dtype);
     assert(codec->stores != CODE_LEVEL && "levels are a quantizer's");
-    Tensor tensor = tensor_zeros(arena, storage->dtype, shape);
-    int64_t count = tensor_count(&tensor);
+    *out = tensor_zeros(arena, storage->dtype, shape);
+    int64_t count = tensor_count(out), unfit = floats_find_unfit(values, count, -FLT_MAX);
+    if (unfit >= 0)
+        return FAIL(err, ERROR_NUMERIC, "element %lld is %g: only finite values can be stored",
+                    (long long)unfit, (double)values[unfit]);
     if (codec->stores == CODE_NUMBER) {
-        codec->encode(values, count, NULL, tensor.data);
-        return tensor;
+        codec->encode(values, count, NULL, out->data);
+        return numbers_check(out, values, err);
     }
     Arena *scratch = arena_new("scales");
     int64_t block = storage->block ? storage->block : codec->block;
     Scales fitted = scales_fit(scratch, codec, values, count, block);
-    codec->encode(values, count, &fitted, tensor.data);
-    tensor.scales = scales_store(arena, &fitted, (float *)(uintptr_t)fitted.scale, storage);
+    codec->encode(values, count, &fitted, out->data);
+    bool ok =
+        scales_store(arena, &fitted, (float *)(uintptr_t)fitted.scale, storage, &out->scales, err);
     arena_free(scratch);
-    return tensor;
+    return ok;
 }

@@ -68,7 +68,9 @@ typedef struct Storage {
 
 /* A tensor that stores `values`, each scale fitted by the codec. Codes are found under the scales
  * as fitted; what is kept are the scales as stored, which decoding reads. Doubly quantized scales
- * are stored less their mean, the offset (Dettmers et al. 2023, QLoRA). */
-Tensor tensor_encode(Arena *arena, const float *values, Shape shape, const Storage *storage);
+ * are stored less their mean, the offset (Dettmers et al. 2023, QLoRA). ERROR_NUMERIC, with the
+ * element: a value that is not finite, or that the dtype cannot hold, nor its scale the scales'. */
+bool tensor_encode(Arena *arena, const float *values, Shape shape, const Storage *storage,
+                   Tensor *out, Error *err);
 
 #endif

@@ -237,9 +237,8 @@ static void update_positive(const Optimizer *o, const Slot *slot, int64_t count,
         float *own[OPTIMIZER_STATES_MAX] = {0};
         for (int j = 0; j < o->state_count; j++) own[j] = state[j] + i;
         o->rule->update(o->config, &slot->terms, 1, value + i, grad + i, own);
-        bool is_low = value[i] < least;
-        bool is_high = value[i] > most && isfinite(value[i]);
-        if (!is_low && !is_high) continue; /* what is not finite is reported, not hidden */
+        bool is_low = value[i]<least, is_high = value[i]> most;
+        if (!isfinite(value[i]) || (!is_low && !is_high)) continue; /* reported, not hidden */
         value[i] = is_low ? least : most;
         for (int j = 0; j < o->state_count; j++) *own[j] = 0;
     }

@@ -39,8 +39,16 @@ static inline float *storages_values(Arena *to, int64_t count, uint64_t seed) {
     return x;
 }
 
+static inline Tensor storages_encode(Arena *to, const float *values, Shape shape,
+                                     const Storage *storage) {
+    Tensor stored;
+    Error err = {0};
+    if (!tensor_encode(to, values, shape, storage, &stored, &err)) fail_msg("%s", err.message);
+    return stored;
+}
+
 static inline Tensor storages_draw(Arena *to, Shape shape, uint64_t seed, const Storage *storage) {
-    return tensor_encode(to, storages_values(to, shape_count(shape), seed), shape, storage);
+    return storages_encode(to, storages_values(to, shape_count(shape), seed), shape, storage);
 }
 
 /* The same values in f32. */

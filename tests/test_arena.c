@@ -4,7 +4,9 @@
 
 #include <cmocka.h>
 
+#include <stdio.h>
 #include <string.h>
+#include <sys/resource.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -169,6 +171,30 @@ static void test_out_of_memory(void **state) {
     if (!strstr(text, "the model arena holds 1024 bytes")) fail_msg("it said: %s", text);
 }
 
+#if !defined(__SANITIZE_ADDRESS__) &&                                                              \
+    !defined(__SANITIZE_THREAD__) /* which ends a program whose memory is limited */
+/* Blocks grow by what is held, where there is as much; else by what is needed. */
+static void need_little(void) {
+    Arena *arena = arena_new("model");
+    arena_reserve(arena, (size_t)200 << 20);
+    arena_alloc(arena, (size_t)200 << 20);
+    long pages = 0;
+    FILE *file = fopen("/proc/self/statm", "re");
+    if (!file || fscanf(file, "%ld", &pages) != 1) _exit(2);
+    fclose(file);
+    rlim_t bytes = (rlim_t)pages * (rlim_t)sysconf(_SC_PAGESIZE) + ((rlim_t)64 << 20);
+    if (setrlimit(RLIMIT_AS, &(struct rlimit){bytes, bytes})) _exit(3);
+    memset(arena_alloc(arena, 64), 1, 64);
+    _exit(0);
+}
+
+static void test_grows_by_what_there_is(void **state) {
+    (void)state;
+    char text[1 << 10];
+    if (run_child(need_little, text, sizeof text) != 0) fail_msg("it said: %s", text);
+}
+#endif
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_alignment_and_growth),
@@ -179,6 +205,9 @@ int main(void) {
         cmocka_unit_test(test_reserved_bytes_come_in_one_piece),
         cmocka_unit_test(test_sizes),
         cmocka_unit_test(test_out_of_memory),
+#if !defined(__SANITIZE_ADDRESS__) && !defined(__SANITIZE_THREAD__)
+        cmocka_unit_test(test_grows_by_what_there_is),
+#endif
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -147,7 +147,8 @@ static void rows_store_and_read_back(void **state) {
     for (int i = 0; i < storages.count; i++) {
         const Storage *storage = &storages.all[i];
         const Codec *codec = dtype_codec(storage->dtype);
-        const Tensor t = tensor_encode(arena, x, SHAPE(23, 61), storage); /* blocks run over rows */
+        const Tensor t =
+            storages_encode(arena, x, SHAPE(23, 61), storage); /* blocks run over rows */
         assert_false(tensor_holds_levels(&t));
         if (codec->stores == CODE_NUMBER) {
             assert_null(t.scales);
@@ -169,7 +170,7 @@ static void codes_are_written_whole(void **state) {
     for (int d = 0; d < DTYPE_COUNT; d++) {
         const Codec *codec = dtype_codec((Dtype)d);
         if (codec->stores != CODE_ENTRY) continue;
-        const Tensor t = tensor_encode(arena, x, SHAPE(COUNT), &(Storage){.dtype = (Dtype)d});
+        const Tensor t = storages_encode(arena, x, SHAPE(COUNT), &(Storage){.dtype = (Dtype)d});
         size_t bytes = dtype_bytes((Dtype)d, COUNT);
         uint8_t *again = arena_zalloc(arena, bytes);
         memset(again, 0xff, bytes);
@@ -180,7 +181,7 @@ static void codes_are_written_whole(void **state) {
 
 static int nf4_code(const float *x, int64_t count, int64_t block, int64_t element) {
     const Storage storage = {.dtype = DTYPE_NF4, .block = block};
-    const Tensor t = tensor_encode(arena, x, SHAPE(count), &storage);
+    const Tensor t = storages_encode(arena, x, SHAPE(count), &storage);
     return code_of(&t, element);
 }
 
@@ -207,7 +208,7 @@ static void nf4_divides_short_blocks(void **state) {
     }
     assert_true(differ > 10);
     memset(x, 0, sizeof x);
-    const Tensor t = tensor_encode(arena, x, SHAPE(BLOCK + SHORT), &(Storage){DTYPE_NF4});
+    const Tensor t = storages_encode(arena, x, SHAPE(BLOCK + SHORT), &(Storage){DTYPE_NF4});
     assert_true(t.scales->scale[0] == 0 && t.scales->scale[1] == 1e-38f);
     assert_int_equal(code_of(&t, 0), 7);
     assert_int_equal(code_of(&t, BLOCK), 7);
@@ -249,7 +250,7 @@ static void dynamic8_multiplies(void **state) {
         const float x[2] = {scale, scale * (float)((place + 0.5) / 32767.5 - 1)};
         int code = code_at_place(&book, x[1] * (1 / scale));
         if (code == code_at_place(&book, x[1] / scale)) continue;
-        const Tensor t = tensor_encode(arena, x, SHAPE(2), &(Storage){.dtype = DTYPE_DYNAMIC8});
+        const Tensor t = storages_encode(arena, x, SHAPE(2), &(Storage){.dtype = DTYPE_DYNAMIC8});
         assert_int_equal(code_of(&t, 1), code);
         differ++;
     }
@@ -263,11 +264,11 @@ static void doubly_quantized_scales_are_small(void **state) {
     enum { LARGE = 1 << 16 };
     const float *x = storages_values(arena, LARGE, 2);
     const Storage twice = {DTYPE_DYNAMIC8, 64, DTYPE_DYNAMIC8, 0};
-    const Tensor t = tensor_encode(arena, x, SHAPE(LARGE), &twice);
+    const Tensor t = storages_encode(arena, x, SHAPE(LARGE), &twice);
     assert_null(t.scales->scale);
     assert_int_equal(tensor_bytes(&t), LARGE + LARGE / 64 + 4 * (LARGE / 64 / 256) + 4);
     const Storage once = {.dtype = DTYPE_DYNAMIC8, .block = 64};
-    const Tensor plain = tensor_encode(arena, x, SHAPE(LARGE), &once);
+    const Tensor plain = storages_encode(arena, x, SHAPE(LARGE), &once);
     assert_int_equal(tensor_bytes(&plain), LARGE + 4 * (LARGE / 64));
     assert_memory_equal(plain.data, t.data, LARGE); /* codes are found under scales as fitted */
 }
@@ -294,14 +295,14 @@ static void expect_bits(const GoldenCase *c, const char *name, const float *valu
  */
 static void check_double(const GoldenCase *c, const Tensor *t, Storage form) {
     const GoldenTensor *x = golden_tensor(c, "x");
-    const Tensor once = tensor_encode(arena, x->values, x->shape,
-                                      &(Storage){.dtype = t->dtype, .block = form.block});
+    const Tensor once = storages_encode(arena, x->values, x->shape,
+                                        &(Storage){.dtype = t->dtype, .block = form.block});
     int64_t count = t->scales->count;
     float *rest = arena_new_array(arena, float, count), offset = golden_number(c, "offset");
     assert_true(fabsf(t->scales->offset - offset) <= 1e-6f * offset);
     for (int64_t i = 0; i < count; i++) rest[i] = once.scales->scale[i] - offset;
     Storage scales = {.dtype = form.scale_dtype, .block = form.scale_block};
-    Tensor stored = tensor_encode(arena, rest, SHAPE(count), &scales);
+    Tensor stored = storages_encode(arena, rest, SHAPE(count), &scales);
     expect_codes(c, "scale_codes", &stored);
     expect_bits(c, "scale_scale", stored.scales->scale);
     Scales theirs = *t->scales;
@@ -322,7 +323,7 @@ static void check_golden(Dtype dtype, const GoldenCase *c) {
         form.scale_block = (int64_t)golden_number(c, "scale_block");
         assert_int_equal(form.scale_block, dtype_codec(DTYPE_DYNAMIC8)->block);
     }
-    const Tensor t = tensor_encode(arena, x->values, x->shape, &form);
+    const Tensor t = storages_encode(arena, x->values, x->shape, &form);
     expect_codes(c, "codes", &t);
     if (is_double) {
         check_double(c, &t, form);
@@ -351,6 +352,30 @@ static void rows_equal_bitsandbytes(void **state) {
     }
 }
 
+static void assert_refused(float x, const Storage *storage, const char *reason) {
+    enum { SOME = 200 };
+    float *values = storages_values(arena, SOME, 4);
+    values[130] = x;
+    Tensor stored;
+    Error err = {0};
+    assert_false(tensor_encode(arena, values, SHAPE(SOME), storage, &stored, &err));
+    assert_int_equal(err.code, ERROR_NUMERIC);
+    if (!strstr(err.message, reason)) fail_msg("it says: %s", err.message);
+}
+
+/* One element would take its block with it. */
+static void what_cannot_be_stored_is_refused(void **state) {
+    (void)state;
+    const float bad[] = {NAN, INFINITY, -INFINITY};
+    const Storages storages = storages_make();
+    for (int i = 0; i < 3; i++)
+        for (int j = 0; j < storages.count; j++)
+            assert_refused(bad[i], &storages.all[j], "element 130 is");
+    assert_refused(1e5f, &(Storage){.dtype = DTYPE_F16}, "element 130 is 100000, which f16");
+    assert_refused(1e5f, &(Storage){.dtype = DTYPE_NF4, .block = 8, .scale_dtype = DTYPE_F16},
+                   "scales of blocks of 8: element 16 is 100000, which f16 cannot hold");
+}
+
 int main(void) {
     static const struct CMUnitTest tests[] = {
         cmocka_unit_test(an_entry_is_the_nearest),
@@ -361,6 +386,7 @@ int main(void) {
         cmocka_unit_test_setup_teardown(dynamic8_is_the_formula, set_up, tear_down),
         cmocka_unit_test_setup_teardown(dynamic8_multiplies, set_up, tear_down),
         cmocka_unit_test_setup_teardown(doubly_quantized_scales_are_small, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(what_cannot_be_stored_is_refused, set_up, tear_down),
         cmocka_unit_test_setup_teardown(rows_equal_bitsandbytes, set_up, tear_down),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

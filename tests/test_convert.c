@@ -305,7 +305,7 @@ static void stored_params_travel_as_they_are(void **state) {
         for (int i = 0; i < FROZEN; i++) {
             Param *p = model_find_param(model, frozen[i]);
             param_store(
-                p, tensor_encode(arena, tensor_f32(&p->value), p->value.shape, &storages.all[s]));
+                p, storages_encode(arena, tensor_f32(&p->value), p->value.shape, &storages.all[s]));
         }
         const Qat *qat = trained_from(&source, model);
         const PackedModel packed = packed_model_of(qat, arena);

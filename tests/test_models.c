@@ -392,6 +392,20 @@ typedef struct Refusal {
     const char *model, *message;
 } Refusal;
 
+/* At stride 1, whatever the kernel: a residual around it is possible. */
+static void padding_keeps_the_size(void **state) {
+    (void)state;
+    for (int kernel = 1; kernel <= 6; kernel++)
+        for (int dilation = 1; dilation <= 3; dilation++) {
+            ModelSource source = model_source(arena_format(
+                arena,
+                "model: {kind: sequential, layers: [residual: {main: [{conv: {filters: 2, kernel: "
+                "%d, dilation: %d}}]}, flatten, linear: {units: 3}]}\n",
+                kernel, dilation));
+            model_of(&source, SHAPE(9, 8, 2), 3, 1);
+        }
+}
+
 static void wrong_settings_are_refused(void **state) {
     (void)state;
     static const Refusal refusals[] = {
@@ -438,6 +452,7 @@ int main(void) {
         TEST(every_kind_of_layer_runs_forward_and_backward),
         TEST(the_cases_hold_the_kinds_they_are_for),
         TEST(a_training_step_is_that_of_pytorch),
+        TEST(padding_keeps_the_size),
         TEST(wrong_settings_are_refused),
         TEST(images_that_are_too_small_are_refused),
     };

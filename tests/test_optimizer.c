@@ -473,6 +473,23 @@ static void test_reports_updates_that_overflow(void **state) {
     }
 }
 
+/* Learned scales are held above 0; that an update left the numbers shows all the same. */
+static void test_reports_scales_that_overflow(void **state) {
+    (void)state;
+    for (int sign = -1; sign <= 1; sign += 2) {
+        Arena *arena = arena_new("overflow");
+        Model *model = model_of_roles(arena, 20000);
+        Optimizer *optimizer = make(arena, model, "{kind: sgd, lr: 1000, momentum: 0}");
+        Error err = {0};
+        fill_grads(model, 0);
+        model->params[SCALE]->grad[0] = (float)sign * 1e37f;
+        assert_false(optimizer_step(optimizer, 1, &err));
+        assert_int_equal(err.code, ERROR_NUMERIC);
+        assert_non_null(strstr(err.message, model->params[SCALE]->name));
+        arena_free(arena);
+    }
+}
+
 /* ---- Averages ---- */
 
 static void test_averages(void **state) {
@@ -639,6 +656,7 @@ int main(void) {
         cmocka_unit_test(test_step_without_gradients),
         cmocka_unit_test(test_refuses_gradients_that_are_not_finite),
         cmocka_unit_test(test_reports_updates_that_overflow),
+        cmocka_unit_test(test_reports_scales_that_overflow),
         cmocka_unit_test(test_averages),
         cmocka_unit_test(test_no_averages),
         cmocka_unit_test(test_state_round_trip),

@@ -10,6 +10,7 @@
 
 #include "qat/convert.h"
 #include "tests/model_source.h"
+#include "tests/storages.h"
 
 static int set_up(void **state) {
     (void)state;
@@ -336,7 +337,7 @@ static void statistics_are_f32(void **state) {
     for (int i = 0; i < m.param_count; i++) {
         Tensor *value = &m.params[i].value;
         if (!strcmp(m.params[i].name, "norm.running_variance"))
-            *value = tensor_encode(arena, tensor_f32(value), value->shape, &f16);
+            *value = storages_encode(arena, tensor_f32(value), value->shape, &f16);
     }
     assert_false(packed_model_build(&m, &err));
     assert_string_equal(err.message,

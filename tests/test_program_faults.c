@@ -290,6 +290,17 @@ static void test_inputs_beyond_half(void **state) {
     assert_has(result.err, "values of the input (data) are beyond f16's 65,504");
     assert_has(result.err, "data.normalize: standard");
     assert_lacks(result.err, "optimizer.lr");
+    for (int i = 0; i < ROWS * SIDE * SIDE; i++) images[i] *= 10;
+    w = h5_write_begin("larger.h5", 0, program_arena, &err);
+    h5_write_tensor(w, "train_images", H5_F32, SHAPE(ROWS, SIDE, SIDE), images);
+    h5_write_tensor(w, "train_labels", H5_U8, SHAPE(ROWS), labels);
+    h5_write_tensor(w, "test_images", H5_F32, SHAPE(ROWS, SIDE, SIDE), images);
+    h5_write_tensor(w, "test_labels", H5_U8, SHAPE(ROWS), labels);
+    assert_true(h5_write_export(w, &err));
+    result = run(2, "train large.yaml --out scaled data.path=larger.h5 precision=f32 "
+                    "quant={\"bits\":2,\"activations\":{\"quantizer\":minmax,\"scale\":f16}}");
+    assert_has(result.err, "is beyond f16: set quant.activations.scale: bf16 or f32");
+    assert_has(result.err, "data.normalize: standard");
 }
 
 static void test_overflow_keeps_the_checkpoint_before(void **state) {

@@ -60,7 +60,7 @@ static Model *network_of(const Storage *storage, bool as_f32) {
     Model *model = model_of(&source, SHAPE(6, 6, 2), 4, 1);
     for (int i = 0; i < KEPT; i++) {
         Param *p = model_find_param(model, kept[i]);
-        Tensor stored = tensor_encode(arena, tensor_f32(&p->value), p->value.shape, storage);
+        Tensor stored = storages_encode(arena, tensor_f32(&p->value), p->value.shape, storage);
         param_store(p, as_f32 ? plain_of(&stored) : stored);
     }
     return model;

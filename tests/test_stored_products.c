@@ -124,7 +124,7 @@ static void levels_have_stored_scales(void **state) {
     for (int j = 0; j < storages.count; j++) {
         float *scale = storages_values(arena, GROUPS, 6), x[3 * IN], y[3 * OUT], expected[3 * OUT];
         for (int i = 0; i < GROUPS; i++) scale[i] = 1.0f / 16 + fabsf(scale[i]);
-        const Tensor plane = tensor_encode(arena, scale, SHAPE(GROUPS), &storages.all[j]);
+        const Tensor plane = storages_encode(arena, scale, SHAPE(GROUPS), &storages.all[j]);
         tensor_decode(&plane, scale);
         Scales plain = {IN, GROUP, GROUPS, DTYPE_F32, grid_signed(4), scale};
         Scales stored = {.row_length = IN,

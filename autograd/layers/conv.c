@@ -38,14 +38,16 @@ static bool build(Module *self, Var *const *in, Error *err) {
                     "groups %ld must divide both the %ld input channels and the %ld filters",
                     (long)groups, (long)channels, (long)filters);
     State *s = self->state = arena_new_array(self->model->arena, State, 1);
-    int64_t pad = c->padding == PADDING_SAME ? c->dilation * (c->kernel - 1) / 2 : c->padding;
+    bool is_same = c->padding == PADDING_SAME;
+    int64_t reach = c->dilation * (c->kernel - 1); /* an odd one is filled up at the end */
+    int64_t before = is_same ? reach / 2 : c->padding, after = is_same ? reach - before : before;
     s->attr = (Conv2dAttr){.stride = c->stride,
                            .dilation = c->dilation,
                            .groups = groups,
-                           .pad_top = pad,
-                           .pad_bottom = pad,
-                           .pad_left = pad,
-                           .pad_right = pad};
+                           .pad_top = before,
+                           .pad_bottom = after,
+                           .pad_left = before,
+                           .pad_right = after};
     int64_t fan_in = c->kernel * c->kernel * (channels / groups);
     Init he = {INIT_NORMAL, sqrtf(2.0f / (float)fan_in)};
     Shape shape = SHAPE(filters, c->kernel, c->kernel, channels / groups);
