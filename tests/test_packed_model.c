@@ -200,6 +200,9 @@ static void nan_scale(PackedModel *m) {
 static void large_zero(PackedModel *m) {
     NUMBER(&scales(m)->zero[3]) = 16;
 }
+static void small_zero(PackedModel *m) {
+    NUMBER(&scales(m)->zero[3]) = -1;
+}
 static void broken_zero(PackedModel *m) {
     edge(m)->zero = 0.5f;
 }
@@ -289,6 +292,7 @@ static void parts_that_do_not_fit_are_refused(void **state) {
         {negative_scale, "weights/wide: scale 1 is -1, expected one above 0"},
         {nan_scale, "edges/input.out4: scale 0 is nan, expected one above 0"},
         {large_zero, "weights/wide: zero point 3 is 16, expected a whole one from 0 to 15"},
+        {small_zero, "weights/wide: zero point 3 is -1, expected a whole one from 0 to 15"},
         {broken_zero, "edges/input.out4: zero point 0 is 0.5, expected a whole one from 0 to 15"},
         {many_bits, "edges/input.out4: 9 bits, expected 2 to 8"},
         {odd_base, "weights/wide: levels of base -3 and step 1 are of no grid of 4 bits"},

@@ -117,7 +117,8 @@ static void test_lines(void **state) {
 static void test_probabilities_sum_to_one(void **state) {
     (void)state;
     Json *json = json_of(strtok(
-        arena_strdup(program_arena, run(0, "predict run " IDX " --json --top 9").out), "\n"));
+        arena_strdup(program_arena, run(0, "predict run " IDX " --json --top 4294967297").out),
+        "\n"));
     double sum = 0;
     assert_int_equal(json_count(json, "top"), 3);
     for (int i = 0; i < 3; i++) sum += number_of(json, format("top.%d.probability", i));
@@ -243,6 +244,7 @@ static void test_refusals(void **state) {
     assert_has(run(2, "predict run " IDX " --shape 8,8,1x").err, "--shape must be H,W,C");
     assert_has(run(2, "predict run " IDX " --shape 8,8,3").err,
                "--shape 8,8,3: the model takes images of 8,8,1");
+    assert_has(run(2, "predict run " IDX " --shape 4,8,1").err, "--shape 4,8,1: the model takes");
     assert_has(run(2, "predict run config.yaml").err, "config.yaml: not a PNG");
     assert_has(run(2, "predict run missing.png").err, "missing.png: No such file");
     /* what came before is answered */
