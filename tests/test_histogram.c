@@ -179,6 +179,8 @@ static void test_bins_worth_refining(void **state) {
             Histogram h = fresh();
             assert_true(histogram_add(h, (Observed){x, BATCH, false, arena}, 1, one_in_1024));
             assert_true(limit == (least < 1 ? 1 : 16) && total() == BATCH);
+            add_batch(h, 0, 0); /* half of all batches may still lie further out */
+            assert_true(limit == (least < 1 ? 1 : 16) && total() == 2 * BATCH);
         }
     for (int i = 0; i < BATCH; i++) x[i] = i < ALLOWED ? 10 : i % 2 ? 0.001f : 0;
     Histogram h = fresh();

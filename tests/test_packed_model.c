@@ -194,6 +194,9 @@ static void infinite_scale(PackedModel *m) {
 static void negative_scale(PackedModel *m) {
     NUMBER(&scales(m)->scale[1]) = -1;
 }
+static void zero_scale(PackedModel *m) {
+    NUMBER(&scales(m)->scale[3]) = 0;
+}
 static void nan_scale(PackedModel *m) {
     edge(m)->scale = NAN;
 }
@@ -209,6 +212,12 @@ static void broken_zero(PackedModel *m) {
 static void many_bits(PackedModel *m) {
     edge(m)->grid.bits = 9;
 }
+static void one_bit(PackedModel *m) {
+    edge(m)->grid.bits = 1;
+}
+static void wide_step(PackedModel *m) {
+    scales(m)->grid.step = 2;
+}
 static void odd_base(PackedModel *m) {
     scales(m)->grid.base = -3;
 }
@@ -217,6 +226,15 @@ static void scale_format(PackedModel *m) {
 }
 static void long_rows(PackedModel *m) {
     scales(m)->row_length++;
+}
+static void long_runs(PackedModel *m) {
+    scales(m)->run_length = 100;
+}
+static void no_runs(PackedModel *m) {
+    scales(m)->run_length = 0;
+}
+static void fewer_scales(PackedModel *m) {
+    scales(m)->count = 3;
 }
 static void other_shape(PackedModel *m) {
     weight(m, "wide")->codes.shape.dim[1] = 1;
@@ -262,6 +280,16 @@ static void no_norm(PackedModel *m) {
 static void fold_elsewhere(PackedModel *m) {
     ((PackedFold *)m->graph.folds.items)[0].layer = "norm";
 }
+static void fold_of_other_width(PackedModel *m) {
+    ((PackedFold *)m->graph.folds.items)[0].layer = "classes";
+    weight(m, "stem")->bias = NULL; /* which nothing is folded into then */
+}
+static void fold_without_bias(PackedModel *m) {
+    weight(m, "stem")->bias = NULL;
+}
+static void spare_bias(PackedModel *m) {
+    m->graph.folds.count = 0;
+}
 static void flat_deviation(PackedModel *m) {
     static const float flat[] = {1, 0};
     m->deviation = flat;
@@ -272,6 +300,9 @@ static void nan_mean(PackedModel *m) {
 }
 static void no_width(PackedModel *m) {
     m->input.dim[1] = 0;
+}
+static void huge_width(PackedModel *m) {
+    m->input.dim[1] = 65537;
 }
 static void more_classes(PackedModel *m) {
     m->class_count = 4;
@@ -290,14 +321,20 @@ static void parts_that_do_not_fit_are_refused(void **state) {
     static const Refusal refusals[] = {
         {infinite_scale, "weights/wide: scale 2 is inf, expected one above 0"},
         {negative_scale, "weights/wide: scale 1 is -1, expected one above 0"},
+        {zero_scale, "weights/wide: scale 3 is 0, expected one above 0"},
         {nan_scale, "edges/input.out4: scale 0 is nan, expected one above 0"},
         {large_zero, "weights/wide: zero point 3 is 16, expected a whole one from 0 to 15"},
         {small_zero, "weights/wide: zero point 3 is -1, expected a whole one from 0 to 15"},
         {broken_zero, "edges/input.out4: zero point 0 is 0.5, expected a whole one from 0 to 15"},
         {many_bits, "edges/input.out4: 9 bits, expected 2 to 8"},
+        {one_bit, "edges/input.out4: 1 bits, expected 2 to 8"},
+        {wide_step, "weights/wide: levels of base 0 and step 2 are of no grid of 4 bits"},
         {odd_base, "weights/wide: levels of base -3 and step 1 are of no grid of 4 bits"},
         {scale_format, "weights/wide: its scales are stored as format"},
         {long_rows, "weights/wide: 4 scales for rows of 37 and runs of 36 do not fit [4, 3, 3, 4]"},
+        {long_runs, "weights/wide: 4 scales for rows of 36 and runs of 100 do not fit"},
+        {no_runs, "weights/wide: 4 scales for rows of 36 and runs of 0 do not fit"},
+        {fewer_scales, "weights/wide: 3 scales for rows of 36 and runs of 36 do not fit"},
         {other_shape, "weights/wide: shape [4, 1, 9, 4], but the layer's weight is [4, 3, 3, 4]"},
         {other_layer, "weights/wider: the model has no layer with weights of that name"},
         {nan_bias, "weights/classes/bias: number 1 is nan"},
@@ -312,9 +349,13 @@ static void parts_that_do_not_fit_are_refused(void **state) {
         {second_input, "model: stem has one input, not two"},
         {no_norm, "model: relu1 is folded into stem, but is no batch norm"},
         {fold_elsewhere, "model: norm is folded into norm, which is not packed"},
+        {fold_of_other_width, "weights/classes: the bias does not fit the folded norm"},
+        {fold_without_bias, "weights/stem: the bias does not fit the folded norm"},
+        {spare_bias, "weights/stem: has a bias, but the layer has none"},
         {flat_deviation, "input/deviation: number 1 is 0, expected one above 0"},
         {nan_mean, "input/mean: number 1 is nan"},
         {no_width, "input: a side of 0"},
+        {huge_width, "input: a side of 65537, expected 1 to 65536"},
         {more_classes, "model: gives [1, 3] for one image, but there are 4 classes"},
         {other_layers, "model: gives [1, 64] for one image, but there are 3 classes"},
     };
