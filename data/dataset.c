@@ -151,10 +151,10 @@ bool dataset_name_classes(Variant source, Dataset *out, Error *err) {
     return names_check(&config->class_names, out->class_count, err);
 }
 
-void dataset_read_names(const char *path, Arena *arena, Dataset *out) {
-    Error ignored = {0};
+bool dataset_read_names(const char *path, Arena *arena, Dataset *out, Error *err) {
     Bytes bytes;
-    if (access(path, F_OK) || !bytes_read(path, arena, &bytes, &ignored)) return;
+    if (access(path, F_OK) && errno == ENOENT) return true;
+    TRY(bytes_read(path, arena, &bytes, err));
     const char **names = arena_new_array(arena, const char *, out->class_count);
     const char *at = (const char *)bytes.data, *end = at + bytes.count;
     int64_t count = 0;
@@ -163,11 +163,12 @@ void dataset_read_names(const char *path, Arena *arena, Dataset *out) {
         if (!stop) stop = end;
         int length = (int)(stop - at > NAME_BYTES_MAX ? NAME_BYTES_MAX : stop - at);
         if (length && at[length - 1] == '\r') length--;
-        if (length && count == out->class_count) return; /* of other classes */
+        if (length && count == out->class_count) return true; /* of other classes */
         if (length) names[count++] = arena_format(arena, "%.*s", length, at);
         at = stop + 1;
     }
     if (count == out->class_count) out->class_names = names;
+    return true;
 }
 
 /* ---- Use ---- */

@@ -70,8 +70,8 @@ void dataset_rows(const Dataset *dataset, const DatasetPart *part, const int64_t
 /* ---- For the kinds. ---- */
 
 /* Names of classes, one a line, from a file that need not be there; they stay NULL if it is not, or
- * if it does not name as many as there are. */
-void dataset_read_names(const char *path, Arena *arena, Dataset *out);
+ * if it does not name as many as there are. False: it is there and cannot be read. */
+bool dataset_read_names(const char *path, Arena *arena, Dataset *out, Error *err);
 
 /* bytes = count * height * width * channels * element_bytes, refused on overflow or beyond the
  * machine's memory; to be called before anything of that size is allocated. */

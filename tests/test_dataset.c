@@ -200,6 +200,9 @@ static void test_idx_missing_files(void **state) {
     unlink(image_path);
     assert_int_equal(mkdir(image_path, 0700), 0);
     EXPECT_FAILURE(source("idx", "path", odd, NULL), image_path, "not a regular file");
+    rmdir(image_path);
+    assert_int_equal(symlink(image_path, image_path), 0); /* there, but nobody can look at it */
+    EXPECT_FAILURE(source("idx", "path", odd, NULL), image_path, "Too many levels");
 }
 
 /* Every length that a file can be cut to, plain and compressed. */
@@ -462,6 +465,9 @@ static void test_cifar_names(void **state) {
     assert_string_equal(dataset.class_names[9], "truck");
     file_write(names, (const unsigned char *)ten, 20);
     assert_null(open_well(data).class_names);
+    unlink(names);
+    assert_int_equal(mkdir(names, 0700), 0);
+    EXPECT_FAILURE(data, names, "not a regular file");
 }
 
 /* A folder of another version or data set says which. */

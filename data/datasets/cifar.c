@@ -143,7 +143,8 @@ static bool cifar_open(const void *settings, DatasetParts parts, Arena *arena, D
                      .width = SIDE,
                      .channels = CHANNELS,
                      .pixel_type = PIXEL_U8};
-    dataset_read_names(arena_format(arena, "%s/%s", config->path, layout->names), arena, out);
+    const char *names = arena_format(arena, "%s/%s", config->path, layout->names);
+    TRY(dataset_read_names(names, arena, out, err));
     int file_count = 0;
     while (file_count < FILES_MAX && layout->train[file_count]) file_count++;
     return (parts == DATASET_TEST ||

@@ -1,6 +1,8 @@
 /* MNIST's four files: images [n, height, width] or [n, height, width, channels] and labels [n]. */
 #include "data/idx.h"
 
+#include <errno.h>
+#include <string.h>
 #include <unistd.h>
 
 #include "data/dataset.h"
@@ -28,10 +30,12 @@ typedef struct PartFiles {
 
 static bool file_find(const char *folder, const char *name, Arena *arena, const char **path,
                       Error *err) {
-    *path = arena_format(arena, "%s/%s", folder, name);
-    if (access(*path, F_OK) == 0) return true;
-    *path = arena_format(arena, "%s/%s.gz", folder, name);
-    if (access(*path, F_OK) == 0) return true;
+    static const char *const endings[] = {"", ".gz"};
+    for (int i = 0; i < 2; i++) {
+        *path = arena_format(arena, "%s/%s%s", folder, name, endings[i]);
+        if (access(*path, F_OK) == 0) return true;
+        if (errno != ENOENT) return FAIL(err, ERROR_INPUT, "%s: %s", *path, strerror(errno));
+    }
     return FAIL(err, ERROR_INPUT,
                 "%s: has no %s, plain or .gz; set data.path to a directory with the four files, or "
                 "install Debian's dataset-fashion-mnist",

@@ -15,6 +15,7 @@ bool bench_worker_start(BenchWorker *worker, void (*work)(int fd, const void *co
         return FAIL(err, ERROR_SYSTEM, "cannot make a line to a process: %s", strerror(errno));
     fflush(NULL); /* what is buffered would be printed twice */
     pid_t pid = fork();
+    int cause = errno;
     if (pid == 0) {
         close(ends[0]);
         work(ends[1], context);
@@ -23,7 +24,7 @@ bool bench_worker_start(BenchWorker *worker, void (*work)(int fd, const void *co
     close(ends[1]);
     if (pid < 0) {
         close(ends[0]);
-        return FAIL(err, ERROR_SYSTEM, "cannot start a process: %s", strerror(errno));
+        return FAIL(err, ERROR_SYSTEM, "cannot start a process: %s", strerror(cause));
     }
     *worker = (BenchWorker){pid, ends[0]};
     return true;
