@@ -151,12 +151,10 @@ static Param *fixed_param(Arena *arena, float number) {
 
 static Quant *edge_quant(const PackedModel *m, const PackedEdge *edge) {
     Quant *q = arena_new_array(m->arena, Quant, 1);
-    bool is_signed = edge->grid.base < 0;
     *q = (Quant){
         .row = &stored,
         .spec = {.bits = edge->grid.bits,
                  .is_affine = edge->is_affine,
-                 .is_signed = is_signed,
                  .granularity = edge->is_per_token ? GRANULARITY_TOKEN : GRANULARITY_TENSOR,
                  .scale_dtype = edge->scale_dtype},
         .name = edge->name,
