@@ -39,7 +39,12 @@ static inline bool starve_refuses(const void *caller) {
     return true;
 }
 
-#ifndef __SANITIZE_ADDRESS__
+#ifdef __has_feature
+#if __has_feature(address_sanitizer) || __has_feature(thread_sanitizer)
+#define STARVE_NEVER
+#endif
+#endif
+#if !defined STARVE_NEVER && !defined __SANITIZE_ADDRESS__ && !defined __SANITIZE_THREAD__
 #define STARVE_SEEN __attribute__((visibility("default")))
 void *__libc_malloc(size_t bytes);
 void *__libc_calloc(size_t count, size_t bytes);
