@@ -70,7 +70,7 @@ static void assert_content(const char *path, const char *text) {
 static void assert_failure(const Error *err, ErrorCode code, const char *path, const char *part) {
     assert_int_equal(err->code, code);
     if (!strstr(err->message, path) || !strstr(err->message, part))
-        fail_msg("'%s' and '%s' are not both in: %s", path, part, err->message);
+        fail_msg("not the expected message: %s", err->message);
 }
 
 static void test_absent(void **state) {
