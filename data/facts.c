@@ -4,6 +4,12 @@
 
 #include "data/envelope.h"
 
+void facts_digest_pixels(const Dataset *dataset, const DatasetPart *part,
+                         char digest[FACTS_DIGEST_BYTES]) {
+    size_t bytes = (size_t)(part->count * dataset_row_bytes(dataset));
+    envelope_digest(part->pixels, bytes, digest);
+}
+
 DataFacts facts_of(const Dataset *dataset) {
     const DatasetPart *part = &dataset->train;
     DataFacts facts = {.images = part->count,
@@ -12,8 +18,7 @@ DataFacts facts_of(const Dataset *dataset) {
                        .channels = dataset->channels,
                        .class_count = dataset->class_count,
                        .pixel_type = dataset->pixel_type};
-    size_t bytes = (size_t)(part->count * dataset_row_bytes(dataset));
-    envelope_digest(part->pixels, bytes, facts.images_digest);
+    facts_digest_pixels(dataset, part, facts.images_digest);
     envelope_digest(part->labels, sizeof *part->labels * (size_t)part->count, facts.labels_digest);
     return facts;
 }

@@ -20,6 +20,10 @@ typedef struct DataFacts {
 /* Of the training part; mean and deviation are the loader's to set. Reads every byte once. */
 DataFacts facts_of(const Dataset *dataset);
 
+/* XXH3-128 of the pixels of any part as stored. */
+void facts_digest_pixels(const Dataset *dataset, const DatasetPart *part,
+                         char digest[FACTS_DIGEST_BYTES]);
+
 /* What tells the images of `now` from those of `then`, in words, made in `arena`; NULL: nothing. */
 const char *facts_difference(const DataFacts *then, const DataFacts *now, Arena *arena);
 

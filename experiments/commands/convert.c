@@ -13,9 +13,10 @@ static bool convert(Experiment *e, const char *directory, Arena *arena, Error *e
     if (!qat_is_active(e->qat))
         return FAIL(err, ERROR_INPUT, "%s: nothing is quantized in this run (quant.bits is 32)",
                     directory);
+    /* What is long and can fail comes first: until then both files are those of before. */
     const char *path = run_path(arena, directory, RUN_QUANTIZED);
-    TRY(packed_save(path, e, err));
-    TRY(logits_record(e, run_path(arena, directory, RUN_LOGITS), path, err));
+    const float *logits = logits_evaluate(e, arena, err);
+    TRY(logits && packed_save(path, e, err) && logits_record(e, logits, directory, err));
     ModelBytes bytes = convert_bytes(e->qat);
     printf("%s: %ld bytes of weights, scales and biases (FP32: %ld, %.1f times as many)\n", path,
            (long)bytes.quantized, (long)bytes.f32, (double)bytes.f32 / (double)bytes.quantized);

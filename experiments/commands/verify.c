@@ -38,7 +38,7 @@ static bool run(const Arguments *a, Error *err) {
     bool ok = check_run(directory, path, err) && packed_open(path, arena, &m, err) &&
               open_images(a, arena, &images, err);
     kernels_use_reference(a->values[REFERENCE] != NULL);
-    ok = ok && logits_compare(&m, path, &images, run_path(arena, directory, RUN_LOGITS), err);
+    ok = ok && logits_compare(&m, &images, directory, err);
     kernels_use_reference(false);
     if (ok)
         printf("verified: %ld test images, 0 differing bits in the logits of %s%s\n",

@@ -1,0 +1,159 @@
+/* What a packed file and its record say they were made of: other images, other files and other
+ * kernels are told apart from a network that is wrong. */
+#include "tests/reseal.h"
+
+#define RUN_SHORTLY "train: {epochs: 2, log_every: 8}\n"
+#define CNN                                                                                        \
+    "model: {kind: cnn, widths: [4, 6], hidden: 12, dropout: 0.1}\n" PROGRAM_DATA                  \
+        PROGRAM_OPTIMIZER RUN_SHORTLY
+
+/* ---- Data that change after training ---- */
+
+#define IDX                                                                                        \
+    "model: {kind: cnn, widths: [4], hidden: 6}\n"                                                 \
+    "data: {kind: idx, path: set, batch: 8, validation: 8}\n" PROGRAM_OPTIMIZER                    \
+    "train: {epochs: 2}\n"
+
+/* Other pixels, half as many of them, none at all, the whole set elsewhere: the model holds the
+ * normalisation that it was trained with. */
+static void test_verify_needs_no_training_images(void **state) {
+    (void)state;
+    idx_folder("set");
+    text_file("idx.yaml", IDX);
+    run(0, "train idx.yaml --out stands quant.bits=4");
+    run(0, "convert stands");
+    run(0, "verify stands");
+    idx_part("set", "train", 48, 4);
+    assert_has(run(0, "verify stands").out, "24 test images, 0 differing bits");
+    remove("set/train-images-idx3-ubyte");
+    remove("set/train-labels-idx1-ubyte");
+    assert_has(run(0, "verify stands").out, "24 test images, 0 differing bits");
+    assert_int_equal(rename("set", "elsewhere"), 0);
+    assert_has(run(2, "verify stands").err, "set: No such file or directory");
+    assert_has(run(0, "verify stands data.path=elsewhere").out, " 0 differing bits");
+    assert_has(run(2, "verify stands optimizer.lr=1").err,
+               "'optimizer.lr=1' cannot change in a run; these can: ");
+    assert_has(run(2, "verify stands data.classes=3").err,
+               "'data.classes=3' cannot change in a run; these can: ");
+    assert_has(run(2, "verify stands again").err, "'again' is no setting: expected NAME=VALUE");
+    idx_part("elsewhere", "t10k", 23, 8);
+    assert_has(run(2, "verify stands data.path=elsewhere").err,
+               "there are 23 test images, but logits of [24, 3] were recorded: the test images "
+               "have changed");
+    idx_part("elsewhere", "t10k", 24, 9);
+    assert_has(run(2, "verify stands data.path=elsewhere").err,
+               "the test images are [9, 9, 1], but the model takes [8, 8, 1]");
+    unsigned char dark[24 * 64] = {0};
+    idx_file("elsewhere/t10k-images-idx3-ubyte", 3, (int[]){24, 8, 8}, dark, sizeof dark);
+    assert_has(run(2, "verify stands data.path=elsewhere").err,
+               "the test images have changed; bring them back (data.path=... says where they lie), "
+               "or run 'nibble convert stands' again");
+    run(0, "convert stands data.path=elsewhere");
+    run(0, "verify stands data.path=elsewhere");
+}
+
+/* ---- Records ---- */
+
+static void test_older_records_are_refused(void **state) {
+    (void)state;
+    text_file("old.yaml", CNN);
+    run(0, "train old.yaml --out record quant.bits=4");
+    run(0, "convert record");
+    file_copy("record/logits.h5", "logits.h5");
+    reseal_edited("logits.h5", "record/logits.h5", (Edit){"images_digest", NULL, NULL, 0, false});
+    assert_has(run(2, "verify record").err,
+               "record/logits.h5 does not say of which test images it is; run 'nibble convert "
+               "record' again");
+}
+
+/* A convert that was killed between its two files leaves a new one and an old one. */
+static void test_mixed_pair_is_refused(void **state) {
+    (void)state;
+    text_file("flip.yaml", CNN);
+    run(0, "train flip.yaml --out mixed quant.bits=4");
+    run(0, "convert mixed");
+    static const char *const names[] = {"quantized.h5", "logits.h5"};
+    for (int i = 0; i < 2; i++) file_copy(format("mixed/%s", names[i]), names[i]);
+    run(0, "train flip.yaml --out mixed --force quant.bits=4 seed=2");
+    run(0, "convert mixed");
+    for (int i = 0; i < 2; i++) {
+        file_copy(format("mixed/%s", names[i]), "new.h5");
+        file_copy(names[i], format("mixed/%s", names[i]));
+        const char *message = run(1, "verify mixed").err;
+        assert_has(message, "mixed/quantized.h5 is not the file that convert wrote with "
+                            "mixed/logits.h5");
+        assert_has(message, "run 'nibble convert mixed' again");
+        file_copy("new.h5", format("mixed/%s", names[i]));
+    }
+    run(0, "verify mixed");
+}
+
+/* Test images `scale` times as bright as those of training. */
+static void floats_file(const char *path, float scale) {
+    enum { ROWS = 24, PIXELS = 64 };
+    float dim[ROWS][PIXELS], bright[ROWS][PIXELS];
+    int32_t labels[ROWS];
+    for (int i = 0; i < ROWS; i++) {
+        labels[i] = i % 3;
+        for (int p = 0; p < PIXELS; p++)
+            dim[i][p] = (float)(80 * labels[i] + (i * 31 + p * 17) % 60) / 255;
+        for (int p = 0; p < PIXELS; p++) bright[i][p] = scale * dim[i][p];
+    }
+    Error err = {0};
+    H5Writer *w = h5_write_begin(path, 0, program_arena, &err);
+    h5_write_tensor(w, "train_images", H5_F32, SHAPE(ROWS, 8, 8), dim);
+    h5_write_tensor(w, "train_labels", H5_I32, SHAPE(ROWS), labels);
+    h5_write_tensor(w, "test_images", H5_F32, SHAPE(ROWS, 8, 8), bright);
+    h5_write_tensor(w, "test_labels", H5_I32, SHAPE(ROWS), labels);
+    if (!h5_write_export(w, &err)) fail_msg("%s", err.message);
+}
+
+/* What cannot be evaluated is not shipped, and what was shipped before stays. */
+static void test_failed_convert_changes_nothing(void **state) {
+    (void)state;
+    text_file("fails.yaml",
+              "model: {kind: mlp, widths: [8]}\n"
+              "data: {kind: hdf5, path: floats.h5, batch: 8, validation: 8}\n"
+              "quant: {weights: {bits: 4}}\n" PROGRAM_OPTIMIZER "train: {epochs: 2}\n");
+    floats_file("floats.h5", 1);
+    floats_file("huge.h5", 3e38f);
+    run(0, "train fails.yaml --out fails");
+    assert_has(run(1, "convert fails data.path=huge.h5").err, "not finite");
+    assert_false(file_exists("fails/quantized.h5"));
+    run(0, "convert fails");
+    file_copy("fails/quantized.h5", "good.h5");
+    run(1, "convert fails data.path=huge.h5");
+    assert_files_equal("fails/quantized.h5", "good.h5");
+    run(0, "verify fails");
+}
+
+/* Products of levels are the same on every instruction set; sums of floats are not, and a record
+ * of another set is named. */
+static void test_instruction_sets(void **state) {
+    (void)state;
+    text_file("isa.yaml", CNN);
+    run(0, "train isa.yaml --out isa quant.bits=4");
+    run(0, "convert isa");
+    Start baseline = {.variable = "NIBBLE_ISA", .value = "baseline"};
+    assert_code(program_run(baseline, "verify isa"), 0, "verify on the baseline");
+    file_copy("isa/logits.h5", "logits.h5");
+    reseal_flipped("logits.h5", "isa/logits.h5", (Flip){"logits", 403, 0, false});
+    assert_lacks(run(1, "verify isa").err, "NIBBLE_ISA");
+    file_copy("isa/logits.h5", "logits.h5");
+    reseal_edited("logits.h5", "isa/logits.h5", (Edit){"kernels", NULL, "other", 0, false});
+    const char *message = run(1, "verify isa").err;
+    assert_has(message, "1 of 400 logits differ");
+    assert_has(message, "They were recorded with kernels 'other' and computed with '");
+    assert_has(message, "verify with NIBBLE_ISA=other, or run 'nibble convert isa' here");
+}
+
+int main(void) {
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_verify_needs_no_training_images),
+        cmocka_unit_test(test_older_records_are_refused),
+        cmocka_unit_test(test_mixed_pair_is_refused),
+        cmocka_unit_test(test_failed_convert_changes_nothing),
+        cmocka_unit_test(test_instruction_sets),
+    };
+    return cmocka_run_group_tests(tests, program_folder_enter, program_folder_leave);
+}
