@@ -715,6 +715,11 @@ static void test_changeable(void **state) {
         FIELD_VARIANT(ExampleConfig, optimizer, "tape", &kinds, "of two"),
         FIELD_VARIANTS(ExampleConfig, layers, "[disk]", &kinds, "a list"),
         FIELD_STRING(ExampleConfig, name, "a", "", .may_change = true),
+        {.name = "file", /* may move, and yet cannot change */
+         .type = FIELD_TYPE_STRING,
+         .offset = offsetof(ExampleConfig, name),
+         .fallback = "a",
+         .is_path = true},
         FIELD_END,
     };
     Arena *arena = arena_new("test");

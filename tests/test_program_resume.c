@@ -281,8 +281,11 @@ static void test_what_cannot_change(void **state) {
     run(0, "train same.yaml --out same train.steps=4");
     assert_has(run(2, "train --resume same optimizer.lr=1").err,
                "'optimizer.lr=1' cannot change in a run; these can: data.prefetch, "
-               "data.class_names, data.changed, data.path, train.steps, train.checkpoint_every, "
-               "train.init");
+               "data.class_names, data.changed, data.path, train.steps, train.checkpoint_every\n");
+    /* a run that has weights takes no others, and does not say that it did */
+    assert_has(run(2, "train --resume same train.init=elsewhere").err,
+               "'train.init=elsewhere' cannot change in a run");
+    assert_lacks(file_text("same/config.yaml"), "elsewhere");
     assert_has(run(2, "train --resume same train.steps=-4").err, "train.steps");
     run(0, "train --resume same data.prefetch=true train.checkpoint_every=2 train.steps=6");
 }

@@ -202,7 +202,7 @@ void fields_read(const Field *fields, const Node *map, Mark place, void *config,
 Node *fields_write(const Field *fields, const void *config, Arena *arena);
 /* Paths that are relative are written as lying in `directory`. */
 Node *fields_write_in(const Field *fields, const void *config, const char *directory, Arena *arena);
-/* Without the settings that may change. */
+/* Without the settings that may change, and without paths: files may move. */
 Node *fields_write_fixed(const Field *fields, const void *config, Arena *arena);
 
 /* One setting by its dotted path; for defaults and overrides built by programs. */

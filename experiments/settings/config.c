@@ -39,7 +39,7 @@ static const Field train_fields[] = {
     FIELD_STRING(TrainConfig, init, "",
                  "run directory or checkpoint to take the weights from, and where `quant` is the "
                  "same, ranges",
-                 .may_change = true, .is_path = true),
+                 .is_path = true),
     FIELD_END,
 };
 

@@ -59,8 +59,8 @@ const char *config_write(const ExperimentConfig *config, Arena *arena);
  * (Field.may_change); else ERROR_INPUT, which names those that are. */
 bool config_check_free(const char *override, Error *err);
 
-/* The same text without settings that may change while a run goes on (Field.may_change): what a
- * checkpoint holds, so that it does not depend on them. */
+/* The same text without settings that may change while a run goes on (Field.may_change) and without
+ * paths: what a checkpoint holds, so that it does not depend on them. */
 const char *config_write_fixed(const ExperimentConfig *config, Arena *arena);
 
 #endif
