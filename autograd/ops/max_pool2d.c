@@ -118,7 +118,6 @@ static Operand read_input(Var *v) {
     Saved *saved = v->saved;
     const Tensor *x = &v->in[0]->value;
     bool stays_levels = tensor_has_one_scale(x);
-    v->value.scales = NULL;
     if (stays_levels) {
         saved->scales = *x->scales;
         saved->scales.row_length = saved->scales.run_length = var_count(v);
@@ -231,7 +230,6 @@ static int64_t tail_ratio(const Var *v) {
 
 static void tail_prepare(Tape *t, Var *v) {
     saved_make(t, v);
-    v->value.scales = NULL;
 }
 
 /* The rows of a block as an image of their own. */
