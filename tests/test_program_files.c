@@ -184,6 +184,15 @@ static void test_users_may_name_links_and_pipes(void **state) {
     assert_code(program_wait(child), 0, "plan pipe.yaml");
 }
 
+/* A run that cannot be looked at is not called absent. */
+static void test_directory_out_of_reach(void **state) {
+    (void)state;
+    assert_int_equal(symlink("loop", "loop"), 0);
+    static const char *const commands[] = {"eval", "convert", "verify", "train --resume"};
+    for (int i = 0; i < 4; i++)
+        assert_has(run(1, "%s loop", commands[i]).err, "cannot look at loop: Too many levels");
+}
+
 static void test_data_must_be_files(void **state) {
     (void)state;
     text_file("hdf5.yaml", "model: {kind: mlp, widths: [4]}\ndata: {kind: hdf5, path: pipe}\n");
@@ -209,6 +218,7 @@ int main(void) {
         cmocka_unit_test(test_log_of_two_names),
         cmocka_unit_test(test_links_in_place_of_temporary_files),
         cmocka_unit_test(test_users_may_name_links_and_pipes),
+        cmocka_unit_test(test_directory_out_of_reach),
         cmocka_unit_test(test_data_must_be_files),
     };
     return cmocka_run_group_tests(tests, program_folder_enter, program_folder_leave);

@@ -97,7 +97,10 @@ bool run_check_files(const char *directory, Error *err) {
 
 bool run_exists(const char *directory, Error *err) {
     struct stat info;
-    if (stat(directory, &info) || !S_ISDIR(info.st_mode))
+    int cause = stat(directory, &info) ? errno : 0;
+    if (cause && cause != ENOENT && cause != ENOTDIR)
+        return FAIL(err, ERROR_SYSTEM, "cannot look at %s: %s", directory, strerror(cause));
+    if (cause || !S_ISDIR(info.st_mode))
         return FAIL(err, ERROR_INPUT, "%s is not a run directory: there is no such directory",
                     directory);
     Arena *arena = arena_new("run directory");
