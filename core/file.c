@@ -180,9 +180,11 @@ bool file_make_directories(const char *directory, Error *err) {
         char saved = path[end];
         path[end] = '\0';
         bool is_made = last < end && !mkdir(path, 0777);
-        if (last < end && !is_made && errno != EEXIST)
-            is_done =
-                FAIL(err, ERROR_INPUT, "cannot make the directory %s: %s", path, strerror(errno));
+        int cause = errno;
+        bool is_full = cause == EIO || cause == ENOSPC || cause == EDQUOT;
+        if (last < end && !is_made && cause != EEXIST)
+            is_done = FAIL(err, is_full ? ERROR_SYSTEM : ERROR_INPUT,
+                           "cannot make the directory %s: %s", path, strerror(cause));
         if (is_made) is_done = sync_parent(path, last, err);
         path[end] = saved;
     }

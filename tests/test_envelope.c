@@ -17,7 +17,9 @@
 
 #include "core/file.h"
 #include "data/envelope.h"
+#include "experiments/report/report.h"
 #include "experiments/report/text.h"
+#include "experiments/train/run.h"
 
 /* ---- System calls, of which one fails; closing leaves an errno that no message may tell ---- */
 
@@ -81,6 +83,14 @@ int rename(const char *from, const char *to) {
 
 int link(const char *from, const char *to) {
     return fails("link") ? -1 : linkat(AT_FDCWD, from, AT_FDCWD, to, 0);
+}
+
+int stat(const char *path, struct stat *status) {
+    return fails("stat") ? -1 : fstatat(AT_FDCWD, path, status, 0);
+}
+
+int mkdir(const char *path, mode_t mode) {
+    return fails("mkdir") ? -1 : mkdirat(AT_FDCWD, path, mode);
 }
 
 /* ---- In an empty folder ---- */
@@ -234,12 +244,34 @@ static void test_reading_texts(void **state) {
         fail_each(&cases[i], act_read_text, check_nothing);
 }
 
+static bool act_directory(Error *err) {
+    RunClaim claim = {.fd = -1};
+    bool is_done = file_make_directories("run/inner", err) && run_claim("run/inner", &claim, err) &&
+                   report_write("run/inner", &task_classify, err);
+    run_release(&claim);
+    return is_done;
+}
+
+static void check_directory(bool is_done) {
+    assert_true(!is_done || !access("run/inner/report.html", R_OK));
+    unlink("run/inner/report.html");
+    rmdir("run/inner");
+    rmdir("run");
+}
+
+static void test_directories(void **state) {
+    (void)state;
+    static const Case cases[] = {
+        {"mkdir", ENOSPC}, {"open", EMFILE}, {"fsync", EIO}, {"stat", EIO}};
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++)
+        fail_each(&cases[i], act_directory, check_directory);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_reading),
-        cmocka_unit_test(test_writing),
-        cmocka_unit_test(test_texts),
-        cmocka_unit_test(test_reading_texts),
+        cmocka_unit_test(test_reading),     cmocka_unit_test(test_writing),
+        cmocka_unit_test(test_texts),       cmocka_unit_test(test_reading_texts),
+        cmocka_unit_test(test_directories),
     };
     return cmocka_run_group_tests_name("envelope", tests, enter, leave);
 }

@@ -184,6 +184,15 @@ static void test_users_may_name_links_and_pipes(void **state) {
     assert_code(program_wait(child), 0, "plan pipe.yaml");
 }
 
+static void test_summary_that_cannot_be_read(void **state) {
+    (void)state;
+    paused_run();
+    run(0, "train --resume run train.steps=0");
+    text_file("run/summary.json", "{");
+    assert_has(run(0, "train --resume run").err,
+               "warning: no table of results: run/summary.json:1");
+}
+
 /* A run that cannot be looked at is not called absent. */
 static void test_directory_out_of_reach(void **state) {
     (void)state;
@@ -218,6 +227,7 @@ int main(void) {
         cmocka_unit_test(test_log_of_two_names),
         cmocka_unit_test(test_links_in_place_of_temporary_files),
         cmocka_unit_test(test_users_may_name_links_and_pipes),
+        cmocka_unit_test(test_summary_that_cannot_be_read),
         cmocka_unit_test(test_directory_out_of_reach),
         cmocka_unit_test(test_data_must_be_files),
     };

@@ -32,9 +32,12 @@ static const char *score_text(const Json *json, const char *network, const Score
 }
 
 static void print_table(const char *directory, const Task *task, Arena *arena) {
-    Error ignored = {0};
-    Json *json = json_read_file(run_path(arena, directory, RUN_SUMMARY), &ignored);
-    if (!json) return;
+    Error err = {0};
+    Json *json = json_read_file(run_path(arena, directory, RUN_SUMMARY), &err);
+    if (!json) {
+        log_warning("no table of results: %s", err.message);
+        return;
+    }
     double speed = 0;
     int64_t model_bytes = 0, quantized_bytes = 0, steps = 0;
     const char *reason = json_get_text(json, "quantized.reason");

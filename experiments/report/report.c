@@ -389,7 +389,8 @@ static void put_page(Report *r) {
 bool report_write(const char *run_directory, const Task *task, Error *err) {
     struct stat status;
     if (stat(run_directory, &status))
-        return FAIL(err, ERROR_INPUT, "no run directory '%s': %s", run_directory, strerror(errno));
+        return FAIL(err, errno == ENOENT ? ERROR_INPUT : ERROR_SYSTEM, "no run directory '%s': %s",
+                    run_directory, strerror(errno));
     if (!S_ISDIR(status.st_mode))
         return FAIL(err, ERROR_INPUT, "'%s' is not a run directory", run_directory);
     Arena *arena = arena_new("report");

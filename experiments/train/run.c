@@ -52,8 +52,8 @@ static bool is_leftover(const char *name) {
 bool run_claim(const char *directory, RunClaim *claim, Error *err) {
     claim->fd = open(directory, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
     if (claim->fd < 0)
-        return FAIL(err, ERROR_INPUT, "cannot open the directory %s: %s", directory,
-                    strerror(errno));
+        return FAIL(err, errno == EIO || errno == EMFILE ? ERROR_SYSTEM : ERROR_INPUT,
+                    "cannot open the directory %s: %s", directory, strerror(errno));
     /* A file system without locks must not keep anyone from training. */
     if (flock(claim->fd, LOCK_EX | LOCK_NB) && errno == EWOULDBLOCK)
         return FAIL(err, ERROR_INPUT, "another process is training in %s; wait for it or stop it",
