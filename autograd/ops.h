@@ -44,8 +44,17 @@ float batch_norm_bias(float gamma, float beta, float bias, float running_mean,
  *   lsq:   Esser et al. 2020; d x^/d scale = round(v) - v in range, outside it the clamped level
  * less offset / s; d x^/d offset = 1 outside the range, 0 inside (LSQ+, Bhalgat et al. 2020). The
  *          zero point stays on the grid: an offset that would leave it gets no gradient.
- *   pact:  Choi et al. 2018; d x^/d scale = 0 in range, the clamped level outside. */
-typedef enum RangeGradient { RANGE_FIXED, RANGE_LSQ, RANGE_PACT } RangeGradient;
+ *   sign:  of two levels; d x^/d scale = the level, anywhere (XNOR-Net, BiT), and x gets its
+ * gradient where it lies between the two levels. stretched: ParetoQ's SEQ, Liu et al. 2025; lsq,
+ * where in range ends at 0.99 of what the levels evenly share. pact:  Choi et al. 2018; d x^/d
+ * scale = 0 in range, the clamped level outside. */
+typedef enum RangeGradient {
+    RANGE_FIXED,
+    RANGE_LSQ,
+    RANGE_PACT,
+    RANGE_SIGN,
+    RANGE_STRETCHED,
+} RangeGradient;
 
 /* x^ = s clamp(round(x / s), low, high) with s = scale rounded to `scale_dtype` (what is stored),
  * zero point z = -round(offset / s) and levels low = base - z .. high = base + step (2^b - 1) - z,

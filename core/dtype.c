@@ -19,7 +19,7 @@ static const Codec *const codecs[] = {
 enum {
     CODE_BITS_MIN = 2,
     CODE_BITS_MAX = 8,
-    BLOCK = 512 /* elements staged on the stack; a multiple of any write_step */
+    BLOCK = 520 /* elements staged on the stack; a multiple of any write_step */
 };
 
 Grid grid_signed(int bits) {
@@ -34,12 +34,26 @@ Grid grid_odd(int bits) {
     return (Grid){bits, -((1 << bits) - 1), 2};
 }
 
+Grid grid_ternary(void) {
+    return (Grid){.bits = 2, .base = -1, .step = 1, .unused = 1};
+}
+
 int grid_low(Grid grid) {
     return grid.base;
 }
 
 int grid_high(Grid grid) {
-    return grid.base + grid.step * ((1 << grid.bits) - 1);
+    return grid.base + grid.step * grid_last_code(grid);
+}
+
+int grid_last_code(Grid grid) {
+    return (1 << grid.bits) - 1 - grid.unused;
+}
+
+Grid grid_of(int bits, int base, int step) {
+    const Grid ternary = grid_ternary();
+    bool is_ternary = bits == ternary.bits && base == ternary.base && step == ternary.step;
+    return is_ternary ? ternary : (Grid){.bits = bits, .base = base, .step = step};
 }
 
 int64_t scales_count(int64_t element_count, int64_t row_length, int64_t run_length) {
@@ -86,8 +100,15 @@ Dtype dtype_integer(int bits) {
     return (Dtype)((int)DTYPE_INT2 + bits - CODE_BITS_MIN);
 }
 
+Dtype dtype_packed(Grid grid) {
+    if (grid.unused) return DTYPE_TERNARY;
+    return grid.bits == 1 ? DTYPE_BINARY : dtype_integer(grid.bits);
+}
+
 size_t dtype_bytes(Dtype dtype, int64_t count) {
     assert(count >= 0);
+    size_t per_byte = (size_t)dtype_codec(dtype)->codes_per_byte;
+    if (per_byte) return ((size_t)count + per_byte - 1) / per_byte;
     return ((size_t)count * (size_t)dtype_codec(dtype)->code_bits + 7) / 8;
 }
 
@@ -114,6 +135,15 @@ void dtype_decode(Dtype dtype, const void *codes, const Scales *scales, int64_t 
     }
     codec->read_levels(codes, scales, first, count, x);
     levels_decode(x, scales, first, count, x);
+}
+
+int64_t dtype_find_unfit(Dtype dtype, const void *codes, int64_t count) {
+    const uint8_t *bytes = codes;
+    int limit = dtype_codec(dtype)->byte_count;
+    int64_t byte_count = limit ? (int64_t)dtype_bytes(dtype, count) : 0;
+    for (int64_t i = 0; i < byte_count; i++)
+        if (bytes[i] >= limit) return i;
+    return -1;
 }
 
 float dtype_round(Dtype dtype, float x) {
@@ -176,7 +206,7 @@ bool quantize_levels(const float *x, const Scales *scales, int64_t first, int64_
                                    levels + done, &has_nan);
         else
             quantize_run_stepped(x + done, run.count, run.inverse, run.low, (float)grid.step,
-                                 (float)((1 << grid.bits) - 1), levels + done, &has_nan);
+                                 (float)grid_last_code(grid), levels + done, &has_nan);
         done += run.count;
     }
     return !has_nan;
@@ -216,7 +246,7 @@ void levels_decode(const float *levels, const Scales *scales, int64_t first, int
 /* Levels to codes, a byte each. A NaN becomes code 0: who makes levels of values has said so. */
 void levels_to_bytes(const float *levels, const Scales *scales, int64_t first, int64_t count,
                      uint8_t *codes) {
-    float last_code = (float)((1 << scales->grid.bits) - 1), step = (float)scales->grid.step;
+    float last_code = (float)grid_last_code(scales->grid), step = (float)scales->grid.step;
     for (int64_t done = 0; done < count;) {
         int64_t scale, run = scales_run(scales, first + done, &scale);
         if (run > count - done) run = count - done;
@@ -247,7 +277,7 @@ void levels_from_bytes(const uint8_t *codes, const Scales *scales, int64_t first
 void levels_to_nibbles(const float *levels, const Scales *scales, int64_t first, int64_t count,
                        uint8_t *codes) {
     assert(scales->grid.bits <= 4);
-    float last_code = (float)((1 << scales->grid.bits) - 1), step = (float)scales->grid.step;
+    float last_code = (float)grid_last_code(scales->grid), step = (float)scales->grid.step;
     for (int64_t done = 0; done < count;) {
         int64_t scale, run = scales_run(scales, first + done, &scale);
         if (run > count - done) run = count - done;

@@ -23,17 +23,22 @@ typedef enum Dtype {
 } Dtype;
 
 /* The levels a b-bit code can name, before the zero point: base, base + step, ...,
- * base + step (2^bits - 1). Signed: base -2^(b-1), step 1. Unsigned: base 0, step 1. DoReFa's
- * symmetric grid without zero: base -(2^b - 1), step 2. */
+ * base + step (2^bits - 1). Signed: base -2^(b-1), step 1. Unsigned: base 0, step 1. The
+ * symmetric grid without zero: base -(2^b - 1), step 2; of 1 bit: -1 and 1. Ternary: 2 bits, but
+ * the last code names no level: -1, 0, 1. */
 typedef struct Grid {
     int bits, base, step;
+    int unused; /* codes at the end that name no level */
 } Grid;
 
 Grid grid_signed(int bits);
 Grid grid_unsigned(int bits);
-Grid grid_odd(int bits);  /* DoReFa's: odd levels only */
-int grid_low(Grid grid);  /* lowest level at zero point 0 */
-int grid_high(Grid grid); /* highest level at zero point 0 */
+Grid grid_odd(int bits); /* odd levels only */
+Grid grid_ternary(void);
+int grid_low(Grid grid);                    /* lowest level at zero point 0 */
+int grid_high(Grid grid);                   /* highest level at zero point 0 */
+int grid_last_code(Grid grid);              /* the highest level's */
+Grid grid_of(int bits, int base, int step); /* of these numbers, as a file has them */
 
 /* The plane of scales beside a plane of codes. Element i of a tensor, counted row-major, lies in
  * row r = i / row_length at column c = i % row_length; its scale is number r * ceil(row_length /
@@ -68,7 +73,9 @@ typedef enum CodeMeaning {
 
 typedef struct Codec {
     const char *name, *help;
-    int code_bits; /* per element in the plane of codes */
+    int code_bits;      /* per element in the plane of codes; 0: */
+    int codes_per_byte; /* so many in a byte, of which no bits are one's own */
+    int byte_count;     /* bytes of codes are below this; 0: any byte is */
     CodeMeaning stores;
     /* Of codebooks: elements under one scale unless somebody says otherwise, in flat blocks; and
      * the scale that so many values of a block of `block` elements are stored under. */
@@ -94,12 +101,16 @@ const Codec *dtype_codec(Dtype dtype);
 const char *dtype_name(Dtype dtype);
 int dtype_find(const char *name);               /* the Dtype, or -1 */
 Dtype dtype_integer(int bits);                  /* 2 to 8: DTYPE_INT2 .. DTYPE_INT8 */
+Dtype dtype_packed(Grid grid);                  /* that takes least for its levels */
 size_t dtype_bytes(Dtype dtype, int64_t count); /* of the plane of codes, rounded up to a byte */
 
 /* Between values and codes of any dtype, as in Codec. */
 void dtype_encode(Dtype dtype, const float *x, int64_t count, const Scales *scales, void *codes);
 void dtype_decode(Dtype dtype, const void *codes, const Scales *scales, int64_t first,
                   int64_t count, float *x);
+
+/* The first byte of the plane of codes that no codes make, or -1. */
+int64_t dtype_find_unfit(Dtype dtype, const void *codes, int64_t count);
 
 /* Values rounded to what `dtype` (a floating-point format) can hold. */
 float dtype_round(Dtype dtype, float x);

@@ -1,8 +1,8 @@
 /* Settings of the `quant:` section. */
 #include "qat/prepare.h"
 
-static const char *const bits_choices[] = {"inherit", "2", "3", "4",  "5",
-                                           "6",       "7", "8", "32", NULL};
+static const char *const bits_choices[] = {"inherit", "1", "1.58", "2", "3",  "4",
+                                           "5",       "6", "7",    "8", "32", NULL};
 static const char *const weight_granularities[] = {"tensor", "channel", "group", NULL};
 static const char *const activation_granularities[] = {"tensor", "token", NULL};
 const Granularity qat_weight_granularities[] = {GRANULARITY_TENSOR, GRANULARITY_CHANNEL,
@@ -11,8 +11,8 @@ const Granularity qat_activation_granularities[] = {GRANULARITY_TENSOR, GRANULAR
 static const char *const scale_choices[] = {"f32", "f16", "bf16", NULL};
 
 int bits_value(int choice) {
-    if (choice == 0) return 0;
-    return choice == 8 ? BITS_FLOAT : choice + 1;
+    static const int bits[] = {0, 1, BITS_TERNARY, 2, 3, 4, 5, 6, 7, 8, BITS_FLOAT};
+    return bits[choice];
 }
 
 #define BITS_FIELD(Struct, member, fallback_, help_)                                               \

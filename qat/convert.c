@@ -7,7 +7,7 @@
 
 static Tensor pack(Tensor levels, Arena *arena) {
     int64_t count = tensor_count(&levels);
-    Tensor codes = tensor_zeros(arena, dtype_integer(levels.scales->grid.bits), levels.shape);
+    Tensor codes = tensor_zeros(arena, dtype_packed(levels.scales->grid), levels.shape);
     codes.scales = levels.scales;
     operand_write(tensor_f32(&levels), 0, count, &codes);
     return codes;
@@ -137,7 +137,7 @@ static int64_t weight_bytes(const WeightSite *site, Arena *arena) {
     const Tensor *w = &site->weight->value;
     const Param *bias = module_find_param(site->module, "bias");
     int64_t biases = site->norm ? w->shape.dim[0] : bias ? tensor_count(&bias->value) : 0;
-    return (int64_t)dtype_bytes(dtype_integer(site->quant->grid.bits), tensor_count(w)) +
+    return (int64_t)dtype_bytes(dtype_packed(site->quant->grid), tensor_count(w)) +
            scales_bytes(quant_layout(site->quant, arena)) + (int64_t)sizeof(float) * biases;
 }
 

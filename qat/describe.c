@@ -17,7 +17,8 @@ static void describe_edge(const Edge *edge) {
         size_t used = strlen(readers);
         snprintf(readers + used, sizeof readers - used, "%s%s", i ? ", " : "", edge->readers[i]);
     }
-    log_info("edge   %-18s -> %-18s %d bits %s, %s, %s", edge->producer, readers, q->spec.bits,
+    log_info("edge   %-18s -> %-18s %g bits %s, %s, %s", edge->producer, readers,
+             bits_number(q->spec.bits),
              q->spec.is_signed || q->spec.is_affine ? "signed" : "unsigned", q->row->kind.name,
              granularity_text(q));
 }
@@ -28,7 +29,7 @@ static void describe_weight(const WeightSite *site) {
         log_info("weight %-40s stays float", site->weight->name);
         return;
     }
-    log_info("weight %-40s %d bits, %s, %s%s%s", site->weight->name, q->spec.bits,
+    log_info("weight %-40s %g bits, %s, %s%s%s", site->weight->name, bits_number(q->spec.bits),
              q->row->kind.name, granularity_text(q), site->norm ? ", folds " : "",
              site->norm ? site->norm->name : "");
 }

@@ -51,7 +51,7 @@ static bool edge_find(Search *s, Var *x, int bits, Edge **out) {
     }
     Edge *edge = edge_new(qat);
     *edge = (Edge){.producer = x->op && *x->scope ? x->scope : "input", .var = x};
-    const char *name = arena_format(qat->arena, "%s.out%d", edge->producer, bits);
+    const char *name = arena_format(qat->arena, "%s.out%g", edge->producer, bits_number(bits));
     QuantSpec spec = search_spec(&qat->config.activations, qat_activation_granularities, bits,
                                  !var_is_nonnegative(x));
     if (is_network_input(x)) spec.quantizer = qat->config.input;

@@ -36,6 +36,8 @@ const Field packed_graph_fields[] = {
 
 /* ---- Checks ---- */
 
+enum { WEIGHT_BITS_MIN = 1, EDGE_BITS_MIN = 2, BITS_MAX = 8 };
+
 static bool floats_check(const char *what, const float *x, int64_t count, Error *err) {
     int64_t bad = floats_find_unfit(x, count, -FLT_MAX);
     if (bad < 0) return true;
@@ -73,16 +75,18 @@ static bool zero_check(const char *what, int64_t i, float zero, Grid grid, Error
 }
 
 static bool grid_equal(Grid a, Grid b) {
-    return a.bits == b.bits && a.base == b.base && a.step == b.step;
+    return a.bits == b.bits && a.base == b.base && a.step == b.step && a.unused == b.unused;
 }
 
-static bool grid_check(const char *what, Grid grid, Error *err) {
-    enum { BITS_MIN = 2, BITS_MAX = 8 };
-    if (grid.bits < BITS_MIN || grid.bits > BITS_MAX)
-        return FAIL(err, ERROR_INPUT, "%s: %d bits, expected %d to %d", what, grid.bits, BITS_MIN,
+/* Levels of one bit are -1 and 1. */
+static bool grid_check(const char *what, Grid grid, int least_bits, Error *err) {
+    if (grid.bits < least_bits || grid.bits > BITS_MAX)
+        return FAIL(err, ERROR_INPUT, "%s: %d bits, expected %d to %d", what, grid.bits, least_bits,
                     BITS_MAX);
-    if (grid_equal(grid, grid_signed(grid.bits)) || grid_equal(grid, grid_unsigned(grid.bits)) ||
-        grid_equal(grid, grid_odd(grid.bits)))
+    bool has_more = grid.bits > 1;
+    if (grid_equal(grid, grid_odd(grid.bits)) || grid_equal(grid, grid_ternary()) ||
+        (has_more && grid_equal(grid, grid_signed(grid.bits))) ||
+        (has_more && grid_equal(grid, grid_unsigned(grid.bits))))
         return true;
     return FAIL(err, ERROR_INPUT, "%s: levels of base %d and step %d are of no grid of %d bits",
                 what, grid.base, grid.step, grid.bits);
@@ -107,16 +111,23 @@ static bool geometry_check(const char *what, const Scales *s, Shape shape, Error
                 shape_text(shape, text));
 }
 
+static bool bytes_check(const char *what, const Tensor *codes, Error *err) {
+    int64_t bad = dtype_find_unfit(codes->dtype, codes->data, tensor_count(codes));
+    return bad < 0 ||
+           FAIL(err, ERROR_INPUT, "%s: byte %ld of its codes is %d, which no %s codes make", what,
+                (long)bad, ((const uint8_t *)codes->data)[bad], dtype_name(codes->dtype));
+}
+
 static bool scales_check(const char *what, const Tensor *codes, Error *err) {
     const Scales *s = codes->scales;
-    TRY(grid_check(what, s->grid, err));
+    TRY(grid_check(what, s->grid, WEIGHT_BITS_MIN, err));
     TRY(scale_dtype_check(what, s->dtype, err));
     TRY(geometry_check(what, s, codes->shape, err));
     for (int64_t i = 0; i < s->count; i++) {
         TRY(scale_check(what, i, s->scale[i], err));
         if (s->zero) TRY(zero_check(what, i, s->zero[i], s->grid, err));
     }
-    return true;
+    return bytes_check(what, codes, err);
 }
 
 static bool input_check(const PackedModel *m, Error *err) {
@@ -179,7 +190,7 @@ const PackedEdge *packed_model_edge(const PackedModel *m, const char *name) {
 
 static bool edge_check(const PackedModel *m, const PackedEdge *edge, Error *err) {
     const char *what = arena_format(m->arena, "edges/%s", edge->name);
-    TRY(grid_check(what, edge->grid, err));
+    TRY(grid_check(what, edge->grid, EDGE_BITS_MIN, err));
     TRY(scale_dtype_check(what, edge->scale_dtype, err));
     if (edge->is_per_token) return true;
     TRY(scale_check(what, 0, edge->scale, err));

@@ -10,8 +10,6 @@
 
 #include "qat/quantizer.h"
 
-enum { BITS_FLOAT = 32 }; /* not quantized */
-
 typedef struct TensorQuantConfig { /* what holds for all weights, or for all activations */
     int bits;                      /* choice: see bits_value */
     Variant quantizer;
@@ -42,7 +40,7 @@ extern const Field qat_fields[];
 /* What the choices of TensorQuantConfig.granularity stand for. */
 extern const Granularity qat_weight_granularities[], qat_activation_granularities[];
 
-/* The bits behind a choice: 2 to 8, BITS_FLOAT, or 0 for "inherit". */
+/* The bits behind a choice: 1 to 8, BITS_TERNARY, BITS_FLOAT, or 0 for "inherit". */
 int bits_value(int choice);
 
 typedef struct WeightSite {

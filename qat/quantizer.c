@@ -28,9 +28,31 @@ void quant_geometry(const QuantSpec *spec, Shape shape, int64_t *row_length, int
 
 /* ---- Making. ---- */
 
+double bits_number(int bits) {
+    return bits == BITS_TERNARY ? 1.58 : bits;
+}
+
+/* Fewer than two: three levels, or two. */
+static bool check_low_bits(const Quant *q, Error *err) {
+    double bits = bits_number(q->spec.bits);
+    if (!q->is_weight)
+        return FAIL(err, ERROR_INPUT,
+                    "%s is an activation: %g bits are for weights; give activations %d to %d",
+                    q->name, bits, BITS_MIN, BITS_MAX);
+    if (q->spec.is_affine)
+        return FAIL(err, ERROR_INPUT, "%s: %g bits are symmetric: unset affine", q->name, bits);
+    if (q->spec.bits == 1 && !(q->row->flags & QUANTIZER_FOR_ONE_BIT))
+        return FAIL(err, ERROR_INPUT,
+                    "quantizer '%s' of %s needs 1.58 bits or more: use 'paretoq' for 1 bit",
+                    q->row->kind.name, q->name);
+    return true;
+}
+
 static bool check_numbers(const Quant *q, Error *err) {
     const QuantSpec *spec = &q->spec;
-    if (spec->bits < BITS_MIN || spec->bits > BITS_MAX)
+    bool is_low = spec->bits == 1 || spec->bits == BITS_TERNARY;
+    if (is_low) TRY(check_low_bits(q, err));
+    if (!is_low && (spec->bits < BITS_MIN || spec->bits > BITS_MAX))
         return FAIL(err, ERROR_INPUT, "%s: %d bits; from %d to %d are supported", q->name,
                     spec->bits, BITS_MIN, BITS_MAX);
     if (spec->granularity == GRANULARITY_GROUP && spec->group_size < 1)
@@ -70,6 +92,7 @@ static bool check_use(const Quant *q, Error *err) {
 }
 
 static Grid grid_for(const Quant *q) {
+    if (q->spec.bits == BITS_TERNARY) return grid_ternary();
     bool is_signed = !q->spec.is_affine && (q->is_weight || q->spec.is_signed);
     return is_signed ? grid_signed(q->spec.bits) : grid_unsigned(q->spec.bits);
 }
@@ -107,6 +130,7 @@ bool quant_new(Model *model, const char *name, bool is_weight, Shape shape, cons
                  .phase = phase,
                  .model = model,
                  .shape = shape,
+                 .range_gradient = ((const Quantizer *)spec->quantizer.kind)->range_gradient,
                  .grad_scale = 1};
     Variant *variant = &q->spec.quantizer;
     if (!variant->config) variant->config = kind_defaults(variant->kind, model->arena);
@@ -241,7 +265,7 @@ static void token_vars(Quant *q, Tape *t, Var *x, Var **scale, Var **offset) {
 Var *quant_fake(Quant *q, Tape *t, Var *x) {
     FakeQuantAttr attr = {.grid = q->grid,
                           .scale_dtype = q->spec.scale_dtype,
-                          .range_gradient = q->row->range_gradient,
+                          .range_gradient = q->range_gradient,
                           .grad_scale = q->grad_scale};
     quant_geometry(&q->spec, x->value.shape, &attr.row_length, &attr.run_length);
     Var *scale, *offset = NULL;

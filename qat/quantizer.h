@@ -18,10 +18,16 @@ typedef enum Granularity {
     GRANULARITY_TOKEN, /* activations of linear layers: a scale per row, from the data each time */
 } Granularity;
 
+enum {
+    BITS_FLOAT = 32,    /* not quantized */
+    BITS_TERNARY = 158, /* three levels: what settings and reports call 1.58 bits */
+};
+double bits_number(int bits); /* as settings and reports have it */
+
 /* What is asked of a quantizer for one tensor; resolved from the config's rules. */
 typedef struct QuantSpec {
     Variant quantizer; /* a row of quantizer_kinds with its settings */
-    int bits;          /* 2 to 8 */
+    int bits;          /* 2 to 8; of weights also 1 and BITS_TERNARY */
     bool is_affine;    /* with a zero point */
     bool is_signed;    /* activations: by the range of what produces them; weights: true */
     Granularity granularity;
@@ -50,13 +56,14 @@ struct Quant {
     int64_t scale_count; /* 1, channels, or groups in all; GRANULARITY_TOKEN: 0, made per batch */
     Grid grid;           /* weights signed, affine or unsigned activations unsigned; a row's attach
                             may choose another */
-    float grad_scale;    /* on the gradients of scale and offset; 1 unless attach says otherwise */
-    Param *scale;        /* [scale_count]; NULL for GRANULARITY_TOKEN */
-    Module *norm;  /* scales are learned row by row of a weight that this batch norm folds into:
-                      what is used is scale * batch_norm_gain; else NULL */
-    Param *offset; /* [scale_count] in value units, or NULL: symmetric */
-    Param *count;  /* buffer [1]: batches observed; 0: uncalibrated, the scale means nothing.
-                      NULL: the row observes nothing */
+    RangeGradient range_gradient; /* the row's; its attach may choose another */
+    float grad_scale; /* on the gradients of scale and offset; 1 unless attach says otherwise */
+    Param *scale;     /* [scale_count]; NULL for GRANULARITY_TOKEN */
+    Module *norm;     /* scales are learned row by row of a weight that this batch norm folds into:
+                         what is used is scale * batch_norm_gain; else NULL */
+    Param *offset;    /* [scale_count] in value units, or NULL: symmetric */
+    Param *count;     /* buffer [1]: batches observed; 0: uncalibrated, the scale means nothing.
+                         NULL: the row observes nothing */
     bool is_calibrating; /* it observes in evaluation too (qat/calibration.h) */
     void *state;         /* the row's own */
     Probe probe;         /* what it asks of who writes an activation */
@@ -92,7 +99,12 @@ struct Quantizer {
     RangeGradient range_gradient;
 };
 
-enum { QUANTIZER_FOR_WEIGHTS = 1, QUANTIZER_FOR_ACTIVATIONS = 2, QUANTIZER_FOR_TOKENS = 4 };
+enum {
+    QUANTIZER_FOR_WEIGHTS = 1,
+    QUANTIZER_FOR_ACTIVATIONS = 2,
+    QUANTIZER_FOR_TOKENS = 4,
+    QUANTIZER_FOR_ONE_BIT = 8
+};
 
 /* `name` prefixes the Params; `shape` is the tensor's (activations: with a batch of 1). */
 bool quant_new(Model *model, const char *name, bool is_weight, Shape shape, const QuantSpec *spec,
@@ -131,7 +143,7 @@ void quant_geometry(const QuantSpec *spec, Shape shape, int64_t *row_length, int
 
 /* ---- For rows. ---- */
 
-/* op_fake_quant with the quantizer's scale and offset and the row's range_gradient. */
+/* op_fake_quant with the quantizer's scale, offset and range_gradient. */
 Var *quant_fake(Quant *q, Tape *t, Var *x);
 /* Calls `fit` with the values of each scale in turn, in parallel where there are several. */
 typedef void (*QuantFit)(Quant *q, int64_t scale, const float *x, int64_t count);

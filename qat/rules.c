@@ -98,7 +98,7 @@ bool rules_check(const Qat *qat, Error *err) {
     const QuantRule *rules = qat->config.rules.items;
     if (!bits_value(qat->config.bits))
         return FAIL(err, ERROR_INPUT,
-                    "quant.bits has nothing to inherit from; give 2 to 8, or 32") ||
+                    "quant.bits has nothing to inherit from; give 1 to 8, or 32") ||
                error_blame(err, "quant.bits");
     for (int i = 0; i < qat->config.rules.count; i++) TRY(check_rule(qat, i, rules[i].layers, err));
     return true;

@@ -44,6 +44,11 @@ def runs():
             kinds[0] = "weights: {quantizer: dorefa, granularity: tensor}"
         yield "cnn-w4a4-" + name, "cnn", [quant(4, *kinds)]
     yield "cnn-w2a2", "cnn", [quant(2, FIRST_LAST)]
+    for bits, kind in ("1", "paretoq"), ("1.58", "lsq"), ("1.58", "paretoq"), ("2", "paretoq"):
+        yield "cnn-w%sa8-%s" % (bits, kind), "cnn", [quant(8, "weights: {bits: %s, quantizer: %s}" % (bits, kind))]
+        yield "mobilenet-w%sa8-%s" % (bits, kind), "mobilenet", [
+            quant(8, "weights: {bits: %s, quantizer: %s, granularity: group, group_size: 7}" % (bits, kind),
+                  FIRST_LAST)]
     yield "cnn-w3a8", "cnn", [quant(8, "weights: {bits: 3}")]
     yield "cnn-w8a8-minmax", "cnn", [quant(8, "weights: {quantizer: minmax}", "activations: {quantizer: ema}")]
     for granularity in "tensor", "channel", "group":

@@ -189,7 +189,7 @@ static Tensor levels_draw(Arena *arena, Shape shape, const Scales *scales, bool 
     int64_t count = shape_count(shape);
     Tensor t = tensor_new(arena, DTYPE_F32, shape);
     float *levels = tensor_f32(&t);
-    int last = (1 << scales->grid.bits) - 1;
+    int last = grid_last_code(scales->grid);
     for (int64_t i = 0; i < count; i++) {
         int64_t scale, code = is_extreme ? (scales->grid.base < 0 ? 0 : last) : draw(0, last);
         scales_run(scales, i, &scale);
@@ -200,10 +200,17 @@ static Tensor levels_draw(Arena *arena, Shape shape, const Scales *scales, bool 
     return t;
 }
 
+/* Of so many bits, or of fewer than two. */
+static Grid weight_grid(int bits) {
+    const Grid grids[] = {grid_odd(bits), grid_ternary(), grid_odd(1)};
+    int which = (int)draw(0, 11);
+    return which < 3 ? grids[which] : grid_signed(bits);
+}
+
 static Tensor packed_of(Arena *arena, const Tensor *levels) {
     int64_t count = tensor_count(levels);
     int bits = levels->scales->grid.bits;
-    const Dtype dtypes[] = {dtype_integer(bits), DTYPE_BYTE, DTYPE_NIBBLE};
+    const Dtype dtypes[] = {dtype_packed(levels->scales->grid), DTYPE_BYTE, DTYPE_NIBBLE};
     Dtype dtype = dtypes[draw(0, bits > 4 ? 1 : 2)];
     Tensor t = tensor_zeros(arena, dtype, levels->shape);
     t.scales = levels->scales;
@@ -212,8 +219,7 @@ static Tensor packed_of(Arena *arena, const Tensor *levels) {
     else if (dtype == DTYPE_NIBBLE)
         levels_to_nibbles(tensor_f32(levels), levels->scales, 0, count, t.data);
     else
-        dtype_codec(dtype_integer(levels->scales->grid.bits))
-            ->write_levels(tensor_f32(levels), levels->scales, 0, count, t.data);
+        dtype_codec(dtype)->write_levels(tensor_f32(levels), levels->scales, 0, count, t.data);
     return t;
 }
 
@@ -222,7 +228,7 @@ static void check_levels(Case *c, int x_bits, int w_bits, bool is_extreme, Arena
     const ConvGeometry *g = &c->g;
     bool x_zero = draw(0, 2) == 0, w_zero = draw(0, 2) == 0, per_channel = draw(0, 1);
     Grid x_grid = draw(0, 1) ? grid_unsigned(x_bits) : grid_signed(x_bits);
-    Grid w_grid = draw(0, 3) ? grid_signed(w_bits) : grid_odd(w_bits);
+    Grid w_grid = is_extreme ? grid_signed(w_bits) : weight_grid(w_bits);
     const Scales *xs = scales_draw(arena, c->x_count, c->x_count, x_grid, x_zero);
     const Scales *ws = scales_draw(arena, c->w_count, per_channel ? c->filter : c->w_count, w_grid,
                                    w_zero && w_grid.step == 1);

@@ -31,11 +31,17 @@ static void test_rows(void **state) {
         assert_int_equal(dtype_find(codec->name), i);
         assert_string_equal(dtype_name((Dtype)i), codec->name);
         assert_true(strlen(codec->help) > 0);
-        assert_int_equal(dtype_bytes((Dtype)i, 8), codec->code_bits);
+        int per_byte = codec->codes_per_byte;
+        assert_int_equal(dtype_bytes((Dtype)i, 8),
+                         per_byte ? (8 + per_byte - 1) / per_byte : codec->code_bits);
         assert_int_equal(dtype_bytes((Dtype)i, 0), 0);
     }
     assert_int_equal(dtype_find("int9"), -1);
     assert_int_equal(dtype_bytes(DTYPE_INT3, 9), 4); /* 27 bits */
+    assert_int_equal(dtype_bytes(DTYPE_TERNARY, 1), 1);
+    assert_int_equal(dtype_bytes(DTYPE_TERNARY, 15), 3);
+    assert_int_equal(dtype_bytes(DTYPE_TERNARY, 16), 4);
+    assert_int_equal(dtype_bytes(DTYPE_BINARY, 17), 3);
     for (int bits = 2; bits <= 8; bits++)
         assert_int_equal(dtype_codec(dtype_integer(bits))->code_bits, bits);
 }
@@ -48,6 +54,17 @@ static void test_grids(void **state) {
     assert_int_equal(grid_high(grid_unsigned(4)), 15);
     assert_int_equal(grid_low(grid_odd(2)), -3); /* -3 -1 1 3 */
     assert_int_equal(grid_high(grid_odd(2)), 3);
+    assert_int_equal(grid_low(grid_odd(1)), -1);
+    assert_int_equal(grid_high(grid_odd(1)), 1);
+    assert_int_equal(grid_low(grid_ternary()), -1);
+    assert_int_equal(grid_high(grid_ternary()), 1);
+    assert_int_equal(grid_of(2, -1, 1).unused, 1);
+    assert_int_equal(grid_of(2, -2, 1).unused, 0);
+    assert_int_equal(grid_of(2, -1, 2).unused, 0);
+    assert_int_equal(grid_of(1, -1, 1).unused, 0);
+    assert_int_equal(dtype_packed(grid_ternary()), DTYPE_TERNARY);
+    assert_int_equal(dtype_packed(grid_odd(1)), DTYPE_BINARY);
+    assert_int_equal(dtype_packed(grid_odd(2)), DTYPE_INT2);
 }
 
 /* ---- f16 and bf16 ---- */
@@ -190,8 +207,20 @@ static float level_expected(float x, const Scales *s, int64_t i) {
     float low = (float)grid_low(s->grid) - zero, high = (float)grid_high(s->grid) - zero;
     if (s->grid.step == 1) return fminf(fmaxf(nearbyintf(u), low), high) + 0.0f;
     float code = nearbyintf((u - low) / (float)s->grid.step);
-    code = fminf(fmaxf(code, 0), (float)((1 << s->grid.bits) - 1));
+    code = fminf(fmaxf(code, 0), (float)((1 << s->grid.bits) - 1 - s->grid.unused));
     return low + (float)s->grid.step * code;
+}
+
+/* Of the stream of bits, or of five codes a byte. */
+static int64_t code_at(const uint8_t *codes, Grid grid, int64_t i) {
+    static const int powers[] = {1, 3, 9, 27, 81};
+    int64_t code = 0;
+    if (grid.unused) return codes[i / 5] / powers[i % 5] % 3;
+    for (int b = 0; b < grid.bits; b++) {
+        int64_t bit = i * grid.bits + b;
+        code |= (int64_t)(codes[bit / 8] >> (bit % 8) & 1) << b;
+    }
+    return code;
 }
 
 static void check_quantizer(Layout layout, Grid grid, uint64_t seed) {
@@ -209,22 +238,19 @@ static void check_quantizer(Layout layout, Grid grid, uint64_t seed) {
         assert_memory_equal(again, levels + first, (size_t)(count - first) * sizeof *levels);
     }
 
-    Dtype dtype = dtype_integer(grid.bits);
+    Dtype dtype = dtype_packed(grid);
     size_t bytes = dtype_bytes(dtype, count);
     uint8_t *codes = arena_zalloc(arena, bytes + 1), *encoded = arena_zalloc(arena, bytes + 1);
     codes[bytes] = encoded[bytes] = 0xa5; /* nothing is written past the end */
-    dtype_codec(dtype_integer(s.grid.bits))->write_levels(levels, &s, 0, count, codes);
-    dtype_codec(dtype_integer(s.grid.bits))->read_levels(codes, &s, 0, count, again);
+    dtype_codec(dtype)->write_levels(levels, &s, 0, count, codes);
+    dtype_codec(dtype)->read_levels(codes, &s, 0, count, again);
+    assert_int_equal(dtype_find_unfit(dtype, codes, count), -1);
     assert_memory_equal(again, levels, (size_t)count * sizeof *levels);
     dtype_encode(dtype, x, count, &s, encoded);
     assert_memory_equal(encoded, codes, bytes);
     assert_true(codes[bytes] == 0xa5 && encoded[bytes] == 0xa5);
-    for (int64_t i = 0; i < count; i++) { /* the stream of bits, as documented */
-        int64_t scale, code = 0;
-        for (int b = 0; b < grid.bits; b++) {
-            int64_t bit = i * grid.bits + b;
-            code |= (int64_t)(codes[bit / 8] >> (bit % 8) & 1) << b;
-        }
+    for (int64_t i = 0; i < count; i++) { /* the stream of codes, as documented */
+        int64_t scale, code = code_at(codes, grid, i);
         scales_run(&s, i, &scale);
         float zero = s.zero ? s.zero[scale] : 0;
         assert_float_equal((float)(grid.base + grid.step * (int)code) - zero, levels[i], 0);
@@ -322,6 +348,35 @@ static void test_integer_formats(void **state) {
                 check_bytes(layouts[l], grids[g], seed);
             }
         }
+    for (int l = 0; l < LAYOUT_COUNT; l++)
+        for (int i = 0; i < 4; i++, seed++) {
+            Grid grid = i < 2 ? grid_ternary() : grid_odd(1);
+            check_quantizer(layouts[l], grid, seed);
+            check_bytes(layouts[l], grid, seed);
+            check_nibbles(layouts[l], grid, seed);
+        }
+}
+
+/* Each byte of five codes, and those that five codes do not make. */
+static void test_ternary_bytes(void **state) {
+    (void)state;
+    const float scale = 1;
+    Scales s = {5, 5, 1, DTYPE_F32, grid_ternary(), &scale};
+    for (int byte = 0; byte < 256; byte++) {
+        uint8_t codes[2] = {(uint8_t)byte, 0xa5}, again[2] = {0, 0xa5};
+        float levels[5];
+        assert_int_equal(dtype_find_unfit(DTYPE_TERNARY, codes, 5), byte < 243 ? -1 : 0);
+        dtype_codec(DTYPE_TERNARY)->read_levels(codes, &s, 0, 5, levels);
+        for (int i = 0, rest = byte; i < 5; i++, rest /= 3)
+            assert_true(levels[i] == (float)(byte < 243 ? rest % 3 - 1 : -1));
+        dtype_codec(DTYPE_TERNARY)->write_levels(levels, &s, 0, 5, again);
+        assert_true(byte >= 243 || again[0] == byte);
+        assert_int_equal(again[1], 0xa5);
+    }
+    const uint8_t plane[2] = {242, 243};
+    assert_int_equal(dtype_find_unfit(DTYPE_TERNARY, plane, 5), -1); /* one byte is theirs */
+    assert_int_equal(dtype_find_unfit(DTYPE_TERNARY, plane, 6), 1);
+    assert_int_equal(dtype_find_unfit(DTYPE_BINARY, plane, 16), -1);
 }
 
 /* Every code of every width survives being a value. */
@@ -342,23 +397,24 @@ static void test_every_code(void **state) {
 
 static void test_pack_in_parts(void **state) {
     (void)state;
-    enum { COUNT = 1200, PART = 8 * 37 };
+    enum { COUNT = 1200, PART = 8 * 5 * 7 };
     Arena *arena = arena_new("case");
-    for (int bits = 2; bits <= 8; bits++) {
-        Scales s = scales_draw(arena, (Layout){COUNT, 50, 20}, grid_signed(bits), 5);
+    for (int bits = 0; bits <= 8; bits++) {
+        Grid grid = bits > 1 ? grid_signed(bits) : bits ? grid_odd(1) : grid_ternary();
+        Dtype dtype = dtype_packed(grid);
+        Scales s = scales_draw(arena, (Layout){COUNT, 50, 20}, grid, 5);
         float levels[COUNT], part[PART];
         uint8_t whole[COUNT], parts[COUNT];
         random_fill_normal((RandomKey){3, RANDOM_TEST, 0}, 2.0f, COUNT, levels);
         quantize_levels(levels, &s, 0, COUNT, levels);
-        dtype_codec(dtype_integer(s.grid.bits))->write_levels(levels, &s, 0, COUNT, whole);
+        dtype_codec(dtype)->write_levels(levels, &s, 0, COUNT, whole);
         for (int64_t first = 0; first < COUNT; first += PART) {
             int64_t some = COUNT - first < PART ? COUNT - first : PART;
-            dtype_codec(dtype_integer(s.grid.bits))
-                ->write_levels(levels + first, &s, first, some, parts);
-            dtype_codec(dtype_integer(s.grid.bits))->read_levels(whole, &s, first, some, part);
+            dtype_codec(dtype)->write_levels(levels + first, &s, first, some, parts);
+            dtype_codec(dtype)->read_levels(whole, &s, first, some, part);
             assert_memory_equal(part, levels + first, (size_t)some * sizeof *part);
         }
-        assert_memory_equal(parts, whole, dtype_bytes(dtype_integer(bits), COUNT));
+        assert_memory_equal(parts, whole, dtype_bytes(dtype, COUNT));
     }
     arena_free(arena);
 }
@@ -394,6 +450,7 @@ int main(void) {
         cmocka_unit_test(test_half_formats_overflow),
         cmocka_unit_test(test_scale_numbers),
         cmocka_unit_test(test_integer_formats),
+        cmocka_unit_test(test_ternary_bytes),
         cmocka_unit_test(test_nibbles),
         cmocka_unit_test(test_every_code),
         cmocka_unit_test(test_pack_in_parts),

@@ -124,11 +124,17 @@ static Element element_reference(float x, float scale, float offset, const FakeQ
     float low = (float)grid_low(grid) + shift, high = (float)grid_high(grid) + shift;
     float level = grid.step == 1 ? rintf(v) : rintf((v - low) / 2) * 2 + low;
     bool is_inside = level >= low && level <= high;
+    if (attr->range_gradient == RANGE_STRETCHED) /* the levels share 2 alpha evenly */
+        is_inside = fabsf(v) <= 0.99f * ((high - low + (float)grid.step) / 2);
+    else if (attr->range_gradient == RANGE_SIGN)
+        is_inside = fabsf(v) <= 1;
     float clamped = level < low ? low : level > high ? high : level;
     Element e = {.value = scale * clamped, .dx = is_inside, .doffset = !is_inside};
     if (!is_inside)
         e.dscale = (double)clamped - (double)offset / (double)scale;
-    else if (attr->range_gradient == RANGE_LSQ)
+    else if (attr->range_gradient == RANGE_SIGN)
+        e.dscale = v > 0 ? 1 : -1;
+    else if (attr->range_gradient != RANGE_PACT && attr->range_gradient != RANGE_FIXED)
         e.dscale = (double)level - (double)v;
     return e;
 }
@@ -175,22 +181,29 @@ static void check_reference(Shape shape, FakeQuantAttr attr, bool has_offset) {
     }
 }
 
+static void check_granularities(Grid grid, RangeGradient kind, bool has_offset) {
+    FakeQuantAttr attr = attr_new(grid, 1400, 1400, kind);
+    attr.grad_scale = 0.375f;
+    check_reference(SHAPE(20, 70), attr, false); /* per tensor */
+    attr.row_length = attr.run_length = 70;
+    check_reference(SHAPE(20, 70), attr, false); /* per row */
+    attr.run_length = 32;
+    check_reference(SHAPE(20, 70), attr, has_offset); /* per group, the last one short */
+}
+
 /* All bits and grids, kinds of range, and granularities with ragged and long runs. */
 static void test_reference(void **state) {
     (void)state;
     for (int bits = 2; bits <= 8; bits++) {
         const Grid grids[] = {grid_signed(bits), grid_unsigned(bits), grid_odd(bits)};
         for (int g = 0; g < 3; g++)
-            for (int kind = RANGE_FIXED; kind <= RANGE_PACT; kind++) {
-                FakeQuantAttr attr = attr_new(grids[g], 1400, 1400, (RangeGradient)kind);
-                attr.grad_scale = 0.375f;
-                check_reference(SHAPE(20, 70), attr, false); /* per tensor */
-                attr.row_length = attr.run_length = 70;
-                check_reference(SHAPE(20, 70), attr, false); /* per row */
-                attr.run_length = 32;
-                check_reference(SHAPE(20, 70), attr, g == 1); /* per group, the last one short */
-            }
+            for (int kind = RANGE_FIXED; kind <= RANGE_PACT; kind++)
+                check_granularities(grids[g], (RangeGradient)kind, g == 1);
     }
+    check_granularities(grid_ternary(), RANGE_LSQ, false);
+    check_granularities(grid_ternary(), RANGE_STRETCHED, false);
+    check_granularities(grid_odd(2), RANGE_STRETCHED, false);
+    check_granularities(grid_odd(1), RANGE_SIGN, false);
     check_reference(SHAPE(3, 40001), attr_new(grid_signed(4), 120003, 120003, RANGE_LSQ), false);
     check_reference(SHAPE(3, 40001), attr_new(grid_unsigned(4), 40001, 40001, RANGE_LSQ), true);
 }

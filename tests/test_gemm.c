@@ -206,7 +206,7 @@ static const Scales *scales_draw(Arena *arena, int64_t count, int64_t row, int64
 
 static Tensor levels_draw(Arena *arena, Shape shape, const Scales *scales, bool is_extreme) {
     Tensor t = tensor_new(arena, DTYPE_F32, shape);
-    int last = (1 << scales->grid.bits) - 1;
+    int last = grid_last_code(scales->grid);
     for (int64_t i = 0; i < tensor_count(&t); i++) {
         int64_t scale, code = is_extreme ? (scales->grid.base < 0 ? 0 : last) : draw(0, last);
         scales_run(scales, i, &scale);
@@ -217,10 +217,17 @@ static Tensor levels_draw(Arena *arena, Shape shape, const Scales *scales, bool 
     return t;
 }
 
+/* Of so many bits, or of fewer than two. */
+static Grid weight_grid(int bits) {
+    const Grid grids[] = {grid_odd(bits), grid_ternary(), grid_odd(1)};
+    int which = (int)draw(0, 11);
+    return which < 3 ? grids[which] : grid_signed(bits);
+}
+
 static Tensor packed_of(Arena *arena, const Tensor *levels) {
     int64_t count = tensor_count(levels);
     int bits = levels->scales->grid.bits;
-    const Dtype dtypes[] = {dtype_integer(bits), DTYPE_BYTE, DTYPE_NIBBLE};
+    const Dtype dtypes[] = {dtype_packed(levels->scales->grid), DTYPE_BYTE, DTYPE_NIBBLE};
     Dtype dtype = dtypes[draw(0, bits > 4 ? 1 : 2)];
     Tensor t = tensor_zeros(arena, dtype, levels->shape);
     t.scales = levels->scales;
@@ -229,8 +236,7 @@ static Tensor packed_of(Arena *arena, const Tensor *levels) {
     else if (dtype == DTYPE_NIBBLE)
         levels_to_nibbles(tensor_f32(levels), levels->scales, 0, count, t.data);
     else
-        dtype_codec(dtype_integer(levels->scales->grid.bits))
-            ->write_levels(tensor_f32(levels), levels->scales, 0, count, t.data);
+        dtype_codec(dtype)->write_levels(tensor_f32(levels), levels->scales, 0, count, t.data);
     return t;
 }
 
@@ -239,7 +245,7 @@ static void check_levels(Sizes s, int a_bits, int b_bits, bool is_extreme, Arena
                          Arena *scratch) {
     int64_t a_row = draw(0, 1) ? s.k : s.m * s.k, b_row = draw(0, 1) ? s.k : s.n * s.k;
     Grid a_grid = draw(0, 1) ? grid_unsigned(a_bits) : grid_signed(a_bits);
-    Grid b_grid = draw(0, 3) ? grid_signed(b_bits) : grid_odd(b_bits);
+    Grid b_grid = is_extreme ? grid_signed(b_bits) : weight_grid(b_bits);
     const Scales *as = scales_draw(arena, s.m * s.k, a_row, a_row, a_grid);
     const Scales *bs = scales_draw(arena, s.n * s.k, b_row, b_row, b_grid);
     Tensor a = levels_draw(arena, SHAPE(s.m, s.k), as, is_extreme);

@@ -216,6 +216,21 @@ static void many_bits(PackedModel *m) {
 static void one_bit(PackedModel *m) {
     edge(m)->grid.bits = 1;
 }
+static void one_bit_signed(PackedModel *m) {
+    scales(m)->grid = grid_signed(1);
+}
+static void four_of_three(PackedModel *m) {
+    scales(m)->grid = (Grid){.bits = 2, .base = -1, .step = 1};
+}
+static void byte_of_none(PackedModel *m) {
+    scales(m)->grid = grid_ternary();
+    NUMBER(&scales(m)->zero[0]) = NUMBER(&scales(m)->zero[1]) = 0;
+    NUMBER(&scales(m)->zero[2]) = NUMBER(&scales(m)->zero[3]) = 0;
+    Tensor *codes = &m->weights[1].codes;
+    codes->dtype = DTYPE_TERNARY;
+    memset(codes->data, 242, dtype_bytes(DTYPE_TERNARY, tensor_count(codes)));
+    ((uint8_t *)codes->data)[7] = 243;
+}
 static void wide_step(PackedModel *m) {
     scales(m)->grid.step = 2;
 }
@@ -329,6 +344,9 @@ static void parts_that_do_not_fit_are_refused(void **state) {
         {broken_zero, "edges/input.out4: zero point 0 is 0.5, expected a whole one from 0 to 15"},
         {many_bits, "edges/input.out4: 9 bits, expected 2 to 8"},
         {one_bit, "edges/input.out4: 1 bits, expected 2 to 8"},
+        {one_bit_signed, "weights/wide: levels of base -1 and step 1 are of no grid of 1 bits"},
+        {four_of_three, "weights/wide: levels of base -1 and step 1 are of no grid of 2 bits"},
+        {byte_of_none, "weights/wide: byte 7 of its codes is 243, which no ternary codes make"},
         {wide_step, "weights/wide: levels of base 0 and step 2 are of no grid of 4 bits"},
         {odd_base, "weights/wide: levels of base -3 and step 1 are of no grid of 4 bits"},
         {scale_format, "weights/wide: its scales are stored as format"},

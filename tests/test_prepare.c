@@ -96,7 +96,7 @@ static void what_cannot_be_done_is_refused(void **state) {
         {"{bits: 4, rules: [{layers: depthwise, bits: 8}]}",
          "quant.rules.0: no layer with weights matches 'depthwise'; the first is 'conv1'"},
         {"{bits: 4, rules: [{layers: \" , \", bits: 8}]}", "quant.rules.0: layers names nothing"},
-        {"{bits: inherit}", "quant.bits has nothing to inherit from; give 2 to 8, or 32"},
+        {"{bits: inherit}", "quant.bits has nothing to inherit from; give 1 to 8, or 32"},
         {"{bits: 8, activations: {granularity: token, quantizer: minmax}}",
          "input of conv1: input.out8 is an image: scales per token are for the inputs of linear "
          "layers"},

@@ -61,6 +61,28 @@ static const Case cases[] = {
     {"bits6", CNN, "quant.bits=6 quant.start=0.5", false},
     {"bits7", CNN, "quant.bits=7", false},
     {"bits8", CNN, "quant.bits=8", true},
+    {"binary", CNN, "quant.activations.bits=8 quant.weights.bits=1 quant.weights.quantizer=paretoq",
+     true},
+    {"ternary", CNN, "quant.activations.bits=8 quant.weights.bits=1.58", true},
+    {"stretched", CNN,
+     "quant.activations.bits=8 quant.weights.bits=1.58 quant.weights.quantizer=paretoq "
+     "quant.weights.scale=f16 optimizer.ema=0.9",
+     true},
+    {"stretched2", MLP, "quant.bits=8 quant.weights.bits=2 quant.weights.quantizer=paretoq", true},
+    {"ternary_groups", MLP,
+     "quant.bits=8 quant.weights.bits=1.58 quant.weights.granularity=group "
+     "quant.weights.group_size=7",
+     false},
+    {"binary_tensor", MLP,
+     "quant.bits=8 quant.weights.bits=1 quant.weights.quantizer=paretoq "
+     "quant.weights.granularity=tensor",
+     true},
+    {"ternary_depthwise", MOBILENET,
+     "quant.bits=8 quant.weights.bits=1.58 quant.weights.quantizer=paretoq quant.start=0.5", true},
+    {"binary_resnet", RESNET,
+     "quant.bits=8 quant.weights.bits=1 quant.weights.quantizer=paretoq "
+     "quant.rules=[{\"layers\":\"first,last\",\"bits\":8}]",
+     false},
     {"weights_only", CNN, "quant.weights.bits=4", false},
     {"activations_only", CNN, "quant.activations.bits=4", false},
     {"minmax", CNN,
@@ -263,7 +285,7 @@ static void test_impossible_parts_are_refused(void **state) {
         Edit edit;
         const char *message;
     } refused[] = {
-        {{"weights/conv1", "bits", NULL, 9, false}, "weights/conv1: bits is 9, expected 2 to 8"},
+        {{"weights/conv1", "bits", NULL, 9, false}, "weights/conv1: bits is 9, expected 1 to 8"},
         {{"weights/conv1", "scale_dtype", NULL, 3, false}, "scale_dtype is 3, expected 0 to 2"},
         {{"weights/conv1", "base", NULL, 1, false}, "weights/conv1: levels of base 1 and step 1"},
         {{"weights/conv1", "dim0", NULL, 0, false}, "weights/conv1: dim0 is 0, expected 1 to"},

@@ -31,12 +31,16 @@ static QuantSpec spec_of(const char *kind, int bits) {
     return (QuantSpec){.quantizer = {.kind = found}, .bits = bits, .is_signed = true};
 }
 
-static Quant *must(bool is_weight, Shape shape, QuantSpec spec) {
+static Quant *must_named(const char *name, bool is_weight, Shape shape, QuantSpec spec) {
     Quant *q = NULL;
     Error err = {0};
-    if (!quant_new(model, "edge", is_weight, shape, &spec, &phase, &q, &err))
+    if (!quant_new(model, name, is_weight, shape, &spec, &phase, &q, &err))
         fail_msg("%s", err.message);
     return q;
+}
+
+static Quant *must(bool is_weight, Shape shape, QuantSpec spec) {
+    return must_named("edge", is_weight, shape, spec);
 }
 
 static Var *apply(Quant *q, bool is_training, Shape shape, const float *values) {
@@ -385,6 +389,55 @@ static void test_pact_starts_as_told(void **state) {
     assert_true(scale_of(q) == 1 && var_f32(faked)[0] == 1 && var_f32(faked)[1] == 3);
 }
 
+/* ---- ParetoQ: where alpha starts, what the levels are, the factor on the gradient. ---- */
+
+static void test_paretoq(void **state) {
+    (void)state;
+    const float x[8] = {1, -2.97f, 0.1f, 0, -1.1f, 3, -0.4f, 1.6f}; /* mean magnitude 1.27125 */
+    static const struct {
+        int bits;
+        Dtype dtype;
+        double scale, grad_scale;
+        float levels[8];
+    } cases[] = {
+        {1, DTYPE_BINARY, 1.27125, 1, {1, -1, 1, -1, -1, 1, -1, 1}},
+        {BITS_TERNARY, DTYPE_TERNARY, 3 / 1.5, 1 / 2.25, {0, -1, 0, 0, -1, 1, 0, 1}},
+        {2, DTYPE_INT2, 3.0 / 4, 1.0 / 16, {1, -3, 1, 1, -1, 3, -1, 3}},
+        {3, DTYPE_INT3, 3.0 / 3, 0.5773502691896258, {1, -3, 0, 0, -1, 3, 0, 2}},
+    };
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        Quant *q = must_named(arena_format(arena, "weight%d", (int)i), true, SHAPE(2, 4),
+                              spec_of("paretoq", cases[i].bits));
+        assert_false(quant_is_calibrated(q));
+        const float zeros[8] = {0};
+        apply(q, true, SHAPE(2, 4), zeros);
+        assert_false(quant_is_calibrated(q));
+        Var *faked = apply(q, true, SHAPE(2, 4), x);
+        assert_true(quant_is_calibrated(q));
+        assert_float_equal(scale_of(q), cases[i].scale, 1e-6);
+        assert_float_equal(q->grad_scale, cases[i].grad_scale / sqrt(8), 1e-7);
+        for (int j = 0; j < 8; j++) assert_true(var_f32(faked)[j] == cases[i].levels[j]);
+        assert_int_equal(dtype_packed(q->grid), cases[i].dtype);
+    }
+}
+
+/* A channel of zeros has a scale, and no NaN. */
+static void test_low_bits_of_zeros(void **state) {
+    (void)state;
+    const int bits[] = {1, BITS_TERNARY, 2};
+    const float x[6] = {0, 0, 0, 0.5f, -1, 1};
+    for (int i = 0; i < 3; i++) {
+        QuantSpec spec = spec_of("paretoq", bits[i]);
+        spec.granularity = GRANULARITY_CHANNEL;
+        Quant *q = must_named(arena_format(arena, "weight%d", i), true, SHAPE(2, 3), spec);
+        Var *faked = apply(q, true, SHAPE(2, 3), x);
+        float values[6];
+        tensor_decode(&faked->value, values);
+        for (int j = 0; j < 3; j++) assert_true(fabsf(values[j]) <= FLT_MIN);
+        assert_true(values[4] < -0.5f && values[5] > 0.5f);
+    }
+}
+
 /* ---- What is refused. ---- */
 
 static void test_refusals(void **state) {
@@ -398,7 +451,15 @@ static void test_refusals(void **state) {
         Dtype scale_dtype;
         Shape shape;
     } cases[] = {
-        {"minmax", "1 bits", 1, true, .shape = {2, {2, 2}}},
+        {"minmax", "0 bits", 0, true, .shape = {2, {2, 2}}},
+        {"minmax", "use 'paretoq' for 1 bit", 1, true, .shape = {2, {2, 2}}},
+        {"minmax", "an activation: 1 bits are for weights", 1, .shape = {2, {1, 2}}},
+        {"lsq", "an activation: 1.58 bits are for weights", BITS_TERNARY, .shape = {2, {1, 2}}},
+        {"minmax", "1.58 bits are symmetric", BITS_TERNARY, true, .is_affine = true,
+         .shape = {2, {2, 2}}},
+        {"paretoq", "unset affine", 2, true, .is_affine = true, .shape = {2, {2, 2}}},
+        {"paretoq", "for weights", 4, .shape = {2, {1, 2}}},
+        {"dorefa", "none of 0", BITS_TERNARY, true, .shape = {2, {2, 2}}},
         {"minmax", "9 bits", 9, true, .shape = {2, {2, 2}}},
         {"minmax", "group size", 4, true, .granularity = GRANULARITY_GROUP, .shape = {2, {2, 2}}},
         {"minmax", "not int8", 4, true, .scale_dtype = DTYPE_INT8, .shape = {2, {2, 2}}},
@@ -462,6 +523,8 @@ int main(void) {
         TEST(test_tokens),
         TEST(test_pact_decay),
         TEST(test_pact_starts_as_told),
+        TEST(test_paretoq),
+        TEST(test_low_bits_of_zeros),
         TEST(test_refusals),
     };
     return cmocka_run_group_tests_name("quantizer", tests, NULL, NULL);

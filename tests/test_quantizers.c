@@ -40,8 +40,9 @@ static bool case_find(const Kind *kind, int which, Case *out) {
     static const int64_t group_sizes[] = {0, 0, 7, 0};
     static const Dtype scale_dtypes[] = {DTYPE_F32, DTYPE_F16, DTYPE_BF16};
     *out = (Case){.spec = {.quantizer = {.kind = kind}}};
-    out->spec.bits = 2 + which % 7;
-    which /= 7;
+    const int low_bits[] = {1, BITS_TERNARY};
+    out->spec.bits = which % 9 < 7 ? 2 + which % 9 : low_bits[which % 9 - 7];
+    which /= 9;
     out->spec.granularity = (Granularity)(which % 4);
     out->spec.group_size = group_sizes[which % 4];
     which /= 4;
@@ -106,13 +107,12 @@ static void assert_stored_equals_faked(const Var *faked) {
     const Scales *scales = faked->value.scales;
     Shape shape = faked->value.shape;
     int64_t count = shape_count(shape);
-    Tensor packed = tensor_zeros(arena, dtype_integer(scales->grid.bits), shape);
+    Tensor packed = tensor_zeros(arena, dtype_packed(scales->grid), shape);
     packed.scales = scales;
-    dtype_codec(dtype_integer(scales->grid.bits))
+    dtype_codec(dtype_packed(scales->grid))
         ->write_levels(var_f32(faked), scales, 0, count, packed.data);
     float levels[COUNT], values[COUNT], faked_values[COUNT];
-    dtype_codec(dtype_integer(scales->grid.bits))
-        ->read_levels(packed.data, scales, 0, count, levels);
+    dtype_codec(dtype_packed(scales->grid))->read_levels(packed.data, scales, 0, count, levels);
     assert_memory_equal(levels, var_f32(faked), sizeof(float) * (size_t)count);
     tensor_decode(&packed, values);
     tensor_decode(&faked->value, faked_values);
@@ -144,16 +144,24 @@ static const struct {
     const char *name;
     int weights, activations;
 } accepted_sorts[] = {
-    {"minmax", 6, 4 + 4}, {"ema", 6, 4},      {"percentile", 6, 4}, {"mse", 6, 4},
-    {"lsq", 3, 2},        {"lsq_plus", 6, 4}, {"pact", 0, 1},       {"dorefa", 1, 1},
+    {"minmax", 6, 4 + 4}, {"ema", 6, 4},  {"percentile", 6, 4}, {"mse", 6, 4},     {"lsq", 3, 2},
+    {"lsq_plus", 6, 4},   {"pact", 0, 1}, {"dorefa", 1, 1},     {"paretoq", 3, 0},
 };
 
+/* How many of 1 and 1.58 bits a row takes, of symmetric weights. */
+static int low_widths(const Kind *kind) {
+    if (((const Quantizer *)kind)->flags & QUANTIZER_FOR_ONE_BIT) return 2;
+    return strcmp(kind->name, "dorefa") != 0;
+}
+
 /* Each in 7 bit-widths and 3 formats of scales; a weight's sign, which has no meaning, is asked. */
-static void assert_accepted(const char *name, int count) {
-    for (size_t i = 0; i < sizeof accepted_sorts / sizeof *accepted_sorts; i++)
-        if (!strcmp(accepted_sorts[i].name, name))
-            assert_int_equal(count,
-                             21 * (2 * accepted_sorts[i].weights + accepted_sorts[i].activations));
+static void assert_accepted(const Kind *kind, int count) {
+    for (size_t i = 0; i < sizeof accepted_sorts / sizeof *accepted_sorts; i++) {
+        int weights = 2 * accepted_sorts[i].weights, symmetric = weights < 6 ? weights : 6;
+        if (!strcmp(accepted_sorts[i].name, kind->name))
+            assert_int_equal(count, 21 * (weights + accepted_sorts[i].activations) +
+                                        3 * low_widths(kind) * symmetric);
+    }
 }
 
 static void test_stored_equals_faked(void **state) {
@@ -178,7 +186,7 @@ static void test_stored_equals_faked(void **state) {
             assert_frozen_equals_faked(q, x, faked);
         }
         assert_true(accepted_here > 0);
-        assert_accepted(quantizer_kinds.kinds[k]->name, accepted_here);
+        assert_accepted(quantizer_kinds.kinds[k], accepted_here);
     }
 }
 
@@ -221,7 +229,9 @@ static void test_gradients(void **state) {
         Case c;
         for (int which = 0; case_find(quantizer_kinds.kinds[k], which, &c); which++) {
             Error err = {0};
-            if (c.spec.bits % 2 || c.spec.bits == 6 || c.spec.scale_dtype == DTYPE_BF16) continue;
+            if ((c.spec.bits % 2 && c.spec.bits != 1) || c.spec.bits == 6 ||
+                c.spec.scale_dtype == DTYPE_BF16)
+                continue;
             Quant *q = new_quant(c, SHAPE(ROWS, COLUMNS), &err);
             if (err.code != ERROR_NONE) continue;
             q->grad_scale = 1; /* differences know nothing of it; goldens check its value */

@@ -5,6 +5,7 @@
  *     d scale   = sum of dy d, where d is
  *                     in range: n - v (LSQ: Esser et al. 2020) or 0 (PACT: Choi et al. 2018)
  *                     outside:  n - offset / s, as low and high move with -zero = round(offset / s)
+ *                 Two levels (sign): n, in range or not; stretched: as LSQ.
  *     d offset  = sum of dy outside the range (LSQ+: Bhalgat et al. 2020); 0 where the zero point
  *                 had to be clamped so that zero stays a level
  * The rounding of s to its storage format and that of the zero point pass gradients straight
@@ -131,6 +132,29 @@ static bool is_even(float code) {
     return fmodf(code, 2) == 0;
 }
 
+static float rounding_of(RangeGradient gradient) {
+    return gradient == RANGE_LSQ || gradient == RANGE_STRETCHED ? 1.0f : 0.0f;
+}
+
+/* Of codes from low to high: which numbers, before rounding, are in range. */
+static void set_ends(SteRange *range, RangeGradient gradient, float low, float high) {
+    const float clip = 0.99f; /* ParetoQ's */
+    if (gradient == RANGE_SIGN) {
+        range->first = low;
+        range->last = high;
+        return;
+    }
+    if (gradient == RANGE_STRETCHED) {
+        float middle = (low + high) / 2, reach = (high - low + 1) / 2 * clip;
+        range->first = middle - reach;
+        range->last = middle + reach;
+        return;
+    }
+    /* A tie rounds to the even of two codes. */
+    range->first = is_even(low) ? low - 0.5f : nextafterf(low - 0.5f, INFINITY);
+    range->last = is_even(high) ? high + 0.5f : nextafterf(high + 0.5f, -INFINITY);
+}
+
 static SteRange ste_range(const Var *v, const Saved *saved, int64_t i) {
     const FakeQuantAttr *attr = v->attr;
     Grid grid = saved->scales.grid;
@@ -139,7 +163,8 @@ static SteRange ste_range(const Var *v, const Saved *saved, int64_t i) {
     SteRange range = {
         .inverse = 1.0f / saved->scale[i],
         .step = (float)grid.step,
-        .rounding = attr->range_gradient == RANGE_LSQ ? 1.0f : 0.0f,
+        .rounding = rounding_of(attr->range_gradient),
+        .is_sign = attr->range_gradient == RANGE_SIGN,
         .has_offset = saved->zero != NULL,
     };
     double follows = 0; /* near -zero: the difference below cancels */
@@ -151,9 +176,7 @@ static SteRange ste_range(const Var *v, const Saved *saved, int64_t i) {
     range.per_step = 1.0f / range.step;
     low = (low - range.shift) * range.per_step;
     high = (high - range.shift) * range.per_step;
-    /* A tie rounds to the even of two codes. */
-    range.first = is_even(low) ? low - 0.5f : nextafterf(low - 0.5f, INFINITY);
-    range.last = is_even(high) ? high + 0.5f : nextafterf(high + 0.5f, -INFINITY);
+    set_ends(&range, attr->range_gradient, low, high);
     return range;
 }
 
@@ -204,8 +227,9 @@ static void save_residuals(Tape *t, const Var *v, Saved *saved) {
         for (int64_t i = stretch.first; i < stretch.first + stretch.count; i++) {
             float code = code_of(&range, x[i]), level = rintf(code) * range.step + range.shift;
             kept->side[i] = (int8_t)((code > range.last) - (code < range.first));
-            kept->element[i] =
-                attr->range_gradient == RANGE_PACT ? level * scale - x[i] : level - x[i] / scale;
+            kept->element[i] = attr->range_gradient == RANGE_PACT   ? level * scale - x[i]
+                               : attr->range_gradient == RANGE_SIGN ? -x[i]
+                                                                    : level - x[i] / scale;
         }
     }
 }
@@ -226,9 +250,10 @@ static void replay(Var *v) {
         float low = (float)grid_low(attr->grid) + shift,
               high = (float)grid_high(attr->grid) + shift;
         for (int64_t i = stretch.first; i < stretch.first + stretch.count; i++) {
-            float unit = attr->range_gradient == RANGE_PACT ? 1 : scale;
+            float unit = rounding_of(attr->range_gradient) != 0 ? scale : 1, held = 0;
+            if (attr->range_gradient == RANGE_SIGN) held = kept->element[i] < 0 ? high : low;
             y[i] = kept->side[i] ? scale * (kept->side[i] < 0 ? low : high)
-                                 : x[i] + unit * kept->element[i];
+                                 : x[i] + unit * kept->element[i] + scale * held;
         }
     }
     v->value.scales = NULL;
@@ -271,6 +296,13 @@ static void few_backward(const SteRange *range, const float *x, const float *dy,
                          float beta, float *dx, double *sums) {
     float more[STE_COUNT_MAX];
     bool joins = dx && beta != 0;
+    if (range->is_sign && sums) {
+        SteRange signs = *range; /* all are outside, on the side of their level */
+        signs.last = 0.5f;
+        signs.first = nextafterf(signs.last, INFINITY);
+        isa_active()->ste(&signs, x, dy, count, more, sums);
+        sums = NULL;
+    }
     isa_active()->ste(range, x, dy, count, dx && !joins ? dx : more, sums);
     if (joins) isa_active()->add(dx, more, count, dx);
 }
@@ -426,6 +458,10 @@ static Var *sample(Tape *t, int which) {
         {{2, 0, 1}, RANGE_PACT, 24, 24, DTYPE_F32, false},
         {{3, -4, 1}, RANGE_FIXED, 8, 8, DTYPE_F32, false},
         {{2, -3, 2}, RANGE_LSQ, 24, 24, DTYPE_F32, false},
+        {{2, -3, 2}, RANGE_STRETCHED, 8, 8, DTYPE_F32, false},
+        {{2, -1, 1, 1}, RANGE_STRETCHED, 8, 3, DTYPE_F16, false},
+        {{1, -1, 2}, RANGE_SIGN, 24, 24, DTYPE_F32, false},
+        {{1, -1, 2}, RANGE_SIGN, 8, 3, DTYPE_BF16, false},
         {{3, 0, 1}, RANGE_LSQ, 24, 24, DTYPE_F16, true},
         {{3, 0, 1}, RANGE_LSQ, 8, 4, DTYPE_F32, true},
     };

@@ -6,11 +6,9 @@
  *     int4   byte 0 [k1 k0] byte 1 [k3 k2] ...
  *     int3   byte 0 [k2: 2 low bits][k1][k0]   byte 1 [k5: 1 low bit][k4][k3][k2: high bit] ...
  *     int8   byte i [ki] */
-#include <assert.h>
+#include "core/codecs/together.h"
 
-#include "core/dtype.h"
-
-enum { BLOCK = 512, TOGETHER = 8 /* codes that fill whole bytes */ };
+enum { TOGETHER = 8 /* codes that fill whole bytes */ };
 
 static void bits_pack(const uint8_t *codes, int64_t count, int bits, uint8_t *bytes) {
     for (int64_t i = 0; i < count; i += 8, bytes += bits) {
@@ -33,30 +31,20 @@ static void bits_unpack(const uint8_t *bytes, int64_t count, int bits, uint8_t *
     }
 }
 
+static Together together(const Scales *scales) {
+    return (Together){TOGETHER, scales->grid.bits, bits_pack, bits_unpack};
+}
+
 static void write_levels(const float *levels, const Scales *scales, int64_t first, int64_t count,
                          void *codes) {
-    int bits = scales->grid.bits;
-    uint8_t *bytes = (uint8_t *)codes + first / TOGETHER * bits;
-    for (int64_t done = 0; done < count; done += BLOCK) {
-        uint8_t staged[BLOCK];
-        int64_t block = count - done < BLOCK ? count - done : BLOCK;
-        levels_to_bytes(levels + done, scales, first + done, block, staged);
-        bits_pack(staged, block, bits, bytes + done / TOGETHER * bits);
-    }
+    const Together t = together(scales);
+    together_write(&t, levels, scales, first, count, codes);
 }
 
 static void read_levels(const void *codes, const Scales *scales, int64_t first, int64_t count,
                         float *levels) {
-    int bits = scales->grid.bits;
-    const uint8_t *bytes = (const uint8_t *)codes + first / TOGETHER * bits;
-    for (int64_t done = 0, skip = first % TOGETHER; done < count; skip = 0) {
-        uint8_t staged[BLOCK];
-        int64_t some = count - done < BLOCK - skip ? count - done : BLOCK - skip;
-        bits_unpack(bytes, some + skip, bits, staged);
-        levels_from_bytes(staged + skip, scales, first + done, some, levels + done);
-        bytes += BLOCK / TOGETHER * bits;
-        done += some;
-    }
+    const Together t = together(scales);
+    together_read(&t, codes, scales, first, count, levels);
 }
 
 #define INTEGER(bits)                                                                              \

@@ -116,6 +116,7 @@ typedef struct SteRange {
     float slope_below, slope_above; /* outside it */
     float rounding;
     bool has_offset; /* its sum is wanted */
+    bool is_sign;    /* of two levels, whose slope is the level in the range too (fake_quant) */
 } SteRange;
 
 /* Windows of a pooling, `count` side by side: of each, its pixels that lie inside the image. A

@@ -164,7 +164,7 @@ static Tensor tensor_levels(Arena *arena, Tensor tensor, Grid grid, int64_t run)
 }
 
 static Tensor tensor_codes(Arena *arena, Tensor levels) {
-    Tensor codes = tensor_new(arena, dtype_integer(levels.scales->grid.bits), levels.shape);
+    Tensor codes = tensor_new(arena, dtype_packed(levels.scales->grid), levels.shape);
     codes.scales = levels.scales;
     operand_write(levels.data, 0, tensor_count(&levels), &codes);
     return codes;

@@ -22,13 +22,11 @@ static void print_text(const Json *json, const Task *task, Arena *arena) {
     printf("%-36s %12s %12s %10s\n", "layer", "weight bits", "input bits", "SQNR dB");
     for (int i = 0; i < json_count(json, "layers"); i++) {
         const Json *layer = json_element(json, "layers", i);
-        int64_t bits = 0, activation_bits = 0;
-        double sqnr = 0;
-        json_get_int(layer, "bits", &bits);
-        json_get_int(layer, "activation_bits", &activation_bits);
+        double bits = 0, activation_bits = 0, sqnr = 0;
+        json_get_number(layer, "bits", &bits);
+        json_get_number(layer, "activation_bits", &activation_bits);
         bool has_noise = json_get_number(layer, "sqnr_db", &sqnr);
-        printf("%-36s %12ld %12ld ", json_get_text(layer, "name"), (long)bits,
-               (long)activation_bits);
+        printf("%-36s %12g %12g ", json_get_text(layer, "name"), bits, activation_bits);
         if (has_noise)
             printf("%10.1f\n", sqnr);
         else

@@ -29,8 +29,8 @@ static void add_layer(const FootprintLayer *layer, Json *json) {
     Json *row = json_append(json, "layers");
     json_set_text(row, "name", layer->name);
     json_set_ints(row, "shape", layer->shape.dim, layer->shape.rank);
-    json_set_int(row, "weight_bits", bits_of(layer->weight));
-    json_set_int(row, "activation_bits", bits_of(layer->input));
+    json_set_shortest(row, "weight_bits", bits_number(bits_of(layer->weight)));
+    json_set_shortest(row, "activation_bits", bits_number(bits_of(layer->input)));
     json_set_text(row, "weight_quantizer", layer->weight ? layer->weight->row->kind.name : NULL);
     json_set_text(row, "activation_quantizer", layer->input ? layer->input->row->kind.name : NULL);
     json_set_number(row, "flops", layer->flops);
@@ -65,7 +65,7 @@ enum { SCHEME_BYTES = 48 };
 /* `is_product`: a layer with weights; others are float as a matter of course. */
 static void quant_text(const Quant *quant, bool is_product, char *text) {
     if (quant)
-        snprintf(text, SCHEME_BYTES, "%d %s", quant->spec.bits, quant->row->kind.name);
+        snprintf(text, SCHEME_BYTES, "%g %s", bits_number(quant->spec.bits), quant->row->kind.name);
     else
         snprintf(text, SCHEME_BYTES, "%s", is_product ? "float" : "");
 }

@@ -100,6 +100,14 @@ void json_set_int(Json *object, const char *path, int64_t value) {
     set(object, path, json_integer(value));
 }
 
+void json_set_shortest(Json *object, const char *path, double value) {
+    bool is_whole = fabs(value) < 0x1p53 && value == nearbyint(value);
+    if (is_whole)
+        json_set_int(object, path, (int64_t)value);
+    else
+        json_set_number(object, path, value);
+}
+
 void json_set_bool(Json *object, const char *path, bool value) {
     set(object, path, json_boolean(value));
 }

@@ -29,6 +29,8 @@ void json_free(Json *object); /* of json_new and json_read_*; accepts NULL */
  * must be UTF-8; other bytes become '?'. */
 void json_set_number(Json *object, const char *path, double value);
 void json_set_int(Json *object, const char *path, int64_t value);
+/* 4 and 1.58: an integer where it is one. */
+void json_set_shortest(Json *object, const char *path, double value);
 void json_set_bool(Json *object, const char *path, bool value);
 void json_set_text(Json *object, const char *path, const char *value); /* NULL: null */
 void json_set_ints(Json *object, const char *path, const int64_t *values, int count); /* a list */

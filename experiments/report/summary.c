@@ -20,8 +20,8 @@ static bool add_layers(Experiment *e, Json *json, Error *err) {
     for (int i = 0; ok && i < e->qat->site_count; i++) {
         Json *layer = json_append(json, "layers");
         json_set_text(layer, "name", reports[i].name);
-        json_set_int(layer, "bits", reports[i].weight_bits);
-        json_set_int(layer, "activation_bits", reports[i].activation_bits);
+        json_set_shortest(layer, "bits", bits_number(reports[i].weight_bits));
+        json_set_shortest(layer, "activation_bits", bits_number(reports[i].activation_bits));
         json_set_number(layer, "sqnr_db", reports[i].sqnr_db);
     }
     arena_free(arena);

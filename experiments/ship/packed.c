@@ -148,11 +148,11 @@ static bool read_small(const Reading *in, const char *object, const char *attrib
 
 static bool read_grid(const Reading *in, const char *object, Grid *grid, Dtype *scale_dtype) {
     int64_t bits, base, step, dtype;
-    TRY(read_small(in, object, "bits", 2, 8, &bits));
+    TRY(read_small(in, object, "bits", 1, 8, &bits));
     TRY(read_small(in, object, "base", -255, 255, &base));
     TRY(read_small(in, object, "step", 1, 2, &step));
     TRY(read_small(in, object, "scale_dtype", 0, 2, &dtype));
-    *grid = (Grid){.bits = (int)bits, .base = (int)base, .step = (int)step};
+    *grid = grid_of((int)bits, (int)base, (int)step);
     *scale_dtype = (Dtype)dtype;
     return true;
 }
@@ -220,7 +220,7 @@ static bool read_weight(const Reading *in, const char *layer, PackedWeight *out)
     TRY(read_small(in, name, "row_length", 1, count, &s->row_length));
     TRY(read_small(in, name, "run_length", 1, s->row_length, &s->run_length));
     s->count = scales_count(count, s->row_length, s->run_length);
-    out->codes.dtype = dtype_integer(s->grid.bits);
+    out->codes.dtype = dtype_packed(s->grid);
     out->codes.scales = s;
     Shape bytes = SHAPE((int64_t)dtype_bytes(out->codes.dtype, count));
     TRY(read_tensor(in, join(name, "weights", layer, "codes"), H5_U8, bytes, &codes));

@@ -15,6 +15,12 @@ static bool attach(Quant *q, Error *err) {
     if (q->spec.is_affine)
         return FAIL(err, ERROR_INPUT, "quantizer 'dorefa' of %s is symmetric: unset affine",
                     q->name);
+    if (q->spec.bits == BITS_TERNARY)
+        return FAIL(
+            err, ERROR_INPUT,
+            "quantizer 'dorefa' of %s has levels of either sign and none of 0: set its bits "
+            "to 2, or use 'lsq' or 'paretoq'",
+            q->name);
     if (!q->is_weight && q->spec.is_signed)
         return FAIL(err, ERROR_INPUT,
                     "quantizer 'dorefa' clips to [0, 1] but %s has negative values: put it after a "

@@ -30,7 +30,7 @@ static void fit_weight(Quant *q, int64_t scale, const float *x, int64_t count) {
     }
     Moments m = observer_moments(x, count);
     double reach = fmax(fabs(m.mean - 3 * m.deviation), fabs(m.mean + 3 * m.deviation));
-    float step = (float)(reach / (1 << (q->spec.bits - 1)));
+    float step = (float)(reach / -grid_low(q->grid));
     tensor_f32(&q->scale->value)[scale] = fake_quant_stored_scale(DTYPE_F32, step);
 }
 
