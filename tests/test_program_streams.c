@@ -9,7 +9,7 @@
 /* Long enough to be stopped, on any machine. */
 #define LONG                                                                                       \
     "model: {kind: cnn, widths: [8]}\n" PROGRAM_DATA PROGRAM_OPTIMIZER "quant: {bits: 4}\n"        \
-    "train: {epochs: 60, log_every: 1}\n"
+    "train: {epochs: 200, log_every: 1}\n"
 
 static void run_nibble(const char *command) {
     char words[4096];
@@ -53,7 +53,9 @@ static void test_closed_streams(void **state) {
     (void)state;
     text_file("mlp.yaml", MLP);
     run(0, "train mlp.yaml --out open");
-    for (int closed = 1; closed < 8; closed++) {
+    static const int sets[] = {1, 2, 4, 7}; /* each alone, and all */
+    for (int i = 0; i < 4; i++) {
+        int closed = sets[i];
         assert_int_equal(run_closed(closed, "train mlp.yaml --out closed --force"), 0);
         check_log("closed");
         assert_files_equal("closed/checkpoint.h5", "open/checkpoint.h5");
