@@ -3,6 +3,8 @@
 
 #include <sys/ioctl.h>
 
+#include "experiments/commands/streams.h"
+
 #define MLP                                                                                        \
     "model: {kind: mlp, widths: [16]}\n" PROGRAM_DATA PROGRAM_OPTIMIZER "quant: {bits: 4}\n"       \
     "train: {epochs: 2, log_every: 1, checkpoint_every: 2}\n"
@@ -101,6 +103,21 @@ static void test_full_device(void **state) {
     assert_has(result.err, "cannot write to standard output: No space left");
 }
 
+/* What was printed at once is lost at once, and the stream forgets why. */
+static void test_output_that_was_lost_before(void **state) {
+    (void)state;
+    pid_t child = fork();
+    if (!child) {
+        Error err = {0};
+        program_redirect("/dev/full", 1);
+        setvbuf(stdout, NULL, _IONBF, 0);
+        putchar('x');
+        bool is_told = !streams_flush(true, &err) && strstr(err.message, "a part of it is lost");
+        _exit(is_told ? 0 : 1);
+    }
+    assert_int_equal(wait_for(child), 0);
+}
+
 /* ---- Terminals that close ---- */
 
 /* Starts nibble as the first process of a terminal, with its standard streams there. */
@@ -193,6 +210,7 @@ int main(void) {
         cmocka_unit_test(test_closed_streams),
         cmocka_unit_test(test_pipes_without_a_reader),
         cmocka_unit_test(test_full_device),
+        cmocka_unit_test(test_output_that_was_lost_before),
         cmocka_unit_test(test_terminal_that_closes),
         cmocka_unit_test(test_terminal_that_closes_without_hangup),
         cmocka_unit_test(test_several_hangups),
