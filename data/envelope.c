@@ -109,11 +109,15 @@ static void trailer_fill(unsigned char trailer[ENVELOPE_TRAILER_BYTES], uint64_t
     memcpy(trailer + 24, canonical.digest, ENVELOPE_DIGEST_BYTES);
 }
 
-void envelope_digest(const void *bytes, size_t count, char text[2 * ENVELOPE_DIGEST_BYTES + 1]) {
+static void digest_print(const unsigned char digest[ENVELOPE_DIGEST_BYTES],
+                         char text[ENVELOPE_DIGEST_TEXT]) {
+    for (int i = 0; i < ENVELOPE_DIGEST_BYTES; i++) snprintf(text + 2 * i, 3, "%02x", digest[i]);
+}
+
+void envelope_digest(const void *bytes, size_t count, char text[ENVELOPE_DIGEST_TEXT]) {
     XXH128_canonical_t canonical;
     XXH128_canonicalFromHash(&canonical, XXH3_128bits(bytes, count));
-    for (int i = 0; i < ENVELOPE_DIGEST_BYTES; i++)
-        snprintf(text + 2 * i, 3, "%02x", canonical.digest[i]);
+    digest_print(canonical.digest, text);
 }
 
 /* Digest of the file from its current position to its end, and how many bytes that were. */
@@ -226,20 +230,26 @@ static bool read_at(int fd, const char *path, size_t offset, void *buffer, size_
     return true;
 }
 
-static bool open_fd(int fd, const char *path, Arena *arena, Envelope *out, Error *err) {
+/* The trailer, after a look at all of it but the digest. */
+static bool trailer_read(int fd, const char *path, unsigned char trailer[ENVELOPE_TRAILER_BYTES],
+                         size_t *body_bytes, Error *err) {
     struct stat status;
     if (fstat(fd, &status)) return FAIL(err, ERROR_SYSTEM, "%s: %s", path, strerror(errno));
     uint64_t size = (uint64_t)status.st_size;
     if (size < ENVELOPE_TRAILER_BYTES)
         return FAIL(err, ERROR_INPUT, "%s: cut short: %llu bytes, at least %d expected", path,
                     (unsigned long long)size, ENVELOPE_TRAILER_BYTES);
-    size_t body_bytes = (size_t)size - ENVELOPE_TRAILER_BYTES;
-    unsigned char trailer[ENVELOPE_TRAILER_BYTES];
-    TRY(read_at(fd, path, body_bytes, trailer, sizeof trailer, err));
-    TRY(trailer_check(trailer, body_bytes, path, err));
+    *body_bytes = (size_t)size - ENVELOPE_TRAILER_BYTES;
+    TRY(read_at(fd, path, *body_bytes, trailer, ENVELOPE_TRAILER_BYTES, err));
+    return trailer_check(trailer, *body_bytes, path, err);
+}
+
+static bool open_fd(int fd, const char *path, Arena *arena, Envelope *out, Error *err) {
+    unsigned char trailer[ENVELOPE_TRAILER_BYTES], expected[ENVELOPE_TRAILER_BYTES];
+    size_t body_bytes;
+    TRY(trailer_read(fd, path, trailer, &body_bytes, err));
     unsigned char *body = arena_alloc(arena, body_bytes);
     TRY(read_at(fd, path, 0, body, body_bytes, err));
-    unsigned char expected[ENVELOPE_TRAILER_BYTES];
     trailer_fill(expected, body_bytes, XXH3_128bits(body, body_bytes));
     if (memcmp(trailer, expected, sizeof trailer) != 0)
         return FAIL(err, ERROR_INPUT, "%s: damaged: its digest does not match its contents", path);
@@ -256,4 +266,15 @@ bool envelope_open(const char *path, Arena *arena, Envelope *out, Error *err) {
     close(fd);
     if (!is_open) arena_rewind(arena, mark);
     return is_open;
+}
+
+bool envelope_claim(const char *path, char text[ENVELOPE_DIGEST_TEXT], Error *err) {
+    int fd = file_open(path, FILE_READ, err);
+    if (fd < 0) return false;
+    unsigned char trailer[ENVELOPE_TRAILER_BYTES];
+    size_t body_bytes;
+    bool is_read = trailer_read(fd, path, trailer, &body_bytes, err);
+    close(fd);
+    if (is_read) digest_print(trailer + 24, text);
+    return is_read;
 }

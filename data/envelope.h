@@ -19,10 +19,14 @@
 #include "core/arena.h"
 #include "core/error.h"
 
-enum { ENVELOPE_TRAILER_BYTES = 40, ENVELOPE_DIGEST_BYTES = 16 };
+enum {
+    ENVELOPE_TRAILER_BYTES = 40,
+    ENVELOPE_DIGEST_BYTES = 16,
+    ENVELOPE_DIGEST_TEXT = 2 * ENVELOPE_DIGEST_BYTES + 1, /* hexadecimal digits and a zero */
+};
 
 /* XXH3-128 of any bytes, as 32 hexadecimal digits of its canonical form. */
-void envelope_digest(const void *bytes, size_t count, char text[2 * ENVELOPE_DIGEST_BYTES + 1]);
+void envelope_digest(const void *bytes, size_t count, char text[ENVELOPE_DIGEST_TEXT]);
 
 /* PATH.tmp.<pid>, in the same directory as PATH; leftovers of dead writers of PATH are removed. */
 const char *envelope_begin(const char *path, Arena *arena);
@@ -44,5 +48,7 @@ typedef struct Envelope {
  * read. Links are not followed (core/file.h). ERROR_INPUT: absent, damaged or not ours;
  * ERROR_SYSTEM: it could not be read, and may be as good as ever. */
 bool envelope_open(const char *path, Arena *arena, Envelope *out, Error *err);
+/* The digest that a file claims, as text, without looking at its body. */
+bool envelope_claim(const char *path, char text[ENVELOPE_DIGEST_TEXT], Error *err);
 
 #endif

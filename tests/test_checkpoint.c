@@ -34,8 +34,12 @@ static int run_make(void **state) {
     file_copy("run/checkpoint.h5", "good.h5");
     open_experiment(&whole);
     Error err = {0};
-    return !checkpoint_load("good.h5", whole.fixed_text, whole.model, whole.optimizer, &progress,
-                            &err);
+    Checkpoint good;
+    if (!checkpoint_open("good.h5", program_arena, &good, &err)) return 1;
+    progress = good.cursor;
+    bool ok = checkpoint_load(&good, whole.fixed_text, whole.model, whole.optimizer, &err);
+    checkpoint_close(&good);
+    return !ok;
 }
 
 static int run_leave(void **state) {
@@ -123,6 +127,14 @@ static void test_numbers_out_of_range(void **state) {
     }
 }
 
+static void test_a_digest_that_is_none(void **state) {
+    (void)state;
+    Cursor cursor = progress;
+    strcpy(cursor.best_digest, "0123");
+    save("bad.h5", loader_facts(whole.loader), &cursor);
+    check_refused("bad.h5", "\"progress/best_digest\" is no digest");
+}
+
 /* ---- Data ---- */
 
 static void test_facts_out_of_range(void **state) {
@@ -150,19 +162,20 @@ static void test_facts_out_of_range(void **state) {
 static void check_refused_everywhere(const char *bad, const char *what) {
     static const char *const commands[] = {"eval run", "convert run"};
     check_refused(bad, what);
-    file_copy("run/best.h5", "best.h5");
-    file_copy(bad, "run/best.h5");
+    file_copy(bad, "run/checkpoint.h5");
     for (int i = 0; i < 2; i++) assert_has(run(2, "%s", commands[i]).err, what);
     assert_has(run(2, "train run.yaml --out other train.init=%s", bad).err, what);
     assert_false(file_exists("other"));
     assert_false(file_exists("run/quantized.h5"));
-    file_copy("best.h5", "run/best.h5");
+    file_copy("good.h5", "run/checkpoint.h5");
 }
 
 static void check_value(Tensor value, float to, const char *what) {
     float *last = tensor_f32(&value) + tensor_count(&value) - 1, was = *last;
+    Cursor alone = progress; /* of a network that is its own best */
+    alone.best_step = 0;
     *last = to;
-    save("bad.h5", loader_facts(whole.loader), &progress);
+    save("bad.h5", loader_facts(whole.loader), &alone);
     *last = was;
     check_refused_everywhere("bad.h5", what);
 }
@@ -202,6 +215,7 @@ int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_counts_out_of_range),
         cmocka_unit_test(test_numbers_out_of_range),
+        cmocka_unit_test(test_a_digest_that_is_none),
         cmocka_unit_test(test_facts_out_of_range),
         cmocka_unit_test(test_parameters_that_are_not_finite),
         cmocka_unit_test(test_state_that_is_not_finite),

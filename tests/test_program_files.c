@@ -176,8 +176,8 @@ static void test_users_may_name_links_and_pipes(void **state) {
     assert_has(run(0, "inspect model.h5").out, "verified");
     run(0, "verify latest");
     run(0, "train link.yaml --out started train.init=latest train.steps=1");
-    assert_int_equal(symlink("run/best.h5", "best.h5"), 0);
-    run(0, "train mlp.yaml --out started --force train.init=best.h5 train.steps=1");
+    assert_int_equal(symlink("run/checkpoint.h5", "first.h5"), 0);
+    run(0, "train mlp.yaml --out started --force train.init=first.h5 train.steps=1");
     assert_int_equal(mkfifo("pipe.yaml", 0666), 0);
     pid_t child = program_start((Start){0}, "plan pipe.yaml");
     text_file("pipe.yaml", MLP);

@@ -230,8 +230,9 @@ static void test_killed_before_the_first_save(void **state) {
     wait_for_metrics("late");
     kill(child, SIGKILL);
     assert_int_equal(program_wait(child).signal, SIGKILL);
-    assert_false(file_exists("late/checkpoint.h5"));
-    run(0, "train --resume late");
+    assert_has(run(0, "inspect late/checkpoint.h5").out, "@step = 0");
+    assert_has(run(2, "eval late").err, "late holds no trained network yet; train it first");
+    assert_has(run(0, "train --resume late").err, "resuming after step 0");
     assert_same_run("late_whole", "late");
 }
 

@@ -428,7 +428,12 @@ static void a_checkpoint_resumes_over_stored_params(void **state) {
                 memset(plane->data, 0, dtype_bytes(plane->dtype, tensor_count(plane)));
         }
         o = optimizer_of(second);
-        if (!checkpoint_load(path, "x: 1\n", second, o, &cursor, &err)) fail_msg("%s", err.message);
+        Checkpoint saved;
+        if (!checkpoint_open(path, arena, &saved, &err) ||
+            !checkpoint_load(&saved, "x: 1\n", second, o, &err))
+            fail_msg("%s", err.message);
+        assert_int_equal(saved.cursor.step, 2);
+        checkpoint_close(&saved);
         steps_run(second, o, 2, 2);
         assert_same_params(second, whole);
     }

@@ -52,12 +52,15 @@ static void test_gradients_that_always_overflow_end_the_run(void **state) {
 
     Experiment fresh;
     open_experiment(&fresh);
-    Cursor cursor;
+    Checkpoint saved;
     const char *path = run_path(program_arena, "run", RUN_CHECKPOINT);
-    if (!checkpoint_load(path, fresh.fixed_text, fresh.model, fresh.optimizer, &cursor, &err))
+    err = (Error){0};
+    if (!checkpoint_open(path, program_arena, &saved, &err) ||
+        !checkpoint_load(&saved, fresh.fixed_text, fresh.model, fresh.optimizer, &err))
         fail_msg("%s", err.message);
-    assert_int_equal(cursor.step, HALVINGS + STUCK - 1);
-    assert_int_equal(cursor.loss_scale.skipped, HALVINGS + STUCK - 1);
+    assert_int_equal(saved.cursor.step, HALVINGS + STUCK - 1);
+    assert_int_equal(saved.cursor.loss_scale.skipped, HALVINGS + STUCK - 1);
+    checkpoint_close(&saved);
     const Tensor *trained = &model_find_param(e.model, "last.weight")->value;
     const Tensor *loaded = &model_find_param(fresh.model, "last.weight")->value;
     assert_memory_equal(trained->data, loaded->data, tensor_bytes(trained)); /* nothing moved */

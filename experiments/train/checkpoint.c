@@ -5,9 +5,11 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "core/file.h"
 #include "data/stored.h"
 
-enum { FORMAT_VERSION = 2, NAME_BYTES = 512 };
+/* Version 3 names the best network by its digest; from version 2 on there are facts of the data. */
+enum { FORMAT_VERSION = 3, OLDEST_VERSION = 2, NAME_BYTES = 512 };
 
 /* ---- Saving ---- */
 
@@ -68,6 +70,7 @@ static void write_progress(H5Writer *w, const Cursor *cursor) {
         else
             h5_write_int(w, "progress", row->name, *(const int64_t *)at);
     }
+    h5_write_text(w, "progress/best_digest", cursor->best_digest);
 }
 
 static void write_facts(H5Writer *w, const DataFacts *f) {
@@ -123,23 +126,16 @@ typedef struct Source {
     Error *err;
 } Source;
 
-/* Weights alone are read from the first version too, which has no facts of the data. */
-static bool source_open(Source *source, const char *path, int oldest, Arena *arena, Error *err) {
-    *source = (Source){.reader = h5_read_open(path, arena, err), .err = err};
-    if (!source->reader) return false;
-    int64_t version = 0;
-    bool ok = h5_read_int(source->reader, "", "format_version", &version, err);
-    if (ok && version == 1 && oldest > 1)
-        ok = FAIL(err, ERROR_INPUT,
-                  "%s: format version 1, which does not say what images the network was trained "
-                  "on; train again (train.init=%s starts from its weights)",
-                  path, path);
-    if (ok && (version < oldest || version > FORMAT_VERSION))
-        ok = FAIL(err, ERROR_INPUT, "%s: format version %ld; this nibble reads version %d", path,
-                  (long)version, FORMAT_VERSION);
-    if (ok) return true;
-    h5_read_close(source->reader);
-    return false;
+static bool check_version(const Checkpoint *c, int oldest, Error *err) {
+    if (c->version == 1 && oldest > 1)
+        return FAIL(err, ERROR_INPUT,
+                    "%s: format version 1, which does not say what images the network was trained "
+                    "on; train again (train.init=%s starts from its weights)",
+                    c->path, c->path);
+    if (c->version < oldest || c->version > FORMAT_VERSION)
+        return FAIL(err, ERROR_INPUT, "%s: format version %ld; this nibble reads version %d",
+                    c->path, (long)c->version, FORMAT_VERSION);
+    return true;
 }
 
 static bool read_state(void *context, const char *name, Tensor value) {
@@ -160,13 +156,13 @@ static bool read_digest(const Source *s, const char *name, Arena *arena, char *d
     return true;
 }
 
-static bool read_facts(const Source *s, const char *path, Arena *arena, DataFacts *f) {
+static bool read_facts(const Source *s, Arena *arena, DataFacts *f) {
     for (int i = 0; i < FACT_ROWS; i++) {
         int64_t *value = (int64_t *)(void *)((char *)f + fact_rows[i].offset);
         TRY(h5_read_int(s->reader, "data", fact_rows[i].name, value, s->err));
         if (*value < 1 || *value > fact_rows[i].max)
-            return FAIL(s->err, ERROR_INPUT, "%s: data: %s is %ld", path, fact_rows[i].name,
-                        (long)*value);
+            return FAIL(s->err, ERROR_INPUT, "%s: data: %s is %ld", h5_read_path(s->reader),
+                        fact_rows[i].name, (long)*value);
     }
     int64_t is_float;
     float *mean = arena_new_array(arena, float, f->channels);
@@ -180,18 +176,6 @@ static bool read_facts(const Source *s, const char *path, Arena *arena, DataFact
     f->deviation = deviation;
     return read_digest(s, "data/images_digest", arena, f->images_digest) &&
            read_digest(s, "data/labels_digest", arena, f->labels_digest);
-}
-
-bool checkpoint_read_facts(const char *path, Arena *arena, DataFacts *facts, Error *err) {
-    Arena *file = arena_new("checkpoint");
-    Source source;
-    bool ok = source_open(&source, path, FORMAT_VERSION, file, err);
-    if (ok) {
-        ok = read_facts(&source, path, arena, facts);
-        h5_read_close(source.reader);
-    }
-    arena_free(file);
-    return ok;
 }
 
 static bool read_param(const Source *s, Param *p) {
@@ -234,18 +218,72 @@ static bool read_progress(const Source *s, Cursor *cursor) {
     return true;
 }
 
-static bool read_all(const Source *s, Model *model, Optimizer *optimizer, Cursor *cursor,
-                     Arena *arena, const char *path) {
+/* Empty where there is no best network yet, and in best.h5, which is one itself. */
+static bool read_best_digest(const Source *s, Arena *arena, char digest[ENVELOPE_DIGEST_TEXT]) {
+    static const char name[] = "progress/best_digest";
+    const char *text = h5_read_text(s->reader, name, arena, s->err);
+    return text && (!*text || read_digest(s, name, arena, digest));
+}
+
+static bool read_description(Checkpoint *c, Arena *arena, Error *err) {
+    const Source source = {c->reader, err};
+    return read_facts(&source, arena, &c->facts) && read_progress(&source, &c->cursor) &&
+           (c->version < 3 || read_best_digest(&source, c->file, c->cursor.best_digest));
+}
+
+/* Whether it is the file that is at fault, and not who read it. */
+static bool is_damaged(const char *path) {
+    Error err = {0};
+    Envelope envelope;
+    Arena *arena = arena_new("checkpoint");
+    bool is_refused = file_find(path, &err) == FILE_REGULAR &&
+                      !envelope_open(path, arena, &envelope, &err) && err.code == ERROR_INPUT;
+    arena_free(arena);
+    return is_refused;
+}
+
+static bool open_file(const char *path, int oldest, Arena *arena, Checkpoint *out, Error *err) {
+    *out = (Checkpoint){.path = arena_strdup(arena, path), .file = arena_new("checkpoint")};
+    out->reader = h5_read_open(out->path, out->file, err);
+    if (!out->reader) {
+        out->is_damaged = is_damaged(path);
+        return false;
+    }
+    h5_read_digest(out->reader, out->digest);
+    return h5_read_int(out->reader, "", "format_version", &out->version, err) &&
+           check_version(out, oldest, err);
+}
+
+bool checkpoint_open(const char *path, Arena *arena, Checkpoint *out, Error *err) {
+    if (open_file(path, OLDEST_VERSION, arena, out, err) && read_description(out, arena, err))
+        return true;
+    checkpoint_close(out);
+    return false;
+}
+
+bool checkpoint_open_weights(const char *path, Arena *arena, Checkpoint *out, Error *err) {
+    if (open_file(path, 1, arena, out, err)) return true;
+    checkpoint_close(out);
+    return false;
+}
+
+void checkpoint_close(Checkpoint *c) {
+    h5_read_close(c->reader);
+    arena_free(c->file);
+    c->reader = NULL;
+    c->file = NULL;
+}
+
+static bool read_all(const Source *s, Model *model, Optimizer *optimizer, Arena *arena) {
     const char **names;
     int count;
     TRY(h5_read_names(s->reader, "params", arena, &names, &count, s->err));
     for (int i = 0; i < count; i++)
         if (!model_find_param(model, names[i]))
             return FAIL(s->err, ERROR_INPUT, "%s holds '%s', which the configured model lacks",
-                        path, names[i]);
+                        h5_read_path(s->reader), names[i]);
     for (int i = 0; i < model->param_count; i++) TRY(read_param(s, model->params[i]));
-    if (optimizer) TRY(optimizer_visit(optimizer, read_state, (void *)s));
-    return !cursor || read_progress(s, cursor);
+    return !optimizer || optimizer_visit(optimizer, read_state, (void *)s);
 }
 
 /* The first line of a text, without the blanks before it. */
@@ -254,7 +292,7 @@ static const char *line_of(const char *text, Arena *arena) {
     return *text ? arena_format(arena, "%.*s", (int)strcspn(text, "\n"), text) : "nothing";
 }
 
-static bool check_config(const Source *s, const char *config_text, Arena *arena, const char *path) {
+static bool check_config(const Source *s, const char *config_text, Arena *arena) {
     const char *saved = h5_read_text(s->reader, "config", arena, s->err);
     if (!saved) return false;
     if (!strcmp(saved, config_text)) return true;
@@ -265,21 +303,14 @@ static bool check_config(const Source *s, const char *config_text, Arena *arena,
         s->err, ERROR_INPUT,
         "%s was saved by another configuration: '%s' there, '%s' now; undo the change, or start a "
         "new run",
-        path, line_of(saved + line, arena), line_of(config_text + line, arena));
+        h5_read_path(s->reader), line_of(saved + line, arena), line_of(config_text + line, arena));
 }
 
-bool checkpoint_load(const char *path, const char *config_text, Model *model, Optimizer *optimizer,
-                     Cursor *cursor, Error *err) {
-    Arena *arena = arena_new("checkpoint");
-    Source source;
-    bool ok = source_open(&source, path, FORMAT_VERSION, arena, err);
-    if (ok) {
-        ok = check_config(&source, config_text, arena, path) &&
-             read_all(&source, model, optimizer, cursor, arena, path);
-        h5_read_close(source.reader);
-    }
-    arena_free(arena);
-    return ok;
+bool checkpoint_load(const Checkpoint *c, const char *config_text, Model *model,
+                     Optimizer *optimizer, Error *err) {
+    const Source source = {c->reader, err};
+    return check_config(&source, config_text, c->file) &&
+           read_all(&source, model, optimizer, c->file);
 }
 
 /* The section `quant` of a configuration as config_write_fixed has it, without phases. */
@@ -304,26 +335,16 @@ static bool quantizes_alike(const Source *s, const char *config_text, Arena *are
     return true;
 }
 
-bool checkpoint_init(const char *path, const char *config_text, Model *model, Error *err) {
-    Arena *arena = arena_new("checkpoint");
-    Source source;
-    bool ok = source_open(&source, path, 1, arena, err);
-    if (ok) {
-        bool is_alike = false;
-        ok = quantizes_alike(&source, config_text, arena, &is_alike);
-        for (int i = 0; ok && i < model->param_count; i++) {
-            Param *p = model->params[i]; /* without an owner it is a quantizer's */
-            if (p->owner)
-                ok = read_param(&source, p);
-            else if (is_alike)
-                ok = read_own_param(&source, p);
-        }
-        h5_read_close(source.reader);
+bool checkpoint_init(const Checkpoint *c, const char *config_text, Model *model, Error *err) {
+    const Source source = {c->reader, err};
+    bool is_alike = false;
+    TRY(quantizes_alike(&source, config_text, c->file, &is_alike));
+    for (int i = 0; i < model->param_count; i++) {
+        Param *p = model->params[i]; /* without an owner it is a quantizer's */
+        if (p->owner)
+            TRY(read_param(&source, p));
+        else if (is_alike)
+            TRY(read_own_param(&source, p));
     }
-    if (!ok) {
-        error_prefix(err, "train.init");
-        error_blame(err, "train.init");
-    }
-    arena_free(arena);
-    return ok;
+    return true;
 }

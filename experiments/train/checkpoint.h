@@ -4,7 +4,9 @@
 #define NIBBLE_EXPERIMENTS_TRAIN_CHECKPOINT_H
 
 #include "autograd/module.h"
+#include "data/envelope.h"
 #include "data/facts.h"
+#include "data/h5.h"
 #include "optim/loss_scale.h"
 #include "optim/optimizer.h"
 
@@ -14,7 +16,8 @@ typedef struct Cursor {
     int64_t metric_lines; /* lines of metrics.jsonl written by then; resume cuts the rest */
     int64_t best_step;    /* 0: none yet */
     double best_score;    /* the task's first, on the validation split, as trained */
-    double loss_average;  /* moving average of the training loss, for people */
+    char best_digest[ENVELOPE_DIGEST_TEXT]; /* of best.h5; "": none yet, or of a file before it */
+    double loss_average;                    /* moving average of the training loss, for people */
     LossScale loss_scale;
 } Cursor;
 
@@ -26,18 +29,37 @@ bool checkpoint_save(const char *path, const char *previous, const char *config_
                      const DataFacts *facts, const Cursor *cursor, Model *model,
                      Optimizer *optimizer, Error *err);
 
-/* What the network was trained on, before anything else is opened; memory from `arena`. */
-bool checkpoint_read_facts(const char *path, Arena *arena, DataFacts *facts, Error *err);
+/* An open one; its bytes are in memory until it is closed. */
+typedef struct Checkpoint {
+    const char *path;
+    Arena *file;
+    H5Reader *reader;
+    bool is_damaged; /* not opened: provably cut short, changed or no file of ours */
+    int64_t version;
+    char digest[ENVELOPE_DIGEST_TEXT];
+    DataFacts facts; /* what the network was trained on */
+    Cursor cursor;
+} Checkpoint;
 
-/* Fills model, optimizer (NULL: left alone) and cursor (may be NULL). The configuration must be the
- * one that was saved. Every Param must be in the file with its shape, and nothing may be in the
- * file that the model lacks. */
-bool checkpoint_load(const char *path, const char *config_text, Model *model, Optimizer *optimizer,
-                     Cursor *cursor, Error *err);
+/* `path` and the facts are kept in `arena`. Every number of facts and cursor is one that can be. An
+ * absent file is an error like others. checkpoint_close is due where it succeeds, and accepts
+ * zeros.
+ */
+bool checkpoint_open(const char *path, Arena *arena, Checkpoint *out, Error *err);
+/* For its weights alone: of any version, facts and cursor stay zeros. */
+bool checkpoint_open_weights(const char *path, Arena *arena, Checkpoint *out, Error *err);
+void checkpoint_close(Checkpoint *checkpoint);
+
+/* Fills model and optimizer (NULL: left alone). The configuration must be the one that was saved.
+ * Every Param must be in the file with its shape, and nothing may be in the file that the model
+ * lacks. */
+bool checkpoint_load(const Checkpoint *checkpoint, const char *config_text, Model *model,
+                     Optimizer *optimizer, Error *err);
 
 /* Weights for a new training: fills every Param. Those of quantizers may lack, and are taken only
  * where `config_text` quantizes as the file's configuration does (when, is no matter): a range of
- * other bits or of another kind means nothing. Optimizer state and cursor stay new. */
-bool checkpoint_init(const char *path, const char *config_text, Model *model, Error *err);
+ * other bits or of another kind means nothing. Optimizer state stays new. */
+bool checkpoint_init(const Checkpoint *checkpoint, const char *config_text, Model *model,
+                     Error *err);
 
 #endif

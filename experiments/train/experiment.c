@@ -5,9 +5,9 @@
 #include "data/describe.h"
 #include "experiments/models/models.h"
 #include "experiments/plan/available.h"
-#include "experiments/train/checkpoint.h"
 #include "experiments/train/ranges.h"
 #include "experiments/train/run.h"
+#include "experiments/train/saved.h"
 #include "experiments/train/task.h"
 #include "experiments/train/trainer.h"
 
@@ -113,25 +113,30 @@ static bool ranges_ensure(Experiment *e, const char *directory, int64_t calibrat
                 directory, missing, directory);
 }
 
+/* `network` is open. */
+static bool open_network(const char *directory, const Checkpoint *network,
+                         const RunOptions *options, Arena *config_arena, Experiment *e,
+                         Error *err) {
+    ExperimentConfig config;
+    const char *path = run_path(config_arena, directory, RUN_CONFIG);
+    TRY(config_read_run(path, options->override_count, options->overrides, config_arena, &config,
+                        err));
+    TRY(open_with(&config, options->calibrate ? NULL : &network->facts, config_arena, e, err));
+    if (options->calibrate) TRY(experiment_check_data(e, &network->facts, network->path, err));
+    TRY(checkpoint_load(network, e->fixed_text, e->model, e->optimizer, err));
+    e->step = network->cursor.step;
+    return true;
+}
+
 bool experiment_open_run(const char *directory, const RunOptions *options, Arena *config_arena,
                          Experiment *e, Error *err) {
     *e = (Experiment){0};
+    Checkpoint network;
     TRY(run_exists(directory, err));
-    const char *path = run_path(config_arena, directory, RUN_BEST);
-    if (!run_has(path)) path = run_path(config_arena, directory, RUN_CHECKPOINT);
-    if (!run_has(path))
-        return FAIL(err, ERROR_INPUT, "%s holds no checkpoint yet; train it first", directory);
-    ExperimentConfig config;
-    const char *config_path = run_path(config_arena, directory, RUN_CONFIG);
-    TRY(config_read_run(config_path, options->override_count, options->overrides, config_arena,
-                        &config, err));
-    DataFacts facts;
-    TRY(checkpoint_read_facts(path, config_arena, &facts, err));
-    TRY(open_with(&config, options->calibrate ? NULL : &facts, config_arena, e, err));
-    if (options->calibrate) TRY(experiment_check_data(e, &facts, path, err));
-    Cursor cursor;
-    TRY(checkpoint_load(path, e->fixed_text, e->model, e->optimizer, &cursor, err));
-    e->step = cursor.step;
+    TRY(saved_open_network(directory, config_arena, &network, err));
+    bool ok = open_network(directory, &network, options, config_arena, e, err);
+    checkpoint_close(&network);
+    TRY(ok);
     optimizer_swap_ema(e->optimizer);
     qat_set_evaluation(e->qat);
     return ranges_ensure(e, directory, options->calibrate, err);

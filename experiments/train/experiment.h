@@ -45,7 +45,7 @@ typedef struct RunOptions {
 } RunOptions;
 
 /* Opens the experiment of a run directory, as its config.yaml and the overrides say, with the
- * weights that it reports: best.h5, else checkpoint.h5, averaged where EMA is on. Of the data the
+ * weights that it reports (saved_open_network), averaged where EMA is on. Of the data the
  * test part alone is read, but for calibration (loader_open_test). Phases are those of a finished
  * training; every quantizer has its range. */
 bool experiment_open_run(const char *directory, const RunOptions *options, Arena *config_arena,

@@ -15,11 +15,6 @@ const char *run_path(Arena *arena, const char *directory, const char *file) {
     return arena_format(arena, "%s/%s", directory, file);
 }
 
-bool run_has(const char *path) {
-    struct stat info;
-    return !stat(path, &info) && S_ISREG(info.st_mode);
-}
-
 static const char *const run_files[] = {RUN_CONFIG,     RUN_ENVIRONMENT, RUN_METRICS, RUN_SUMMARY,
                                         RUN_CHECKPOINT, RUN_PREVIOUS,    RUN_BEST,    RUN_QUANTIZED,
                                         RUN_LOGITS,     RUN_REPORT};
@@ -27,14 +22,16 @@ static const char *const run_files[] = {RUN_CONFIG,     RUN_ENVIRONMENT, RUN_MET
 bool run_is_free(const char *directory, Error *err) {
     Arena *arena = arena_new("run directory");
     Error ignored = {0}; /* whatever it is, somebody put it there */
-    bool is_used = file_find(run_path(arena, directory, RUN_CONFIG), &ignored) != FILE_ABSENT ||
-                   file_find(run_path(arena, directory, RUN_CHECKPOINT), &ignored) != FILE_ABSENT;
+    const char *found = NULL;
+    for (size_t i = 0; !found && i < sizeof run_files / sizeof *run_files; i++)
+        if (file_find(run_path(arena, directory, run_files[i]), &ignored) != FILE_ABSENT)
+            found = run_files[i];
     arena_free(arena);
-    if (!is_used) return true;
+    if (!found) return true;
     return FAIL(err, ERROR_INPUT,
-                "%s already holds a run; go on with 'nibble train --resume %s', or replace it with "
-                "--force",
-                directory, directory);
+                "%s already holds a run (%s); go on with 'nibble train --resume %s', or replace it "
+                "with --force",
+                directory, found, directory);
 }
 
 /* "checkpoint.h5.tmp.123" and the like: what a writer that was killed leaves. What `convert` writes

@@ -24,7 +24,6 @@ typedef struct RunClaim {
 } RunClaim;
 
 const char *run_path(Arena *arena, const char *directory, const char *file);
-bool run_has(const char *path); /* whether a file is there */
 
 /* Makes the directory and its parents and claims it. One that holds a run already is refused,
  * unless `force`, which removes the files of that run (and no others). */

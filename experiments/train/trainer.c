@@ -1,8 +1,10 @@
 #include "experiments/train/trainer.h"
 
+#include <errno.h>
 #include <math.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include "core/file.h"
@@ -10,11 +12,11 @@
 #include "experiments/report/progress.h"
 #include "experiments/report/summary.h"
 #include "experiments/report/text.h"
-#include "experiments/train/checkpoint.h"
 #include "experiments/train/environment.h"
 #include "experiments/train/evaluate.h"
 #include "experiments/train/metrics.h"
 #include "experiments/train/run.h"
+#include "experiments/train/saved.h"
 #include "experiments/train/stop.h"
 #include "optim/schedule.h"
 #include "qat/calibration.h"
@@ -32,9 +34,10 @@ typedef struct Training {
     double started;                   /* seconds */
     double step_seconds;              /* spent in steps by this process */
     int64_t first_step;
-    double score;       /* the task's first, latest on the validation split */
-    bool is_over;       /* nothing to train, and the test set was used */
-    int64_t saved_step; /* of checkpoint.h5; -1: there is none */
+    double score;        /* the task's first, latest on the validation split */
+    bool is_over;        /* nothing to train, and the test set was used */
+    int64_t saved_step;  /* of the latest checkpoint; -1: there is none */
+    bool is_latest_lost; /* that one is checkpoint.prev.h5 */
 } Training;
 
 /* ---- Metrics ---- */
@@ -98,15 +101,18 @@ static bool check_finite(const Training *r, Error *err) {
 }
 
 static bool save(Training *r, Error *err) {
-    if (r->saved_step == r->cursor.step) return true;
+    if (r->saved_step == r->cursor.step && !r->is_latest_lost) return true;
     TRY(check_finite(r, err));
     Experiment *e = r->e;
     r->cursor.metric_lines = r->metrics.lines;
     r->cursor.loss_scale = e->loss_scale;
     TRY(metrics_sync(&r->metrics, err));
-    TRY(checkpoint_save(r->checkpoint, r->previous, e->fixed_text, loader_facts(e->loader),
-                        &r->cursor, e->model, e->optimizer, err));
+    /* A checkpoint that is lost must not take the place of the good one before it. */
+    const char *previous = r->is_latest_lost ? NULL : r->previous;
+    TRY(checkpoint_save(r->checkpoint, previous, e->fixed_text, loader_facts(e->loader), &r->cursor,
+                        e->model, e->optimizer, err));
     r->saved_step = r->cursor.step;
+    r->is_latest_lost = false;
     return true;
 }
 
@@ -131,6 +137,9 @@ static bool log_validation(Training *r, const Evaluation *trained, const Evaluat
     return metrics_add(&r->metrics, line, err);
 }
 
+/* It comes to the disk before the checkpoint that names it. A run that is killed between the two
+ * finds a best.h5 that its checkpoint does not name, looks for the best anew, and comes to the same
+ * file again (saved.h). What the file itself says of a best network is itself. */
 static bool save_best(Training *r, Error *err) {
     Experiment *e = r->e;
     if (r->cursor.best_step && !task_is_better(e->task, r->score, r->cursor.best_score))
@@ -143,8 +152,10 @@ static bool save_best(Training *r, Error *err) {
     r->cursor.best_step = r->cursor.step;
     r->cursor.metric_lines = r->metrics.lines;
     r->cursor.loss_scale = e->loss_scale;
+    *r->cursor.best_digest = '\0';
     return checkpoint_save(r->best, NULL, e->fixed_text, loader_facts(e->loader), &r->cursor,
-                           e->model, e->optimizer, err);
+                           e->model, e->optimizer, err) &&
+           envelope_claim(r->best, r->cursor.best_digest, err);
 }
 
 /* The validation split, as trained and in float; the better network becomes best.h5. */
@@ -176,12 +187,11 @@ static bool stopped(Training *r, Error *err) {
 
 /* Where train.steps stops a training before its end, the loss and the validation split are looked
  * at once more, but behind the checkpoint: a run that goes on cuts these lines and ends as if it
- * had never stopped. For the same reason only a run that has no best network yet takes this one for
- * it. */
+ * had never stopped. For the same reason this is not the best network. */
 static bool stop_early(Training *r, double loss, bool is_logged, bool is_validated, Error *err) {
     TRY(save(r, err));
     if (!is_logged) TRY(log_step(r, loss, err));
-    return is_validated || validate(r, !r->cursor.best_step, err);
+    return is_validated || validate(r, false, err);
 }
 
 static bool train(Training *r, Error *err) {
@@ -208,7 +218,7 @@ static bool train(Training *r, Error *err) {
 /* What a failure leaves. */
 static void tell_what_is_kept(const Training *r, Error *err) {
     if (err->code != ERROR_NUMERIC) return;
-    if (r->saved_step > 0)
+    if (r->saved_step >= 0)
         error_append(err, ". The checkpoint of step %ld is intact", (long)r->saved_step);
     else
         error_append(err, ". No checkpoint was saved yet");
@@ -217,52 +227,79 @@ static void tell_what_is_kept(const Training *r, Error *err) {
 /* ---- A run ---- */
 
 /* What the checkpoint alone cannot know to be wrong. */
-static bool check_progress(const Training *r, Error *err) {
+static bool check_progress(const Training *r, const char *path, Error *err) {
     const Cursor *c = &r->cursor;
     const Score *score = &r->e->task->scores[0];
     bool may_differ = loader_config(r->e->loader)->changed == CHANGED_ALLOW; /* and be fewer */
     if (c->step > r->total && !may_differ)
         return FAIL(err, ERROR_INPUT, "%s: progress: step is %ld, but the training has %ld steps",
-                    r->checkpoint, (long)c->step, (long)r->total);
+                    path, (long)c->step, (long)r->total);
     if (c->best_step && !(c->best_score >= score->low && c->best_score <= score->high))
-        return FAIL(err, ERROR_INPUT, "%s: progress: best_score is %g, but %s is %g to %g",
-                    r->checkpoint, c->best_score, score->name, score->low, score->high);
+        return FAIL(err, ERROR_INPUT, "%s: progress: best_score is %g, but %s is %g to %g", path,
+                    c->best_score, score->name, score->low, score->high);
     return true;
 }
 
-static bool resume(Training *r, Error *err) {
-    Experiment *e = r->e;
-    DataFacts then;
-    bool is_read = checkpoint_read_facts(r->checkpoint, e->arena, &then, err);
-    if (is_read) TRY(experiment_check_data(e, &then, r->checkpoint, err));
-    if (!is_read ||
-        !checkpoint_load(r->checkpoint, e->fixed_text, e->model, e->optimizer, &r->cursor, err)) {
-        if (run_has(r->previous))
-            log_warning("%s is the checkpoint before; to go on from it, move it to %s", r->previous,
-                        r->checkpoint);
-        return false;
+/* A best network that is not there is the best no more. */
+static bool check_best(Training *r, Error *err) {
+    Cursor *c = &r->cursor;
+    Checkpoint best;
+    const char *why;
+    if (!c->best_step) return true;
+    TRY(saved_open_best(r->directory, c, r->e->arena, &best, &why, err));
+    if (why) {
+        log_warning("%s: from here on the best network is looked for anew", why);
+        c->best_step = 0;
+        c->best_score = 0;
     }
-    TRY(check_progress(r, err));
-    bool is_dynamic = e->loss_scale.is_dynamic;
-    e->loss_scale = r->cursor.loss_scale;
-    e->loss_scale.is_dynamic = is_dynamic;
+    snprintf(c->best_digest, sizeof c->best_digest, "%s", best.digest);
+    checkpoint_close(&best);
+    return true;
+}
+
+static bool load(Training *r, const Checkpoint *from, Error *err) {
+    Experiment *e = r->e;
+    TRY(experiment_check_data(e, &from->facts, from->path, err));
+    TRY(checkpoint_load(from, e->fixed_text, e->model, e->optimizer, err));
+    r->cursor = from->cursor;
+    return check_progress(r, from->path, err);
+}
+
+static bool resume(Training *r, Saved *saved, Error *err) {
+    LossScale *scale = &r->e->loss_scale;
+    bool is_loaded = load(r, &saved->checkpoint, err);
+    checkpoint_close(&saved->checkpoint);
+    TRY(is_loaded && check_best(r, err));
+    bool is_dynamic = scale->is_dynamic;
+    *scale = r->cursor.loss_scale;
+    scale->is_dynamic = is_dynamic;
     r->saved_step = r->cursor.step;
+    r->is_latest_lost = saved->is_previous;
     log_info("resuming after step %ld", (long)r->cursor.step);
     return true;
 }
 
+/* A run directory stands for the network that it reports. */
+static bool open_init(const char *from, Arena *arena, Checkpoint *out, Error *err) {
+    struct stat info;
+    if (stat(from, &info))
+        return FAIL(err, ERROR_INPUT,
+                    "%s is no checkpoint, nor a run directory with one (%s); say where it lies "
+                    "with train.init=...",
+                    from, strerror(errno));
+    if (S_ISDIR(info.st_mode)) return saved_open_network(from, arena, out, err);
+    return checkpoint_open_weights(file_resolve(from, arena), arena, out, err);
+}
+
 static bool init_weights(Experiment *e, Error *err) {
-    const char *from = e->config.train.init;
-    if (!from) return true;
-    const char *path = file_resolve(from, e->arena);
-    if (!run_has(path)) path = run_path(e->arena, from, RUN_BEST);
-    if (!run_has(path)) path = run_path(e->arena, from, RUN_CHECKPOINT);
-    if (run_has(path)) return checkpoint_init(path, e->fixed_text, e->model, err);
-    return FAIL(err, ERROR_INPUT,
-                "%s is no checkpoint, nor a run directory with one; say where it lies with "
-                "train.init=...",
-                from) ||
-           error_blame(err, "train.init");
+    Checkpoint from;
+    if (!e->config.train.init) return true;
+    bool is_open = open_init(e->config.train.init, e->arena, &from, err);
+    bool is_done = is_open && checkpoint_init(&from, e->fixed_text, e->model, err);
+    if (is_open) checkpoint_close(&from);
+    if (is_done) return true;
+    error_prefix(err, "train.init");
+    return error_blame(err, "train.init");
 }
 
 static bool check_length(const Experiment *e, Error *err) {
@@ -295,18 +332,22 @@ static bool prepare(Training *r, bool resumes, Error *err) {
     int64_t limit = e->config.train.steps;
     r->stop = limit && limit < r->total ? limit : r->total;
     r->score = NAN;
-    /* A run that was killed before its first save starts over. */
+    Saved saved = {.is_new = true};
     if (resumes) TRY(run_check_files(r->directory, err));
-    if (resumes && run_has(r->checkpoint)) {
-        TRY(check_length(e, err));
-        TRY(resume(r, err));
-        environment_compare(run_path(arena, r->directory, RUN_ENVIRONMENT));
-    } else {
+    if (resumes) TRY(saved_open(r->directory, arena, &saved, err));
+    if (saved.is_new) {
         TRY(trainer_begin(e, err));
+    } else {
+        bool is_resumed = check_length(e, err) && resume(r, &saved, err);
+        checkpoint_close(&saved.checkpoint);
+        TRY(is_resumed);
+        environment_compare(run_path(arena, r->directory, RUN_ENVIRONMENT));
     }
     /* Nothing of the run is touched before everything else is known to be right. */
     const char *summary = run_path(arena, r->directory, RUN_SUMMARY);
-    r->is_over = resumes && r->cursor.step >= r->stop && run_has(summary);
+    FileState ended = file_find(summary, err);
+    if (ended == FILE_UNUSABLE) return false;
+    r->is_over = resumes && r->cursor.step >= r->stop && ended == FILE_REGULAR;
     if (!r->is_over) TRY(metrics_open(&r->metrics, r->metrics_path, r->cursor.metric_lines, err));
     const char *config = config_write(&e->config, arena);
     TRY(text_write(run_path(arena, r->directory, RUN_CONFIG), config, err));
@@ -315,17 +356,32 @@ static bool prepare(Training *r, bool resumes, Error *err) {
     return environment_write(run_path(arena, r->directory, RUN_ENVIRONMENT), err);
 }
 
+/* Loads the best network. One that is not there any more is not reported. */
+static bool load_best(Training *r, Error *err) {
+    Experiment *e = r->e;
+    Checkpoint best;
+    const char *why;
+    if (!r->cursor.best_step) return true;
+    TRY(saved_open_best(r->directory, &r->cursor, e->arena, &best, &why, err));
+    if (why) {
+        log_warning("%s: the summary is of the network of step %ld", why, (long)r->cursor.step);
+        r->cursor.best_step = 0;
+        return true;
+    }
+    bool is_loaded = checkpoint_load(&best, e->fixed_text, e->model, e->optimizer, err);
+    checkpoint_close(&best);
+    return is_loaded;
+}
+
 /* The test set, once, with the best network. */
 static bool finish(Training *r, double seconds, Error *err) {
-    Experiment *e = r->e;
-    if (run_has(r->best) && r->cursor.best_step)
-        TRY(checkpoint_load(r->best, e->fixed_text, e->model, e->optimizer, NULL, err));
+    TRY(load_best(r, err));
     SummaryTimes times = {.steps = r->cursor.step,
                           .seconds = seconds,
                           .samples_per_second = rate(r),
                           .best_step = r->cursor.best_step,
                           .best_score = r->cursor.best_score};
-    return summary_write(e, r->directory, &times, err);
+    return summary_write(r->e, r->directory, &times, err);
 }
 
 bool trainer_run(Experiment *e, const char *directory, bool resumes, Error *err) {
@@ -341,7 +397,9 @@ bool trainer_run(Experiment *e, const char *directory, bool resumes, Error *err)
         int64_t epochs = (r.total + r.epoch_steps - 1) / r.epoch_steps;
         progress_begin(&r.progress, stderr, r.first_step, r.stop, epochs, e->task);
         LogTarget outer = log_set_sink(progress_message, &r.progress);
-        ok = train(&r, err);
+        /* From its first line of metrics on a run has a good checkpoint.h5: one without starts
+         * over, and one that goes on from the previous has both again. */
+        ok = save(&r, err) && train(&r, err);
         if (!ok) tell_what_is_kept(&r, err);
         progress_end(&r.progress);
         log_set_sink(outer.sink, outer.context);
