@@ -335,13 +335,13 @@ static bool prepare(Training *r, bool resumes, Error *err) {
     Saved saved = {.is_new = true};
     if (resumes) TRY(run_check_files(r->directory, err));
     if (resumes) TRY(saved_open(r->directory, arena, &saved, err));
-    if (saved.is_new) {
-        TRY(trainer_begin(e, err));
-    } else {
+    if (!saved.is_new) {
         bool is_resumed = check_length(e, err) && resume(r, &saved, err);
         checkpoint_close(&saved.checkpoint);
         TRY(is_resumed);
         environment_compare(run_path(arena, r->directory, RUN_ENVIRONMENT));
+    } else if (resumes) { /* killed before its first save, it starts over */
+        TRY(trainer_begin(e, err));
     }
     /* Nothing of the run is touched before everything else is known to be right. */
     const char *summary = run_path(arena, r->directory, RUN_SUMMARY);
