@@ -302,6 +302,33 @@ static void test_init(void **state) {
                "train.init");
 }
 
+static double fp32_accuracy(const char *directory) {
+    Json *json = json_of(file_text(format("%s/summary.json", directory)));
+    double accuracy = number_of(json, "fp32.accuracy");
+    json_free(json);
+    return accuracy;
+}
+
+/* A run with averaged weights reports these, and they are what another one starts from. */
+static void test_init_takes_averages(void **state) {
+    (void)state;
+    text_file("mlp.yaml", MLP);
+    run(0, "train mlp.yaml --out averaged optimizer.ema=0.999");
+    run(0, "train mlp.yaml --out plain_end");
+    const char *still = "train.steps=1 optimizer.lr=0.0000001";
+    run(0, "train mlp.yaml --out from_averaged train.init=averaged %s", still);
+    run(0, "train mlp.yaml --out from_file train.init=averaged/checkpoint.h5 %s", still);
+    double averaged = fp32_accuracy("averaged");
+    assert_true(fabs(averaged - fp32_accuracy("plain_end")) > 0.1); /* else nothing is shown */
+    assert_true(fabs(averaged - fp32_accuracy("from_averaged")) < 0.02);
+    assert_true(fabs(averaged - fp32_accuracy("from_file")) < 0.02);
+    /* what was never updated has no average: before quant.start learned scales stand still */
+    run(0,
+        "train mlp.yaml --out late optimizer.ema=0.5 quant.bits=4 quant.start=0.6 train.steps=8");
+    run(0, "train mlp.yaml --out from_late train.init=late quant.bits=4 quant.start=0.6 %s", still);
+    assert_true(fabs(fp32_accuracy("late") - fp32_accuracy("from_late")) < 0.02);
+}
+
 /* ---- Looking at files ---- */
 
 static void test_inspect(void **state) {
@@ -342,6 +369,7 @@ int main(void) {
         cmocka_unit_test(test_out_is_refused),
         cmocka_unit_test(test_lost_output_is_a_failure),
         cmocka_unit_test(test_init),
+        cmocka_unit_test(test_init_takes_averages),
         cmocka_unit_test(test_inspect),
     };
     return cmocka_run_group_tests(tests, program_folder_enter, program_folder_leave);

@@ -37,8 +37,8 @@ static const Field train_fields[] = {
                  "precision of a batch's weight gradients where `precision` is half; batches are "
                  "summed in f32"),
     FIELD_STRING(TrainConfig, init, "",
-                 "run directory or checkpoint to take the weights from, and where `quant` is the "
-                 "same, ranges",
+                 "run directory or checkpoint to take the weights from (averaged where it has "
+                 "averages), and where `quant` is the same, ranges",
                  .is_path = true),
     FIELD_END,
 };

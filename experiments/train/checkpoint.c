@@ -335,16 +335,32 @@ static bool quantizes_alike(const Source *s, const char *config_text, Arena *are
     return true;
 }
 
+/* Puts the average, where the file has one, in the place of the value. One of zeros belongs to a
+ * Param that was never updated. */
+static bool take_average(const Source *s, Param *p, Arena *arena) {
+    char name[NAME_BYTES];
+    bool exists, is_used = false;
+    int64_t count = tensor_count(&p->value);
+    snprintf(name, sizeof name, "optimizer/ema/%s", p->name);
+    TRY(h5_read_exists(s->reader, name, &exists, s->err));
+    if (!exists || p->value.dtype != DTYPE_F32) return true;
+    float *average = arena_new_array(arena, float, count);
+    TRY(stored_read_floats(s->reader, name, p->value.shape, p->is_positive ? 0 : -FLT_MAX, average,
+                           s->err));
+    for (int64_t i = 0; i < count; i++) is_used |= average[i] != 0;
+    if (is_used) memcpy(tensor_f32(&p->value), average, sizeof(float) * (size_t)count);
+    return true;
+}
+
 bool checkpoint_init(const Checkpoint *c, const char *config_text, Model *model, Error *err) {
     const Source source = {c->reader, err};
     bool is_alike = false;
     TRY(quantizes_alike(&source, config_text, c->file, &is_alike));
     for (int i = 0; i < model->param_count; i++) {
         Param *p = model->params[i]; /* without an owner it is a quantizer's */
-        if (p->owner)
-            TRY(read_param(&source, p));
-        else if (is_alike)
-            TRY(read_own_param(&source, p));
+        if (!p->owner && !is_alike) continue;
+        TRY(p->owner ? read_param(&source, p) : read_own_param(&source, p));
+        TRY(take_average(&source, p, c->file));
     }
     return true;
 }

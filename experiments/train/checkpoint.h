@@ -56,7 +56,8 @@ void checkpoint_close(Checkpoint *checkpoint);
 bool checkpoint_load(const Checkpoint *checkpoint, const char *config_text, Model *model,
                      Optimizer *optimizer, Error *err);
 
-/* Weights for a new training: fills every Param. Those of quantizers may lack, and are taken only
+/* Weights for a new training: fills every Param, with its average where the file has one, since
+ * that is the network which its run reports. Those of quantizers may lack, and are taken only
  * where `config_text` quantizes as the file's configuration does (when, is no matter): a range of
  * other bits or of another kind means nothing. Optimizer state stays new. */
 bool checkpoint_init(const Checkpoint *checkpoint, const char *config_text, Model *model,
