@@ -210,8 +210,28 @@ static void test_nothing_left_to_do(void **state) {
                 assert_files_equal(format("over/%s", names[i]), format("over%d", i));
     }
     remove("over/summary.json"); /* killed while it evaluated */
-    run(0, "train --resume over");
-    assert_true(file_exists("over/summary.json"));
+    Result untimed = run(0, "train --resume over");
+    assert_lacks(untimed.out, "training images/s");
+    Json *json = json_of(file_text("over/summary.json"));
+    double seconds;
+    assert_false(json_get_number(json, "train_seconds", &seconds));
+    assert_false(json_get_number(json, "samples_per_second", &seconds));
+    json_free(json);
+}
+
+/* What a resumed run measures is of its last process, and says so. */
+static void test_times_are_of_the_steps_since(void **state) {
+    (void)state;
+    text_file("timed.yaml", MLP);
+    assert_lacks(run(0, "train timed.yaml --out timed train.steps=3").out, "from step");
+    Json *json = json_of(file_text("timed/summary.json"));
+    assert_true(number_of(json, "timed_from_step") == 0);
+    json_free(json);
+    assert_has(run(0, "train --resume timed train.steps=7").out, "(from step 3 on)");
+    json = json_of(file_text("timed/summary.json"));
+    assert_true(number_of(json, "timed_from_step") == 3);
+    json_free(json);
+    assert_has(file_text("timed/report.html"), "<small>from step 3 on</small>");
 }
 
 static void test_train_steps_pauses(void **state) {
@@ -299,6 +319,7 @@ int main(void) {
         cmocka_unit_test(test_kills_resnet),
         cmocka_unit_test(test_kills_mlp),
         cmocka_unit_test(test_signals),
+        cmocka_unit_test(test_times_are_of_the_steps_since),
         cmocka_unit_test(test_train_steps_pauses),
         cmocka_unit_test(test_nothing_left_to_do),
         cmocka_unit_test(test_killed_before_the_first_save),

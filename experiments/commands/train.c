@@ -38,10 +38,11 @@ static void print_table(const char *directory, const Task *task, Arena *arena) {
         log_warning("no table of results: %s", err.message);
         return;
     }
-    double speed = 0;
-    int64_t model_bytes = 0, quantized_bytes = 0, steps = 0;
+    double speed;
+    int64_t model_bytes = 0, quantized_bytes = 0, steps = 0, timed_from = 0;
     const char *reason = json_get_text(json, "quantized.reason");
-    json_get_number(json, "samples_per_second", &speed);
+    bool is_timed = json_get_number(json, "samples_per_second", &speed);
+    json_get_int(json, "timed_from_step", &timed_from);
     json_get_int(json, "model_bytes", &model_bytes);
     json_get_int(json, "quantized_bytes", &quantized_bytes);
     json_get_int(json, "steps", &steps);
@@ -52,7 +53,11 @@ static void print_table(const char *directory, const Task *task, Arena *arena) {
                score_text(json, "fp32", score, arena), score_text(json, "quantized", score, arena));
     }
     printf("%-22s %12ld %12ld\n", "model bytes", (long)model_bytes, (long)quantized_bytes);
-    printf("%-22s %12.0f\n", arena_format(arena, "training %s/s", task->samples), speed);
+    if (is_timed) {
+        printf("%-22s %12.0f", arena_format(arena, "training %s/s", task->samples), speed);
+        if (timed_from) printf(" (from step %ld on)", (long)timed_from);
+        putchar('\n');
+    }
     printf("%-22s %12ld\n", "steps", (long)steps);
     printf("%-22s %s\n", "run directory", directory);
     printf("%-22s %s/" RUN_REPORT "\n", "report", directory);

@@ -156,6 +156,7 @@ static void put_headline(Report *r, const Json *summary) {
     const char *missing = json_get_text(summary, "quantized.reason");
     double model_bytes = json_number(summary, "model_bytes");
     double seconds = json_number(summary, "train_seconds");
+    double timed_from = json_number(summary, "timed_from_step");
     page_put(page, "<dl class=\"tiles\">\n");
     score_tiles(r, summary);
     bytes_tile(page, "Model, FP32", model_bytes, 0);
@@ -167,6 +168,7 @@ static void put_headline(Report *r, const Json *summary) {
     if (isfinite(seconds)) {
         tile_begin(page, "Training time");
         duration_put(page, seconds);
+        if (timed_from > 0) page_format(page, "<small>from step %.0f on</small>", timed_from);
         tile_end(page);
     }
     bytes_tile(page, "Peak memory", json_number(summary, "peak_rss_bytes"), 0);

@@ -1,8 +1,8 @@
 /* The page about a run: one self-contained HTML file, no scripts, light and dark.
  *
  * It reads what the run directory holds and computes nothing that trains:
- *   summary.json   steps, samples_per_second, train_seconds, peak_rss_bytes, test.{SCORE,loss},
- *                  fp32.SCORE, quantized.SCORE (a task's scores: accuracy), model_bytes,
+ *   summary.json   steps, samples_per_second, train_seconds, timed_from_step, peak_rss_bytes,
+ * test.{SCORE,loss}, fp32.SCORE, quantized.SCORE (a task's scores: accuracy), model_bytes,
  * quantized_bytes; layers[] of {name, bits, activation_bits, sqnr_db} and, if known,
  * weight_scale.{min,max} and activation_scale; classes[], confusion[][] (rows: true classes)
  *   metrics.jsonl  training lines {step, loss, lr, samples_per_second}, evaluation lines {step,

@@ -75,8 +75,10 @@ bool summary_evaluate(Experiment *e, Json **out, Error *err) {
 static void add_facts(const Experiment *e, Json *json, const SummaryTimes *times, Arena *arena) {
     ModelBytes bytes = convert_bytes(e->qat);
     json_set_int(json, "steps", times->steps);
-    json_set_number(json, "samples_per_second", times->samples_per_second);
-    json_set_number(json, "train_seconds", times->seconds);
+    bool is_timed = times->timed_from < times->steps; /* else there is nothing to measure */
+    json_set_number(json, "samples_per_second", is_timed ? times->samples_per_second : NAN);
+    json_set_number(json, "train_seconds", is_timed ? times->seconds : NAN);
+    json_set_int(json, "timed_from_step", times->timed_from);
     json_set_text(json, "precision", dtype_name(config_half(&e->config)));
     if (e->loss_scale.is_dynamic) json_set_int(json, "skipped_steps", e->loss_scale.skipped);
     json_set_int(json, "parameters", model_trainable_count(e->model));

@@ -5,8 +5,9 @@
 #include "experiments/report/json.h"
 #include "experiments/train/evaluate.h"
 
+/* `seconds` and `samples_per_second` are of the steps after `timed_from`: of this process alone. */
 typedef struct SummaryTimes {
-    int64_t steps, best_step;
+    int64_t steps, timed_from, best_step;
     double seconds, samples_per_second, best_score;
 } SummaryTimes;
 

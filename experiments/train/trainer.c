@@ -377,6 +377,7 @@ static bool load_best(Training *r, Error *err) {
 static bool finish(Training *r, double seconds, Error *err) {
     TRY(load_best(r, err));
     SummaryTimes times = {.steps = r->cursor.step,
+                          .timed_from = r->first_step,
                           .seconds = seconds,
                           .samples_per_second = rate(r),
                           .best_step = r->cursor.best_step,
