@@ -72,19 +72,16 @@ static void test_mixed_pair_is_refused(void **state) {
     text_file("flip.yaml", CNN);
     run(0, "train flip.yaml --out mixed quant.bits=4");
     run(0, "convert mixed");
-    static const char *const names[] = {"quantized.h5", "logits.h5"};
-    for (int i = 0; i < 2; i++) file_copy(format("mixed/%s", names[i]), names[i]);
+    file_copy("mixed/logits.h5", "old.h5");
     run(0, "train flip.yaml --out mixed --force quant.bits=4 seed=2");
     run(0, "convert mixed");
-    for (int i = 0; i < 2; i++) {
-        file_copy(format("mixed/%s", names[i]), "new.h5");
-        file_copy(names[i], format("mixed/%s", names[i]));
-        const char *message = run(1, "verify mixed").err;
-        assert_has(message, "mixed/quantized.h5 is not the file that convert wrote with "
-                            "mixed/logits.h5");
-        assert_has(message, "run 'nibble convert mixed' again");
-        file_copy("new.h5", format("mixed/%s", names[i]));
-    }
+    file_copy("mixed/logits.h5", "new.h5");
+    file_copy("old.h5", "mixed/logits.h5");
+    const char *message = run(1, "verify mixed").err;
+    assert_has(message, "mixed/quantized.h5 is not the file that convert wrote with "
+                        "mixed/logits.h5");
+    assert_has(message, "run 'nibble convert mixed' again");
+    file_copy("new.h5", "mixed/logits.h5");
     run(0, "verify mixed");
 }
 
@@ -147,6 +144,47 @@ static void test_instruction_sets(void **state) {
     assert_has(message, "verify with NIBBLE_ISA=other, or run 'nibble convert isa' here");
 }
 
+/* ---- What it was made of ---- */
+
+/* A training that goes on makes another network than the one that was shipped. */
+static void test_shipped_network_goes_stale(void **state) {
+    (void)state;
+    idx_folder("images");
+    const char *images = "images/t10k-images-idx3-ubyte";
+    text_file("stale.yaml", "model: {kind: cnn, widths: [4], hidden: 6}\n"
+                            "data: {kind: idx, path: images, batch: 8, validation: 0}\n"
+                            "quant: {bits: 4}\n" PROGRAM_OPTIMIZER "train: {epochs: 2}\n");
+    run(0, "train stale.yaml --out stale train.steps=8");
+    run(0, "convert stale");
+    assert_lacks(run(0, "eval stale").err, "was not made of");
+    run(0, "predict stale %s", images);
+    run(0, "train --resume stale train.steps=0");
+    assert_has(run(1, "verify stale").err,
+               "stale/quantized.h5 was not made of the network that stale reports now, of step 24; "
+               "run 'nibble convert stale' again");
+    assert_has(run(1, "predict stale %s", images).err,
+               "run 'nibble convert stale' again, or name stale/quantized.h5 to predict with it");
+    assert_has(run(0, "eval stale").err, "stale/quantized.h5 was not made of this network; run "
+                                         "'nibble convert stale' again");
+    run(0, "predict stale/quantized.h5 %s", images);
+    run(0, "convert stale");
+    run(0, "verify stale");
+    run(0, "predict stale %s", images);
+    assert_lacks(run(0, "eval stale").err, "was not made of");
+    /* a file of before, which does not say */
+    file_copy("stale/quantized.h5", "good.h5");
+    reseal_edited("good.h5", "stale/quantized.h5", (Edit){"network_digest", NULL, NULL, 0, false});
+    assert_has(run(1, "verify stale").err, "was not made of the network");
+    /* networks that are lost cannot be compared with */
+    file_copy("good.h5", "stale/quantized.h5");
+    text_file("stale/checkpoint.h5", "lost");
+    remove("stale/checkpoint.prev.h5");
+    Result lost = run(0, "verify stale");
+    assert_has(lost.err, "Whether stale/quantized.h5 is of the run's network is not known");
+    remove("stale/checkpoint.h5");
+    assert_lacks(run(0, "verify stale").err, "is not known");
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_verify_needs_no_training_images),
@@ -154,6 +192,7 @@ int main(void) {
         cmocka_unit_test(test_mixed_pair_is_refused),
         cmocka_unit_test(test_failed_convert_changes_nothing),
         cmocka_unit_test(test_instruction_sets),
+        cmocka_unit_test(test_shipped_network_goes_stale),
     };
     return cmocka_run_group_tests(tests, program_folder_enter, program_folder_leave);
 }

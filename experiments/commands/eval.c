@@ -1,8 +1,12 @@
 /* nibble eval DIR [--json] [--calibrate N] [key=value ...] */
 #include <stdio.h>
 
+#include "core/file.h"
+#include "core/log.h"
 #include "experiments/commands/run_options.h"
 #include "experiments/report/summary.h"
+#include "experiments/ship/packed.h"
+#include "experiments/train/run.h"
 
 enum { JSON, CALIBRATE };
 
@@ -34,6 +38,19 @@ static void print_text(const Json *json, const Task *task, Arena *arena) {
     }
 }
 
+/* What is evaluated is not what was shipped. */
+static void tell_stale(const Experiment *e, const char *directory, Arena *arena) {
+    const char *path = run_path(arena, directory, RUN_QUANTIZED);
+    Error err = {0};
+    bool is_of;
+    if (file_find(path, &err) == FILE_ABSENT) return;
+    if (!packed_is_of(path, e->network_digest, &is_of, &err))
+        log_warning("%s", err.message);
+    else if (!is_of)
+        log_warning("%s was not made of this network; run 'nibble convert %s' again", path,
+                    directory);
+}
+
 static bool run(const Arguments *a, Error *err) {
     Arena *arena = arena_new("configuration");
     Experiment e = {0};
@@ -42,6 +59,7 @@ static bool run(const Arguments *a, Error *err) {
     bool ok = run_options_read(a, a->values[CALIBRATE], &options, err) &&
               experiment_open_run(a->items[0], &options, arena, &e, err) &&
               summary_evaluate(&e, &json, err);
+    if (ok) tell_stale(&e, a->items[0], arena);
     if (ok && a->values[JSON])
         printf("%s\n", json_line(json, arena));
     else if (ok)

@@ -167,15 +167,25 @@ static bool check_shape(const char *text, Shape input, Error *err) {
                 (long)input.dim[0], (long)input.dim[1], (long)input.dim[2]);
 }
 
+/* That of the network which the run reports; another is used where its file is named. */
+static bool open_run(const char *directory, Arena *arena, PackedModel *m, Error *err) {
+    const char *path = run_path(arena, directory, RUN_QUANTIZED);
+    FileState state = file_find(path, err);
+    if (state == FILE_ABSENT)
+        return FAIL(err, ERROR_INPUT, "%s is missing; run 'nibble convert %s' first", path,
+                    directory);
+    TRY(state == FILE_REGULAR && packed_open(path, arena, m, err));
+    if (packed_check_run(directory, err)) return true;
+    if (err->code == ERROR_MISMATCH)
+        error_append(err, ", or name %s to predict with it as it is", path);
+    return false;
+}
+
 /* A run directory stands for the packed model in it; a file may be a link. */
-static bool find_model(const char *name, Arena *arena, const char **path, Error *err) {
+static bool open_model(const char *name, Arena *arena, PackedModel *m, Error *err) {
     struct stat info;
-    *path = file_resolve(name, arena);
-    if (stat(name, &info) || !S_ISDIR(info.st_mode)) return true;
-    *path = run_path(arena, name, RUN_QUANTIZED);
-    FileState state = file_find(*path, err);
-    if (state != FILE_ABSENT) return state == FILE_REGULAR;
-    return FAIL(err, ERROR_INPUT, "%s is missing; run 'nibble convert %s' first", *path, name);
+    if (!stat(name, &info) && S_ISDIR(info.st_mode)) return open_run(name, arena, m, err);
+    return packed_open(file_resolve(name, arena), arena, m, err);
 }
 
 static void predictor_init(Predictor *p, Arena *arena, const Arguments *a) {
@@ -208,9 +218,7 @@ static bool predict(const Arguments *a, PackedModel *m, Arena *arena, Error *err
 static bool run(const Arguments *a, Error *err) {
     Arena *arena = arena_new("packed model");
     PackedModel m = {0};
-    const char *path;
-    bool ok = find_model(a->items[0], arena, &path, err) && packed_open(path, arena, &m, err) &&
-              predict(a, &m, arena, err);
+    bool ok = open_model(a->items[0], arena, &m, err) && predict(a, &m, arena, err);
     packed_model_close(&m);
     arena_free(arena);
     return ok;

@@ -36,7 +36,7 @@ static bool run(const Arguments *a, Error *err) {
     PackedModel m = {0};
     Dataset images;
     bool ok = check_run(directory, path, err) && packed_open(path, arena, &m, err) &&
-              open_images(a, arena, &images, err);
+              packed_check_run(directory, err) && open_images(a, arena, &images, err);
     kernels_use_reference(a->values[REFERENCE] != NULL);
     ok = ok && logits_compare(&m, &images, directory, err);
     kernels_use_reference(false);

@@ -3,8 +3,12 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "core/file.h"
+#include "core/log.h"
 #include "core/settings/yaml.h"
 #include "data/stored.h"
+#include "experiments/train/run.h"
+#include "experiments/train/saved.h"
 
 enum { FORMAT_VERSION = 2, NAME_BYTES = 512 };
 
@@ -109,6 +113,8 @@ static void write_parts(H5Writer *w, const PackedModel *m, Arena *arena) {
     }
 }
 
+static const char network_name[] = "network_digest"; /* what it was made of */
+
 bool packed_save(const char *path, const Experiment *e, Error *err) {
     Arena *arena = arena_new("packed model");
     PackedModel m = packed_model_of(e->qat, arena);
@@ -122,6 +128,7 @@ bool packed_save(const char *path, const Experiment *e, Error *err) {
     if (ok) {
         write_model(w, &m, arena);
         write_parts(w, &m, arena);
+        h5_write_text(w, network_name, e->network_digest);
         ok = h5_write_commit(w, NULL, err);
     }
     arena_free(arena);
@@ -371,5 +378,56 @@ bool packed_open(const char *path, Arena *arena, PackedModel *out, Error *err) {
     }
     h5_read_close(r);
     arena_free(file);
+    return ok;
+}
+
+/* ---- What it was made of ---- */
+
+bool packed_is_of(const char *path, const char *network_digest, bool *out, Error *err) {
+    Arena *arena = arena_new("packed file");
+    H5Reader *r = h5_read_open(path, arena, err);
+    bool is_named = false; /* not in files of before */
+    const char *found = "";
+    *out = false;
+    bool ok = r && h5_read_exists(r, network_name, &is_named, err);
+    if (ok && is_named) ok = (found = h5_read_text(r, network_name, arena, err)) != NULL;
+    if (ok) *out = *found && !strcmp(found, network_digest);
+    h5_read_close(r);
+    arena_free(arena);
+    return ok;
+}
+
+static bool find_any_network(const char *directory, Arena *arena) {
+    static const char *const files[] = {RUN_CHECKPOINT, RUN_PREVIOUS, RUN_BEST};
+    Error ignored = {0};
+    bool is_there = false;
+    for (int i = 0; i < 3; i++)
+        is_there |= file_find(run_path(arena, directory, files[i]), &ignored) != FILE_ABSENT;
+    return is_there;
+}
+
+static bool check_run(const char *directory, Arena *arena, Error *err) {
+    const char *path = run_path(arena, directory, RUN_QUANTIZED);
+    Checkpoint network;
+    Error reason = {0};
+    bool is_of;
+    if (!find_any_network(directory, arena)) return true;
+    if (!saved_open_network(directory, arena, &network, &reason)) {
+        log_warning("%s. Whether %s is of the run's network is not known", reason.message, path);
+        return true;
+    }
+    checkpoint_close(&network);
+    TRY(packed_is_of(path, network.digest, &is_of, err));
+    if (is_of) return true;
+    return FAIL(err, ERROR_MISMATCH,
+                "%s was not made of the network that %s reports now, of step %ld; run 'nibble "
+                "convert %s' again",
+                path, directory, (long)network.cursor.step, directory);
+}
+
+bool packed_check_run(const char *directory, Error *err) {
+    Arena *arena = arena_new("packed file");
+    bool ok = check_run(directory, arena, err);
+    arena_free(arena);
     return ok;
 }

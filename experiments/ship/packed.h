@@ -13,4 +13,10 @@ bool packed_save(const char *path, const Experiment *e, Error *err);
  * the result. */
 bool packed_open(const char *path, Arena *arena, PackedModel *out, Error *err);
 
+/* Whether the packed model at `path` was made of the weights in the file of this digest. */
+bool packed_is_of(const char *path, const char *network_digest, bool *out, Error *err);
+/* Of the network that its run reports now (saved_open_network); else ERROR_MISMATCH with the
+ * remedy. A run directory without checkpoints has nothing else to show. */
+bool packed_check_run(const char *directory, Error *err);
+
 #endif

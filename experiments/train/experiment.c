@@ -1,5 +1,7 @@
 #include "experiments/train/experiment.h"
 
+#include <string.h>
+
 #include "core/log.h"
 #include "core/parallel.h"
 #include "data/describe.h"
@@ -125,6 +127,7 @@ static bool open_network(const char *directory, const Checkpoint *network,
     if (options->calibrate) TRY(experiment_check_data(e, &network->facts, network->path, err));
     TRY(checkpoint_load(network, e->fixed_text, e->model, e->optimizer, err));
     e->step = network->cursor.step;
+    memcpy(e->network_digest, network->digest, sizeof e->network_digest);
     return true;
 }
 

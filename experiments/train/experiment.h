@@ -3,6 +3,7 @@
 #define NIBBLE_EXPERIMENTS_TRAIN_EXPERIMENT_H
 
 #include "autograd/module.h"
+#include "data/envelope.h"
 #include "data/loader.h"
 #include "experiments/settings/config.h"
 #include "optim/loss_scale.h"
@@ -23,6 +24,7 @@ typedef struct Experiment {
     Tape *tape;
     int64_t samples; /* trained on since it was opened, in the task's words */
     int64_t step;    /* of the run, by which the weights that are loaded were made */
+    char network_digest[ENVELOPE_DIGEST_TEXT]; /* of the file that a run's weights are of; or "" */
 } Experiment;
 
 /* Loads the data, builds and prepares the model. Threads: as many as parallel_init was told before,
