@@ -185,6 +185,24 @@ static void test_shipped_network_goes_stale(void **state) {
     assert_lacks(run(0, "verify stale").err, "is not known");
 }
 
+/* A checkpoint that names no best network has none, whatever lies there: what ships is its own. */
+static void test_unnamed_best_is_not_shipped(void **state) {
+    (void)state;
+    Error err = {0};
+    text_file("pause.yaml", CNN);
+    run(0, "train pause.yaml --out whole quant.bits=4");
+    run(0, "train pause.yaml --out pause quant.bits=4 train.steps=3");
+    assert_false(file_exists("pause/best.h5")); /* which would outlive a resume */
+    file_copy("whole/best.h5", "pause/best.h5");
+    assert_lacks(run(0, "convert pause").err, "best.h5");
+    H5Reader *r = h5_read_open("pause/quantized.h5", program_arena, &err);
+    if (!r) fail_msg("%s", err.message);
+    assert_string_equal(h5_read_text(r, "network_digest", program_arena, &err),
+                        digest_of("pause/checkpoint.h5"));
+    h5_read_close(r);
+    run(0, "verify pause");
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_verify_needs_no_training_images),
@@ -193,6 +211,7 @@ int main(void) {
         cmocka_unit_test(test_failed_convert_changes_nothing),
         cmocka_unit_test(test_instruction_sets),
         cmocka_unit_test(test_shipped_network_goes_stale),
+        cmocka_unit_test(test_unnamed_best_is_not_shipped),
     };
     return cmocka_run_group_tests(tests, program_folder_enter, program_folder_leave);
 }
