@@ -169,23 +169,25 @@ static bool sync_parent(char *path, size_t last, Error *err) {
     return is_done;
 }
 
+static bool make_directory(char *path, size_t last, Error *err) {
+    if (!mkdir(path, 0777)) return sync_parent(path, last, err);
+    int cause = errno;
+    if (cause == EEXIST) return true;
+    bool is_full = cause == EIO || cause == ENOSPC || cause == EDQUOT;
+    return FAIL(err, is_full ? ERROR_SYSTEM : ERROR_INPUT, "cannot make the directory %s: %s", path,
+                strerror(cause));
+}
+
 bool file_make_directories(const char *directory, Error *err) {
     Arena *arena = arena_new("directory name");
     char *path = arena_strdup(arena, directory);
     bool is_done = true;
-    for (size_t last = 0, end = 0; is_done && path[last]; last = end) {
-        end = last + strspn(path + last, "/");
-        end += strcspn(path + end, "/");
-        last += strspn(path + last, "/");
+    for (size_t last = strspn(path, "/"), end; is_done && path[last];
+         last = end + strspn(path + end, "/")) {
+        end = last + strcspn(path + last, "/");
         char saved = path[end];
         path[end] = '\0';
-        bool is_made = last < end && !mkdir(path, 0777);
-        int cause = errno;
-        bool is_full = cause == EIO || cause == ENOSPC || cause == EDQUOT;
-        if (last < end && !is_made && cause != EEXIST)
-            is_done = FAIL(err, is_full ? ERROR_SYSTEM : ERROR_INPUT,
-                           "cannot make the directory %s: %s", path, strerror(cause));
-        if (is_made) is_done = sync_parent(path, last, err);
+        is_done = make_directory(path, last, err);
         path[end] = saved;
     }
     arena_free(arena);

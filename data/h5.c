@@ -39,7 +39,7 @@ static herr_t failure_keep(hid_t id, void *unused) {
     H5Ewalk2(id, H5E_WALK_UPWARD, stack_add, &stack);
     if (failure.is_system) return 0;
     failure.is_system = stack.is_system || failure.is_file_good;
-    const char *text = stack.text[0] ? stack.text : "unknown failure";
+    const char *text = stack.text;
     char *words = strstr(stack.text, "error message = '"); /* the system's own */
     if (words) {
         words += strlen("error message = '");
