@@ -53,7 +53,9 @@ const Command command_verify = {
     .name = "verify",
     .synopsis = "verify DIR [--reference] [data.path=...]",
     .help = "run quantized.h5 alone over the test images, found where the run's configuration or "
-            "data.path says; its logits must equal the recorded ones bit for bit",
+            "data.path says; its logits must equal the recorded ones bit for bit, and it must be "
+            "of the "
+            "network that the run reports now",
     .min_items = 1,
     .max_items = -1,
     .options = {[REFERENCE] = {"--reference", NULL, "compute products in plain int32"}},
