@@ -182,7 +182,7 @@ static void test_first_weights_are_not_there(void **state) {
     text_file("network.yaml", NETWORK);
     const char *message = run(2, "train network.yaml --out never train.init=gone").err;
     assert_has(message, "gone is no checkpoint, nor a run directory with one");
-    assert_has(message, "train.init=...");
+    assert_has(message, "start a run whose train.init says where it lies");
 }
 
 /* ---- Checkpoints of before ---- */

@@ -297,7 +297,8 @@ static void test_init(void **state) {
     Json *again = json_of(file_text("tuned/summary.json"));
     assert_true(fabs(accuracy - number_of(again, "fp32.accuracy")) < 0.02);
     json_free(again);
-    assert_has(run(2, "train mlp.yaml --out t3 train.init=/nowhere").err, "train.init");
+    assert_has(run(2, "train mlp.yaml --out t3 train.init=/nowhere").err,
+               "start a run whose train.init says where it lies");
     assert_has(run(2, "train mlp.yaml --out t4 train.init=base model.widths=[17]").err,
                "train.init");
 }

@@ -284,8 +284,8 @@ static bool open_init(const char *from, Arena *arena, Checkpoint *out, Error *er
     struct stat info;
     if (stat(from, &info))
         return FAIL(err, ERROR_INPUT,
-                    "%s is no checkpoint, nor a run directory with one (%s); say where it lies "
-                    "with train.init=...",
+                    "%s is no checkpoint, nor a run directory with one (%s); start a run whose "
+                    "train.init says where it lies",
                     from, strerror(errno));
     if (S_ISDIR(info.st_mode)) return saved_open_network(from, arena, out, err);
     return checkpoint_open_weights(file_resolve(from, arena), arena, out, err);
