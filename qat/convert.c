@@ -133,19 +133,34 @@ static int64_t scales_bytes(const Scales *s) {
     return (int64_t)dtype_bytes(s->dtype, s->count) + zero_bytes;
 }
 
+/* Without the bias. */
 static int64_t weight_bytes(const WeightSite *site, Arena *arena) {
     const Tensor *w = &site->weight->value;
-    const Param *bias = module_find_param(site->module, "bias");
-    int64_t biases = site->norm ? w->shape.dim[0] : bias ? tensor_count(&bias->value) : 0;
+    if (!site->quant) return (int64_t)tensor_bytes(w);
     return (int64_t)dtype_bytes(dtype_packed(site->quant->grid), tensor_count(w)) +
-           scales_bytes(quant_layout(site->quant, arena)) + (int64_t)sizeof(float) * biases;
+           scales_bytes(quant_layout(site->quant, arena));
+}
+
+static int64_t bias_bytes(const WeightSite *site) {
+    const Param *bias = module_find_param(site->module, "bias");
+    int64_t biases = site->norm ? site->weight->value.shape.dim[0]
+                     : bias     ? tensor_count(&bias->value)
+                                : 0;
+    return (int64_t)sizeof(float) * biases;
 }
 
 ModelBytes convert_bytes(const Qat *qat) {
     ModelBytes bytes = {0};
     Arena *arena = arena_new("size of the packed model");
-    for (int i = 0; i < qat->site_count; i++)
-        if (qat->sites[i].quant) bytes.quantized += weight_bytes(&qat->sites[i], arena);
+    int64_t weights = 0, of_weights = 0;
+    for (int i = 0; i < qat->site_count; i++) {
+        const WeightSite *site = &qat->sites[i];
+        int64_t own = weight_bytes(site, arena);
+        weights += tensor_count(&site->weight->value);
+        of_weights += own;
+        if (site->quant) bytes.quantized += own + bias_bytes(site);
+    }
+    if (weights) bytes.bits_per_weight = 8 * (double)of_weights / (double)weights;
     for (int i = 0; i < qat->edge_count; i++)
         bytes.quantized += scales_bytes(quant_layout(qat->edges[i].quant, arena));
     for (int i = 0; i < qat->model->param_count; i++) {

@@ -26,6 +26,7 @@ bool convert_ships_param(const Qat *qat, const Param *param);
  * of the same network in f32. */
 typedef struct ModelBytes {
     int64_t quantized, f32;
+    double bits_per_weight; /* of all layers' weights, as shipped: scales and zero points counted */
 } ModelBytes;
 ModelBytes convert_bytes(const Qat *qat);
 

@@ -426,6 +426,7 @@ static void a_flipped_bit_changes_the_logits(void **state) {
 typedef struct BytesCase {
     const char *quant;
     int64_t quantized;
+    double weights; /* bytes of their codes, scales and zero points */
 } BytesCase;
 
 /* Weights: conv1 [4, 3, 3, 2] = 72, hidden [5, 64] = 320, classes [3, 5] = 15 elements; biases 4,
@@ -434,23 +435,29 @@ static void bytes_are_the_sum_of_the_parts(void **state) {
     (void)state;
     enum { BIASES = 4 * (4 + 5 + 3), NORM = 4 * 4 * 4 };
     static const BytesCase cases[] = {
-        {"{bits: 8}", 72 + 320 + 15 + 4 * (4 + 5 + 3) + BIASES + 3 * 4},
+        {"{bits: 8}", 72 + 320 + 15 + 4 * (4 + 5 + 3) + BIASES + 3 * 4, 72 + 320 + 15 + 4 * 12},
         /* 15 codes of 3 bits are 45 bits: 6 bytes */
-        {"{bits: 3}", 27 + 120 + 6 + 4 * (4 + 5 + 3) + BIASES + 3 * 4},
+        {"{bits: 3}", 27 + 120 + 6 + 4 * (4 + 5 + 3) + BIASES + 3 * 4, 27 + 120 + 6 + 4 * 12},
+        /* 72 codes of three levels, five in a byte: 15 bytes */
+        {"{bits: 8, weights: {bits: 1.58}}", 15 + 64 + 3 + 4 * (4 + 5 + 3) + BIASES + 3 * 4,
+         15 + 64 + 3 + 4 * 12},
+        {"{bits: 8, weights: {bits: 1, quantizer: paretoq, granularity: tensor}}",
+         9 + 40 + 2 + 4 * 3 + BIASES + 3 * 4, 9 + 40 + 2 + 4 * 3},
         {"{bits: 4, weights: {granularity: tensor, scale: f16}}",
          36 + 160 + 8 + 2 * 3 + BIASES + 3 * 4},
         /* Rows of 18, 64 and 5 in groups of 10: 2, 7 and 1 scales a row. */
         {"{bits: 4, weights: {granularity: group, group_size: 10}}",
          36 + 160 + 8 + 4 * (2 * 4 + 7 * 5 + 1 * 3) + BIASES + 3 * 4},
         {"{bits: 4, weights: {quantizer: lsq_plus, affine: true, scale: bf16}}",
-         36 + 160 + 8 + (2 + 4) * (4 + 5 + 3) + BIASES + 3 * 4},
+         36 + 160 + 8 + (2 + 4) * (4 + 5 + 3) + BIASES + 3 * 4, 36 + 160 + 8 + (2 + 4) * 12},
         {"{bits: 4, activations: {quantizer: lsq_plus, affine: true}}",
          36 + 160 + 8 + 4 * (4 + 5 + 3) + BIASES + 3 * (4 + 4)},
         {"{bits: 4, activations: {bits: 32}}", 36 + 160 + 8 + 4 * (4 + 5 + 3) + BIASES},
         /* Float weights travel in f32, the norm beside them with its four numbers per channel. */
         {"{bits: 8, rules: [{layers: conv1, weight_bits: 32}]}",
-         4 * 72 + NORM + 320 + 15 + 4 * (5 + 3) + BIASES - 4 * 4 + 3 * 4},
-        {"{}", 4 * (72 + 320 + 15) + BIASES - 4 * 4 + NORM},
+         4 * 72 + NORM + 320 + 15 + 4 * (5 + 3) + BIASES - 4 * 4 + 3 * 4,
+         4 * 72 + 320 + 15 + 4 * 8},
+        {"{}", 4 * (72 + 320 + 15) + BIASES - 4 * 4 + NORM, 4 * (72 + 320 + 15)},
     };
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
         ModelSource source = model_source(arena_format(
@@ -458,6 +465,8 @@ static void bytes_are_the_sum_of_the_parts(void **state) {
         const Qat *qat = qat_of(&source, model_of(&source, SHAPE(8, 8, 2), CLASSES, 1));
         ModelBytes bytes = convert_bytes(qat);
         assert_int_equal(bytes.quantized, cases[i].quantized);
+        if (cases[i].weights > 0)
+            assert_true(bytes.bits_per_weight == 8 * cases[i].weights / (72 + 320 + 15));
         assert_int_equal(bytes.f32, 4 * (72 + 320 + 15) + BIASES - 4 * 4 + NORM);
     }
 }

@@ -191,6 +191,19 @@ static void check_granularities(Grid grid, RangeGradient kind, bool has_offset) 
     check_reference(SHAPE(20, 70), attr, has_offset); /* per group, the last one short */
 }
 
+/* Of two levels a weight of 0 takes the lower one, and its range learns of that. */
+static void test_sign_of_zero(void **state) {
+    (void)state;
+    tape_begin(tape, TAPE_TRAINING);
+    Var *x = tape_sample_leaf(tape, SHAPE(40), 0, 0);
+    Var *scale = tape_sample_leaf(tape, SHAPE(1), 0.5f, 0.5f);
+    Tensor dy = tape_sample_leaf(tape, SHAPE(40), 1, 1)->value;
+    Var *y = op_fake_quant(tape, x, scale, NULL, attr_new(grid_odd(1), 40, 40, RANGE_SIGN));
+    backward(y, dy);
+    for (int i = 0; i < 40; i++) assert_true(var_f32(y)[i] == -1 && var_grad_f32(x)[i] == 1);
+    assert_true(*var_grad_f32(scale) == -40);
+}
+
 /* All bits and grids, kinds of range, and granularities with ragged and long runs. */
 static void test_reference(void **state) {
     (void)state;
@@ -454,6 +467,7 @@ int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup_teardown(test_pytorch, set_up, tear_down),
         cmocka_unit_test_setup_teardown(test_reference, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(test_sign_of_zero, set_up, tear_down),
         cmocka_unit_test_setup_teardown(test_pact, set_up, tear_down),
         cmocka_unit_test_setup_teardown(test_stored_scale, set_up, tear_down),
         cmocka_unit_test_setup_teardown(test_nan_is_said, set_up, tear_down),

@@ -16,6 +16,7 @@ enum { COUNT = 1403, BITS = 4 };
 
 static const char *const isas[] = {"baseline", "avx2", "avx512"};
 static const Dtype code_dtypes[] = {DTYPE_BYTE, DTYPE_NIBBLE, DTYPE_INT4};
+static const Dtype low_dtypes[] = {DTYPE_BYTE, DTYPE_NIBBLE, DTYPE_TERNARY, DTYPE_BINARY};
 
 /* How levels are scaled: all alike, or in groups of an odd length; with zero points or none. */
 static const struct {
@@ -38,6 +39,18 @@ static Tensor levels_draw(Arena *arena, int64_t elements, int way) {
     Tensor t = tensor_new(arena, DTYPE_F32, SHAPE(elements));
     random_fill_normal((RandomKey){.seed = 5, .stream = RANDOM_TEST}, 4, elements, t.data);
     quantize_levels(t.data, s, 0, elements, t.data);
+    t.scales = s;
+    return t;
+}
+
+/* Of fewer than two bits, in groups of an odd length, as weights are. */
+static Tensor low_levels_draw(Arena *arena, Grid grid) {
+    Tensor t = levels_draw(arena, COUNT, 1);
+    Scales *s = arena_new_array(arena, Scales, 1);
+    *s = *t.scales;
+    s->grid = grid;
+    random_fill_normal((RandomKey){.seed = 6, .stream = RANDOM_TEST}, 0.6f, COUNT, t.data);
+    quantize_levels(t.data, s, 0, COUNT, t.data);
     t.scales = s;
     return t;
 }
@@ -83,6 +96,12 @@ static void test_reads(void **state) {
                 check_reads(&codes, &levels);
                 check_reads(&levels, &levels);
             }
+        for (size_t d = 0; d < sizeof low_dtypes / sizeof *low_dtypes; d++) {
+            bool is_binary = low_dtypes[d] == DTYPE_BINARY;
+            const Tensor levels = low_levels_draw(arena, is_binary ? grid_odd(1) : grid_ternary());
+            const Tensor codes = codes_of(arena, &levels, low_dtypes[d]);
+            check_reads(&codes, &levels);
+        }
     }
     unsetenv("NIBBLE_ISA");
     arena_free(arena);

@@ -102,6 +102,24 @@ static void test_kinds_make_up_the_peak(void **state) {
     json_free(json);
 }
 
+static void test_packed_bytes(void **state) {
+    (void)state;
+    text_file("cnn.yaml", CNN);
+    Json *json = plan("cnn.yaml", "quant.bits=32 quant.rules=[]");
+    assert_true(number_of(json, "packed.bits_per_weight") == 32);
+    double bytes = number_of(json, "packed.bytes");
+    json_free(json);
+    json = plan("cnn.yaml", "quant.bits=8 quant.rules=[] quant.weights.bits=1.58");
+    double bits = number_of(json, "packed.bits_per_weight");
+    assert_true(bits > 1.6 && bits < 4 && number_of(json, "packed.bytes") < bytes / 4);
+    assert_true(number_of(json_element(json, "layers", 0), "weight_bits") == 1.58);
+    json_free(json);
+    const char *out =
+        run(0, "plan cnn.yaml quant.bits=8 quant.rules=[] quant.weights.bits=1.58").out;
+    assert_has(out, "1.58 lsq");
+    assert_has(out, format("%.2f bits a weight, scales counted", bits));
+}
+
 static void test_settings_count(void **state) {
     (void)state;
     text_file("cnn.yaml", CNN);
@@ -235,6 +253,7 @@ int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_figures_of_an_mlp),
         cmocka_unit_test(test_kinds_make_up_the_peak),
+        cmocka_unit_test(test_packed_bytes),
         cmocka_unit_test(test_settings_count),
         cmocka_unit_test(test_peak_is_what_a_run_measures),
         cmocka_unit_test(test_nothing_is_written),

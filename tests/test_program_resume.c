@@ -40,6 +40,14 @@
     "{quantizer: lsq_plus, affine: true}}\n"                                                       \
     "train: {epochs: 20, log_every: 4}\n"
 
+/* Scales of two and three levels that learn, which start late. */
+#define LOW                                                                                        \
+    "model: {kind: cnn, widths: [4, 6], hidden: 12}\n" IMAGES                                      \
+    "optimizer: {kind: sgd, lr: 0.05, momentum: 0.9, ema: 0.9}\n"                                  \
+    "quant: {bits: 8, weights: {bits: 1.58, quantizer: paretoq}, rules: [{layers: hidden, "        \
+    "weight_bits: 1}], start: 0.3}\n"                                                              \
+    "train: {epochs: 6, checkpoint_every: 5, log_every: 4}\n"
+
 static double seconds(void) {
     struct timespec now;
     clock_gettime(CLOCK_MONOTONIC, &now);
@@ -239,6 +247,7 @@ static void test_train_steps_pauses(void **state) {
     check_pause("pause_cnn", CNN, 5, 31); /* before the first of 12 epochs ends; in the fourth */
     check_pause("pause_mlp", MLP, 3, 36); /* at the end of an epoch of 18 */
     check_pause("pause_resnet", RESNET, 18, 20);
+    check_pause("pause_low", LOW, 35, 60); /* fake-quant starts at step 33 */
 }
 
 static void test_killed_before_the_first_save(void **state) {

@@ -133,6 +133,8 @@ static void check_summary(const char *directory, int steps, bool is_float) {
     assert_true(number_of(json, "model_bytes") == 4 * (64 * 16 + 16 + 16 * 4 + 4));
     double ratio = number_of(json, "model_bytes") / number_of(json, "quantized_bytes");
     assert_true(is_float ? ratio == 1 : ratio > 3 && ratio < 8);
+    double bits = number_of(json, "bits_per_weight");
+    assert_true(is_float ? bits == 32 : bits > 4 && bits < 9);
     json_free(json);
 }
 

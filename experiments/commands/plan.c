@@ -5,11 +5,13 @@
 #include "experiments/plan/footprint.h"
 #include "experiments/report/json.h"
 #include "experiments/train/trainer.h"
+#include "qat/convert.h"
 
 enum { JSON };
 
 typedef struct Report {
     Footprint footprint;
+    ModelBytes model;
     int64_t available;
     bool fits;
     double step_seconds; /* 0: not estimated, since it does not fit */
@@ -48,6 +50,8 @@ static void print_json(const Report *r) {
     json_set_int(json, "peak.total", f->total);
     json_set_int(json, "available", r->available);
     json_set_bool(json, "fits", r->fits);
+    json_set_int(json, "packed.bytes", r->model.quantized);
+    json_set_number(json, "packed.bits_per_weight", r->model.bits_per_weight);
     json_set_number(json, "step.flops", f->step_flops);
     if (r->step_seconds > 0)
         json_set_number(json, "step.seconds", r->step_seconds);
@@ -103,17 +107,24 @@ static void print_step(const Report *r) {
     printf("\n");
 }
 
+static void print_packed(const Report *r) {
+    printf("\nPacked: %.1f KiB, %.2f bits a weight, scales counted\n",
+           (double)r->model.quantized / 1024, r->model.bits_per_weight);
+}
+
 /* ---- The command ---- */
 
 static bool make(Experiment *e, Arena *arena, Report *r, Error *err) {
     TRY(trainer_begin(e, err));
     TRY(footprint_find(e, arena, &r->footprint, err));
+    r->model = convert_bytes(e->qat);
     r->fits = footprint_fits(&r->footprint, &r->available);
     return !r->fits || footprint_step_seconds(e, &r->step_seconds, err);
 }
 
 static void print(const Report *r) {
     print_layers(&r->footprint);
+    print_packed(r);
     print_peak(r);
     print_step(r);
 }
