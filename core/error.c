@@ -5,6 +5,8 @@
 #include <stdio.h>
 #include <string.h>
 
+enum { PREFIX_MIN = 64 /* bytes that a prefix may have in any case */ };
+
 void error_set(Error *err, ErrorCode code, const char *file, int line, const char *format, ...) {
     assert(err && code != ERROR_NONE);
     if (err->code != ERROR_NONE) return;
@@ -25,18 +27,23 @@ bool error_blame(Error *err, const char *format, ...) {
     return false;
 }
 
+/* Where there is no room for both, the prefix loses its middle: the message ends with a remedy. */
 void error_prefix(Error *err, const char *format, ...) {
-    char text[sizeof err->message] = "";
+    char prefix[sizeof err->message] = "", text[sizeof err->message];
     va_list args;
     va_start(args, format);
-    int used = vsnprintf(text, sizeof text, format, args);
+    vsnprintf(prefix, sizeof prefix, format, args);
     va_end(args);
-    if (used < 0) return;
-    size_t room = sizeof text - 3, prefix = (size_t)used < room ? (size_t)used : room;
-    memcpy(text + prefix, ": ", 2);
-    size_t rest = strnlen(err->message, room - prefix);
-    memcpy(text + prefix + 2, err->message, rest);
-    text[prefix + 2 + rest] = 0;
+    size_t length = strlen(prefix), taken = strlen(err->message) + sizeof ": ";
+    size_t room = taken + PREFIX_MIN < sizeof text ? sizeof text - taken : PREFIX_MIN;
+    if (length > room) {
+        size_t kept = (room - strlen("...")) / 2;
+        memmove(prefix + kept + strlen("..."), prefix + length - kept, kept + 1);
+        memcpy(prefix + kept, "...", strlen("..."));
+    }
+    int used = snprintf(text, sizeof text, "%.*s: ", (int)room, prefix);
+    snprintf(text + used, sizeof text - (size_t)used, "%.*s", (int)(sizeof text - 1) - used,
+             err->message);
     memcpy(err->message, text, sizeof text);
 }
 

@@ -33,7 +33,8 @@ void error_set(Error *err, ErrorCode code, const char *file, int line, const cha
  * false: `return FAIL(...) || error_blame(err, "model.depth");` */
 bool error_blame(Error *err, const char *format, ...) __attribute__((format(printf, 2, 3)));
 
-/* Puts "prefix: " before the message; for callers that know the place (a file's name, a layer). */
+/* Puts "prefix: " before the message; for callers that know the place (a file's name, a layer). A
+ * long prefix is shortened in its middle, so that the message keeps its end. */
 void error_prefix(Error *err, const char *format, ...) __attribute__((format(printf, 2, 3)));
 
 /* Puts more behind the message; for callers that know what follows from it. */

@@ -64,8 +64,8 @@ void gemm_tensor(Matrix a, Matrix b, float beta, const Tensor *c, const Epilogue
 int64_t gemm_scratch(Matrix a, Matrix b, float beta);
 
 /* The plain references that tests compare with. gemm_reference sums in double;
- * gemm_integer_reference needs levels on both sides and sums in int32_t (asserts no overflow in
- * int64_t), with the epilogue above. */
+ * gemm_integer_reference needs levels on both sides and sums in int32_t (asserted to be in range:
+ * at 8 bits affine, k below 33,026), with the epilogue above. */
 void gemm_reference(Matrix a, Matrix b, float beta, float *c, int64_t c_row_stride,
                     const Epilogue *epilogue);
 void gemm_integer_reference(Matrix a, Matrix b, float *c, int64_t c_row_stride,

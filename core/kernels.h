@@ -1,6 +1,6 @@
 /* The choice of the inner loops, of which there is one build per instruction set (core/kernels/).
  *
- * Two variables of the environment, read once, by kernels_init:
+ * Two variables of the environment, read whenever loops are chosen:
  *   NIBBLE_ISA  which loops to run (baseline, avx2, avx512) instead of the best there are
  *   NIBBLE_CPU  the most that the processor is taken to have, by the same names: everything behaves
  *               as on a machine without the rest. For tests of what other machines do. */

@@ -13,7 +13,8 @@
 static int threads_granted(void) {
     double quota = cpu_quota();
     int usable = omp_get_num_procs(), granted = quota > 0 ? cpu_quota_threads(quota) : usable;
-    return granted < usable ? granted : usable;
+    int threads = granted < usable ? granted : usable;
+    return threads < PARALLEL_THREADS_MAX ? threads : PARALLEL_THREADS_MAX;
 }
 
 static struct {

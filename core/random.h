@@ -11,7 +11,8 @@ typedef enum RandomStream { /* add at the end: the values are part of what a see
                             RANDOM_INIT,    /* step: index of the parameter */
                             RANDOM_SHUFFLE, /* step: epoch */
                             RANDOM_AUGMENT, /* step: epoch */
-                            RANDOM_DROPOUT, /* step: training step, mixed with the layer's index */
+                            RANDOM_DROPOUT, /* step: number of the micro-batch; the layer is in the
+                                               element */
                             RANDOM_SPLIT,   /* validation split */
                             RANDOM_SYNTHETIC, /* synthetic data sets */
                             RANDOM_TEST,

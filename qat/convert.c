@@ -3,6 +3,7 @@
 #include <assert.h>
 
 #include "autograd/layers.h"
+#include "autograd/layers/batch_norm.h"
 #include "core/kernels/operand.h"
 
 static Tensor pack(Tensor levels, Arena *arena) {

@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "autograd/layers.h"
+#include "autograd/layers/batch_norm.h"
 #include "core/counts.h"
 #include "core/floats.h"
 #include "qat/quantizer.h"

@@ -1,4 +1,5 @@
 /* What a step sees of quantization: functions of the step alone. */
+#include "autograd/layers/batch_norm.h"
 #include "qat/prepare.h"
 
 /* Steps for a setting that is a share of the training below 1, and steps from 1 on. */

@@ -2,6 +2,7 @@
 
 #include <string.h>
 
+#include "autograd/layers/batch_norm.h"
 #include "qat/search.h"
 
 /* ---- What there is ---- */

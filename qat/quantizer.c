@@ -4,6 +4,7 @@
 #include <math.h>
 #include <string.h>
 
+#include "autograd/layers/batch_norm.h"
 #include "qat/observer.h"
 
 static const Kind *const kinds[] = {

@@ -94,7 +94,7 @@ static Var *parameter(Tape *t, Shape shape) {
 
 /* What a graph leaves for its test to look at. */
 typedef struct Named {
-    Var *first, *second, *product;
+    Var *first, *second, *product, *given;
 } Named;
 
 /* The gradient of `first` comes through the product and from elsewhere, where it overflows. */
@@ -126,7 +126,7 @@ static void test_overflow_within_a_fed_group_is_found(void **state) {
 static Var *record_shared_scale(void *context, Tape *t) {
     Named *n = context;
     Var *x = tape_sample_leaf(t, SHAPE(64, 64), -1, 1), *w = parameter(t, SHAPE(64, 64));
-    Var *given = tape_sample_leaf(t, SHAPE(1), 0.1f, 0.2f);
+    Var *given = n->given = tape_sample_leaf(t, SHAPE(1), 0.1f, 0.2f);
     given->is_parameter = true;
     FakeQuantAttr attr = {.grid = grid_signed(4),
                           .row_length = 64 * 64,
@@ -151,7 +151,11 @@ static void test_a_shared_gradient_begins_with_the_feed(void **state) {
     int met = 2 * plan->count - 1 - n.product->index;
     assert_int_equal(plan->slots[n.first->index].grad.begin, met);
     tape_backward(tape, loss, 1);
-    assert_true(var_is_finite(n.first));
+    float planned = *var_grad_f32(n.given);
+    tape_begin(tape, TAPE_TRAINING);
+    loss = record_shared_scale(&n, tape);
+    tape_backward(tape, loss, 1);
+    assert_true(planned != 0 && planned == *var_grad_f32(n.given));
 }
 
 /* Sums by channel would be needed of every block. */

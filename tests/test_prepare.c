@@ -7,6 +7,7 @@
 #include <cmocka.h>
 
 #include "autograd/layers.h"
+#include "autograd/layers/batch_norm.h"
 #include "core/log.h"
 #include "tests/prepare_cases.h"
 

@@ -4,6 +4,7 @@
 #include <math.h>
 
 #include "autograd/layers.h"
+#include "autograd/layers/batch_norm.h"
 #include "autograd/ops.h"
 
 static const Field fields[] = {
