@@ -75,9 +75,9 @@ static void check_ends_as_ever(void) {
 
 /* Of checkpoint.h5, which is lost. */
 static void check_previous_is_taken(const char *reason) {
-    static const char *const readers[] = {"eval run", "convert run",
-                                          "train mlp.yaml --out other --force train.steps=1 "
-                                          "train.init=run"};
+    static const char *const readers[] = {
+        "eval run", "convert run",
+        "train mlp.yaml --out other --force train.steps=1 train.init=run"};
     const char *taken = "run/checkpoint.prev.h5 of step 12 is taken instead";
     for (int i = 0; i < 3; i++) {
         Result result = unchanged(0, readers[i]);
@@ -249,7 +249,7 @@ static void test_what_cannot_be_looked_at(void **state) {
     (void)state;
     static const char *const all[] = {"train --resume run train.steps=0", "eval run", "convert run",
                                       "train mlp.yaml --out never train.init=run", NULL};
-    static const char *const resume[] = {all[0], NULL};
+    const char *const resume[] = {all[0], NULL};
     static const char *const at[] = {"checkpoint.h5", "best.h5"};
     for (int i = 0; i < 2; i++) {
         new_run();
