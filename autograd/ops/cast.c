@@ -1,8 +1,9 @@
 /* y = x        dx = dy
  *
  * The place where a weight becomes what products read under half precision: the plan keeps the
- * output, and the gradient that products give it, in half (TapeMode.half; Micikevicius et al. 2018).
- * Masters stay f32. Not a map, because both ways are one conversion from memory to memory. */
+ * output, and the gradient that products give it, in half (TapeMode.half; Micikevicius et al.
+ * 2018). Masters stay f32. Not a map, because both ways are one conversion from memory to memory.
+ */
 #include "autograd/ops.h"
 #include "autograd/ops/elementwise.h"
 #include "core/kernels/isa.h"
