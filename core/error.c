@@ -5,7 +5,10 @@
 #include <stdio.h>
 #include <string.h>
 
-enum { PREFIX_MIN = 64 /* bytes that a prefix may have in any case */ };
+enum {
+    PREFIX_MIN = 64, /* bytes that a prefix may have in any case */
+    PREFIX_MAX = 8192,
+};
 
 void error_set(Error *err, ErrorCode code, const char *file, int line, const char *format, ...) {
     assert(err && code != ERROR_NONE);
@@ -29,7 +32,7 @@ bool error_blame(Error *err, const char *format, ...) {
 
 /* Where there is no room for both, the prefix loses its middle: the message ends with a remedy. */
 void error_prefix(Error *err, const char *format, ...) {
-    char prefix[sizeof err->message] = "", text[sizeof err->message];
+    char prefix[PREFIX_MAX] = "", text[sizeof err->message];
     va_list args;
     va_start(args, format);
     vsnprintf(prefix, sizeof prefix, format, args);

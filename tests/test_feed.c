@@ -155,7 +155,8 @@ static void test_a_shared_gradient_begins_with_the_feed(void **state) {
     tape_begin(tape, TAPE_TRAINING);
     loss = record_shared_scale(&n, tape);
     tape_backward(tape, loss, 1);
-    assert_true(planned != 0 && planned == *var_grad_f32(n.given));
+    float apart = *var_grad_f32(n.given); /* its sums are cut otherwise */
+    assert_true(planned != 0 && fabsf(planned - apart) <= 1e-5f * fabsf(apart));
 }
 
 /* Sums by channel would be needed of every block. */
