@@ -127,28 +127,30 @@ static bool part_check(const Dataset *dataset, const DatasetPart *part, const ch
 enum { NAME_BYTES_MAX = 256 };
 
 /* A name is a line of text: it goes into files and messages. */
-static bool names_check(const List *names, int64_t class_count, Error *err) {
-    const char *const *items = names->items;
-    if (names->count != class_count)
-        return FAIL(err, ERROR_INPUT, "data.class_names has %d names, but there are %lld classes",
-                    names->count, (long long)class_count) ||
-               error_blame(err, "data.class_names");
-    for (int i = 0; i < names->count; i++) {
-        size_t length = items[i] ? strlen(items[i]) : 0;
-        if (length == 0 || length > NAME_BYTES_MAX || strpbrk(items[i], "\r\n"))
-            return FAIL(err, ERROR_INPUT,
-                        "data.class_names: name %d must be one line of 1 to %d bytes", i,
-                        NAME_BYTES_MAX) ||
-                   error_blame(err, "data.class_names");
+static bool names_check(const ClassNames *c, int64_t class_count, const char *remedy, Error *err) {
+    if (c->names && c->count != class_count)
+        return FAIL(err, ERROR_INPUT, "%s has %lld names, but there are %lld classes%s", c->from,
+                    (long long)c->count, (long long)class_count, remedy);
+    for (int64_t i = 0; c->names && i < c->count; i++) {
+        size_t length = c->names[i] ? strlen(c->names[i]) : 0;
+        if (length == 0 || length > NAME_BYTES_MAX || strpbrk(c->names[i], "\r\n"))
+            return FAIL(err, ERROR_INPUT, "%s: name %lld must be one line of 1 to %d bytes%s",
+                        c->from, (long long)i, NAME_BYTES_MAX, remedy);
     }
     return true;
 }
 
 bool dataset_name_classes(Variant source, Dataset *out, Error *err) {
-    const LoaderConfig *config = source.config; /* its first member */
-    if (config->class_names.count == 0) return true;
-    out->class_names = config->class_names.items;
-    return names_check(&config->class_names, out->class_count, err);
+    static const char setting[] = "data.class_names";
+    const List *given = &((const LoaderConfig *)source.config)->class_names; /* its first member */
+    if (given->count) {
+        out->class_names = (ClassNames){given->items, given->count, setting};
+        return names_check(&out->class_names, out->class_count, "", err) ||
+               error_blame(err, setting);
+    }
+    return names_check(&out->class_names, out->class_count,
+                       "; set data.classes, or name them by data.class_names", err) ||
+           error_blame(err, "data.path");
 }
 
 bool dataset_read_names(const char *path, Arena *arena, Dataset *out, Error *err) {
@@ -167,7 +169,7 @@ bool dataset_read_names(const char *path, Arena *arena, Dataset *out, Error *err
         if (length) names[count++] = arena_format(arena, "%.*s", length, at);
         at = stop + 1;
     }
-    if (count == out->class_count) out->class_names = names;
+    if (count == out->class_count) out->class_names = (ClassNames){names, count, path};
     return true;
 }
 

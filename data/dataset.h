@@ -22,11 +22,17 @@ typedef struct DatasetPart {
     const int32_t *labels; /* [count], below class_count */
 } DatasetPart;
 
+typedef struct ClassNames {
+    const char *const *names; /* [count], or NULL: they have none */
+    int64_t count;            /* class_count, once dataset_name_classes has checked it */
+    const char *from;         /* "FILE, class_names", for messages */
+} ClassNames;
+
 typedef struct Dataset {
     int64_t class_count, height, width, channels;
     PixelType pixel_type;
     DatasetPart train, test;
-    const char *const *class_names; /* [class_count], or NULL: they have none */
+    ClassNames class_names;
 } Dataset;
 
 typedef enum DatasetParts { DATASET_TEST, DATASET_BOTH } DatasetParts;
@@ -56,8 +62,8 @@ bool dataset_open_test(Variant source, Arena *arena, Dataset *out, Error *err);
 enum { DATASET_IMAGES, DATASET_LABELS, DATASET_COLUMNS };
 void dataset_columns(const Dataset *dataset, Column columns[DATASET_COLUMNS]);
 
-/* Gives the classes the names that the settings have for them, if any; they go before those of the
- * files. dataset_open does so; of a test part it is due once class_count is known. */
+/* Gives the classes the names that the settings have for them, or else the file; checks that each
+ * class has one. dataset_open does so; of a test part it is due once class_count is known. */
 bool dataset_name_classes(Variant source, Dataset *out, Error *err);
 
 int64_t dataset_pixels(const Dataset *dataset);    /* height * width * channels */

@@ -117,6 +117,11 @@ bool h5_read_tensor(const H5Reader *reader, const char *name, H5Element element,
 /* Rows first .. first + count - 1 along the first dimension of a tensor of rank at least 1. */
 bool h5_read_rows(const H5Reader *reader, const char *name, int64_t first, int64_t count,
                   void *data, Error *err);
+/* The strings of a data set, or else of an attribute of the file, of fixed or variable length and
+ * any padding, [count], allocated in `arena`. count -1: there is neither. Something else of that
+ * name is an error that says what was found. */
+bool h5_read_strings(const H5Reader *reader, const char *name, Arena *arena, const char ***strings,
+                     int64_t *count, Error *err);
 /* NULL: failed. */
 const char *h5_read_text(const H5Reader *reader, const char *name, Arena *arena, Error *err);
 bool h5_read_int(const H5Reader *reader, const char *object, const char *attribute, int64_t *value,

@@ -26,6 +26,11 @@ hid_t h5_stored_type(H5Element element); /* borrowed, as is the next */
 hid_t h5_memory_type(H5Element element);
 hid_t h5_text_type(size_t bytes); /* with the end; closed by the caller */
 
+/* Opens an object reached through hard links only; "" is the root. Closed by the caller. */
+hid_t h5_object_open(const H5Reader *reader, const char *name, Error *err);
+/* Whether a data set lies within the file, by filters that are part of the library. */
+bool h5_storage_is_plain(hid_t dataset);
+
 /* Components without "." and without empty ones. `path` is the file's, for the message. */
 bool h5_name_check(const char *path, const char *name, Error *err);
 /* Copies `name` up to and with the component that starts at *used; false at the end. */

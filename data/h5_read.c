@@ -128,8 +128,7 @@ static bool link_check(const H5Reader *reader, const char *name, Error *err) {
     return true;
 }
 
-/* Opens an object reached through hard links only. */
-static hid_t object_open(const H5Reader *reader, const char *name, Error *err) {
+hid_t h5_object_open(const H5Reader *reader, const char *name, Error *err) {
     h5_failures_forget(reader->envelope.body);
     if (!h5_name_check(reader->path, name, err)) return H5I_INVALID_HID;
     char prefix[H5_NAME_BYTES_MAX];
@@ -153,7 +152,7 @@ static bool is_certain(const Error *found, Error *err) {
 
 bool h5_read_exists(const H5Reader *reader, const char *name, bool *exists, Error *err) {
     Error found = {0};
-    hid_t object = object_open(reader, name, &found);
+    hid_t object = h5_object_open(reader, name, &found);
     *exists = object >= 0;
     if (object >= 0) H5Oclose(object);
     return is_certain(&found, err);
@@ -203,8 +202,7 @@ static const char *type_name(hid_t type) {
     return "unknown";
 }
 
-/* Within the file, by filters that are part of the library. */
-static bool storage_is_plain(hid_t dataset) {
+bool h5_storage_is_plain(hid_t dataset) {
     hid_t options = H5Dget_create_plist(dataset);
     H5D_layout_t layout = H5Pget_layout(options);
     bool is_plain = (layout == H5D_CONTIGUOUS || layout == H5D_COMPACT || layout == H5D_CHUNKED) &&
@@ -248,7 +246,7 @@ static bool bytes_of(H5Info *info) {
 static bool dataset_info(const H5Reader *reader, hid_t dataset, const char *name, H5Info *info,
                          Error *err) {
     const char *path = reader->path;
-    if (!storage_is_plain(dataset))
+    if (!h5_storage_is_plain(dataset))
         return h5_refuse(
             err, path,
             "\"%s\" is stored outside, or through a filter that is not accepted (deflate, "
@@ -283,7 +281,7 @@ static bool dataset_info(const H5Reader *reader, hid_t dataset, const char *name
 
 bool h5_read_info(const H5Reader *reader, const char *name, H5Info *info, Error *err) {
     *info = (H5Info){.what = H5_GROUP};
-    hid_t object = object_open(reader, name, err);
+    hid_t object = h5_object_open(reader, name, err);
     if (object < 0) return false;
     H5I_type_t type = H5Iget_type(object);
     bool is_known = type == H5I_GROUP;
@@ -310,7 +308,7 @@ static herr_t names_add(hid_t group, const char *name, const H5L_info_t *link, v
 
 bool h5_read_names(const H5Reader *reader, const char *name, Arena *arena, const char ***names,
                    int *count, Error *err) {
-    hid_t group = object_open(reader, name, err);
+    hid_t group = h5_object_open(reader, name, err);
     if (group < 0) return false;
     H5G_info_t info = {0};
     bool is_group =
@@ -415,7 +413,7 @@ static bool number_read(hid_t id, H5Number *number) {
 
 static bool number_find(const H5Reader *reader, const char *object, const char *attribute,
                         H5Number *number, Error *err) {
-    hid_t owner = object_open(reader, object, err);
+    hid_t owner = h5_object_open(reader, object, err);
     if (owner < 0) return false;
     bool exists = H5Aexists(owner, attribute) > 0;
     hid_t id = exists ? H5Aopen(owner, attribute, H5P_DEFAULT) : H5I_INVALID_HID;
@@ -477,7 +475,7 @@ static herr_t numbers_add(hid_t owner, const char *name, const H5A_info_t *info,
 
 bool h5_read_numbers(const H5Reader *reader, const char *object, Arena *arena, H5Number **numbers,
                      int *count, Error *err) {
-    hid_t owner = object_open(reader, object, err);
+    hid_t owner = h5_object_open(reader, object, err);
     if (owner < 0) return false;
     H5O_info_t info;
     bool is_read = H5Oget_info2(owner, &info, H5O_INFO_NUM_ATTRS) >= 0 && info.num_attrs < 1 << 16;

@@ -84,7 +84,7 @@ extern const Field loader_augment_fields[];
          .offset = offsetof(Type, loader.class_names),                                             \
          .fallback = "[]",                                                                         \
          .element = FIELD_TYPE_STRING,                                                             \
-         .help = "names of the classes, in the order of their labels, for predictions",            \
+         .help = "names of the classes, in the order of their labels; []: as the files have them", \
          .may_change = true},                                                                      \
     {                                                                                              \
         .name = "changed", .type = FIELD_TYPE_CHOICE, .offset = offsetof(Type, loader.changed),    \

@@ -454,17 +454,17 @@ static void test_cifar_names(void **state) {
         cifar_write(arena_format(arena, "%s/data_batch_%d.bin", path, i), i, 1, 10, 0);
     cifar_write(arena_format(arena, "%s/test_batch.bin", path), 6, 1, 10, 0);
     Variant data = source("cifar", "path", path, "images_per_file", "3", NULL);
-    assert_null(open_well(data).class_names);
+    assert_null(open_well(data).class_names.names);
     const char *names = arena_format(arena, "%s/batches.meta.txt", path);
     static const char ten[] =
         "airplane\nautomobile\r\nbird\ncat\ndeer\ndog\nfrog\nhorse\nship\ntruck\n\n";
     file_write(names, (const unsigned char *)ten, sizeof ten - 1);
     Dataset dataset = open_well(data);
-    assert_string_equal(dataset.class_names[0], "airplane");
-    assert_string_equal(dataset.class_names[1], "automobile");
-    assert_string_equal(dataset.class_names[9], "truck");
+    assert_string_equal(dataset.class_names.names[0], "airplane");
+    assert_string_equal(dataset.class_names.names[1], "automobile");
+    assert_string_equal(dataset.class_names.names[9], "truck");
     file_write(names, (const unsigned char *)ten, 20);
-    assert_null(open_well(data).class_names);
+    assert_null(open_well(data).class_names.names);
     unlink(names);
     assert_int_equal(mkdir(names, 0700), 0);
     EXPECT_FAILURE(data, names, "not a regular file");

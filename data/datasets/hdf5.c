@@ -1,6 +1,7 @@
 /* Arrays of a user's HDF5 file: images u8 or f32, [n, height, width, channels], [n, height, width]
  * (one channel) or [n, features] (1x1 images of so many channels), and labels: whole numbers [n] of
- * any integer or float type, or one-hot [n, classes].
+ * any integer or float type, or one-hot [n, classes]. Names of classes: text [classes], the data
+ * set or attribute "class_names".
  *
  * libhdf5 1.10.8 is not safe on files that nobody checked, so a child process reads the file and
  * streams its rows back (data/sandbox.h). What it says about shapes is checked here again. */
@@ -23,7 +24,10 @@ typedef struct Hdf5Config {
 
 static const Field hdf5_fields[] = {
     LOADER_FIELDS(Hdf5Config),
-    FIELD_STRING(Hdf5Config, path, REQUIRED, "HDF5 file", .may_change = true, .is_path = true),
+    FIELD_STRING(Hdf5Config, path, REQUIRED,
+                 "HDF5 file; if it has class_names, text [classes], a data set or attribute, the "
+                 "classes are called so",
+                 .may_change = true, .is_path = true),
     FIELD_STRING(Hdf5Config, train_images, "train_images",
                  "array of u8 or f32, [n, h, w, c] or less"),
     FIELD_STRING(Hdf5Config, train_labels, "train_labels",
@@ -71,13 +75,31 @@ static bool array_send(const H5Reader *reader, const char *path, const char *nam
     return true;
 }
 
+static const char class_names[] = "class_names";
+enum { NAMES_MAX = 1 << 16, NAME_BYTES_SENT = 1 << 10 }; /* more than is accepted */
+
+/* How many, -1: the file has none; then a length and its bytes each. */
+static bool names_send(const H5Reader *reader, Arena *arena, int output, Error *err) {
+    const char **names;
+    int64_t count;
+    TRY(h5_read_strings(reader, class_names, arena, &names, &count, err));
+    TRY(sandbox_write(output, &count, sizeof count, err));
+    for (int64_t i = 0; i < count; i++) {
+        int64_t length = (int64_t)strnlen(names[i], NAME_BYTES_SENT);
+        TRY(sandbox_write(output, &length, sizeof length, err));
+        TRY(sandbox_write(output, names[i], (size_t)length, err));
+    }
+    return true;
+}
+
 enum { ARRAYS = 4 };
 
-/* What the child is to read: the arrays from `first` on. */
+/* What the child is to read: the names of the classes, then the arrays from `first` on. */
 typedef struct Job {
     const char *path;
     const char *names[ARRAYS];
     int first;
+    bool wants_class_names;
 } Job;
 
 static bool file_send(const void *context, int output, Error *err) {
@@ -85,6 +107,7 @@ static bool file_send(const void *context, int output, Error *err) {
     Arena *arena = arena_new("HDF5 reader");
     H5Reader *reader = h5_read_foreign(job->path, arena, err);
     if (!reader) return false;
+    if (job->wants_class_names) TRY(names_send(reader, arena, output, err));
     for (int i = job->first; i < ARRAYS; i++)
         TRY(array_send(reader, job->path, job->names[i], arena, output, err));
     h5_read_close(reader);
@@ -118,6 +141,26 @@ static bool array_receive(Sandbox *sandbox, const char *name, Arena *arena, Arra
                       &bytes, err));
     out->values = arena_alloc(arena, (size_t)bytes);
     return sandbox_read(sandbox, &limits, out->values, (size_t)bytes, err);
+}
+
+static bool names_receive(Sandbox *sandbox, Arena *arena, ClassNames *out, Error *err) {
+    int64_t count, length;
+    TRY(sandbox_read(sandbox, &limits, &count, sizeof count, err));
+    if (count < 0) return true;
+    out->from = arena_format(arena, "%s, %s", sandbox->name, class_names);
+    out->count = count;
+    if (count > NAMES_MAX) return FAIL(err, ERROR_INPUT, "%s: damaged", out->from);
+    const char **names = arena_new_array(arena, const char *, count + 1);
+    for (int64_t i = 0; i < count; i++) {
+        TRY(sandbox_read(sandbox, &limits, &length, sizeof length, err));
+        if (length < 0 || length > NAME_BYTES_SENT)
+            return FAIL(err, ERROR_INPUT, "%s: damaged", out->from);
+        char *name = arena_zalloc(arena, (size_t)length + 1);
+        TRY(sandbox_read(sandbox, &limits, name, (size_t)length, err));
+        names[i] = name;
+    }
+    out->names = names;
+    return true;
 }
 
 static bool images_check(const Array *images, Error *err) {
@@ -243,20 +286,23 @@ static bool hdf5_open(const void *settings, DatasetParts parts, Arena *arena, Da
     const Job job = {
         config->path,
         {config->train_images, config->train_labels, config->test_images, config->test_labels},
-        parts == DATASET_TEST ? 2 : 0};
+        parts == DATASET_TEST ? 2 : 0,
+        config->loader.class_names.count == 0};
     Array arrays[ARRAYS];
+    ClassNames names = {0};
     Sandbox sandbox;
     for (int i = 0; i < ARRAYS; i++)
         if (!job.names[i])
             return FAIL(err, ERROR_INPUT, "the names of the arrays must not be empty");
     TRY(sandbox_start(file_send, &job, limits, config->path, &sandbox, err));
-    bool is_read = true;
+    bool is_read = !job.wants_class_names || names_receive(&sandbox, arena, &names, err);
     for (int i = job.first; is_read && i < ARRAYS; i++)
         is_read = array_receive(&sandbox, job.names[i], arena, &arrays[i], err);
     sandbox_stop(&sandbox);
     if (!is_read) return false;
-    return parts == DATASET_TEST ? test_build(arrays, config, arena, out, err)
-                                 : parts_build(arrays, config, arena, out, err);
+    TRY((parts == DATASET_TEST ? test_build : parts_build)(arrays, config, arena, out, err));
+    out->class_names = names;
+    return true;
 }
 
 bool hdf5_read_images(const char *path, const char *array, Arena *arena, Images *out, Error *err) {

@@ -121,7 +121,7 @@ bool packed_save(const char *path, const Experiment *e, Error *err) {
     m.mean = loader_facts(e->loader)->mean;
     m.deviation = loader_facts(e->loader)->deviation;
     m.has_float_pixels = loader_dataset(e->loader)->pixel_type == PIXEL_F32;
-    m.class_names = loader_dataset(e->loader)->class_names;
+    m.class_names = loader_dataset(e->loader)->class_names.names;
     uint64_t expected = (uint64_t)convert_bytes(e->qat).quantized + (1 << 16);
     H5Writer *w = h5_write_begin(path, expected, arena, err);
     bool ok = w != NULL;
