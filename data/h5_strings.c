@@ -43,8 +43,7 @@ static bool strings_open(const H5Reader *reader, const char *name, Strings *s, E
 static bool strings_check(Strings *s, Error *err) {
     hsize_t dims[H5S_MAX_RANK] = {0};
     if (!s->is_attribute && H5Iget_type(s->id) != H5I_DATASET)
-        return FAIL(err, ERROR_INPUT, "%s: \"%s\" is no data set, expected text, [classes]",
-                    s->path, s->name);
+        return h5_refuse(err, s->path, "\"%s\" is no data set, expected text, [classes]", s->name);
     if (!s->is_attribute && !h5_storage_is_plain(s->id))
         return h5_refuse(err, s->path, "\"%s\" is stored outside, or through a filter", s->name);
     s->type = s->is_attribute ? H5Aget_type(s->id) : H5Dget_type(s->id);
@@ -57,8 +56,8 @@ static bool strings_check(Strings *s, Error *err) {
                                              : "neither text nor numbers");
     int rank = H5Sget_simple_extent_dims(s->space, dims, NULL);
     if (rank != 1 || dims[0] > STRINGS_MAX || H5Tget_size(s->type) > STRING_BYTES_MAX)
-        return FAIL(err, ERROR_INPUT, "%s: \"%s\" is text with %d dimensions, expected [classes]",
-                    s->path, s->name, rank);
+        return h5_refuse(err, s->path, "\"%s\" is text with %d dimensions, expected [classes]",
+                         s->name, rank);
     s->count = (int64_t)dims[0];
     return true;
 }
