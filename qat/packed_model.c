@@ -93,6 +93,13 @@ static bool grid_check(const char *what, Grid grid, int least_bits, Error *err) 
                 what, grid.base, grid.step, grid.bits);
 }
 
+/* Only levels that follow each other are shifted by zero points. */
+static bool affine_check(const char *what, Grid grid, bool is_affine, Error *err) {
+    if (!is_affine || grid.step == 1) return true;
+    return FAIL(err, ERROR_INPUT, "%s: zero points on levels of step %d, expected step 1", what,
+                grid.step);
+}
+
 static bool scale_dtype_check(const char *what, Dtype dtype, Error *err) {
     if (dtype == DTYPE_F32 || dtype == DTYPE_F16 || dtype == DTYPE_BF16) return true;
     return FAIL(err, ERROR_INPUT, "%s: its scales are stored as format %d, expected 0 to 2", what,
@@ -122,6 +129,7 @@ static bool bytes_check(const char *what, const Tensor *codes, Error *err) {
 static bool scales_check(const char *what, const Tensor *codes, Error *err) {
     const Scales *s = codes->scales;
     TRY(grid_check(what, s->grid, WEIGHT_BITS_MIN, err));
+    TRY(affine_check(what, s->grid, s->zero != NULL, err));
     TRY(scale_dtype_check(what, s->dtype, err));
     TRY(geometry_check(what, s, codes->shape, err));
     for (int64_t i = 0; i < s->count; i++) {
@@ -192,6 +200,7 @@ const PackedEdge *packed_model_edge(const PackedModel *m, const char *name) {
 static bool edge_check(const PackedModel *m, const PackedEdge *edge, Error *err) {
     const char *what = arena_format(m->arena, "edges/%s", edge->name);
     TRY(grid_check(what, edge->grid, EDGE_BITS_MIN, err));
+    TRY(affine_check(what, edge->grid, edge->is_affine, err));
     TRY(scale_dtype_check(what, edge->scale_dtype, err));
     if (edge->is_per_token) return true;
     TRY(scale_check(what, 0, edge->scale, err));

@@ -234,6 +234,16 @@ static void byte_of_none(PackedModel *m) {
 static void wide_step(PackedModel *m) {
     scales(m)->grid.step = 2;
 }
+static void odd_weight(PackedModel *m) {
+    scales(m)->grid = grid_odd(4);
+}
+static void odd_edge(PackedModel *m) {
+    edge(m)->grid = grid_odd(4);
+}
+static void odd_edge_per_token(PackedModel *m) {
+    edge(m)->grid = grid_odd(4);
+    edge(m)->is_per_token = true;
+}
 static void odd_base(PackedModel *m) {
     scales(m)->grid.base = -3;
 }
@@ -348,6 +358,9 @@ static void parts_that_do_not_fit_are_refused(void **state) {
         {four_of_three, "weights/wide: levels of base -1 and step 1 are of no grid of 2 bits"},
         {byte_of_none, "weights/wide: byte 7 of its codes is 243, which no ternary codes make"},
         {wide_step, "weights/wide: levels of base 0 and step 2 are of no grid of 4 bits"},
+        {odd_weight, "weights/wide: zero points on levels of step 2, expected step 1"},
+        {odd_edge, "edges/input.out4: zero points on levels of step 2, expected step 1"},
+        {odd_edge_per_token, "edges/input.out4: zero points on levels of step 2"},
         {odd_base, "weights/wide: levels of base -3 and step 1 are of no grid of 4 bits"},
         {scale_format, "weights/wide: its scales are stored as format"},
         {long_rows, "weights/wide: 4 scales for rows of 37 and runs of 36 do not fit [4, 3, 3, 4]"},
