@@ -18,8 +18,6 @@ static const Kind *const kinds[] = {
 
 const KindTable dataset_kinds = {"data set", kinds, sizeof kinds / sizeof *kinds};
 
-enum { LABELS_MAX = 1 << 16 }; /* classes; a larger label is taken for damage */
-
 /* ---- Checks ---- */
 
 bool dataset_bytes(const char *name, const int64_t *dims, int rank, int64_t element_bytes,
@@ -83,7 +81,7 @@ bool dataset_classes(const char *name, const DatasetPart *train, int64_t declare
                      int64_t *class_count, Error *err) {
     *class_count = declared;
     if (declared > 0) return dataset_check_labels(name, train, declared, err);
-    TRY(dataset_check_labels(name, train, LABELS_MAX, err));
+    TRY(dataset_check_labels(name, train, DATASET_CLASSES_MAX, err));
     for (int64_t i = 0; i < train->count; i++)
         if (train->labels[i] >= *class_count) *class_count = train->labels[i] + 1;
     Arena *arena = arena_new("label counts");
@@ -98,7 +96,7 @@ bool dataset_test_classes(const char *name, const DatasetPart *test, int64_t dec
                           int64_t *class_count, Error *err) {
     *class_count = declared;
     if (declared > 0) return dataset_check_labels(name, test, declared, err);
-    TRY(dataset_check_labels(name, test, LABELS_MAX, err));
+    TRY(dataset_check_labels(name, test, DATASET_CLASSES_MAX, err));
     for (int64_t i = 0; i < test->count; i++)
         if (test->labels[i] >= *class_count) *class_count = test->labels[i] + 1;
     return true;
@@ -196,13 +194,26 @@ static bool path_check(const DatasetKind *kind, const char *path, Error *err) {
                           path, fault, hint ? ", or " : "", hint ? hint : "");
 }
 
+/* No file of a run holds more. */
+static bool sides_check(const Dataset *dataset, const char *name, Error *err) {
+    const int64_t sides[] = {dataset->height, dataset->width, dataset->channels};
+    static const char *const names[] = {"height", "width", "channels"};
+    for (int i = 0; i < 3; i++)
+        if (sides[i] > DATASET_SIDE_MAX)
+            return FAIL(err, ERROR_INPUT,
+                        "%s: images of %s %lld, expected 1 to %d: make them smaller", name,
+                        names[i], (long long)sides[i], DATASET_SIDE_MAX);
+    return true;
+}
+
 static bool parts_open(Variant source, DatasetParts parts, Arena *arena, Dataset *out, Error *err) {
     const DatasetKind *kind = (const DatasetKind *)source.kind;
     const Field *row = path_row(kind);
     const char *at = (const char *)source.config + (row ? row->offset : 0);
+    const char *path = row ? *(const char *const *)(const void *)at : kind->kind.name;
     *out = (Dataset){0};
-    if ((!row || path_check(kind, *(const char *const *)(const void *)at, err)) &&
-        kind->open(source.config, parts, arena, out, err))
+    if ((!row || path_check(kind, path, err)) &&
+        kind->open(source.config, parts, arena, out, err) && sides_check(out, path, err))
         return true;
     return row && error_blame(err, "data.path");
 }

@@ -16,6 +16,9 @@
 
 typedef enum PixelType { PIXEL_U8, PIXEL_F32 } PixelType;
 
+/* What is trained on and what files may say. A larger label is taken for damage. */
+enum { DATASET_SIDE_MAX = 1 << 20, DATASET_CLASSES_MAX = 1 << 16 };
+
 typedef struct DatasetPart {
     int64_t count;
     const void *pixels;    /* [count, height, width, channels] */

@@ -9,7 +9,7 @@
 #include "core/floats.h"
 #include "qat/quantizer.h"
 
-enum { RUN_IMAGES = 64, SIDE_MAX = 65536 };
+enum { RUN_IMAGES = 64 };
 
 /* ---- The architecture as settings ---- */
 
@@ -140,13 +140,11 @@ static bool scales_check(const char *what, const Tensor *codes, Error *err) {
 }
 
 static bool input_check(const PackedModel *m, Error *err) {
-    int64_t channels = m->input.dim[2];
-    for (int i = 0; i < 3; i++)
-        if (m->input.dim[i] < 1 || m->input.dim[i] > SIDE_MAX)
-            return FAIL(err, ERROR_INPUT, "input: a side of %ld, expected 1 to %d",
-                        (long)m->input.dim[i], SIDE_MAX);
-    int64_t count;
-    TRY(shape_check(m->input, &count, err));
+    int64_t channels = m->input.dim[2], count;
+    if (!shape_check(m->input, &count, err)) {
+        error_prefix(err, "input");
+        return false;
+    }
     TRY(floats_check("input/mean", m->mean, channels, err));
     for (int64_t c = 0; c < channels; c++)
         if (!isfinite(m->deviation[c]) || m->deviation[c] <= 0)

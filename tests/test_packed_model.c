@@ -328,7 +328,7 @@ static void no_width(PackedModel *m) {
     m->input.dim[1] = 0;
 }
 static void huge_width(PackedModel *m) {
-    m->input.dim[1] = 65537;
+    m->input.dim[1] = INT64_MAX / 32;
 }
 static void more_classes(PackedModel *m) {
     m->class_count = 4;
@@ -386,8 +386,8 @@ static void parts_that_do_not_fit_are_refused(void **state) {
         {spare_bias, "weights/stem: has a bias, but the layer has none"},
         {flat_deviation, "input/deviation: number 1 is 0, expected one above 0"},
         {nan_mean, "input/mean: number 1 is nan"},
-        {no_width, "input: a side of 0"},
-        {huge_width, "input: a side of 65537, expected 1 to 65536"},
+        {no_width, "input: shape [4, 0, 2]: dimensions must be at least 1"},
+        {huge_width, "input: shape [4, 288230376151711743, 2] is too large"},
         {more_classes, "model: gives [1, 3] for one image, but there are 4 classes"},
         {other_layers, "model: gives [1, 64] for one image, but there are 3 classes"},
     };

@@ -205,7 +205,7 @@ static bool read_shape(const Reading *in, const char *object, Shape *shape, int6
         bool has_dim;
         TRY(h5_read_has_number(in->r, object, attribute, &has_dim, in->err));
         if (!has_dim) break;
-        TRY(read_small(in, object, attribute, 1, 1 << 24, &shape->dim[shape->rank]));
+        TRY(read_small(in, object, attribute, 1, INT64_MAX, &shape->dim[shape->rank]));
     }
     if (shape->rank == 0) return FAIL(in->err, ERROR_INPUT, "%s: has no dim0", object);
     if (shape_check(*shape, count, in->err)) return true;
@@ -346,12 +346,11 @@ static bool read_class_names(const Reading *in) {
 
 static bool read_input(const Reading *in) {
     static const char *const sides[] = {"height", "width", "channels"};
-    enum { SIDE_MAX = 65536 };
     PackedModel *m = in->m;
     m->input.rank = 3;
     for (int i = 0; i < 3; i++)
-        TRY(read_small(in, "input", sides[i], 1, SIDE_MAX, &m->input.dim[i]));
-    TRY(read_small(in, "input", "classes", 2, 1 << 24, &m->class_count));
+        TRY(read_small(in, "input", sides[i], 1, DATASET_SIDE_MAX, &m->input.dim[i]));
+    TRY(read_small(in, "input", "classes", 2, DATASET_CLASSES_MAX, &m->class_count));
     int64_t has_floats;
     TRY(read_small(in, "input", "is_float", 0, 1, &has_floats));
     m->has_float_pixels = has_floats != 0;

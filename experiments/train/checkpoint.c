@@ -27,14 +27,12 @@ typedef struct FactRow {
     int64_t max;
 } FactRow;
 
-enum { SIDE_MAX = 1 << 20 };
-
 static const FactRow fact_rows[] = {
     {"images", offsetof(DataFacts, images), INT64_MAX},
-    {"height", offsetof(DataFacts, height), SIDE_MAX},
-    {"width", offsetof(DataFacts, width), SIDE_MAX},
-    {"channels", offsetof(DataFacts, channels), SIDE_MAX},
-    {"classes", offsetof(DataFacts, class_count), SIDE_MAX},
+    {"height", offsetof(DataFacts, height), DATASET_SIDE_MAX},
+    {"width", offsetof(DataFacts, width), DATASET_SIDE_MAX},
+    {"channels", offsetof(DataFacts, channels), DATASET_SIDE_MAX},
+    {"classes", offsetof(DataFacts, class_count), DATASET_CLASSES_MAX},
 };
 enum { FACT_ROWS = sizeof fact_rows / sizeof *fact_rows };
 
