@@ -34,6 +34,7 @@ enum { PROGRAM_WORDS_MAX = 40, PROGRAM_TIMEOUT_SECONDS = 300 };
 typedef struct Start {
     const char *variable, *value; /* one variable of the environment */
     long file_bytes;              /* RLIMIT_FSIZE: no file may grow beyond; 0: no limit */
+    unsigned seconds;             /* until SIGALRM ends it; 0: PROGRAM_TIMEOUT_SECONDS */
     const char *output; /* where its stdout goes; NULL: a file that Result.out is read from */
 } Start;
 
@@ -41,6 +42,7 @@ typedef struct Result {
     int code;              /* exit code; -1: ended by a signal */
     int signal;            /* that signal */
     const char *out, *err; /* stdout and stderr */
+    int64_t peak_bytes;    /* of memory */
 } Result;
 
 static Arena *program_arena;
@@ -172,7 +174,7 @@ static inline void program_exec(const Start *start, char *words) {
     if (start->variable) setenv(start->variable, start->value, 1);
     struct rlimit limit = {(rlim_t)start->file_bytes, (rlim_t)start->file_bytes};
     if (start->file_bytes && setrlimit(RLIMIT_FSIZE, &limit)) _exit(126);
-    alarm(PROGRAM_TIMEOUT_SECONDS);
+    alarm(start->seconds ? start->seconds : PROGRAM_TIMEOUT_SECONDS);
     execv(NIBBLE_PROGRAM, arguments);
     _exit(127);
 }
@@ -190,12 +192,14 @@ static inline pid_t program_start(Start start, const char *command) {
 
 static inline Result program_wait(pid_t child) {
     int status = 0;
-    while (waitpid(child, &status, 0) < 0) assert_int_equal(errno, EINTR);
+    struct rusage usage;
+    while (wait4(child, &status, 0, &usage) < 0) assert_int_equal(errno, EINTR);
     return (Result){
         .code = WIFEXITED(status) ? WEXITSTATUS(status) : -1,
         .signal = WIFSIGNALED(status) ? WTERMSIG(status) : 0,
         .out = file_exists("stdout") ? file_text("stdout") : "",
         .err = file_text("stderr"),
+        .peak_bytes = (int64_t)usage.ru_maxrss * 1024,
     };
 }
 
