@@ -75,6 +75,7 @@ bool summary_evaluate(Experiment *e, Json **out, Error *err) {
 static void add_facts(const Experiment *e, Json *json, const SummaryTimes *times, Arena *arena) {
     ModelBytes bytes = convert_bytes(e->qat);
     json_set_int(json, "steps", times->steps);
+    json_set_text(json, "checkpoint_digest", times->checkpoint_digest);
     bool is_timed = times->timed_from < times->steps; /* else there is nothing to measure */
     json_set_number(json, "samples_per_second", is_timed ? times->samples_per_second : NAN);
     json_set_number(json, "train_seconds", is_timed ? times->seconds : NAN);

@@ -2,6 +2,7 @@
 #ifndef NIBBLE_EXPERIMENTS_REPORT_SUMMARY_H
 #define NIBBLE_EXPERIMENTS_REPORT_SUMMARY_H
 
+#include "data/envelope.h"
 #include "experiments/report/json.h"
 #include "experiments/train/evaluate.h"
 
@@ -9,6 +10,7 @@
 typedef struct SummaryTimes {
     int64_t steps, timed_from, best_step;
     double seconds, samples_per_second, best_score;
+    char checkpoint_digest[ENVELOPE_DIGEST_TEXT]; /* of checkpoint.h5 at the end */
 } SummaryTimes;
 
 /* Evaluates the weights that are loaded (averaged where EMA is on). Where a quantizer has no range,

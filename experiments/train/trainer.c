@@ -320,6 +320,20 @@ bool trainer_begin(Experiment *e, Error *err) {
     return false;
 }
 
+/* Whether there is a summary of this checkpoint; one of another is made again. */
+static bool find_summary(const char *path, const char *digest, bool *is_there, Error *err) {
+    *is_there = false;
+    FileState state = file_find(path, err);
+    if (state != FILE_REGULAR) return state == FILE_ABSENT;
+    Error unread = {0};
+    Json *json = json_read_file(path, &unread);
+    if (unread.code == ERROR_SYSTEM) *err = unread;
+    const char *named = json ? json_get_text(json, "checkpoint_digest") : NULL;
+    *is_there = named && !strcmp(named, digest);
+    json_free(json);
+    return unread.code != ERROR_SYSTEM;
+}
+
 static bool prepare(Training *r, bool resumes, Error *err) {
     Experiment *e = r->e;
     Arena *arena = e->arena;
@@ -345,9 +359,9 @@ static bool prepare(Training *r, bool resumes, Error *err) {
     }
     /* Nothing of the run is touched before everything else is known to be right. */
     const char *summary = run_path(arena, r->directory, RUN_SUMMARY);
-    FileState ended = file_find(summary, err);
-    if (ended == FILE_UNUSABLE) return false;
-    r->is_over = resumes && r->cursor.step >= r->stop && ended == FILE_REGULAR;
+    bool has_summary;
+    TRY(find_summary(summary, saved.checkpoint.digest, &has_summary, err));
+    r->is_over = resumes && r->cursor.step >= r->stop && has_summary;
     if (!r->is_over) TRY(metrics_open(&r->metrics, r->metrics_path, r->cursor.metric_lines, err));
     const char *config = config_write(&e->config, arena);
     TRY(text_write(run_path(arena, r->directory, RUN_CONFIG), config, err));
@@ -382,6 +396,7 @@ static bool finish(Training *r, double seconds, Error *err) {
                           .samples_per_second = rate(r),
                           .best_step = r->cursor.best_step,
                           .best_score = r->cursor.best_score};
+    TRY(envelope_claim(r->checkpoint, times.checkpoint_digest, err));
     return summary_write(r->e, r->directory, &times, err);
 }
 
