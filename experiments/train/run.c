@@ -19,13 +19,20 @@ static const char *const run_files[] = {RUN_CONFIG,     RUN_ENVIRONMENT, RUN_MET
                                         RUN_CHECKPOINT, RUN_PREVIOUS,    RUN_BEST,    RUN_QUANTIZED,
                                         RUN_LOGITS,     RUN_REPORT};
 
+/* Whatever it is, somebody put it there; but an empty log is what a start that failed leaves. */
+static bool is_taken(const char *path, const char *file) {
+    Error ignored = {0};
+    struct stat status;
+    FileState state = file_find(path, &ignored);
+    bool is_empty = state == FILE_REGULAR && !stat(path, &status) && status.st_size == 0;
+    return state != FILE_ABSENT && !(is_empty && !strcmp(file, RUN_METRICS));
+}
+
 bool run_is_free(const char *directory, Error *err) {
     Arena *arena = arena_new("run directory");
-    Error ignored = {0}; /* whatever it is, somebody put it there */
     const char *found = NULL;
     for (size_t i = 0; !found && i < sizeof run_files / sizeof *run_files; i++)
-        if (file_find(run_path(arena, directory, run_files[i]), &ignored) != FILE_ABSENT)
-            found = run_files[i];
+        if (is_taken(run_path(arena, directory, run_files[i]), run_files[i])) found = run_files[i];
     arena_free(arena);
     if (!found) return true;
     return FAIL(err, ERROR_INPUT,
