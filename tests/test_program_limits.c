@@ -55,10 +55,51 @@ static void test_larger_images_are_refused_before_training(void **state) {
     assert_false(file_exists("never"));
 }
 
+/* A matrix of more classes is not read by anyone, and would be the whole file; the scores stay. */
+static void check_matrix(int classes, bool is_there) {
+    configure(format(", classes: %d", classes));
+    run(0, "train limits.yaml --out run --force");
+    Json *summary = json_of(file_text("run/summary.json"));
+    assert_int_equal(json_count(summary, "confusion"), is_there ? classes : 0);
+    fraction_of(summary, "test.accuracy");
+    assert_true(json_count(summary, "layers") > 0);
+    json_free(summary);
+    const char *report = file_text("run/report.html");
+    const char *told = "There are too many classes for a matrix.";
+    assert_true(is_there == (strstr(report, "<div class=\"matrix\">") != NULL));
+    assert_true(is_there == (strstr(report, told) == NULL));
+}
+
+static void test_many_classes_make_no_matrix(void **state) {
+    (void)state;
+    write_images("images.h5", 4);
+    check_matrix(200, true);
+    check_matrix(201, false);
+}
+
+static void test_the_matrix_has_the_names_of_the_classes(void **state) {
+    (void)state;
+    write_images("images.h5", 4);
+    configure(", class_names: [cat, <dog>]");
+    run(0, "train limits.yaml --out run --force");
+    Json *summary = json_of(file_text("run/summary.json"));
+    assert_int_equal(json_count(summary, "classes"), 2);
+    assert_string_equal(json_get_text(summary, "classes.1"), "<dog>");
+    json_free(summary);
+    assert_has(file_text("run/report.html"), "&lt;dog&gt;</text>");
+    configure("");
+    run(0, "train limits.yaml --out run --force");
+    summary = json_of(file_text("run/summary.json"));
+    assert_int_equal(json_count(summary, "classes"), 0);
+    json_free(summary);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_the_largest_images_are_shipped),
         cmocka_unit_test(test_larger_images_are_refused_before_training),
+        cmocka_unit_test(test_many_classes_make_no_matrix),
+        cmocka_unit_test(test_the_matrix_has_the_names_of_the_classes),
     };
     return cmocka_run_group_tests(tests, program_folder_enter, program_folder_leave);
 }

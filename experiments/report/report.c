@@ -16,7 +16,7 @@
 #include "experiments/report/text.h"
 #include "experiments/train/run.h"
 
-enum { FILE_BYTES_MAX = 256 << 20, CLASSES_MAX = 200, LAYERS_DRAWN_MAX = 200 };
+enum { FILE_BYTES_MAX = 256 << 20, LAYERS_DRAWN_MAX = 200 };
 
 typedef struct Report {
     const char *directory;
@@ -204,39 +204,22 @@ static void cell_number(Page *page, double value, const char *format) {
     page_put(page, "</td>");
 }
 
-static void layer_row(Page *page, const Json *layer, bool has_scales) {
+static void layer_row(Page *page, const Json *layer) {
     page_put(page, "<tr><td>");
     page_text(page, json_get_text(layer, "name"));
     page_put(page, "</td>");
     cell_number(page, json_number(layer, "bits"), "%.4g");
     cell_number(page, json_number(layer, "activation_bits"), "%.4g");
     cell_number(page, json_number(layer, "sqnr_db"), "%.1f");
-    if (has_scales) {
-        cell_number(page, json_number(layer, "weight_scale.min"), "%.4g");
-        cell_number(page, json_number(layer, "weight_scale.max"), "%.4g");
-        cell_number(page, json_number(layer, "activation_scale"), "%.4g");
-    }
     page_put(page, "</tr>\n");
 }
 
 static void layer_table(Page *page, const Json *summary, int count) {
-    bool has_scales = false;
-    for (int i = 0; i < count; i++) {
-        const Json *layer = json_element(summary, "layers", i);
-        if (!layer) continue;
-        has_scales |= !isnan(json_number(layer, "activation_scale"));
-        has_scales |= !isnan(json_number(layer, "weight_scale.max"));
-    }
     page_put(page, "<div class=\"scroll\"><table><tr><th>Layer</th><th class=\"n\">Weight bits</th>"
-                   "<th class=\"n\">Activation bits</th><th class=\"n\">SQNR, dB</th>");
-    if (has_scales) {
-        page_put(page, "<th class=\"n\">Least weight scale</th><th class=\"n\">Largest</th>"
-                       "<th class=\"n\">Activation scale</th>");
-    }
-    page_put(page, "</tr>\n");
+                   "<th class=\"n\">Activation bits</th><th class=\"n\">SQNR, dB</th></tr>\n");
     for (int i = 0; i < count; i++) {
         const Json *layer = json_element(summary, "layers", i);
-        if (layer) layer_row(page, layer, has_scales);
+        if (layer) layer_row(page, layer);
     }
     page_put(page, "</table></div>\n");
 }
@@ -287,12 +270,16 @@ static bool confusion_read(const Json *summary, int count, int64_t *values, Aren
 }
 
 static void put_confusion(Report *r, const Json *summary) {
-    int count = summary && r->task->has_confusion ? json_count(summary, "confusion") : 0;
-    if (!count) return;
+    if (!summary || !r->task->has_confusion) return;
+    int count = json_count(summary, "confusion");
     page_put(&r->page, "<h2>Confusion matrix of the test set</h2>\n");
+    if (!count || count > REPORT_CLASSES_MAX) {
+        page_note(&r->page, "There are too many classes for a matrix.");
+        return;
+    }
     int64_t *values = arena_new_array(r->arena, int64_t, (size_t)count * (size_t)count);
-    if (count > CLASSES_MAX || !confusion_read(summary, count, values, r->arena)) {
-        page_note(&r->page, "The matrix cannot be drawn: it is no square of counts, or too large.");
+    if (!confusion_read(summary, count, values, r->arena)) {
+        page_note(&r->page, "The matrix cannot be drawn: it is no square of counts.");
         return;
     }
     const char **names = arena_new_array(r->arena, const char *, count);

@@ -28,7 +28,11 @@ static bool add_layers(Experiment *e, Json *json, Error *err) {
     return ok;
 }
 
-static void add_confusion(Json *json, const int64_t *confusion, int64_t classes) {
+/* With the names of the classes, where they have any. */
+static void add_confusion(Json *json, const int64_t *confusion, const Dataset *dataset) {
+    int64_t classes = dataset->class_count;
+    const char *const *names = dataset->class_names.names;
+    for (int64_t i = 0; names && i < classes; i++) json_append_text(json, "classes", names[i]);
     for (int64_t i = 0; i < classes; i++)
         json_append_ints(json, "confusion", confusion + i * classes, (int)classes);
 }
@@ -46,9 +50,11 @@ static void add_scores(Json *json, const Task *task, const char *network, const 
 static bool add_results(Experiment *e, Json *json, const char *missing, Error *err) {
     Arena *arena = arena_new("evaluation");
     const Task *task = e->task;
-    int64_t classes = loader_dataset(e->loader)->class_count;
+    const Dataset *dataset = loader_dataset(e->loader);
+    int64_t classes = dataset->class_count;
     Evaluation trained = {0};
-    if (task->has_confusion) trained.confusion = arena_new_array(arena, int64_t, classes * classes);
+    bool has_matrix = task->has_confusion && classes <= REPORT_CLASSES_MAX;
+    if (has_matrix) trained.confusion = arena_new_array(arena, int64_t, classes * classes);
     bool ok = evaluate(e, LOADER_TEST, missing != NULL, &trained, err);
     Evaluation shadow = trained;
     shadow.confusion = NULL;
@@ -58,7 +64,7 @@ static bool add_results(Experiment *e, Json *json, const char *missing, Error *e
         add_scores(json, task, "fp32", &shadow, false, arena);
         add_scores(json, task, "quantized", &trained, missing != NULL, arena);
         if (missing) json_set_text(json, "quantized.reason", missing);
-        if (task->has_confusion) add_confusion(json, trained.confusion, classes);
+        if (has_matrix) add_confusion(json, trained.confusion, dataset);
     }
     arena_free(arena);
     return ok;
