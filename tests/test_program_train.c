@@ -214,7 +214,9 @@ static void test_float_run(void **state) {
     assert_has(result.out, "run directory          deep/er/float");
     assert_null(strchr(result.err, '\r')); /* a pipe gets plain lines */
     check_run("deep/er/float", true, 32, 32);
-    assert_has(run(2, "convert deep/er/float").err, "nothing is quantized");
+    assert_has(run(2, "convert deep/er/float").err,
+               "deep/er/float: nothing is quantized: its settings leave every layer float; train "
+               "with quant.bits, or rules, below 32");
     assert_has(run(2, "verify deep/er/float").err, "nibble convert");
 }
 

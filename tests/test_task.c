@@ -236,6 +236,34 @@ static void files_and_report_use_the_task_s_scores_and_words(void **state) {
     assert_null(strstr(page, "Confusion"));
 }
 
+/* Four keys of 100 letters, with numbers of many digits. */
+static void score_long(const TaskTally *tally, double scores[]) {
+    (void)tally;
+    for (int i = 0; i < TASK_SCORES_MAX; i++) scores[i] = -123456.789;
+}
+
+static void any_keys_fit_a_line_of_metrics(void **state) {
+    (void)state;
+    Task task = made_up(true);
+    task.score = score_long;
+    task.score_count = TASK_SCORES_MAX;
+    for (int i = 0; i < TASK_SCORES_MAX; i++) {
+        task.scores[i] = (Score){"", "long", "long", "", "", 1, 1, true, -1, 1};
+        task.scores[i].key = format("%d%099d", i, 0);
+    }
+    json_free(run_made_up(&task, "long"));
+    const char *text = file_text("long/metrics.jsonl"), *line = strstr(text, "\"validation\"");
+    assert_non_null(line);
+    while (line > text && line[-1] != '\n') line--;
+    Json *json = json_of(format("%.*s", (int)strcspn(line, "\n"), line));
+    for (int i = 0; i < TASK_SCORES_MAX; i++) {
+        const char *key = task.scores[i].key;
+        assert_true(number_of(json, format("validation.%s", key)) == -123456.789);
+        assert_true(number_of(json, format("fp32.%s", key)) == -123456.789);
+    }
+    json_free(json);
+}
+
 static void a_run_without_steps_says_so_in_the_task_s_words(void **state) {
     (void)state;
     Experiment e;
@@ -258,6 +286,7 @@ int main(void) {
         cmocka_unit_test(labels_are_smoothed_in_training_alone),
         cmocka_unit_test(a_run_without_steps_says_so_in_the_task_s_words),
         cmocka_unit_test(best_is_what_the_task_calls_better),
+        cmocka_unit_test(any_keys_fit_a_line_of_metrics),
         cmocka_unit_test(files_and_report_use_the_task_s_scores_and_words),
     };
     return cmocka_run_group_tests(tests, program_folder_enter, program_folder_leave);

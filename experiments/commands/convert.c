@@ -11,7 +11,9 @@ enum { CALIBRATE };
 
 static bool convert(Experiment *e, const char *directory, Arena *arena, Error *err) {
     if (!qat_is_active(e->qat))
-        return FAIL(err, ERROR_INPUT, "%s: nothing is quantized in this run (quant.bits is 32)",
+        return FAIL(err, ERROR_INPUT,
+                    "%s: nothing is quantized: its settings leave every layer "
+                    "float; train with quant.bits, or rules, below 32",
                     directory);
     /* What is long and can fail comes first: until then both files are those of before. */
     const char *path = run_path(arena, directory, RUN_QUANTIZED);

@@ -116,25 +116,26 @@ static bool save(Training *r, Error *err) {
     return true;
 }
 
-static size_t print_scores(const Task *task, const double *scores, char *text, size_t bytes) {
-    size_t used = 0;
+/* "accuracy":0.5,... */
+static const char *scores_text(const Task *task, const double *scores, Arena *arena) {
+    const char *text = "";
     for (int i = 0; i < task->score_count; i++)
-        used += (size_t)snprintf(text + used, bytes - used, "%s\"%s\":%.9g", i ? "," : "",
-                                 task->scores[i].key, scores[i]);
-    return used;
+        text = arena_format(arena, "%s%s\"%s\":%.9g", text, i ? "," : "", task->scores[i].key,
+                            scores[i]);
+    return text;
 }
 
 static bool log_validation(Training *r, const Evaluation *trained, const Evaluation *shadow,
                            Error *err) {
-    char line[LINE_BYTES], trained_text[LINE_BYTES / 4], shadow_text[LINE_BYTES / 4];
+    Arena *arena = arena_new("line");
     const Task *task = r->e->task;
-    print_scores(task, trained->scores, trained_text, sizeof trained_text);
-    print_scores(task, shadow->scores, shadow_text, sizeof shadow_text);
-    snprintf(line, sizeof line,
-             "{\"step\":%ld,\"epoch\":%ld,\"validation\":{\"loss\":%.9g,%s},\"fp32\":{%s}}",
-             (long)r->cursor.step, (long)((r->cursor.step - 1) / r->epoch_steps + 1), trained->loss,
-             trained_text, shadow_text);
-    return metrics_add(&r->metrics, line, err);
+    const char *line = arena_format(
+        arena, "{\"step\":%ld,\"epoch\":%ld,\"validation\":{\"loss\":%.9g,%s},\"fp32\":{%s}}",
+        (long)r->cursor.step, (long)((r->cursor.step - 1) / r->epoch_steps + 1), trained->loss,
+        scores_text(task, trained->scores, arena), scores_text(task, shadow->scores, arena));
+    bool ok = metrics_add(&r->metrics, line, err);
+    arena_free(arena);
+    return ok;
 }
 
 /* It comes to the disk before the checkpoint that names it. A run that is killed between the two
