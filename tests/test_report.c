@@ -284,6 +284,7 @@ static void test_ticks_are_round(void **unused) {
                 {84.7, 92.6, {">84<", ">90<", ">94<"}},
                 {-1, 1, {">-1.0<", ">0.0<", ">1.0<"}},
                 {1e-7, 4e-7, {">1e-07<", ">2e-07<", ">4e-07<"}},
+                {1e-16, 3e-16, {">1e-16<", ">2e-16<", ">3e-16<"}},
                 {5, 5, {">4.8<", ">5.0<", ">5.2<"}},
                 {0, 0, {">-1.0<", ">0.0<", ">1.0<"}},
                 {2e6, 9e6, {">2,000,000<", ">6,000,000<", ">10,000,000<"}}};
@@ -293,6 +294,7 @@ static void test_ticks_are_round(void **unused) {
         Page page = {.arena = arena};
         chart_lines(&page, &chart);
         assert_balanced(page.text);
+        assert_in_range(occurrences(page.text, "class=\"grid\""), 3, 12);
         for (int k = 0; k < 3; k++) {
             if (!strstr(page.text, rows[i].ticks[k]))
                 fail_msg("row %zu has no tick %s:\n%s", i, rows[i].ticks[k], page.text);

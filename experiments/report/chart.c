@@ -79,7 +79,7 @@ static double plot_y(const Plot *plot, double y) {
 static void plot_grid(const Plot *plot) {
     Page *page = plot->page;
     long first = lround(ceil(plot->y.min / plot->y.step - 1e-9));
-    for (long i = first; (double)i * plot->y.step <= plot->y.max * (1 + 1e-12) + 1e-12; i++) {
+    for (long i = first; (double)i * plot->y.step <= plot->y.max + 1e-9 * plot->y.step; i++) {
         double value = (double)i * plot->y.step, y = plot_y(plot, value);
         page_format(page, "<line class=\"grid\" x1=\"%d\" x2=\"%d\" y1=\"%.1f\" y2=\"%.1f\"/>",
                     LEFT, WIDTH - RIGHT, y, y);
