@@ -122,11 +122,9 @@ static inline int files_with(const char *directory, const char *part) {
 }
 
 static inline void remove_tree(const char *path) {
+    if (!unlink(path)) return; /* also a link to a directory */
     DIR *listing = opendir(path);
-    if (!listing) {
-        unlink(path);
-        return;
-    }
+    if (!listing) return;
     for (struct dirent *entry; (entry = readdir(listing));) {
         if (!strcmp(entry->d_name, ".") || !strcmp(entry->d_name, "..")) continue;
         remove_tree(format("%s/%s", path, entry->d_name));
