@@ -118,6 +118,7 @@ void module_children(Module *self, const List *layers) {
 /* Names become parts of parameters' names, of paths in files and of rules. They are checked before
  * the children make anything: two siblings of one name would share parameters' names. */
 static bool check_names(const Module *parent, Error *err) {
+    enum { BYTES_MAX = 255 }; /* with those of its parents; files add a few */
     static const char allowed[] =
         "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_-";
     size_t skip = *parent->name ? strlen(parent->name) + 1 : 0;
@@ -126,6 +127,11 @@ static bool check_names(const Module *parent, Error *err) {
         if (!*name || name[strspn(name, allowed)])
             return FAIL(err, ERROR_INPUT,
                         "a layer is named '%s'; names are letters, digits, '_' and '-'", name);
+        if (strlen(parent->children[i]->name) > BYTES_MAX)
+            return FAIL(err, ERROR_INPUT,
+                        "the name of layer %d, with those of the layers around it, is longer than "
+                        "%d letters: %.40s...; shorten it",
+                        i + 1, BYTES_MAX, parent->children[i]->name);
         if (!strcmp(parent->children[i]->name, "input"))
             return FAIL(err, ERROR_INPUT, "'input' is what the network reads; rename the layer");
         for (int j = 0; j < i; j++)

@@ -58,7 +58,8 @@ const Field qat_fields[] = {
     FIELD_STRUCT(QatConfig, activations, activation_fields, "how activations are quantized"),
     FIELD_VARIANT(QatConfig, input, "minmax", &quantizer_kinds,
                   "how the range of the network's input is found; its values do not change in "
-                  "training, and a learned range would cost the gradient to the input"),
+                  "training, and a learned range would cost the gradient to the input; bits, "
+                  "granularity, affine and scale are those of activations"),
     BITS_FIELD(QatConfig, residual_bits, "8", "bits of the inputs and outputs of residual adds"),
     FIELD_STRUCTS(QatConfig, rules, "[]", QuantRule, rule_fields, "exceptions; later ones win"),
     FIELD_FLOAT(QatConfig, start, "0", 0, 1e12,

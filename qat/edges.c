@@ -59,7 +59,7 @@ static bool edge_find(Search *s, Var *x, int bits, Edge **out) {
     sample.dim[0] = 1;
     *out = edge;
     if (!quant_new(qat->model, name, false, sample, &spec, &qat->phase, &edge->quant, s->err))
-        return error_blame(s->err, "quant.activations");
+        return error_blame(s->err, is_network_input(x) ? "quant.input" : "quant.activations");
     quantize_at_source(s, x, edge->quant);
     return true;
 }

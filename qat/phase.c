@@ -1,10 +1,11 @@
 /* What a step sees of quantization: functions of the step alone. */
 #include "autograd/layers/batch_norm.h"
+#include "core/counts.h"
 #include "qat/prepare.h"
 
 /* Steps for a setting that is a share of the training below 1, and steps from 1 on. */
 static int64_t in_steps(double setting, int64_t total) {
-    return setting < 1 ? (int64_t)(setting * (double)total) : (int64_t)setting;
+    return setting < 1 ? count_floor(setting * (double)total) : (int64_t)setting;
 }
 
 /* As in_steps, with 1 meaning never. */

@@ -384,6 +384,23 @@ static void errors_name_the_layer(void **state) {
     }
 }
 
+/* What files call a layer's parts has room for so much. */
+static void names_are_bounded(void **state) {
+    (void)state;
+    char name[257];
+    memset(name, 'n', 256);
+    name[256] = '\0';
+    const char *text = "model: {kind: sequential, layers: [flatten, residual: {name: r, main: "
+                       "[linear: {name: %s, units: 16}]}, linear: {units: 2}]}";
+    assert_string_equal(model_error(arena_format(arena, text, name), SHAPE(4, 4, 1), 2),
+                        "model 'sequential': r.main: the name of layer 1, with those of the layers "
+                        "around it, is longer than 255 letters: "
+                        "r.main.nnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnn...; shorten it");
+    ModelSource source = model_source(arena_format(arena, text, name + 8));
+    assert_non_null(model_find_module(model_of(&source, SHAPE(4, 4, 1), 2, 1),
+                                      arena_format(arena, "r.main.%s", name + 8)));
+}
+
 /* Shapes that only the ops see. */
 static void errors_of_ops_name_the_layer(void **state) {
     (void)state;
@@ -432,6 +449,7 @@ int main(void) {
         TEST(buffers_have_no_gradient),
         TEST(views_on_inputs_come_before_the_layer_and_last_in_is_before_them),
         TEST(errors_name_the_layer),
+        TEST(names_are_bounded),
         TEST(errors_of_ops_name_the_layer),
         TEST(names_may_repeat_under_different_parents),
     };

@@ -217,7 +217,10 @@ static void test_nothing_but_zeros(void **state) {
     assert_false(file_exists("dead/best.h5"));
     assert_has(file_text("dead/summary.json"), "'flatten.out4' has no range: until step 6 of 6 it "
                                                "saw nothing but zeros");
-    assert_has(run(2, "convert dead").err, "saw nothing but zeros");
+    const char *refused = run(2, "convert dead").err; /* a resumption would have nothing to do */
+    assert_has(refused, "saw nothing but zeros");
+    assert_has(refused, ". Calibrate on training images with --calibrate N");
+    assert_lacks(refused, "--resume");
     assert_has(run(2, "convert dead --calibrate 20").err,
                "--calibrate 20: 'flatten.out4' saw nothing but zeros");
 }

@@ -108,6 +108,10 @@ typedef struct Mistake {
 
 static void test_settings_that_do_not_fit(void **state) {
     (void)state;
+    text_file("input.yaml", "model: {kind: cnn, widths: [4]}\n" PROGRAM_DATA "quant:\n"
+                            "  bits: 4\n  activations: {affine: true, quantizer: minmax}\n"
+                            "  input: lsq\n");
+    assert_has(run(2, "plan input.yaml").err, ":10: input of conv1: quantizer 'lsq'");
     text_file("mlp.yaml", MLP);
     static const Mistake mistakes[] = {
         {"quant.rules=[{\"layers\":\"nosuch*\",\"bits\":4}]",

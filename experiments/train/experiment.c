@@ -109,10 +109,13 @@ static bool ranges_ensure(Experiment *e, const char *directory, int64_t calibrat
     if (calibrate) return ranges_calibrate(e, calibrate, err);
     const char *missing = ranges_missing(e, e->step, trainer_total_steps(e), e->arena);
     if (!missing) return true;
-    return FAIL(err, ERROR_INPUT,
-                "%s: %s. Train on with 'nibble train --resume %s train.steps=0', or calibrate on "
-                "training images with --calibrate N",
-                directory, missing, directory);
+    int64_t start = qat_start(e->qat, trainer_total_steps(e));
+    bool comes_later = e->step <= start && start < trainer_total_steps(e);
+    const char *train_on = arena_format(
+        e->arena, "Train on with 'nibble train --resume %s train.steps=0', or calibrate",
+        directory);
+    return FAIL(err, ERROR_INPUT, "%s: %s. %s on training images with --calibrate N", directory,
+                missing, comes_later ? train_on : "Calibrate");
 }
 
 /* `network` is open. */

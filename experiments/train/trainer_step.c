@@ -3,6 +3,7 @@
 
 #include <math.h>
 
+#include "core/counts.h"
 #include "core/log.h"
 #include "core/parallel.h"
 #include "optim/schedule.h"
@@ -12,7 +13,7 @@ int64_t trainer_epoch_steps(const Experiment *e) {
 }
 
 int64_t trainer_total_steps(const Experiment *e) {
-    return (int64_t)ceil(e->config.train.epochs * (double)trainer_epoch_steps(e));
+    return count_ceil(e->config.train.epochs * (double)trainer_epoch_steps(e));
 }
 
 TapeMode trainer_mode(const Experiment *e) {
