@@ -8,7 +8,7 @@
  *   Training order:  a permutation keyed by RANDOM_SHUFFLE and the epoch; the rows that do not fill
  *                    a last batch are left out of that epoch.
  *   Augmentation:    keyed by RANDOM_AUGMENT, the epoch and the row in the data set.
- *   Calibration:     the training rows in the data set's order, not augmented.
+ *   Calibration:     the training rows, not augmented.
  *   Calibration, validation and test: every row, in the data set's order; the last batch may be
  * smaller. */
 #ifndef NIBBLE_DATA_LOADER_H
@@ -105,7 +105,7 @@ typedef struct Loader Loader;
 
 /* Reads the data set that `data` names (a row of dataset_kinds and its config) and starts the
  * prefetch thread if it is wanted. Everything lives in `arena`; loader_close before it goes.
- * Data sets of untrusted files start a child process here: call before parallel_init. */
+ * Data sets of untrusted files start a child process here. */
 bool loader_open(Variant data, uint64_t seed, Arena *arena, Loader **out, Error *err);
 void loader_close(Loader *loader); /* accepts NULL */
 

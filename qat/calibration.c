@@ -24,6 +24,15 @@ int calibration_begin(Qat *qat) {
     return count;
 }
 
+int calibration_learned(const Qat *qat) {
+    int count = 0;
+    for (int i = 0; i < qat->edge_count; i++) {
+        const Quant *q = qat->edges[i].quant;
+        count += q->is_calibrating && q->row->learns;
+    }
+    return count;
+}
+
 void calibration_end(Qat *qat) {
     for (int i = 0; i < qat->site_count + qat->edge_count; i++) {
         Quant *q = quant_at(qat, i);

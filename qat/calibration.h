@@ -16,6 +16,9 @@ const Quant *calibration_find_missing(const Qat *qat);
 /* How many quantizers lack a range. The phase becomes that of an evaluation (qat_set_evaluation).
  */
 int calibration_begin(Qat *qat);
+/* How many of them are of activations and learned: the first batch alone gives those their range.
+ * Between begin and end. */
+int calibration_learned(const Qat *qat);
 void calibration_end(Qat *qat);
 
 #endif

@@ -211,6 +211,8 @@ static void phases_follow_the_step(void **state) {
         {"{bits: 4}", 99, 100, true, true, false},
         {"{bits: 4, start: 0.25}", 24, 100, false, true, false},
         {"{bits: 4, start: 0.25}", 25, 100, true, true, false},
+        {"{bits: 4, start: 0.29}", 28, 100, false, true, false},
+        {"{bits: 4, start: 0.29}", 29, 100, true, true, false}, /* 28.999999999999996 */
         {"{bits: 4, start: 3}", 2, 100, false, true, false},
         {"{bits: 4, start: 3}", 3, 100, true, true, false},
         {"{bits: 4, freeze_observers: 0.5}", 49, 100, true, true, false},

@@ -223,6 +223,31 @@ static void test_nothing_but_zeros(void **state) {
     assert_lacks(refused, "--resume");
     assert_has(run(2, "convert dead --calibrate 20").err,
                "--calibrate 20: 'flatten.out4' saw nothing but zeros");
+    assert_lacks(run(2, "convert dead").err, "--resume");
+}
+
+/* Training on is no remedy for a fake-quant that starts after the last step. */
+static void test_a_start_that_never_comes(void **state) {
+    (void)state;
+    text_file("cnn.yaml", CNN);
+    run(0, "train cnn.yaml --out never quant.bits=4 quant.start=1e6 train.steps=5");
+    const char *message = run(2, "convert never").err;
+    assert_has(message, "fake-quant starts at step 1000001");
+    assert_has(message, "Calibrate on training images with --calibrate N");
+    assert_lacks(message, "--resume");
+    check_shipped("never", "--calibrate 20");
+}
+
+/* Learned ranges of activations come from the first batch, of 32. */
+static void test_how_many_images_gave_a_range(void **state) {
+    (void)state;
+    text_file("cnn.yaml", CNN);
+    run(0, "train cnn.yaml --out count quant.bits=4 " BEFORE_START);
+    assert_has(run(0, "convert count --calibrate 256").err,
+               "from 256 training images (of these, 3 learned from the first 32 images alone, a "
+               "batch)");
+    assert_has(run(0, "convert count --calibrate 32").err, "from 32 training images\n");
+    assert_has(run(0, "help convert").out, "learned ranges from the first batch");
 }
 
 int main(void) {
@@ -236,6 +261,8 @@ int main(void) {
         cmocka_unit_test(test_options_are_checked),
         cmocka_unit_test(test_the_size_of_batches_in_evaluation),
         cmocka_unit_test(test_nothing_but_zeros),
+        cmocka_unit_test(test_a_start_that_never_comes),
+        cmocka_unit_test(test_how_many_images_gave_a_range),
     };
     return cmocka_run_group_tests(tests, program_folder_enter, program_folder_leave);
 }

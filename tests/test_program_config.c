@@ -155,6 +155,22 @@ static void test_settings_that_do_not_fit(void **state) {
     }
 }
 
+/* The input has its own quantizer, with the rest from activations. */
+static void test_the_input_s_quantizer_is_placed(void **state) {
+    (void)state;
+    text_file("input.yaml", "model: {kind: mlp, widths: [6]}\n" PROGRAM_DATA PROGRAM_OPTIMIZER
+                            "quant:\n  bits: 8\n"
+                            "  activations: {affine: true, quantizer: minmax}\n  input: lsq\n");
+    const char *message = run(2, "train input.yaml --out left").err;
+    assert_has(message, ": input of ");
+    assert_has(message, "learns no offset");
+    int line = 1;
+    const char *text = file_text("input.yaml"), *at = strstr(text, "input: lsq");
+    for (; text < at; text++) line += *text == '\n';
+    assert_has(message, format("input.yaml:%d:", line));
+    assert_has(run(0, "help quant").out, "are those of activations");
+}
+
 /* ---- Files that are no configuration ---- */
 
 static void check_file(const char *text, size_t bytes, const char *message) {
@@ -304,6 +320,7 @@ int main(void) {
         cmocka_unit_test(test_contradictions_are_placed_in_the_same_pass),
         cmocka_unit_test(test_mistakes_that_the_data_show_are_placed),
         cmocka_unit_test(test_settings_that_do_not_fit),
+        cmocka_unit_test(test_the_input_s_quantizer_is_placed),
         cmocka_unit_test(test_files_that_are_no_configuration),
         cmocka_unit_test(test_data_files),
         cmocka_unit_test(test_labels_out_of_range),

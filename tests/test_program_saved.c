@@ -269,8 +269,10 @@ static void test_what_cannot_be_looked_at(void **state) {
 /* ---- The best network ---- */
 
 static double best_score_of(const char *directory) {
-    return number_of(json_of(file_text(format("%s/summary.json", directory))),
-                     "best.validation_accuracy");
+    Json *json = json_of(file_text(format("%s/summary.json", directory)));
+    double value = number_of(json, "best.validation_accuracy");
+    json_free(json);
+    return value;
 }
 
 /* best.h5 is not the one that checkpoint.h5 names. */

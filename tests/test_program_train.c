@@ -76,6 +76,8 @@ static void test_missing_directories(void **state) {
     static const char *const commands[] = {"eval", "convert", "verify", "train --resume"};
     for (size_t i = 0; i < sizeof commands / sizeof *commands; i++) {
         assert_has(run(2, "%s nowhere", commands[i]).err, "there is no such directory");
+        text_file("plain", "");
+        assert_has(run(2, "%s plain", commands[i]).err, "is not a run directory: it is a file");
         mkdir("empty", 0777);
         assert_has(run(2, "%s empty", commands[i]).err, "it has no config.yaml");
     }

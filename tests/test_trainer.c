@@ -69,8 +69,27 @@ static void test_gradients_that_always_overflow_end_the_run(void **state) {
     experiment_close(&e);
 }
 
+/* Epochs times the steps of one, rounded up: but 7.000000000000001 is 7. */
+static void test_a_whole_number_of_steps_is_not_rounded_up(void **state) {
+    (void)state;
+    Experiment e;
+    open_experiment(&e);
+    int64_t epoch = trainer_epoch_steps(&e);
+    int inexact = 0;
+    for (int64_t steps = 1; steps <= 100 * epoch; steps++) {
+        e.config.train.epochs = (double)steps / (double)epoch;
+        inexact += e.config.train.epochs * (double)epoch > (double)steps;
+        assert_int_equal(trainer_total_steps(&e), steps);
+        e.config.train.epochs *= 1 + 1e-9;
+        assert_int_equal(trainer_total_steps(&e), steps + 1);
+    }
+    assert_true(inexact > 0);
+    experiment_close(&e);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_a_whole_number_of_steps_is_not_rounded_up),
         cmocka_unit_test(test_gradients_that_always_overflow_end_the_run),
     };
     return cmocka_run_group_tests(tests, program_folder_enter, program_folder_leave);

@@ -60,20 +60,6 @@ static const char *configuration(const BenchOptions *options, int model, int var
                         variant_settings[variant]);
 }
 
-/* Not every precision may be there. */
-static bool has_precision(const char *name) {
-    const Field *field = experiment_fields;
-    while (field->type != FIELD_TYPE_END && strcmp(field->name, "precision") != 0) field++;
-    for (int i = 0; field->type == FIELD_TYPE_CHOICE && field->choices[i]; i++)
-        if (!strcmp(field->choices[i], name)) return true;
-    return false;
-}
-
-static bool is_wanted(const BenchOptions *options, int variant) {
-    if (variant == F16 && !has_precision("f16")) return false;
-    return options->runs_variant[variant];
-}
-
 /* ---- The worker: one variant ---- */
 
 typedef struct Job {
@@ -233,7 +219,7 @@ static bool run_model(int model, const BenchOptions *options, const BenchMachine
     memset(variants, 0, sizeof variants);
     bool ok = true;
     for (int i = 0; ok && i < BENCH_VARIANTS; i++)
-        if (is_wanted(options, i)) ok = start(options, model, i, &variants[i], err);
+        if (options->runs_variant[i]) ok = start(options, model, i, &variants[i], err);
     for (int round = 0; ok && round < ROUNDS; round++) ok = take_turns(model, variants, err);
     for (int i = 0; i < BENCH_VARIANTS; i++) {
         if (ok && variants[i].worker.pid) report(&variants[i], model, i, options, machine, json);
@@ -244,13 +230,9 @@ static bool run_model(int model, const BenchOptions *options, const BenchMachine
 
 bool bench_models(const BenchOptions *options, const BenchMachine *machine, Json *json,
                   Error *err) {
-    int models = 0, variants = 0;
+    int models = 0;
     for (int i = 0; i < BENCH_MODELS; i++) models += options->runs_model[i];
-    for (int i = 0; i < BENCH_VARIANTS; i++) variants += is_wanted(options, i);
     if (!models) return true;
-    if (!variants)
-        return FAIL(err, ERROR_INPUT, "this nibble does not train in '%s'; leave it out",
-                    bench_variant_names[F16]);
     if (options->is_printed)
         printf("\n%-10s %-9s %10s %9s %9s %9s %8s %9s %9s\n", "training", "", "images/s", "GFLOP/s",
                "of peak", "ms/step", "spread", "over f32", "MiB");

@@ -9,7 +9,7 @@
     {                                                                                              \
         "--calibrate", "N",                                                                        \
             "quantizers that training gave no range take it from the first N training images "     \
-            "(validation left out, not augmented)"                                                 \
+            "(validation left out, not augmented), learned ranges from the first batch of them"    \
     }
 
 /* From the arguments behind the first, DIR, and the value of --calibrate or NULL. */

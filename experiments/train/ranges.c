@@ -21,6 +21,19 @@ const char *ranges_missing(const Experiment *e, int64_t step, int64_t total, Are
         q->name, (long)step, (long)total);
 }
 
+/* `learned`: how many of them take theirs from the first batch alone. */
+static void log_calibrated(const Experiment *e, int count, int learned, int64_t images) {
+    int64_t batch = loader_config(e->loader)->batch;
+    const char *plural = count == 1 ? "" : "s";
+    if (!learned || images <= batch)
+        log_info("%d quantizer%s without a range took one from %ld training images", count, plural,
+                 (long)images);
+    else
+        log_info("%d quantizer%s without a range took one from %ld training images (of these, %d "
+                 "learned from the first %ld images alone, a batch)",
+                 count, plural, (long)images, learned, (long)batch);
+}
+
 bool ranges_calibrate(Experiment *e, int64_t images, Error *err) {
     int64_t rows = loader_rows(e->loader, LOADER_CALIBRATION);
     if (images > rows)
@@ -31,15 +44,14 @@ bool ranges_calibrate(Experiment *e, int64_t images, Error *err) {
         return true;
     }
     Evaluation evaluation = {.limit = images};
-    int count = calibration_begin(e->qat);
+    int count = calibration_begin(e->qat), learned = calibration_learned(e->qat);
     bool ok = evaluate(e, LOADER_CALIBRATION, false, &evaluation, err);
     calibration_end(e->qat);
     if (!ok) error_prefix(err, "--calibrate %ld", (long)images);
     if (!ok) return false;
     const Quant *missing = calibration_find_missing(e->qat);
     if (!missing) {
-        log_info("%d quantizer%s without a range took one from %ld training images", count,
-                 count == 1 ? "" : "s", (long)images);
+        log_calibrated(e, count, learned, images);
         return true;
     }
     return FAIL(err, ERROR_INPUT,

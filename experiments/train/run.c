@@ -105,8 +105,8 @@ bool run_exists(const char *directory, Error *err) {
     if (cause && cause != ENOENT && cause != ENOTDIR)
         return FAIL(err, ERROR_SYSTEM, "cannot look at %s: %s", directory, strerror(cause));
     if (cause || !S_ISDIR(info.st_mode))
-        return FAIL(err, ERROR_INPUT, "%s is not a run directory: there is no such directory",
-                    directory);
+        return FAIL(err, ERROR_INPUT, "%s is not a run directory: %s", directory,
+                    cause ? "there is no such directory" : "it is a file");
     Arena *arena = arena_new("run directory");
     FileState state = file_find(run_path(arena, directory, RUN_CONFIG), err);
     arena_free(arena);
