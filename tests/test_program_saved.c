@@ -268,11 +268,15 @@ static void test_what_cannot_be_looked_at(void **state) {
 
 /* ---- The best network ---- */
 
-static double best_score_of(const char *directory) {
+static double best_of(const char *directory, const char *name) {
     Json *json = json_of(file_text(format("%s/summary.json", directory)));
-    double value = number_of(json, "best.validation_accuracy");
+    double value = number_of(json, format("best.%s", name));
     json_free(json);
     return value;
+}
+
+static double best_score_of(const char *directory) {
+    return best_of(directory, "validation_accuracy");
 }
 
 /* best.h5 is not the one that checkpoint.h5 names. */
@@ -290,7 +294,7 @@ static void check_best_is_lost(const char *reason) {
     assert_has(result.err, "from here on the best network is looked for anew");
     assert_lacks(file_text("run/summary.json"), "best"); /* there is none */
     run(0, "train --resume run train.steps=16");         /* the end of an epoch */
-    assert_true(number_of(json_of(file_text("run/summary.json")), "best.step") == 16);
+    assert_true(best_of("run", "step") == 16);
     assert_lacks(run(0, "eval run").err, "is used instead");
 }
 
@@ -318,7 +322,7 @@ static void test_the_best_network_is_lost(void **state) {
 static void test_killed_between_best_and_checkpoint(void **state) {
     (void)state;
     double best = best_score_of("whole");
-    assert_true(number_of(json_of(file_text("whole/summary.json")), "best.step") > 14);
+    assert_true(best_of("whole", "step") > 14);
     new_run();
     file_copy("whole/best.h5", "run/best.h5");
     assert_has(unchanged(0, "eval run").err, "is used instead");
