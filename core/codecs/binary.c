@@ -28,15 +28,7 @@ static void unpack(const uint8_t *bytes, int64_t count, int bytes_together, uint
 
 static const Together together = {EIGHT, 1, pack, unpack};
 
-static void write_levels(const float *levels, const Scales *scales, int64_t first, int64_t count,
-                         void *codes) {
-    together_write(&together, levels, scales, first, count, codes);
-}
-
-static void read_levels(const void *codes, const Scales *scales, int64_t first, int64_t count,
-                        float *levels) {
-    together_read(&together, codes, scales, first, count, levels);
-}
+TOGETHER_LEVELS(together)
 
 extern const Codec codec_binary;
 const Codec codec_binary = {

@@ -31,21 +31,8 @@ static void bits_unpack(const uint8_t *bytes, int64_t count, int bits, uint8_t *
     }
 }
 
-static Together together(const Scales *scales) {
-    return (Together){TOGETHER, scales->grid.bits, bits_pack, bits_unpack};
-}
-
-static void write_levels(const float *levels, const Scales *scales, int64_t first, int64_t count,
-                         void *codes) {
-    const Together t = together(scales);
-    together_write(&t, levels, scales, first, count, codes);
-}
-
-static void read_levels(const void *codes, const Scales *scales, int64_t first, int64_t count,
-                        float *levels) {
-    const Together t = together(scales);
-    together_read(&t, codes, scales, first, count, levels);
-}
+#define BITS(scales) ((Together){TOGETHER, (scales)->grid.bits, bits_pack, bits_unpack})
+TOGETHER_LEVELS(BITS(scales))
 
 #define INTEGER(bits)                                                                              \
     extern const Codec codec_int##bits;                                                            \

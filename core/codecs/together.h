@@ -41,4 +41,17 @@ static inline void together_read(const Together *t, const void *codes, const Sca
     }
 }
 
+/* read_levels and write_levels of a codec's row; `together` may depend on `scales`. */
+#define TOGETHER_LEVELS(together)                                                                  \
+    static void write_levels(const float *levels, const Scales *scales, int64_t first,             \
+                             int64_t count, void *codes) {                                         \
+        const Together t = together;                                                               \
+        together_write(&t, levels, scales, first, count, codes);                                   \
+    }                                                                                              \
+    static void read_levels(const void *codes, const Scales *scales, int64_t first, int64_t count, \
+                            float *levels) {                                                       \
+        const Together t = together;                                                               \
+        together_read(&t, codes, scales, first, count, levels);                                    \
+    }
+
 #endif
