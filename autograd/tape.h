@@ -119,7 +119,7 @@ typedef struct TapeMode {
                          observers observe */
     bool needs_grad;  /* record what backward needs; off in evaluation */
     bool is_dry;      /* shapes only: nothing is computed, no data is allocated */
-    bool is_float;    /* the FP32 shadow: quantizing views let values pass */
+    bool is_float;    /* the shadow: quantizing views let values pass */
     bool is_rerun;    /* of a batch that was seen: running statistics and ranges stay as they are */
     bool is_watching; /* backward looks for the first gradients that are not finite */
     bool keeps_residuals; /* fake-quant saves its rounding residuals (for tape_replay) */

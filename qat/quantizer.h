@@ -116,7 +116,7 @@ bool quant_is_calibrated(const Quant *q);
 
 /* Observes (in training, while observing, and where it calibrates; never else), then fakes; once
  * per record and x. This is the View that is installed: apply = quant_view, self = the Quant. In
- * the float shadow x passes, and so it does in an evaluation that finds the quantizer
+ * the shadow x passes, and so it does in an evaluation that finds the quantizer
  * uncalibrated. In training one that is not calibrated yet has seen nothing but zeros, which are
  * the same at any scale. */
 Var *quant_apply(Quant *q, Tape *t, Var *x);

@@ -1,4 +1,4 @@
-/* Evaluation: loss, accuracy, confusion and logits of a split, the float shadow, layer reports. */
+/* Evaluation: loss, accuracy, confusion and logits of a split, the shadow, layer reports. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>

@@ -27,9 +27,9 @@ static void test_dotted_names_nest(void **state) {
     (void)state;
     Arena *arena = arena_new("test");
     Json *json = json_new();
-    json_set_number(json, "fp32.accuracy", 0.9231);
+    json_set_number(json, "test.accuracy", 0.9231);
     json_set_int(json, "steps", 12);
-    json_set_number(json, "fp32.loss", 2);
+    json_set_number(json, "test.loss", 2);
     json_set_bool(json, "quick", true);
     json_set_text(json, "name", "a \"b\"\n\303\251");
     json_set_text(json, "nothing", NULL);
@@ -41,7 +41,7 @@ static void test_dotted_names_nest(void **state) {
     layer = json_append(json, "report.layers");
     assert_string_equal(
         json_line(json, arena),
-        "{\"fp32\": {\"accuracy\": 0.9231, \"loss\": 2.0}, \"steps\": 12, \"quick\": true, "
+        "{\"test\": {\"accuracy\": 0.9231, \"loss\": 2.0}, \"steps\": 12, \"quick\": true, "
         "\"name\": \"a \\\"b\\\"\\n\303\251\", \"nothing\": null, \"bad\": null, \"worse\": null, "
         "\"report\": {\"layers\": [{\"name\": \"conv1\", \"w\": {\"bits\": 4}}, {}]}}");
     json_free(json);

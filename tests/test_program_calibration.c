@@ -44,7 +44,7 @@ static void check_row(const Quantizer *row, bool is_weight) {
     run(0, "train cnn.yaml --out %s " BEFORE_START " %s", name, settings_of(row, is_weight));
     Json *json = json_of(file_text(format("%s/summary.json", name)));
     double ignored;
-    fraction_of(json, "fp32.accuracy");
+    fraction_of(json, "shadow.accuracy");
     assert_int_equal(json_get_number(json, "quantized.accuracy", &ignored), !row->observe);
     json_free(json);
     if (!row->observe) { /* its range is a setting or a constant, or it starts at one */
@@ -147,7 +147,7 @@ static void test_the_summary_claims_nothing(void **state) {
     text_file("cnn.yaml", CNN);
     const char *out = run(0, "train cnn.yaml --out early quant.bits=4 " BEFORE_START).out;
     assert_has(out, "no quantized accuracy: 'conv1.weight' has no range yet");
-    assert_has(out, " none\n");
+    assert_has(out, "test accuracy                  none ");
     assert_has(file_text("early/summary.json"), "\"reason\": \"'conv1.weight' has no range yet");
     assert_has(file_text("early/summary.json"), "\"accuracy\": null");
     assert_has(file_text("early/report.html"), "There is no quantized accuracy");

@@ -183,8 +183,8 @@ static const char *log_of(const char *path) {
 static const char *scores_of(const char *path) {
     static const char *const numbers[] = {
         "steps",         "best.step",     "best.validation_accuracy",
-        "test.accuracy", "test.loss",     "fp32.accuracy",
-        "fp32.loss",     "quantized.loss"};
+        "test.accuracy", "test.loss",     "shadow.accuracy",
+        "shadow.loss",   "quantized.loss"};
     Error err = {0};
     Json *json = json_read_file(path, &err);
     if (!json) return "-";

@@ -80,8 +80,8 @@ static void assert_same_run(const char *a, const char *b) {
     assert_string_equal(timeless_metrics(a), timeless_metrics(b));
     Json *left = json_of(file_text(format("%s/summary.json", a)));
     Json *right = json_of(file_text(format("%s/summary.json", b)));
-    static const char *const same[] = {"steps",         "test.accuracy", "test.loss",
-                                       "fp32.accuracy", "best.step",     "quantized_bytes"};
+    static const char *const same[] = {"steps",           "test.accuracy", "test.loss",
+                                       "shadow.accuracy", "best.step",     "quantized_bytes"};
     for (size_t i = 0; i < sizeof same / sizeof *same; i++)
         assert_true(number_of(left, same[i]) == number_of(right, same[i]));
     json_free(left);

@@ -127,10 +127,13 @@ static void check_summary(const char *directory, int steps, bool is_float) {
     assert_true(number_of(json, "train_seconds") > 0);
     assert_true(number_of(json, "peak_rss_bytes") > 1e6);
     assert_true(number_of(json, "test.loss") > 0);
-    double quantized = fraction_of(json, "quantized.accuracy");
-    assert_true(fraction_of(json, "test.accuracy") == quantized);
-    double fp32 = fraction_of(json, "fp32.accuracy");
-    if (is_float) assert_true(fp32 == quantized);
+    double accuracy = fraction_of(json, "test.accuracy"), ignored;
+    assert_true(is_float || fraction_of(json, "quantized.accuracy") == accuracy);
+    if (!is_float) fraction_of(json, "shadow.accuracy");
+    static const char *const of_quantized[] = {"quantized.accuracy", "quantized.loss",
+                                               "shadow.accuracy", "shadow.loss"};
+    for (int i = 0; i < 4; i++)
+        assert_int_equal(json_get_number(json, of_quantized[i], &ignored), !is_float);
     /* 64 x 16 + 16 and 16 x 4 + 4 numbers of four bytes */
     assert_true(number_of(json, "model_bytes") == 4 * (64 * 16 + 16 + 16 * 4 + 4));
     double ratio = number_of(json, "model_bytes") / number_of(json, "quantized_bytes");
@@ -144,8 +147,9 @@ static void check_eval(const char *directory, int first_bits, int last_bits) {
     const char *out = run(0, "eval %s --json", directory).out;
     Json *json = json_of(out);
     Json *summary = json_of(file_text(format("%s/summary.json", directory)));
-    static const char *const same[] = {"fp32.accuracy", "quantized.accuracy"};
-    for (int i = 0; i < 2; i++)
+    static const char *const same[] = {"test.accuracy", "shadow.accuracy", "quantized.accuracy"};
+    bool is_float = first_bits == 32 && last_bits == 32;
+    for (int i = 0; i < (is_float ? 1 : 3); i++)
         assert_true(fraction_of(json, same[i]) == fraction_of(summary, same[i]));
     assert_int_equal(json_count(json, "layers"), 2);
     const Json *first = json_element(json, "layers", 0), *last = json_element(json, "layers", 1);
@@ -157,10 +161,12 @@ static void check_eval(const char *directory, int first_bits, int last_bits) {
     if (last_bits < 32) assert_true(sqnr > 0 && sqnr < 100);
     json_free(json);
     json_free(summary);
-    assert_has(run(0, "eval %s", directory).out, "quantized accuracy ");
+    const char *text = run(0, "eval %s", directory).out;
+    assert_has(text, is_float ? "test accuracy " : "quantized accuracy ");
+    assert_int_equal(!strstr(text, "shadow"), is_float);
 }
 
-static void check_metrics(const char *directory, int steps) {
+static void check_metrics(const char *directory, int steps, bool is_float) {
     char *text = (char *)file_text(format("%s/metrics.jsonl", directory));
     double last_step = 0;
     int losses = 0, validations = 0;
@@ -173,6 +179,7 @@ static void check_metrics(const char *directory, int steps) {
         if (json_get_number(json, "validation.accuracy", &value)) {
             validations++;
             fraction_of(json, "validation.accuracy");
+            assert_int_equal(json_get_number(json, "shadow.accuracy", &value), !is_float);
         } else {
             losses++;
             assert_true(number_of(json, "loss") > 0);
@@ -185,12 +192,20 @@ static void check_metrics(const char *directory, int steps) {
     assert_int_equal(validations, 5);
 }
 
+/* Of the weights as they are, not quantized. */
+static double float_accuracy(const char *directory) {
+    Json *json = json_of(file_text(format("%s/summary.json", directory)));
+    double accuracy = number_of(json, "test.accuracy");
+    json_get_number(json, "shadow.accuracy", &accuracy);
+    json_free(json);
+    return accuracy;
+}
+
 /* An untrained network guesses one of four classes. */
 static void check_learned(const char *directory) {
     Json *json = json_of(file_text(format("%s/summary.json", directory)));
-    double fp32 = number_of(json, "fp32.accuracy"),
-           quantized = number_of(json, "quantized.accuracy");
-    if (fp32 < 0.8 || quantized < 0.8) fail_msg("accuracy %g, quantized %g", fp32, quantized);
+    double shadow = float_accuracy(directory), trained = number_of(json, "test.accuracy");
+    if (shadow < 0.8 || trained < 0.8) fail_msg("shadow %g, as trained %g", shadow, trained);
     json_free(json);
 }
 
@@ -201,7 +216,7 @@ static void check_run(const char *directory, bool is_float, int first_bits, int 
     assert_int_equal(files_with(directory, ".tmp."), 0);
     /* 320 images less 64 for validation, batches of 32, 5 epochs */
     check_summary(directory, 40, is_float);
-    check_metrics(directory, 40);
+    check_metrics(directory, 40, is_float);
     check_eval(directory, first_bits, last_bits);
     check_learned(directory);
     Json *json = json_of(file_text(format("%s/env.json", directory)));
@@ -214,6 +229,10 @@ static void test_float_run(void **state) {
     text_file("mlp.yaml", MLP);
     Result result = run(0, "train mlp.yaml --out deep/er/float");
     assert_has(result.out, "run directory          deep/er/float");
+    assert_has(result.out, "test accuracy ");
+    assert_lacks(result.out, "shadow");
+    assert_lacks(result.out, "quantized");
+    assert_lacks(file_text("deep/er/float/report.html"), "hadow");
     assert_null(strchr(result.err, '\r')); /* a pipe gets plain lines */
     check_run("deep/er/float", true, 32, 32);
     assert_has(run(2, "convert deep/er/float").err,
@@ -227,6 +246,8 @@ static void test_quantized_run(void **state) {
     text_file("mlp4.yaml", MLP "quant: {bits: 4, rules: [{layers: first, bits: 8}]}\n");
     Result result = run(0, "train mlp4.yaml --out quantized quant.rules.0.layers=last");
     assert_has(result.err, "-> hidden1"); /* edges are printed */
+    assert_has(result.out, "                          quantized       shadow\ntest accuracy ");
+    assert_has(result.out, "The shadow is the same weights with nothing quantized: a diagnostic");
     check_run("quantized", false, 4, 8);
     assert_has(file_text("quantized/config.yaml"), "layers: \"last\"");
     run(0, "convert quantized");
@@ -290,30 +311,17 @@ static void test_init(void **state) {
     /* the accuracy of the base, after one step too small to matter */
     run(0, "train mlp.yaml --out tuned quant.bits=8 train.init=base train.steps=1 "
            "optimizer.lr=0.000001");
-    Json *base = json_of(file_text("base/summary.json"));
-    Json *tuned = json_of(file_text("tuned/summary.json"));
-    double accuracy = number_of(base, "fp32.accuracy");
-    assert_true(fabs(accuracy - number_of(tuned, "fp32.accuracy")) < 0.02);
-    json_free(base);
-    json_free(tuned);
+    double accuracy = float_accuracy("base");
+    assert_true(fabs(accuracy - float_accuracy("tuned")) < 0.02);
     run(0, "train mlp.yaml --out tuned2 train.init=base/checkpoint.h5 train.steps=1");
     /* in the run's own place: its weights are read before --force removes them */
     run(0, "train mlp.yaml --out tuned --force quant.bits=8 train.init=tuned train.steps=1 "
            "optimizer.lr=0.000001");
-    Json *again = json_of(file_text("tuned/summary.json"));
-    assert_true(fabs(accuracy - number_of(again, "fp32.accuracy")) < 0.02);
-    json_free(again);
+    assert_true(fabs(accuracy - float_accuracy("tuned")) < 0.02);
     assert_has(run(2, "train mlp.yaml --out t3 train.init=/nowhere").err,
                "start a run whose train.init says where it lies");
     assert_has(run(2, "train mlp.yaml --out t4 train.init=base model.widths=[17]").err,
                "train.init");
-}
-
-static double fp32_accuracy(const char *directory) {
-    Json *json = json_of(file_text(format("%s/summary.json", directory)));
-    double accuracy = number_of(json, "fp32.accuracy");
-    json_free(json);
-    return accuracy;
 }
 
 /* A run with averaged weights reports these, and they are what another one starts from. */
@@ -325,15 +333,15 @@ static void test_init_takes_averages(void **state) {
     const char *still = "train.steps=1 optimizer.lr=0.0000001";
     run(0, "train mlp.yaml --out from_averaged train.init=averaged %s", still);
     run(0, "train mlp.yaml --out from_file train.init=averaged/checkpoint.h5 %s", still);
-    double averaged = fp32_accuracy("averaged");
-    assert_true(fabs(averaged - fp32_accuracy("plain_end")) > 0.1); /* else nothing is shown */
-    assert_true(fabs(averaged - fp32_accuracy("from_averaged")) < 0.02);
-    assert_true(fabs(averaged - fp32_accuracy("from_file")) < 0.02);
+    double averaged = float_accuracy("averaged");
+    assert_true(fabs(averaged - float_accuracy("plain_end")) > 0.1); /* else nothing is shown */
+    assert_true(fabs(averaged - float_accuracy("from_averaged")) < 0.02);
+    assert_true(fabs(averaged - float_accuracy("from_file")) < 0.02);
     /* what was never updated has no average: before quant.start learned scales stand still */
     run(0,
         "train mlp.yaml --out late optimizer.ema=0.5 quant.bits=4 quant.start=0.6 train.steps=8");
     run(0, "train mlp.yaml --out from_late train.init=late quant.bits=4 quant.start=0.6 %s", still);
-    assert_true(fabs(fp32_accuracy("late") - fp32_accuracy("from_late")) < 0.02);
+    assert_true(fabs(float_accuracy("late") - float_accuracy("from_late")) < 0.02);
 }
 
 /* ---- Looking at files ---- */

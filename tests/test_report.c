@@ -99,7 +99,7 @@ static void put_sample(void) {
     put(RUN_SUMMARY,
         "{\"steps\": 4690, \"samples_per_second\": 2312.4, \"train_seconds\": 259.2,"
         " \"peak_rss_bytes\": 432013312, \"test\": {\"accuracy\": 0.9213, \"loss\": 0.2312},"
-        " \"fp32\": {\"accuracy\": 0.9241}, \"quantized\": {\"accuracy\": 0.9213},"
+        " \"shadow\": {\"accuracy\": 0.9241}, \"quantized\": {\"accuracy\": 0.9213},"
         " \"model_bytes\": 1000000, \"quantized_bytes\": 125000,"
         " \"classes\": [\"cat\", \"<dog>\"], \"confusion\": [[90, 10], [0, 50]],"
         " \"layers\": [{\"name\": \"conv1\", \"bits\": 8, \"activation_bits\": 8,"
@@ -107,7 +107,7 @@ static void put_sample(void) {
     put(RUN_METRICS, "{\"step\": 1, \"loss\": 2.5, \"lr\": 0.1, \"samples_per_second\": 2000}\n"
                      "{\"step\": 2, \"loss\": null, \"lr\": 0.2, \"samples_per_second\": 2100}\n"
                      "{\"step\": 2, \"validation\": {\"loss\": 2, \"accuracy\": 0.5},"
-                     " \"fp32\": {\"accuracy\": 0.75}}\n"
+                     " \"shadow\": {\"accuracy\": 0.75}}\n"
                      "{\"step\": 3, \"lo"); /* torn */
 }
 
@@ -119,7 +119,7 @@ static void test_page_shows_what_is_known(void **unused) {
     static const char *const expected[] = {
         "92.41%",
         "92.13%",
-        "-0.28",
+        "a diagnostic, no baseline",
         "1 MB",
         "125 kB",
         "125,000 bytes, 8.0 times smaller",
@@ -128,8 +128,8 @@ static void test_page_shows_what_is_known(void **unused) {
         "4.3 min",
         "loss 0.2312",
         "training, step 1: 2.5</title>",
-        "quantized, step 2: 50%</title>",
-        "FP32 shadow, step 2: 75%</title>",
+        "as trained, step 2: 50%</title>",
+        "shadow, step 2: 75%</title>",
         "could not be read: 1<",
         ("<td>conv1</td><td class=\"n\">8</td><td class=\"n\">8</td><td class=\"n\">41.2</td>"
          "</tr>"),
@@ -188,12 +188,12 @@ static void test_damaged_files_are_told(void **unused) {
 /* Nothing that a file says may become an element, and no value may break a number's text. */
 static void test_hostile_files_are_harmless(void **unused) {
     (void)unused;
-    put(RUN_SUMMARY,
-        "{\"steps\": 1e300, \"model_bytes\": -5, \"quantized_bytes\": 0,"
-        " \"fp32\": 3, \"quantized\": {\"accuracy\": \"<b>\"}, \"train_seconds\": 1e308,"
-        " \"classes\": [1, \"<script>\"], \"confusion\": [[1, 2], [3, -4]],"
-        " \"layers\": [7, {}, {\"name\": \"\\\"><script>\", \"bits\": -1e300,"
-        " \"sqnr_db\": 1e300}]}");
+    put(RUN_SUMMARY, "{\"steps\": 1e300, \"model_bytes\": -5, \"quantized_bytes\": 0,"
+                     " \"shadow\": {\"accuracy\": 0}, \"quantized\": {\"accuracy\": \"<b>\"}, "
+                     "\"train_seconds\": 1e308,"
+                     " \"classes\": [1, \"<script>\"], \"confusion\": [[1, 2], [3, -4]],"
+                     " \"layers\": [7, {}, {\"name\": \"\\\"><script>\", \"bits\": -1e300,"
+                     " \"sqnr_db\": 1e300}]}");
     static const char metrics[] = "{\"step\": 1e308, \"loss\": 1}\n"
                                   "{\"step\": -3, \"loss\": 1e308}\n"
                                   "{\"step\": \"x\"}\n\n"

@@ -177,12 +177,12 @@ static Task made_up(bool is_lower_better) {
     return task;
 }
 
-static Json *run_made_up(const Task *task, const char *directory) {
+static Json *run_made_up(const Task *task, const char *directory, const char *settings) {
     Experiment e;
     Error err = {0};
     RunClaim claim;
     evaluations = 0;
-    open_sample(task, format("train: {epochs: %d}\n", EPOCHS), &e);
+    open_sample(task, format("train: {epochs: %d}\n%s", EPOCHS, settings), &e);
     e.task = task;
     assert_true(run_create(directory, false, &claim, &err));
     if (!trainer_run(&e, directory, false, &err)) fail_msg("%s", err.message);
@@ -201,11 +201,11 @@ static double number(const Json *json, const char *path) {
 static void best_is_what_the_task_calls_better(void **state) {
     (void)state;
     Task lower = made_up(true), higher = made_up(false);
-    Json *json = run_made_up(&lower, "lower");
+    Json *json = run_made_up(&lower, "lower", "");
     assert_true(number(json, "best.step") == 2 * EPOCH_STEPS);
     assert_true(number(json, "best.validation_perplexity") == 20);
     json_free(json);
-    json = run_made_up(&higher, "higher");
+    json = run_made_up(&higher, "higher", "");
     assert_true(number(json, "best.step") == 1 * EPOCH_STEPS);
     assert_true(number(json, "best.validation_perplexity") == 50);
     json_free(json);
@@ -214,20 +214,16 @@ static void best_is_what_the_task_calls_better(void **state) {
 static void files_and_report_use_the_task_s_scores_and_words(void **state) {
     (void)state;
     Task task = made_up(true);
-    Json *json = run_made_up(&task, "words");
-    static const char *const networks[] = {"test", "fp32", "quantized"};
-    for (int i = 0; i < 3; i++) {
-        assert_true(number(json, format("%s.perplexity", networks[i])) == 25);
-        assert_true(number(json, format("%s.hits", networks[i])) == 0.25);
-        assert_true(isfinite(number(json, format("%s.loss", networks[i]))));
-    }
+    Json *json = run_made_up(&task, "words", "");
+    assert_true(number(json, "test.perplexity") == 25);
+    assert_true(number(json, "test.hits") == 0.25);
+    assert_true(isfinite(number(json, "test.loss")));
     assert_true(isnan(number(json, "test.accuracy")));
     assert_int_equal(json_count(json, "confusion"), 0);
     json_free(json);
     const char *metrics = file_text("words/metrics.jsonl"), *page = file_text("words/report.html");
-    assert_non_null(
-        strstr(metrics, ",\"perplexity\":20,\"hits\":0.25},\"fp32\":{\"perplexity\":20,"));
-    assert_non_null(strstr(page, "FP32 perplexity</dt><dd>25.0</dd>"));
+    assert_non_null(strstr(metrics, ",\"perplexity\":20,\"hits\":0.25}}\n"));
+    assert_non_null(strstr(page, "Test perplexity</dt><dd>25.0</dd>"));
     assert_non_null(strstr(page, "Test set: perplexity 25.0, share of hits 25.0%, loss "));
     assert_non_null(strstr(page, "Tokens/s in training"));
     assert_non_null(strstr(page, "Speed (tokens/s)"));
@@ -251,7 +247,7 @@ static void any_keys_fit_a_line_of_metrics(void **state) {
         task.scores[i] = (Score){"", "long", "long", "", "", 1, 1, true, -1, 1};
         task.scores[i].key = format("%d%099d", i, 0);
     }
-    json_free(run_made_up(&task, "long"));
+    json_free(run_made_up(&task, "long", "quant: {bits: 4}\n"));
     const char *text = file_text("long/metrics.jsonl"), *line = strstr(text, "\"validation\"");
     assert_non_null(line);
     while (line > text && line[-1] != '\n') line--;
@@ -259,7 +255,7 @@ static void any_keys_fit_a_line_of_metrics(void **state) {
     for (int i = 0; i < TASK_SCORES_MAX; i++) {
         const char *key = task.scores[i].key;
         assert_true(number_of(json, format("validation.%s", key)) == -123456.789);
-        assert_true(number_of(json, format("fp32.%s", key)) == -123456.789);
+        assert_true(number_of(json, format("shadow.%s", key)) == -123456.789);
     }
     json_free(json);
 }

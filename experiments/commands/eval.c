@@ -1,4 +1,5 @@
 /* nibble eval DIR [--json] [--calibrate N] [key=value ...] */
+#include <math.h>
 #include <stdio.h>
 
 #include "core/file.h"
@@ -10,17 +11,17 @@
 
 enum { JSON, CALIBRATE };
 
-static void print_score(const Json *json, const char *network, const char *key, const Score *score,
-                        Arena *arena) {
+static void print_score(const Json *json, const char *network, const Score *score, Arena *arena) {
     double value = 0;
-    json_get_number(json, arena_format(arena, "%s.%s", key, score->key), &value);
+    json_get_number(json, arena_format(arena, "%s.%s", network, score->key), &value);
     printf("%-18s %.4f\n", arena_format(arena, "%s %s", network, score->name), value);
 }
 
 static void print_text(const Json *json, const Task *task, Arena *arena) {
+    bool has_shadow = isfinite(json_number(json, "shadow.loss"));
     for (int i = 0; i < task->score_count; i++) {
-        print_score(json, "FP32", "fp32", &task->scores[i], arena);
-        print_score(json, "quantized", "quantized", &task->scores[i], arena);
+        print_score(json, has_shadow ? "quantized" : "test", &task->scores[i], arena);
+        if (has_shadow) print_score(json, "shadow", &task->scores[i], arena);
     }
     putchar('\n');
     printf("%-36s %12s %12s %10s\n", "layer", "weight bits", "input bits", "SQNR dB");
@@ -73,8 +74,7 @@ static bool run(const Arguments *a, Error *err) {
 const Command command_eval = {
     .name = "eval",
     .synopsis = "eval DIR [--json] [--calibrate N] [key=value ...]",
-    .help =
-        "scores of the FP32 shadow and of the quantized network on the test set, layer by layer",
+    .help = "scores of the quantized network and of its shadow on the test set, layer by layer",
     .min_items = 1,
     .max_items = -1,
     .options = {[JSON] = {"--json", NULL, "one JSON object"}, [CALIBRATE] = RUN_OPTION_CALIBRATE},

@@ -1,4 +1,5 @@
 /* nibble train CONFIG --out DIR [key=value ...]   and   nibble train --resume DIR */
+#include <math.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -31,6 +32,26 @@ static const char *score_text(const Json *json, const char *network, const Score
     return arena_format(arena, "%.*f%s", score->decimals, value * score->factor, score->unit);
 }
 
+/* What was trained, beside its shadow where it has one. */
+static void print_results(const Json *json, const Task *task, Arena *arena) {
+    bool has_shadow = isfinite(json_number(json, "shadow.loss"));
+    const char *trained = has_shadow ? "quantized" : "test";
+    int64_t model_bytes = 0, quantized_bytes = 0;
+    json_get_int(json, "model_bytes", &model_bytes);
+    json_get_int(json, "quantized_bytes", &quantized_bytes);
+    if (has_shadow) printf("%-22s %12s %12s\n", "", "quantized", "shadow");
+    for (int i = 0; i < task->score_count; i++) {
+        const Score *score = &task->scores[i];
+        printf("%-22s %12s", arena_format(arena, "test %s", score->name),
+               score_text(json, trained, score, arena));
+        if (has_shadow) printf(" %12s", score_text(json, "shadow", score, arena));
+        putchar('\n');
+    }
+    printf("%-22s %12ld", "model bytes", (long)quantized_bytes);
+    if (has_shadow) printf(" %12ld", (long)model_bytes);
+    putchar('\n');
+}
+
 static void print_table(const char *directory, const Task *task, Arena *arena) {
     Error err = {0};
     Json *json = json_read_file(run_path(arena, directory, RUN_SUMMARY), &err);
@@ -39,20 +60,12 @@ static void print_table(const char *directory, const Task *task, Arena *arena) {
         return;
     }
     double speed;
-    int64_t model_bytes = 0, quantized_bytes = 0, steps = 0, timed_from = 0;
+    int64_t steps = 0, timed_from = 0;
     const char *reason = json_get_text(json, "quantized.reason");
     bool is_timed = json_get_number(json, "samples_per_second", &speed);
     json_get_int(json, "timed_from_step", &timed_from);
-    json_get_int(json, "model_bytes", &model_bytes);
-    json_get_int(json, "quantized_bytes", &quantized_bytes);
     json_get_int(json, "steps", &steps);
-    printf("%-22s %12s %12s\n", "", "FP32", "quantized");
-    for (int i = 0; i < task->score_count; i++) {
-        const Score *score = &task->scores[i];
-        printf("%-22s %12s %12s\n", arena_format(arena, "test %s", score->name),
-               score_text(json, "fp32", score, arena), score_text(json, "quantized", score, arena));
-    }
-    printf("%-22s %12ld %12ld\n", "model bytes", (long)model_bytes, (long)quantized_bytes);
+    print_results(json, task, arena);
     if (is_timed) {
         printf("%-22s %12.0f", arena_format(arena, "training %s/s", task->samples), speed);
         if (timed_from) printf(" (from step %ld on)", (long)timed_from);
@@ -61,6 +74,8 @@ static void print_table(const char *directory, const Task *task, Arena *arena) {
     printf("%-22s %12ld\n", "steps", (long)steps);
     printf("%-22s %s\n", "run directory", directory);
     printf("%-22s %s/" RUN_REPORT "\n", "report", directory);
+    if (isfinite(json_number(json, "shadow.loss")))
+        puts("The shadow is the same weights with nothing quantized: a diagnostic, no baseline.");
     if (reason) printf("no quantized %s: %s\n", task->scores[0].name, reason);
     json_free(json);
 }
@@ -107,7 +122,7 @@ static bool run(const Arguments *a, Error *err) {
 const Command command_train = {
     .name = "train",
     .synopsis = "train CONFIG --out DIR [key=value ...] | train --resume DIR [key=value ...]",
-    .help = "train a network; ends with its FP32 and its quantized scores",
+    .help = "train a network; ends with its scores on the test set",
     .min_items = 0,
     .max_items = -1,
     .options = {[OUT] = {"--out", "DIR", "directory of the new run"},

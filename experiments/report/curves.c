@@ -9,8 +9,8 @@
 typedef enum Curve {
     TRAINING_LOSS,
     VALIDATION_LOSS,
-    QUANTIZED_SCORE,
-    FP32_SCORE,
+    TRAINED_SCORE,
+    SHADOW_SCORE,
     LEARNING_RATE,
     RATE,
     CURVE_COUNT
@@ -31,12 +31,12 @@ typedef struct Curves {
 static void curves_name(Curves *curves, const Task *task, Arena *arena) {
     const Score *score = &task->scores[0];
     const char *validation = arena_format(arena, "validation.%s", score->key);
-    const char *shadow = arena_format(arena, "fp32.%s", score->key);
+    const char *shadow = arena_format(arena, "shadow.%s", score->key);
     CurveRow *rows = curves->rows;
     rows[TRAINING_LOSS] = (CurveRow){"training", "loss", 1};
     rows[VALIDATION_LOSS] = (CurveRow){"validation", "validation.loss", 1};
-    rows[QUANTIZED_SCORE] = (CurveRow){"quantized", validation, score->factor};
-    rows[FP32_SCORE] = (CurveRow){"FP32 shadow", shadow, score->factor};
+    rows[TRAINED_SCORE] = (CurveRow){"as trained", validation, score->factor};
+    rows[SHADOW_SCORE] = (CurveRow){"shadow", shadow, score->factor};
     rows[LEARNING_RATE] = (CurveRow){"learning rate", "lr", 1};
     rows[RATE] = (CurveRow){"training", "samples_per_second", 1};
 }
@@ -96,7 +96,7 @@ void curves_put(Page *page, const char *metrics, size_t bytes, const Task *task)
         int count;
     } rows[] = {
         {"Loss (nats)", "", {TRAINING_LOSS, VALIDATION_LOSS}, 2},
-        {score_title(score, arena), score->unit, {QUANTIZED_SCORE, FP32_SCORE}, 2},
+        {score_title(score, arena), score->unit, {TRAINED_SCORE, SHADOW_SCORE}, 2},
         {"Learning rate", "", {LEARNING_RATE}, 1},
         {arena_format(arena, "Speed (%s/s)", task->samples), "", {RATE}, 1},
     };

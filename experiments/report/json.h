@@ -1,6 +1,6 @@
 /* JSON objects for reports and logs. The only door to jansson.
  *
- * A name with dots is a path: json_set_number(j, "fp32.accuracy", x) puts {"fp32": {"accuracy":
+ * A name with dots is a path: json_set_number(j, "test.accuracy", x) puts {"test": {"accuracy":
  * x}}. Where a list stands in the way of a json_get_, a number chooses an element:
  * "confusion.2.0". Members keep the order in which they were first set. A number that is not finite
  * becomes null: JSON has no word for it. Numbers are printed with the fewest digits that read back

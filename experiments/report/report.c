@@ -86,13 +86,15 @@ static void tile_end(Page *page) {
     page_put(page, "</dd></div>\n");
 }
 
-static void score_tile(Page *page, const char *name, const Score *score, double value) {
+static void score_tile(Page *page, const char *name, const Score *score, double value,
+                       const char *note) {
     tile_begin(page, name);
     if (isnan(value)) {
         page_put(page, "\xe2\x80\x93");
     } else {
         page_format(page, "%.*f%s", score->decimals, value * score->factor, score->unit);
     }
+    if (note) page_format(page, "<small>%s</small>", note);
     tile_end(page);
 }
 
@@ -125,17 +127,21 @@ static double score_of(const Report *r, const Json *summary, const char *network
     return json_number(summary, arena_format(r->arena, "%s.%s", network, key));
 }
 
+/* The shadow stands beside the quantized network, and no difference is made of the two: that is
+ * not what quantization costs. */
 static void score_tiles(Report *r, const Json *summary) {
     Page *page = &r->page;
     const Score *score = &r->task->scores[0];
-    double fp32 = score_of(r, summary, "fp32", 0), quantized = score_of(r, summary, "quantized", 0);
-    score_tile(page, arena_format(r->arena, "FP32 %s", score->name), score, fp32);
-    score_tile(page, arena_format(r->arena, "Quantized %s", score->name), score, quantized);
-    if (isnan(fp32 + quantized)) return;
-    tile_begin(page, "Difference");
-    page_format(page, "%+.*f<small>%s, quantized less FP32</small>", score->decimals,
-                (quantized - fp32) * score->factor, score->points_unit);
-    tile_end(page);
+    double shadow = score_of(r, summary, "shadow", 0);
+    double quantized = score_of(r, summary, "quantized", 0);
+    if (isnan(shadow)) { /* of a run of which nothing is quantized */
+        score_tile(page, arena_format(r->arena, "Test %s", score->name), score,
+                   score_of(r, summary, "test", 0), NULL);
+        return;
+    }
+    score_tile(page, arena_format(r->arena, "Quantized %s", score->name), score, quantized, NULL);
+    score_tile(page, arena_format(r->arena, "Shadow %s", score->name), score, shadow,
+               "the same weights with nothing quantized: a diagnostic, no baseline");
 }
 
 static void put_test_set(Report *r, const Json *summary) {
@@ -175,9 +181,9 @@ static void put_headline(Report *r, const Json *summary) {
     page_put(page, "</dl>\n");
     put_test_set(r, summary);
     if (!missing) return;
-    page_note(page,
-              arena_format(r->arena, "There is no quantized %s, and the test set's is FP32's:",
-                           r->task->scores[0].name));
+    page_note(page, arena_format(r->arena,
+                                 "There is no quantized %s, and the test set's is the shadow's:",
+                                 r->task->scores[0].name));
     page_note(page, missing);
 }
 

@@ -2,11 +2,11 @@
  *
  * It reads what the run directory holds and computes nothing that trains:
  *   summary.json   steps, samples_per_second, train_seconds, timed_from_step, peak_rss_bytes,
- * test.{SCORE,loss}, fp32.SCORE, quantized.SCORE (a task's scores: accuracy), model_bytes,
+ * test.{SCORE,loss}, quantized.SCORE, shadow.SCORE (a task's scores: accuracy), model_bytes,
  * quantized_bytes; layers[] of {name, bits, activation_bits, sqnr_db}; confusion[][] (rows: true
  * classes) of at most REPORT_CLASSES_MAX classes, and classes[], where they have names
  *   metrics.jsonl  training lines {step, loss, lr, samples_per_second}, evaluation lines {step,
- *                  validation.{loss,SCORE}, fp32.SCORE}; a torn line is counted and left out
+ *                  validation.{loss,SCORE}, shadow.SCORE}; a torn line is counted and left out
  *   config.yaml    the resolved settings, as text
  *   env.json       experiments/train/environment.h
  * Each may be missing or damaged: the page says so. The same files give the same bytes. */

@@ -46,7 +46,8 @@ static void add_scores(Json *json, const Task *task, const char *network, const 
     json_set_number(json, arena_format(arena, "%s.loss", network), is_missing ? NAN : result->loss);
 }
 
-/* `missing`: why there is no quantized network yet; what was trained is its shadow then. */
+/* `missing`: why there is no quantized network yet; what was trained is its shadow then. A run of
+ * which nothing is quantized has neither. */
 static bool add_results(Experiment *e, Json *json, const char *missing, Error *err) {
     Arena *arena = arena_new("evaluation");
     const Task *task = e->task;
@@ -55,14 +56,15 @@ static bool add_results(Experiment *e, Json *json, const char *missing, Error *e
     Evaluation trained = {0};
     bool has_matrix = task->has_confusion && classes <= REPORT_CLASSES_MAX;
     if (has_matrix) trained.confusion = arena_new_array(arena, int64_t, classes * classes);
+    bool is_quantized = qat_is_active(e->qat);
     bool ok = evaluate(e, LOADER_TEST, missing != NULL, &trained, err);
     Evaluation shadow = trained;
     shadow.confusion = NULL;
-    if (ok && !missing && qat_is_active(e->qat)) ok = evaluate(e, LOADER_TEST, true, &shadow, err);
+    if (ok && !missing && is_quantized) ok = evaluate(e, LOADER_TEST, true, &shadow, err);
     if (ok) {
         add_scores(json, task, "test", &trained, false, arena);
-        add_scores(json, task, "fp32", &shadow, false, arena);
-        add_scores(json, task, "quantized", &trained, missing != NULL, arena);
+        if (is_quantized) add_scores(json, task, "quantized", &trained, missing != NULL, arena);
+        if (is_quantized) add_scores(json, task, "shadow", &shadow, false, arena);
         if (missing) json_set_text(json, "quantized.reason", missing);
         if (has_matrix) add_confusion(json, trained.confusion, dataset);
     }

@@ -17,8 +17,8 @@ typedef struct SummaryTimes {
  * there is no quantized network, and the summary says why. */
 bool summary_write(Experiment *e, const char *directory, const SummaryTimes *times, Error *err);
 
-/* What `nibble eval` prints: fp32 and quantized with the task's scores, layers[]. The weights are
- * evaluated as they are. The object is the caller's. */
+/* What `nibble eval` prints: test, quantized and shadow with the task's scores, layers[]. The
+ * weights are evaluated as they are. The object is the caller's. */
 bool summary_evaluate(Experiment *e, Json **out, Error *err);
 
 #endif

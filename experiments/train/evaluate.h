@@ -1,5 +1,4 @@
-/* Evaluation: the network as trained, and the FP32 network beside it (the same masters, nothing
- * quantized). */
+/* Evaluation: the network as trained, and its shadow (the same masters, nothing quantized). */
 #ifndef NIBBLE_EXPERIMENTS_TRAIN_EVALUATE_H
 #define NIBBLE_EXPERIMENTS_TRAIN_EVALUATE_H
 
@@ -20,7 +19,7 @@ TapeMode evaluate_mode(bool is_float); /* `is_float`: the shadow */
  * non-finite output is ERROR_NUMERIC and named. */
 bool evaluate(Experiment *e, LoaderSplit split, bool is_float, Evaluation *out, Error *err);
 
-/* One layer with weights, compared with its FP32 shadow over `batches` batches of a split. */
+/* One layer with weights, compared with its shadow over `batches` batches of a split. */
 typedef struct LayerReport {
     const char *name;
     int weight_bits, activation_bits; /* BITS_FLOAT: not quantized */

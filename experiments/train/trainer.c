@@ -125,15 +125,19 @@ static const char *scores_text(const Task *task, const double *scores, Arena *ar
     return text;
 }
 
+/* `shadow`: NULL where nothing is quantized. */
 static bool log_validation(Training *r, const Evaluation *trained, const Evaluation *shadow,
                            Error *err) {
     Arena *arena = arena_new("line");
     const Task *task = r->e->task;
-    const char *line = arena_format(
-        arena, "{\"step\":%ld,\"epoch\":%ld,\"validation\":{\"loss\":%.9g,%s},\"fp32\":{%s}}",
-        (long)r->cursor.step, (long)((r->cursor.step - 1) / r->epoch_steps + 1), trained->loss,
-        scores_text(task, trained->scores, arena), scores_text(task, shadow->scores, arena));
-    bool ok = metrics_add(&r->metrics, line, err);
+    const char *line =
+        arena_format(arena, "{\"step\":%ld,\"epoch\":%ld,\"validation\":{\"loss\":%.9g,%s}",
+                     (long)r->cursor.step, (long)((r->cursor.step - 1) / r->epoch_steps + 1),
+                     trained->loss, scores_text(task, trained->scores, arena));
+    if (shadow)
+        line = arena_format(arena, "%s,\"shadow\":{%s}", line,
+                            scores_text(task, shadow->scores, arena));
+    bool ok = metrics_add(&r->metrics, arena_format(arena, "%s}", line), err);
     arena_free(arena);
     return ok;
 }
@@ -159,22 +163,22 @@ static bool save_best(Training *r, Error *err) {
            envelope_claim(r->best, r->cursor.best_digest, err);
 }
 
-/* The validation split, as trained and in float; the better network becomes best.h5. */
+/* The validation split, as trained and the shadow; the better network becomes best.h5. */
 static bool validate(Training *r, bool may_be_best, Error *err) {
     Experiment *e = r->e;
     if (!loader_rows(e->loader, LOADER_VALIDATION)) return true;
     Evaluation trained = {0}, shadow = {0};
+    bool has_shadow = qat_is_active(e->qat);
     optimizer_swap_ema(e->optimizer);
     bool ok = evaluate(e, LOADER_VALIDATION, false, &trained, err);
-    shadow = trained;
-    if (ok && qat_is_active(e->qat)) ok = evaluate(e, LOADER_VALIDATION, true, &shadow, err);
+    if (ok && has_shadow) ok = evaluate(e, LOADER_VALIDATION, true, &shadow, err);
     optimizer_swap_ema(e->optimizer);
     if (!ok) {
         error_prefix(err, "step %ld", (long)r->cursor.step);
         return false;
     }
     r->score = trained.scores[0];
-    TRY(log_validation(r, &trained, &shadow, err));
+    TRY(log_validation(r, &trained, has_shadow ? &shadow : NULL, err));
     show(r, true);
     return !may_be_best || save_best(r, err);
 }

@@ -35,7 +35,7 @@ static bool train(Experiment *e, Error *err) {
     qat_set_evaluation(e->qat);
     TRY(evaluate(e, LOADER_TEST, false, &quantized, err));
     TRY(evaluate(e, LOADER_TEST, true, &shadow, err));
-    printf("accuracy: 4 bits %.3f, FP32 %.3f\n", quantized.scores[0], shadow.scores[0]);
+    printf("accuracy: 4 bits %.3f, shadow %.3f\n", quantized.scores[0], shadow.scores[0]);
     if (quantized.scores[0] > 0.9) return true; /* a guess is right in one of ten */
     return FAIL(err, ERROR_NUMERIC, "the network has not learned");
 }
