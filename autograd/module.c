@@ -159,6 +159,7 @@ Var *module_apply(Module *self, Tape *t, Var *const *in) {
         self->last_in[i] = seen[i] = in[i];
         const View *view = &self->inputs[i];
         if (view->apply) seen[i] = view->apply(view->self, t, in[i]);
+        self->last_seen[i] = seen[i];
     }
     Var *out = seen[0];
     if (module_build(self, t, seen)) out = self->layer->forward(self, t, seen);

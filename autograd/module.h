@@ -97,9 +97,9 @@ struct Module {
     void *state; /* the layer's own */
     bool is_built;
     int order; /* among all modules, in the order of building */
-    /* Of the latest record, for qat's search of edges and for reports: what was handed in (before
-     * the views) and what came out. */
-    Var *last_in[MODULE_INPUTS_MAX];
+    /* Of the latest record, for qat's search of edges and for reports: what was handed in, before
+     * the views and behind them, and what came out. */
+    Var *last_in[MODULE_INPUTS_MAX], *last_seen[MODULE_INPUTS_MAX];
     Var *last_out;
 };
 

@@ -209,13 +209,13 @@ static bool is_observing(const Quant *q, const Tape *t) {
 }
 
 /* Whether the scales can be stored. Those that learn are kept in range; these come from data. */
-static bool check_scales(const Quant *q, Tape *t) {
+static bool check_scales(const Quant *q, Error *err) {
     const float *scale = tensor_f32(&q->scale->value);
     for (int64_t i = 0; i < q->scale_count; i++) {
         float stored = fake_quant_stored_scale(q->spec.scale_dtype, scale[i]);
         if (!isfinite(scale[i]) || stored >= 0.5f * scale[i]) continue;
         return FAIL(
-            &t->error, ERROR_INPUT,
+            err, ERROR_INPUT,
             "%s holds values so large that their scale, %g, is beyond %s: set quant.%s.scale: "
             "bf16 or f32%s",
             q->name, (double)scale[i], dtype_name(q->spec.scale_dtype),
@@ -225,15 +225,20 @@ static bool check_scales(const Quant *q, Tape *t) {
     return true;
 }
 
+bool quant_fit(Quant *q, Observed seen, Error *err) {
+    if (!q->row->observe(q, seen)) return true;
+    TRY(check_scales(q, err));
+    *tensor_f32(&q->count->value) += 1;
+    if (q->norm) apply_gain(q, tensor_f32(&q->scale->value), true);
+    if (q->norm && q->offset) apply_gain(q, tensor_f32(&q->offset->value), true);
+    return true;
+}
+
 static void observe(Quant *q, Tape *t, Var *x) {
     Probe *probe = q->is_weight ? NULL : &q->probe;
     if (!is_observing(q, t) || !tape_probe(t, x, probe)) return;
     bool is_seen = probe && x->is_seen && x->probe == probe;
-    if (!q->row->observe(q, (Observed){var_f32(x), var_count(x), is_seen, t->arena})) return;
-    if (!check_scales(q, t)) return;
-    *tensor_f32(&q->count->value) += 1;
-    if (q->norm) apply_gain(q, tensor_f32(&q->scale->value), true);
-    if (q->norm && q->offset) apply_gain(q, tensor_f32(&q->offset->value), true);
+    quant_fit(q, (Observed){var_f32(x), var_count(x), is_seen, t->arena}, &t->error);
 }
 
 /* ---- Faking. ---- */

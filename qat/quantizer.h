@@ -122,6 +122,10 @@ bool quant_is_calibrated(const Quant *q);
 Var *quant_apply(Quant *q, Tape *t, Var *x);
 Var *quant_view(void *self, Tape *t, Var *x);
 
+/* Takes the range from these values by the row's rule, whatever the phase. Where there is nothing
+ * to see in them, the range stays. Fails where a scale cannot be stored. The row has `observe`. */
+bool quant_fit(Quant *q, Observed seen, Error *err);
+
 /* Scales that say all but their numbers: geometry, grid, storage, whether there are zero points.
  * Scales and zero points are 0. NULL for GRANULARITY_TOKEN, which stores none. */
 Scales *quant_layout(const Quant *q, Arena *arena);

@@ -106,13 +106,19 @@ static float number_of(const Param *p, int64_t i) {
     return number;
 }
 
-void batch_norm_gains(const Module *norm, float *gains) {
+void batch_norm_factors(const Module *norm, float *factors) {
     const State *s = norm->state;
     const float *variance = tensor_f32(&s->variance->value);
     float epsilon = (float)((const NormConfig *)norm->config)->epsilon;
     int64_t channels = tensor_count(&s->gamma->value);
     for (int64_t c = 0; c < channels; c++)
-        gains[c] = fabsf(batch_norm_factor(number_of(s->gamma, c), variance[c], epsilon));
+        factors[c] = batch_norm_factor(number_of(s->gamma, c), variance[c], epsilon);
+}
+
+void batch_norm_gains(const Module *norm, float *gains) {
+    batch_norm_factors(norm, gains);
+    int64_t channels = tensor_count(&((const State *)norm->state)->gamma->value);
+    for (int64_t c = 0; c < channels; c++) gains[c] = fabsf(gains[c]);
 }
 
 bool batch_norm_is_joined(const Module *norm) {

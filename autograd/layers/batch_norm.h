@@ -16,6 +16,8 @@ bool batch_norm_is_joined(const Module *norm);
  * the quantized convolution's statistics, of which sigma is one, do not depend on sigma. */
 Var *batch_norm_gain(Module *norm, Tape *t, Var *scale);
 void batch_norm_gains(const Module *norm, float *gains); /* |gamma| / sigma, [channels] */
+/* The factors f themselves, with the sign of gamma, and never 0. */
+void batch_norm_factors(const Module *norm, float *factors);
 /* The bias that the joined product has when deployed, [channels]; and the folded weight. */
 void batch_norm_deployed_bias(const Module *norm, float *bias);
 void batch_norm_folded_weight(const Module *norm, float *weight);

@@ -51,6 +51,8 @@ struct Field {
     const char *help;     /* one line, with the unit */
     bool may_change;      /* while a run goes on: what is trained does not depend on it */
     bool is_path;         /* a string that names a file or a directory */
+    bool is_aside; /* of something else than training: it cannot change in a run, and nothing that
+                      is trained depends on it */
 };
 
 /* What every registered thing that has settings begins with: layers, quantizers, optimizers, data
@@ -202,7 +204,7 @@ void fields_read(const Field *fields, const Node *map, Mark place, void *config,
 Node *fields_write(const Field *fields, const void *config, Arena *arena);
 /* Paths that are relative are written as lying in `directory`. */
 Node *fields_write_in(const Field *fields, const void *config, const char *directory, Arena *arena);
-/* Without the settings that may change, and without paths: files may move. */
+/* Without the settings that may change or stand aside, and without paths: files may move. */
 Node *fields_write_fixed(const Field *fields, const void *config, Arena *arena);
 
 /* One setting by its dotted path; for defaults and overrides built by programs. */

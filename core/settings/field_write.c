@@ -10,7 +10,7 @@ static const Mark nowhere = {0};
 
 typedef struct Writer {
     Arena *arena;
-    bool is_fixed;         /* what may change, and where files lie, is left out */
+    bool is_fixed;         /* what may change or stands aside, and where files lie, is left out */
     const char *directory; /* relative paths lie in it; NULL: as they are */
 } Writer;
 
@@ -110,7 +110,7 @@ static Node *write_value(const Writer *w, const Field *field, const void *member
 
 static void write_fields(const Writer *w, Node *map, const Field *fields, const char *config) {
     for (const Field *f = fields; f && f->type != FIELD_TYPE_END; f++) {
-        if (w->is_fixed && (f->may_change || f->is_path)) continue;
+        if (w->is_fixed && (f->may_change || f->is_path || f->is_aside)) continue;
         node_append(map, write_value(w, f, config + f->offset));
     }
 }

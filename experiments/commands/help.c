@@ -9,6 +9,7 @@
 #include "experiments/settings/config.h"
 #include "optim/optimizer.h"
 #include "optim/schedule.h"
+#include "qat/ptq.h"
 
 /* A topic that is a table of kinds. */
 typedef struct Topic {
@@ -21,6 +22,7 @@ static const Topic topics[] = {
     {"layers", "what a sequential model is written with", &layer_kinds},
     {"datasets", "data.kind", &dataset_kinds},
     {"quantizers", "quant.weights.quantizer, quant.activations.quantizer", &quantizer_kinds},
+    {"methods", "quantize: what 'nibble quantize' does one after the other", &ptq_kinds},
     {"optimizers", "optimizer.kind", &optimizer_kinds},
     {"schedules", "schedule.kind", &schedule_kinds},
 };

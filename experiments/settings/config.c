@@ -13,6 +13,7 @@
 #include "experiments/settings/override.h"
 #include "optim/optimizer.h"
 #include "optim/schedule.h"
+#include "qat/ptq.h"
 
 static const char *const precisions[] = {"f32", "f16", "bf16", NULL};
 static const Dtype precision_dtypes[] = {DTYPE_F32, DTYPE_F16, DTYPE_BF16};
@@ -43,6 +44,15 @@ static const Field train_fields[] = {
     FIELD_END,
 };
 
+static const Field calibration_fields[] = {
+    FIELD_INT(CalibrationConfig, rows, "512", 1, INT32_MAX,
+              "training images that 'nibble quantize' looks at: the first, not augmented, "
+              "validation left out"),
+    FIELD_INT(CalibrationConfig, batch, "64", 1, 65536,
+              "of them at a time, every value in memory; learned ranges come from the first batch"),
+    FIELD_END,
+};
+
 const Field experiment_fields[] = {
     FIELD_INT(ExperimentConfig, seed, "1", 0, 9007199254740991, "key of everything random"),
     FIELD_VARIANT(ExperimentConfig, model, REQUIRED, &model_kinds, "the network"),
@@ -55,6 +65,12 @@ const Field experiment_fields[] = {
     FIELD_VARIANT(ExperimentConfig, schedule, "cosine", &schedule_kinds,
                   "the learning rate's course"),
     FIELD_STRUCT(ExperimentConfig, train, train_fields, "how long, how often"),
+    FIELD_STRUCT(ExperimentConfig, calibration, calibration_fields,
+                 "the data of 'nibble quantize'; training does not read it", .is_aside = true),
+    FIELD_VARIANTS(ExperimentConfig, quantize, "[]", &ptq_kinds,
+                   "methods of 'nibble quantize', one after the other; []: round. Training refuses "
+                   "any",
+                   .is_aside = true),
     FIELD_END,
 };
 
@@ -177,6 +193,79 @@ bool config_read_run(const char *path, int override_count, char *const *override
     size_t bytes;
     const char *text = file_read(path, YAML_BYTES_MAX, arena, &bytes, err);
     return text && read_text(text, bytes, path, override_count, overrides, arena, config, err);
+}
+
+/* ---- Quantizing a trained run ---- */
+
+static const char *const quantize_sections[] = {"quant", "calibration", "quantize"};
+enum { QUANTIZE_SECTIONS = sizeof quantize_sections / sizeof *quantize_sections };
+
+static bool is_quantize_section(const char *name, size_t length) {
+    for (int i = 0; i < QUANTIZE_SECTIONS; i++)
+        if (strlen(quantize_sections[i]) == length && !memcmp(quantize_sections[i], name, length))
+            return true;
+    return false;
+}
+
+/* Puts the sections of `from` in the place of those of `run`. */
+static void take_sections(Node *run, Node *from, const char *run_path, Faults *faults) {
+    for (int i = 0; i < QUANTIZE_SECTIONS; i++) {
+        Node *old = node_find(run, quantize_sections[i]);
+        if (old) node_remove(run, old);
+    }
+    for (Node *node = from->first, *next; node; node = next) {
+        next = node->next;
+        if (is_quantize_section(node->key, strlen(node->key)))
+            node_append(run, node_copy(faults->arena, node));
+        else
+            faults_add(faults, node->key_mark,
+                       "'%s' comes from %s: here stand quant, calibration and quantize alone",
+                       node->key, run_path);
+    }
+}
+
+static bool check_quantize_override(const char *override, Error *err) {
+    override += *override == '~';
+    return is_quantize_section(override, strcspn(override, ".=")) ||
+           config_check_free(override, err);
+}
+
+static void round_at_least(ExperimentConfig *config, Arena *arena) {
+    if (config->quantize.count) return;
+    Variant *round = arena_new_array(arena, Variant, 1);
+    *round = (Variant){.kind = &ptq_method_round.kind};
+    config->quantize = (List){1, round};
+}
+
+bool config_read_quantize(const char *run_path, const char *path, int override_count,
+                          char *const *overrides, Arena *arena, ExperimentConfig *config,
+                          Error *err) {
+    Faults faults = {.arena = arena};
+    Node *run = NULL, *own = NULL;
+    size_t bytes;
+    for (int i = 0; i < override_count; i++) TRY(check_quantize_override(overrides[i], err));
+    const char *text = file_read(run_path, YAML_BYTES_MAX, arena, &bytes, err);
+    if (!text || !yaml_read_text(text, bytes, run_path, arena, &run, &faults, err) ||
+        !yaml_read_file(path, arena, &own, &faults, err))
+        return report_unread(&faults, path);
+    take_sections(run, own, run_path, &faults);
+    TRY(resolve(run, path, override_count, overrides, arena, &faults, config, err));
+    round_at_least(config, arena);
+    Error order = {0};
+    if (ptq_check(&config->quantize, &order)) return true;
+    config_place(config, &order);
+    *err = order;
+    return false;
+}
+
+bool config_check_trains(const ExperimentConfig *config, Error *err) {
+    if (!config->quantize.count) return true;
+    (void)(FAIL(err, ERROR_INPUT,
+                "quantize: training does nothing of the sort: train without it, then 'nibble "
+                "quantize RUN CONFIG --out DIR'; QAT starts from that with train.init=DIR") ||
+           error_blame(err, "quantize"));
+    config_place(config, err);
+    return false;
 }
 
 const char *config_write(const ExperimentConfig *config, Arena *arena) {

@@ -16,6 +16,10 @@ typedef struct TrainConfig {
     const char *init; /* a run directory or checkpoint file; NULL: from scratch */
 } TrainConfig;
 
+typedef struct CalibrationConfig { /* of `nibble quantize` */
+    int64_t rows, batch;
+} CalibrationConfig;
+
 typedef struct ExperimentConfig {
     int64_t seed;
     Variant model, data; /* rows of model_kinds, dataset_kinds */
@@ -23,6 +27,8 @@ typedef struct ExperimentConfig {
     QatConfig quant;
     Variant optimizer, schedule;
     TrainConfig train;
+    CalibrationConfig calibration;
+    List quantize; /* of Variant: rows of ptq_kinds; empty: not a result of `nibble quantize` */
     const Node *places; /* where every setting was given */
 } ExperimentConfig;
 
@@ -47,6 +53,17 @@ bool config_read(const char *path, int override_count, char *const *overrides, A
 bool config_read_run(const char *path, int override_count, char *const *overrides, Arena *arena,
                      ExperimentConfig *config, Error *err);
 
+/* The settings of a trained run with other quantization: the sections `quant`, `calibration` and
+ * `quantize` are those of the file `path`, which has no others, and of the overrides, which may
+ * also be of settings that may change; all else is of `run_path`, a run directory's file. A list
+ * `quantize` that is empty becomes one of `round`. */
+bool config_read_quantize(const char *run_path, const char *path, int override_count,
+                          char *const *overrides, Arena *arena, ExperimentConfig *config,
+                          Error *err);
+
+/* Refuses settings that training would ignore: a pipeline of `nibble quantize`. */
+bool config_check_trains(const ExperimentConfig *config, Error *err);
+
 /* The same from text that was saved with a checkpoint. */
 bool config_read_text(const char *text, const char *name, int override_count,
                       char *const *overrides, Arena *arena, ExperimentConfig *config, Error *err);
@@ -59,8 +76,9 @@ const char *config_write(const ExperimentConfig *config, Arena *arena);
  * (Field.may_change); else ERROR_INPUT, which names those that are. */
 bool config_check_free(const char *override, Error *err);
 
-/* The same text without settings that may change while a run goes on (Field.may_change) and without
- * paths: what a checkpoint holds, so that it does not depend on them. */
+/* The same text without settings that may change while a run goes on (Field.may_change), without
+ * paths, and without what training does not read (Field.is_aside): what a checkpoint holds, so that
+ * it does not depend on them. */
 const char *config_write_fixed(const ExperimentConfig *config, Arena *arena);
 
 #endif
