@@ -168,12 +168,24 @@ static bool calibrate(Ptq *p, Error *err) {
     return true;
 }
 
+static bool check_params(const Model *model, Error *err) {
+    for (int i = 0; i < model->param_count; i++) {
+        const Param *param = model->params[i];
+        Var value = {.value = param->value};
+        if (param->value.dtype == DTYPE_F32 && !var_is_finite(&value))
+            return FAIL(err, ERROR_NUMERIC, "it left '%s' with values that are not finite",
+                        param->name);
+    }
+    return true;
+}
+
 bool ptq_apply(Ptq *p, const List *methods, int index, Error *err) {
     const Variant *variant = (const Variant *)methods->items + index;
     const PtqMethod *method = method_at(methods, index);
     bool keeps_function = method->flags & PTQ_KEEPS_FUNCTION;
     p->method = index;
-    bool ok = (keeps_function || calibrate(p, err)) && method->apply(p, variant->config, err);
+    bool ok = (keeps_function || calibrate(p, err)) && method->apply(p, variant->config, err) &&
+              check_params(p->qat->model, err);
     arena_reset(p->scratch);
     if (!ok) {
         error_prefix(err, "quantize.%d (%s)", index, method->kind.name);

@@ -39,8 +39,8 @@ typedef struct PtqNote {
 typedef struct Ptq {
     Qat *qat;
     PtqData data;
-    Arena *arena;       /* as long as the Ptq: what a method keeps for good */
-    Arena *scratch;     /* rewound after each method: what it needs while it works */
+    Arena *arena;   /* as long as the Ptq: what a method keeps for good */
+    Arena *scratch; /* rewound after each method: what it needs while it works */
     Tape *exact, *quantized;
     bool is_calibrated; /* ranges are those of the masters as they are */
     float **kept;       /* by Param of the model: the exact network's values; NULL: not f32 */

@@ -113,6 +113,7 @@ static bool run(const Arguments *a, Error *err) {
     bool ok = a->values[RESUME]
                   ? read_resumed(directory, a, arena, &config, err)
                   : config_read(a->items[0], a->count - 1, a->items + 1, arena, &config, err);
+    ok = ok && config_check_trains(&config, err);
     if (ok && !a->values[RESUME] && !a->values[FORCE]) ok = run_is_free(directory, err);
     ok = ok && train(&config, directory, a->values[RESUME], a->values[FORCE], arena, err);
     arena_free(arena);

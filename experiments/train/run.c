@@ -28,12 +28,17 @@ static bool is_taken(const char *path, const char *file) {
     return state != FILE_ABSENT && !(is_empty && !strcmp(file, RUN_METRICS));
 }
 
-bool run_is_free(const char *directory, Error *err) {
+const char *run_find_file(const char *directory) {
     Arena *arena = arena_new("run directory");
     const char *found = NULL;
     for (size_t i = 0; !found && i < sizeof run_files / sizeof *run_files; i++)
         if (is_taken(run_path(arena, directory, run_files[i]), run_files[i])) found = run_files[i];
     arena_free(arena);
+    return found;
+}
+
+bool run_is_free(const char *directory, Error *err) {
+    const char *found = run_find_file(directory);
     if (!found) return true;
     return FAIL(err, ERROR_INPUT,
                 "%s already holds a run (%s); go on with 'nibble train --resume %s', or replace it "

@@ -33,6 +33,8 @@ bool run_create(const char *directory, bool force, RunClaim *claim, Error *err);
  */
 bool run_claim(const char *directory, RunClaim *claim, Error *err);
 void run_release(RunClaim *claim);
+/* A file of a run that is in `directory` already; NULL: none, and there need be no directory. */
+const char *run_find_file(const char *directory);
 /* Whether --out may be used without --force. */
 bool run_is_free(const char *directory, Error *err);
 /* What a run goes on from is absent, or a regular file that can be looked at; else nothing may be
