@@ -92,6 +92,7 @@ static const Case cases[] = {
      "quant.bits=4 quant.weights.quantizer=percentile quant.activations.quantizer=percentile",
      false},
     {"mse", CNN, "quant.bits=4 quant.weights.quantizer=mse quant.activations.quantizer=mse", false},
+    {"kl", CNN, "quant.bits=4 quant.weights.quantizer=kl quant.activations.quantizer=kl", false},
     {"lsq_plus", CNN,
      "quant.bits=4 quant.weights.quantizer=lsq_plus quant.activations.quantizer=lsq_plus "
      "quant.activations.affine=true",

@@ -164,8 +164,9 @@ static void test_frozen_observers(void **state) {
 static void test_evaluation_fits_nothing(void **state) {
     (void)state;
     phase.is_observing = false;
-    static const char *const kinds[] = {"minmax", "ema", "percentile", "mse", "lsq", "lsq_plus"};
-    for (int i = 0; i < 6; i++) {
+    static const char *const kinds[] = {"minmax", "ema", "percentile", "mse",
+                                        "kl",     "lsq", "lsq_plus"};
+    for (int i = 0; i < 7; i++) {
         QuantSpec spec = spec_of(kinds[i], 4);
         Quant *q = NULL;
         Error err = {0};
@@ -210,8 +211,9 @@ static void test_learned_scales_start_with_faking(void **state) {
 
 static void test_zeros_and_infinities_say_nothing(void **state) {
     (void)state;
-    static const char *const kinds[] = {"minmax", "ema", "percentile", "mse", "lsq", "lsq_plus"};
-    for (int i = 0; i < 6; i++) {
+    static const char *const kinds[] = {"minmax", "ema", "percentile", "mse",
+                                        "kl",     "lsq", "lsq_plus"};
+    for (int i = 0; i < 7; i++) {
         QuantSpec spec = spec_of(kinds[i], 4);
         Quant *q = NULL;
         Error err = {0};
@@ -292,8 +294,8 @@ static void test_levels_are_observed_as_values(void **state) {
 
 static void test_weights_are_ranged_as_they_are_now(void **state) {
     (void)state;
-    static const char *const kinds[] = {"minmax", "ema", "percentile", "mse"};
-    for (int i = 0; i < 4; i++) {
+    static const char *const kinds[] = {"minmax", "ema", "percentile", "mse", "kl"};
+    for (int i = 0; i < 5; i++) {
         QuantSpec spec = spec_of(kinds[i], 4);
         Quant *q = NULL;
         Error err = {0};

@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Writes tests/golden/quantizers.txt: scales and zero points of PyTorch's observers, quantiles of
-torch.quantile, and the quantizers of papers written out with torch's autograd. Needs torch 2; run in the
-source root.
+torch.quantile, entropy calibration written out with numpy, and the quantizers of papers with torch's
+autograd. Needs torch 2 and numpy; run in the source root.
 
 A case is a line `case KIND ROLE BITS SYMMETRY SIGN GRANULARITY ROWS COLUMNS BATCHES`, then its batches as
 lines `x`, what they lead to as lines `scale`, `zero`, `levels`, and for learned ranges, at the scale `at`
@@ -10,6 +10,7 @@ and for the gradient `dy` of the output, the gradients `dx` and `dscale`."""
 import math
 import warnings
 
+import numpy
 import torch
 from torch.ao.quantization import observer
 
@@ -138,12 +139,94 @@ def write_dorefa(writer):
                     levels=levels)
 
 
+def merge_pairs(side):
+    return numpy.concatenate([side.reshape(-1, 2).sum(1), numpy.zeros(side.size // 2)])
+
+
+def used(side):
+    return side.nonzero()[0].max(initial=-1) + 1
+
+
+def divergence(counts, first, kept, levels):
+    """Of a reference P, which takes what lies outside, and of Q, its inside in `levels` runs."""
+    inside = counts[first:first + kept]
+    p, q = inside.copy(), numpy.zeros(kept)
+    p[0] += counts[:first].sum()
+    p[-1] += counts[first + kept:].sum()
+    for level in range(levels):
+        run = slice(level * kept // levels, (level + 1) * kept // levels)
+        if p[run].any():
+            q[run] = numpy.where(p[run] > 0, inside[run].sum() / numpy.count_nonzero(p[run]), 0)
+    if (q[p > 0] == 0).any():
+        return math.inf
+    p, q = p[p > 0] / p.sum(), q[p > 0] / q.sum()
+    return (p * numpy.log(p / q)).sum()
+
+
+def entropy_range(counts, limit, levels, affine, ends):
+    """How far the range reaches below and above 0: Migacz's search over the bins of [-limit, limit]; at
+    most to the ends."""
+    half = counts.size // 2
+    below, above, width = counts[half - 1::-1].astype(float), counts[half:].astype(float), limit / half
+    if not affine:
+        below, above, ends = numpy.zeros(half), below + above, [0, max(ends)]
+    below[0], above[0] = below[1], above[1]
+    while used(below) + used(above) > levels and \
+            below.sum() + above.sum() < 4 * (used(below) + used(above)):
+        below, above, width = merge_pairs(below), merge_pairs(above), 2 * width
+    low, high = used(below), used(above)
+    bins = numpy.concatenate([below[:low][::-1], above[:high]])
+    best = None
+    for kept in range(bins.size, levels - 1, -1):
+        under = math.floor(kept * low / bins.size + 0.5)
+        d = divergence(bins, low - under, kept, levels)
+        if best is None or d < best[0]:
+            best = d, under, kept - under
+    return [min((n + 0.5) * width, end) if n else 0 for n, end in zip(best[1:], ends)]
+
+
+def write_entropy(writer):
+    """Weights over a histogram of their own, activations over one that decays from batch to batch; values
+    that two or three digits name exactly enough to lie in the same bins anywhere."""
+    def draw(*shape):
+        x = torch.randn(*shape) * torch.randn(*shape).abs()
+        return torch.tensor([float("%.3g" % v) for v in x.flatten()]).view(*shape)
+
+    bins = 4096
+    cases = [("weight", b, a, True, [draw(4, 100)]) for b in (2, 3, 4) for a in (False, True)]
+    cases += [("activation", b, a, s, [draw(4, 50) if s else draw(4, 50).relu() for _ in range(5)])
+              for b in (2, 4, 6) for a, s in ((False, False), (False, True), (True, True))]
+    for role, bits, affine, signed, batches in cases:
+        everything = torch.cat(batches).numpy()
+        low, high = min(everything.min(), 0), max(everything.max(), 0)
+        limit = max(-low, high)
+        limit = float(limit) if role == "weight" else 2.0 ** math.frexp(limit)[1]
+        counts = numpy.zeros(bins, numpy.float32)
+        for x in batches:
+            place = numpy.floor(x.numpy().flatten() / (limit / (bins // 2))).astype(int) + bins // 2
+            counts = counts * numpy.float32(0.99)
+            counts += numpy.bincount(place.clip(0, bins - 1), minlength=bins).astype(numpy.float32)
+        levels = 2 ** (bits - 1) if signed and not affine else 2 ** bits
+        ends = [-low, high]
+        if role == "activation":  # as far as bins tell
+            width = limit / (bins // 2)
+            ends = [math.ceil(-low / width) * width, (math.floor(high / width) + 1) * width]
+        below, above = entropy_range(counts, limit, levels, affine, ends)
+        if not affine:
+            scale, zero = above / ((2 ** bits - 1) / (2 if signed else 1)), 0
+        else:
+            scale = (below + above) / (2 ** bits - 1)
+            zero = round(below / scale)
+        writer.case("kl", role, bits, affine, signed, "tensor", batches, scale=torch.tensor(scale),
+                    zero=torch.tensor(float(zero)))
+
+
 def main():
     torch.manual_seed(1)
     with open("tests/golden/quantizers.txt", "w") as file:
         print("# by tests/golden/make_quantizers.py, torch", torch.__version__.split("+")[0], file=file)
         writer = Writer(file)
-        for write in (write_observers, write_quantiles, write_lsq, write_pact, write_dorefa):
+        for write in (write_observers, write_quantiles, write_lsq, write_pact, write_dorefa, write_entropy):
             write(writer)
 
 
