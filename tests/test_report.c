@@ -15,6 +15,7 @@
 #include "experiments/report/page.h"
 #include "experiments/report/report.h"
 #include "experiments/train/run.h"
+#include "tests/html.h"
 
 static char folder[64];
 static Arena *arena;
@@ -62,36 +63,6 @@ static const char *report(void) {
     return text;
 }
 
-/* The page is written as XML, too: every element that is opened is closed, in order. */
-static void assert_balanced(const char *html) {
-    enum { DEPTH_MAX = 32 };
-    char open[DEPTH_MAX][16];
-    int depth = 0;
-    for (const char *at = strchr(html, '<'); at; at = strchr(at + 1, '<')) {
-        size_t length = strcspn(at, ">"), name = strcspn(at + 1, " />\n");
-        assert_true(at[length] == '>');
-        if (at[1] == '!' || at[length - 1] == '/') continue;
-        if (at[1] == '/') {
-            assert_true(depth-- > 0);
-            assert_int_equal(strlen(open[depth]), length - 2);
-            assert_memory_equal(open[depth], at + 2, length - 2);
-        } else {
-            assert_true(name > 0 && name < 16 && depth < DEPTH_MAX);
-            snprintf(open[depth++], 16, "%.*s", (int)name, at + 1);
-        }
-    }
-    assert_int_equal(depth, 0);
-}
-
-static int occurrences(const char *text, const char *part) {
-    int count = 0;
-    while ((text = strstr(text, part))) {
-        count++;
-        text += strlen(part);
-    }
-    return count;
-}
-
 static void put_sample(void) {
     put(RUN_CONFIG, "seed: 7\ndata: {path: \"/data/<b>&\"}\n");
     put(RUN_ENVIRONMENT, "{\"nibble\": {\"version\": \"9.8.7\"}, \"threads\": 2,"
@@ -115,7 +86,7 @@ static void test_page_shows_what_is_known(void **unused) {
     (void)unused;
     put_sample();
     const char *html = report();
-    assert_balanced(html);
+    assert_html(html);
     static const char *const expected[] = {
         "92.41%",
         "92.13%",
@@ -131,8 +102,8 @@ static void test_page_shows_what_is_known(void **unused) {
         "as trained, step 2: 50%</title>",
         "shadow, step 2: 75%</title>",
         "could not be read: 1<",
-        ("<td>conv1</td><td class=\"n\">8</td><td class=\"n\">8</td><td class=\"n\">41.2</td>"
-         "</tr>"),
+        ("<th scope=\"row\">conv1</th><td class=\"n\">8</td><td class=\"n\">8</td>"
+         "<td class=\"n bar\">41.2<i style=\"width:100.0%\"></i></td></tr>"),
         "10 of 100 (10.0%): cat taken for &lt;dog&gt;",
         "path: &quot;/data/&lt;b&gt;&amp;&quot;",
         "9.8.7",
@@ -141,8 +112,8 @@ static void test_page_shows_what_is_known(void **unused) {
     for (size_t i = 0; i < sizeof expected / sizeof *expected; i++) {
         if (!strstr(html, expected[i])) fail_msg("not on the page: %s", expected[i]);
     }
-    assert_int_equal(occurrences(html, "<circle"),
-                     1 + 1 + 2 + 2 + 2); /* one a value; a null is none */
+    assert_int_equal(html_count(html, "class=\"dot s") - 6, /* of which are legends' */
+                     1 + 1 + 2 + 2 + 2);                    /* one a value; a null is none */
     assert_null(strstr(html, "is missing"));
     assert_null(strstr(html, "<script"));
     assert_null(strstr(html, "http"));
@@ -164,7 +135,7 @@ static void test_same_files_same_bytes(void **unused) {
 static void test_missing_files_are_told(void **unused) {
     (void)unused;
     const char *html = report();
-    assert_balanced(html);
+    assert_html(html);
     static const char *const names[] = {RUN_CONFIG, RUN_ENVIRONMENT, RUN_METRICS, RUN_SUMMARY};
     for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
         assert_non_null(strstr(html, arena_format(arena, "%s is missing.", names[i])));
@@ -178,11 +149,11 @@ static void test_damaged_files_are_told(void **unused) {
     put(RUN_METRICS, "");
     assert_int_equal(mkdir(arena_format(arena, "%s/%s", folder, RUN_CONFIG), 0700), 0);
     const char *html = report();
-    assert_balanced(html);
+    assert_html(html);
     assert_non_null(strstr(html, "summary.json:1:"));
     assert_non_null(strstr(html, "env.json: expected a JSON object"));
     assert_non_null(strstr(html, ">config.yaml is a directory")); /* without the folder's name */
-    assert_int_equal(occurrences(html, "No values."), 4);
+    assert_int_equal(html_count(html, "No values."), 4);
 }
 
 /* Nothing that a file says may become an element, and no value may break a number's text. */
@@ -201,7 +172,7 @@ static void test_hostile_files_are_harmless(void **unused) {
     put_bytes(RUN_METRICS, metrics, sizeof metrics - 1);
     put(RUN_CONFIG, "</pre><script>alert('\x1b\x01')</script>\xff\xc0\x80\xed\xa0\x80\xc3\xa9");
     const char *html = report();
-    assert_balanced(html);
+    assert_html(html);
     assert_null(strstr(html, "<script"));
     assert_non_null(strstr(html, "no square of counts"));
     assert_non_null(strstr(html, "alert(&#39;\xef\xbf\xbd\xef\xbf\xbd&#39;)"));
@@ -222,7 +193,7 @@ static void test_long_runs_stay_small(void **unused) {
     }
     fclose(file);
     const char *html = report();
-    assert_balanced(html);
+    assert_html(html);
     assert_true(strlen(html) < 100000);
     assert_non_null(strstr(html, "<polygon class=\"band s0\"")); /* from 3 to 5 */
     assert_non_null(strstr(html, ">20,000</text>"));
@@ -241,10 +212,10 @@ static void test_confusion_draws_every_count(void **unused) {
     put(RUN_SUMMARY, json_indented(json, arena));
     json_free(json);
     const char *html = report();
-    assert_balanced(html);
-    assert_int_equal(occurrences(html, "class=\"cell\""), 2 * CLASSES);
-    assert_int_equal(occurrences(html, "9 of 10 (90.0%)"), CLASSES);
-    assert_non_null(strstr(html, "29 taken for 0<")); /* classes without names are numbers */
+    assert_html(html);
+    assert_int_equal(html_count(html, "class=\"cell\""), 2 * CLASSES);
+    assert_int_equal(html_count(html, "9 of 10 (90.0%)"), CLASSES);
+    assert_non_null(strstr(html, "29 taken for 0\"")); /* classes without names are numbers */
 }
 
 static void test_directory_must_be_there(void **unused) {
@@ -290,11 +261,12 @@ static void test_ticks_are_round(void **unused) {
                 {2e6, 9e6, {">2,000,000<", ">6,000,000<", ">10,000,000<"}}};
     for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
         double x[2] = {1, 2}, y[2] = {rows[i].low, rows[i].high};
-        LineChart chart = {"y", "", 1, {{"y", 2, x, y}}};
+        Series series = {.name = "y", .count = 2, .x = x, .y = y};
+        LineChart chart = {.title = "y", .suffix = "", .series_count = 1, .series = &series};
         Page page = {.arena = arena};
         chart_lines(&page, &chart);
-        assert_balanced(page.text);
-        assert_in_range(occurrences(page.text, "class=\"grid\""), 3, 12);
+        assert_html(page.text);
+        assert_in_range(html_count(page.text, "class=\"grid\""), 3, 12);
         for (int k = 0; k < 3; k++) {
             if (!strstr(page.text, rows[i].ticks[k]))
                 fail_msg("row %zu has no tick %s:\n%s", i, rows[i].ticks[k], page.text);

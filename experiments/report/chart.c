@@ -4,103 +4,115 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "experiments/report/axis.h"
+
 enum {
-    WIDTH = 560, /* of a line chart, in units of its view box */
-    HEIGHT = 240,
-    LEFT = 60,
-    RIGHT = 16,
-    TOP = 12,
-    BOTTOM = 40,
     POINTS_MAX = 280, /* more are averaged */
-    MARKERS_MAX = 60, /* fewer points get a dot each, with its values as a tooltip */
-    ROW = 22,         /* of a bar chart */
-    NAME_WIDTH = 220,
-    PANEL_WIDTH = 270,
-    LABELS_MAX = 20, /* a larger matrix has no numbers in its cells */
+    MARKERS_MAX = 60, /* fewer points get a mark each, with what is said of it as a tooltip */
+    SMALL_MAX = 8,    /* of a small chart */
+    TOLD_MAX = 16,    /* fewer points are all in the description */
+    DODGE = 5,        /* pixels between series whose whiskers would lie on each other */
 };
 
 static const double VALUE_MAX = 1e15; /* what is farther out would only flatten the rest */
 
-/* ---- Axes. ---- */
-
-typedef struct Axis {
-    double min, max, step; /* ticks are multiples of the step */
-    int decimals;
-} Axis;
-
-/* The smallest of 1, 2, 5, 10, 20 ... (times any power of ten) that is at least `least`. */
-static double round_step(double least) {
-    double power = pow(10, floor(log10(least)));
-    double digit = least / power;
-    return (digit <= 1 ? 1 : digit <= 2 ? 2 : digit <= 5 ? 5 : 10) * power;
-}
-
-static Axis axis_of(double min, double max, int ticks) {
-    if (max - min < 1e-12 * fmax(fabs(max), 1e-6)) { /* one value */
-        double pad = max ? fabs(max) * 0.05 : 1;
-        min -= pad;
-        max += pad;
-    }
-    Axis axis = {min, max, round_step((max - min) / ticks), 0};
-    axis.decimals = (int)fmin(12, fmax(0, -floor(log10(axis.step) + 1e-9)));
-    return axis;
-}
-
-static double axis_share(const Axis *axis, double value) {
-    return (value - axis->min) / (axis->max - axis->min);
-}
-
-static void tick_put(Page *page, double value, int decimals) {
-    if (fabs(value) >= 1000 && !decimals) {
-        page_count(page, llround(value));
-    } else if (decimals > 5) {
-        page_format(page, "%.2g", value);
-    } else {
-        page_format(page, "%.*f", decimals, value == 0 ? 0 : value); /* no "-0" */
-    }
-}
-
-/* ---- Lines. ---- */
-
 typedef struct Plot {
     Page *page;
-    const char *suffix;
+    const LineChart *chart;
+    Series *series; /* with the points that can be drawn */
     Axis x, y;
 } Plot;
 
+/* In per cent of the plot's width and height. */
 static double plot_x(const Plot *plot, double x) {
-    return LEFT + axis_share(&plot->x, x) * (WIDTH - LEFT - RIGHT);
+    return 100 * axis_share(&plot->x, x);
 }
 
 static double plot_y(const Plot *plot, double y) {
-    return HEIGHT - BOTTOM - axis_share(&plot->y, y) * (HEIGHT - TOP - BOTTOM);
+    return 100 - 100 * fmin(1, fmax(0, axis_share(&plot->y, y)));
 }
 
-static void plot_grid(const Plot *plot) {
-    Page *page = plot->page;
-    long first = lround(ceil(plot->y.min / plot->y.step - 1e-9));
-    for (long i = first; (double)i * plot->y.step <= plot->y.max + 1e-9 * plot->y.step; i++) {
-        double value = (double)i * plot->y.step, y = plot_y(plot, value);
-        page_format(page, "<line class=\"grid\" x1=\"%d\" x2=\"%d\" y1=\"%.1f\" y2=\"%.1f\"/>",
-                    LEFT, WIDTH - RIGHT, y, y);
-        page_format(page, "<text class=\"tick end\" x=\"%d\" y=\"%.1f\">", LEFT - 8, y + 4);
-        tick_put(page, value, plot->y.decimals);
-        page_format(page, "%s</text>\n", plot->suffix);
-    }
-    first = lround(ceil(plot->x.min / plot->x.step - 1e-9));
-    for (long i = first; (double)i * plot->x.step <= plot->x.max; i++) {
-        double value = (double)i * plot->x.step, x = plot_x(plot, value);
-        page_format(page, "<line class=\"axis\" x1=\"%.1f\" x2=\"%.1f\" y1=\"%d\" y2=\"%d\"/>", x,
-                    x, HEIGHT - BOTTOM, HEIGHT - BOTTOM + 4);
-        page_format(page, "<text class=\"tick mid\" x=\"%.1f\" y=\"%d\">", x, HEIGHT - BOTTOM + 17);
-        tick_put(page, value, plot->x.decimals);
-        page_put(page, "</text>\n");
-    }
-    page_format(page, "<line class=\"axis\" x1=\"%d\" x2=\"%d\" y1=\"%d\" y2=\"%d\"/>", LEFT,
-                WIDTH - RIGHT, HEIGHT - BOTTOM, HEIGHT - BOTTOM);
-    page_format(page, "<text class=\"tick mid\" x=\"%d\" y=\"%d\">step</text>\n",
-                (LEFT + WIDTH - RIGHT) / 2, HEIGHT - 4);
+static bool is_small(const LineChart *chart) {
+    return chart->size && !strcmp(chart->size, "small");
 }
+
+static const char *colour_class(int colour, Arena *arena) {
+    if (colour == CHART_MUTED) return "muted";
+    return arena_format(arena, "s%d", colour % CHART_COLOURS);
+}
+
+/* Series that colours alone would tell apart have marks of other shapes, too. */
+static int shape_of(int colour) {
+    enum { SHAPES = 4 };
+    return colour == CHART_MUTED ? 0 : colour % SHAPES;
+}
+
+void chart_mark(Page *page, int colour) {
+    page_format(page,
+                "<svg class=\"mark\" aria-hidden=\"true\"><use href=\"#mark%d\" class=\"dot %s\" "
+                "x=\"7\" y=\"7\"/></svg>",
+                shape_of(colour), colour_class(colour, page->arena));
+}
+
+/* ---- The grid. ---- */
+
+static void plot_rows(const Plot *plot) {
+    Page *page = plot->page;
+    int count = axis_tick_count(&plot->y);
+    for (int i = 0; i < count; i++) {
+        double value = axis_tick(&plot->y, i), y = plot_y(plot, value);
+        page_format(
+            page, "<line class=\"grid\" x1=\"0\" x2=\"100%%\" y1=\"%.2f%%\" y2=\"%.2f%%\"/>", y, y);
+        page_format(page, "<text class=\"tick end\" x=\"-8\" y=\"%.2f%%\" dy=\".35em\">", y);
+        axis_tick_put(page, value, plot->y.decimals);
+        page_format(page, "%s</text>\n", plot->chart->suffix);
+    }
+}
+
+static void column_begin(const Plot *plot, double value) {
+    double x = plot_x(plot, value);
+    page_format(plot->page,
+                "<line class=\"axis\" x1=\"%.2f%%\" x2=\"%.2f%%\" y1=\"100%%\" y2=\"100%%\" "
+                "transform=\"translate(0 2)\"/>",
+                x, x);
+    page_format(plot->page, "<text class=\"tick mid\" x=\"%.2f%%\" y=\"100%%\" dy=\"17\">", x);
+}
+
+static void plot_columns(const Plot *plot) {
+    const LineChart *chart = plot->chart;
+    int count = chart->ticks ? chart->tick_count : axis_tick_count(&plot->x);
+    for (int i = 0; i < count; i++) {
+        double value = chart->ticks ? chart->ticks[i].value : axis_tick(&plot->x, i);
+        column_begin(plot, value);
+        if (chart->ticks) {
+            page_text(plot->page, chart->ticks[i].name);
+        } else {
+            axis_tick_put(plot->page, value, plot->x.decimals);
+        }
+        page_put(plot->page, "</text>\n");
+    }
+    page_put(plot->page, "<line class=\"axis\" x1=\"0\" x2=\"100%\" y1=\"100%\" y2=\"100%\"/>"
+                         "<text class=\"tick mid\" x=\"50%\" y=\"100%\" dy=\"35\">");
+    page_text(plot->page, chart->x_title ? chart->x_title : "step");
+    page_put(plot->page, "</text>\n");
+}
+
+static void plot_reference(const Plot *plot) {
+    const ChartReference *r = &plot->chart->reference;
+    if (!r->name || !isfinite(r->value)) return;
+    if (isfinite(r->low + r->high)) {
+        double top = plot_y(plot, r->high);
+        page_format(plot->page,
+                    "<rect class=\"refband\" x=\"0\" width=\"100%%\" y=\"%.2f%%\" "
+                    "height=\"%.2f%%\"/>",
+                    top, plot_y(plot, r->low) - top);
+    }
+    double y = plot_y(plot, r->value);
+    page_format(plot->page,
+                "<line class=\"ref\" x1=\"0\" x2=\"100%%\" y1=\"%.2f%%\" y2=\"%.2f%%\"/>\n", y, y);
+}
+
+/* ---- Series. ---- */
 
 /* A stretch of a series: its middle, average and extremes. */
 typedef struct Bucket {
@@ -110,42 +122,85 @@ typedef struct Bucket {
 static Bucket bucket_of(const Series *s, int first, int end) {
     Bucket b = {0, 0, INFINITY, -INFINITY};
     for (int i = first; i < end; i++) {
+        bool is_known = s->low && isfinite(s->low[i] + s->high[i]);
         b.x += s->x[i];
         b.y += s->y[i];
-        b.low = fmin(b.low, s->y[i]);
-        b.high = fmax(b.high, s->y[i]);
+        b.low = fmin(b.low, is_known ? s->low[i] : s->y[i]);
+        b.high = fmax(b.high, is_known ? s->high[i] : s->y[i]);
     }
     b.x /= end - first;
     b.y /= end - first;
     return b;
 }
 
-static void plot_band(const Plot *plot, int index, const Bucket *buckets, int count) {
-    page_format(plot->page, "<polygon class=\"band s%d\" points=\"", index);
-    for (int i = 0; i < count; i++) {
-        page_format(plot->page, "%.1f,%.1f ", plot_x(plot, buckets[i].x),
-                    plot_y(plot, buckets[i].high));
-    }
-    for (int i = count - 1; i >= 0; i--) {
-        page_format(plot->page, "%.1f,%.1f ", plot_x(plot, buckets[i].x),
-                    plot_y(plot, buckets[i].low));
-    }
-    page_put(plot->page, "\"/>\n");
+static void point_put(const Plot *plot, double x, double y) {
+    page_format(plot->page, "%.1f,%.1f ", 10 * plot_x(plot, x), 10 * plot_y(plot, y));
 }
 
-static void plot_markers(const Plot *plot, int index, const Series *s, const Bucket *buckets,
-                         int count) {
-    for (int i = 0; i < count; i++) {
-        page_format(plot->page,
-                    "<circle class=\"dot s%d\" cx=\"%.1f\" cy=\"%.1f\" r=\"3.5\"><title>", index,
-                    plot_x(plot, buckets[i].x), plot_y(plot, buckets[i].y));
-        page_text(plot->page, s->name);
-        page_format(plot->page, ", step %.0f: %.4g%s</title></circle>\n", buckets[i].x,
-                    buckets[i].y, plot->suffix);
+static void plot_lines(const Plot *plot, const Series *s, const Bucket *buckets, int count) {
+    Page *page = plot->page;
+    const char *colour = colour_class(s->colour, page->arena);
+    page_put(page, "<svg viewBox=\"0 0 1000 1000\" preserveAspectRatio=\"none\">");
+    if (count < s->count || s->has_band) {
+        page_format(page, "<polygon class=\"band %s\" points=\"", colour);
+        for (int i = 0; i < count; i++) point_put(plot, buckets[i].x, buckets[i].high);
+        for (int i = count - 1; i >= 0; i--) point_put(plot, buckets[i].x, buckets[i].low);
+        page_put(page, "\"/>\n");
     }
+    page_format(page, "<polyline class=\"line %s%s\" points=\"", colour,
+                s->is_dashed ? " dashed" : "");
+    for (int i = 0; i < count; i++) point_put(plot, buckets[i].x, buckets[i].y);
+    page_put(page, "\"/></svg>\n");
 }
 
-static void plot_series(const Plot *plot, int index, const Series *s) {
+static void whisker_put(const Plot *plot, const char *colour, const Bucket *b) {
+    double x = plot_x(plot, b->x), low = plot_y(plot, b->low), high = plot_y(plot, b->high);
+    page_format(plot->page,
+                "<line class=\"line %s\" x1=\"%.2f%%\" x2=\"%.2f%%\" y1=\"%.2f%%\" y2=\"%.2f%%\"/>",
+                colour, x, x, low, high);
+    page_format(plot->page, "<use href=\"#cap\" class=\"line %s\" x=\"%.2f%%\" y=\"%.2f%%\"/>",
+                colour, x, low);
+    page_format(plot->page, "<use href=\"#cap\" class=\"line %s\" x=\"%.2f%%\" y=\"%.2f%%\"/>\n",
+                colour, x, high);
+}
+
+static void said_put(Page *page, const LineChart *chart, const Series *s, int i) {
+    if (s->labels) {
+        page_text(page, s->labels[i]);
+        return;
+    }
+    page_text(page, s->name);
+    page_format(page, ", step %.0f: %.4g%s", s->x[i], s->y[i], chart->suffix);
+}
+
+/* How many points of earlier series lie below the plot at the same x. */
+static int below_count(const Plot *plot, const Series *s, double x) {
+    int count = 0;
+    for (const Series *other = plot->series; other < s; other++) {
+        for (int i = 0; i < other->count; i++)
+            count += other->x[i] == x && other->y[i] < plot->y.min;
+    }
+    return count;
+}
+
+static void mark_put(const Plot *plot, const Series *s, int i) {
+    Page *page = plot->page;
+    const char *colour = colour_class(s->colour, page->arena);
+    bool is_below = s->y[i] < plot->y.min;
+    double x = plot_x(plot, s->x[i]), y = plot_y(plot, s->y[i]);
+    page_format(page, "<use href=\"#%s%d\" class=\"dot %s%s\" x=\"%.2f%%\" y=\"%.2f%%\"><title>",
+                is_below ? "below" : "mark", is_below ? 0 : shape_of(s->colour), colour,
+                s->is_dashed ? " hollow" : "", x, y);
+    said_put(page, plot->chart, s, i);
+    page_put(page, "</title></use>\n");
+    if (!is_below) return;
+    int up = 16 + 14 * below_count(plot, s, s->x[i]);
+    page_format(page, "<text class=\"value mid %s\" x=\"%.2f%%\" y=\"%.2f%%\" dy=\"-%d\">", colour,
+                x, y, up);
+    page_format(page, "%.3g%s</text>\n", s->y[i], plot->chart->suffix);
+}
+
+static void plot_series(const Plot *plot, const Series *s, double dodge) {
     Bucket buckets[POINTS_MAX];
     int count = s->count < POINTS_MAX ? s->count : POINTS_MAX;
     for (int i = 0; i < count; i++) {
@@ -153,188 +208,184 @@ static void plot_series(const Plot *plot, int index, const Series *s) {
         int end = (int)((int64_t)s->count * (i + 1) / count);
         buckets[i] = bucket_of(s, first, end);
     }
-    if (count < s->count) plot_band(plot, index, buckets, count);
-    page_format(plot->page, "<polyline class=\"line s%d\" points=\"", index);
-    for (int i = 0; i < count; i++) {
-        page_format(plot->page, "%.1f,%.1f ", plot_x(plot, buckets[i].x),
-                    plot_y(plot, buckets[i].y));
+    page_format(plot->page, "<g transform=\"translate(%.1f 0)\">", dodge);
+    plot_lines(plot, s, buckets, count);
+    bool has_whiskers = s->low && !s->has_band && s->count <= MARKERS_MAX;
+    for (int i = 0; has_whiskers && i < count; i++) {
+        bool is_seen = buckets[i].high > fmax(buckets[i].low, plot->y.min);
+        if (is_seen) whisker_put(plot, colour_class(s->colour, plot->page->arena), &buckets[i]);
     }
-    page_put(plot->page, "\"/>\n");
-    if (count <= MARKERS_MAX) plot_markers(plot, index, s, buckets, count);
+    bool has_marks = s->count <= (is_small(plot->chart) ? SMALL_MAX : MARKERS_MAX);
+    for (int i = 0; has_marks && i < count; i++) mark_put(plot, s, i);
+    page_put(plot->page, "</g>\n");
 }
 
 /* The points that can be drawn. */
 static Series series_clean(Arena *arena, const Series *s) {
+    Series clean = *s;
     double *x = arena_new_array(arena, double, s->count);
     double *y = arena_new_array(arena, double, s->count);
+    double *low = arena_new_array(arena, double, s->count);
+    double *high = arena_new_array(arena, double, s->count);
+    const char **labels = arena_new_array(arena, const char *, s->count);
     int count = 0;
     for (int i = 0; i < s->count; i++) {
         if (!(fabs(s->x[i]) < VALUE_MAX && fabs(s->y[i]) < VALUE_MAX)) continue;
         x[count] = s->x[i];
-        y[count++] = s->y[i];
+        y[count] = s->y[i];
+        low[count] = s->low && fabs(s->low[i]) < VALUE_MAX ? s->low[i] : NAN;
+        high[count] = s->high && fabs(s->high[i]) < VALUE_MAX ? s->high[i] : NAN;
+        labels[count++] = s->labels ? s->labels[i] : NULL;
     }
-    return (Series){s->name, count, x, y};
+    clean.count = count;
+    clean.x = x;
+    clean.y = y;
+    clean.low = s->low && s->high ? low : NULL;
+    clean.high = clean.low ? high : NULL;
+    clean.labels = s->labels ? labels : NULL;
+    return clean;
 }
 
-static void limits_of(const double *values, int count, double *min, double *max) {
-    for (int i = 0; i < count; i++) {
-        *min = fmin(*min, values[i]);
-        *max = fmax(*max, values[i]);
-    }
+/* ---- Words. ---- */
+
+static void key_put(Page *page, const Series *s) {
+    const char *colour = colour_class(s->colour, page->arena),
+               *dashed = s->is_dashed ? " dashed" : "";
+    page_format(page,
+                "<svg class=\"key\" aria-hidden=\"true\"><line class=\"line %s%s\" x1=\"1\" "
+                "x2=\"27\" y1=\"7\" y2=\"7\"/>",
+                colour, dashed);
+    page_format(page, "<use href=\"#mark%d\" class=\"dot %s%s\" x=\"14\" y=\"7\"/></svg>",
+                shape_of(s->colour), colour, s->is_dashed ? " hollow" : "");
 }
 
-static void legend_put(Page *page, const LineChart *chart, const Series *clean) {
+static void legend_reference(Page *page, const LineChart *chart) {
+    const ChartReference *r = &chart->reference;
+    if (!r->name || !isfinite(r->value)) return;
+    page_put(page, "<span><svg class=\"key\" aria-hidden=\"true\"><line class=\"ref\" x1=\"1\" "
+                   "x2=\"27\" y1=\"7\" y2=\"7\"/></svg>");
+    page_text(page, r->name);
+    page_format(page, ": %.4g%s</span>", r->value, chart->suffix);
+}
+
+static void legend_put(const Plot *plot) {
+    Page *page = plot->page;
+    const LineChart *chart = plot->chart;
     page_put(page, "<p class=\"legend\">");
     for (int i = 0; i < chart->series_count; i++) {
-        if (!clean[i].count) continue;
-        page_format(page, "<span><i class=\"s%d\"></i>", i);
-        if (chart->series_count > 1) page_text(page, clean[i].name);
-        page_format(page, "%s%.4g%s at the end</span>", chart->series_count > 1 ? ": " : "",
-                    clean[i].y[clean[i].count - 1], chart->suffix);
+        const Series *s = &plot->series[i];
+        bool is_reference = chart->reference.name && !strcmp(s->name, chart->reference.name);
+        bool is_named = chart->series_count > 1 || chart->reference.name || chart->x_title;
+        if (!s->count || is_reference) continue;
+        page_put(page, "<span>");
+        key_put(page, s);
+        if (is_named) page_text(page, s->name);
+        if (!chart->x_title)
+            page_format(page, "%s%.4g%s at the end", is_named ? ": " : "", s->y[s->count - 1],
+                        chart->suffix);
+        page_put(page, "</span>");
     }
+    legend_reference(page, chart);
     page_put(page, "</p>\n");
 }
 
-void chart_lines(Page *page, const LineChart *chart) {
-    Series clean[CHART_SERIES_MAX];
+/* For who does not see it. */
+static void description_put(const Plot *plot) {
+    Page *page = plot->page;
+    page_put(page, "<desc>");
+    for (int i = 0; i < plot->chart->series_count; i++) {
+        const Series *s = &plot->series[i];
+        if (!s->count) continue;
+        bool is_told = s->labels && s->count <= TOLD_MAX;
+        for (int k = 0; is_told && k < s->count; k++) {
+            page_text(page, s->labels[k]);
+            page_put(page, ". ");
+        }
+        if (is_told) continue;
+        page_text(page, s->name);
+        page_format(page, ": %d points, from %.4g%s to %.4g%s. ", s->count, s->y[0],
+                    plot->chart->suffix, s->y[s->count - 1], plot->chart->suffix);
+    }
+    page_put(page, "</desc>\n");
+}
+
+/* ---- The chart. ---- */
+
+static void limits_add(const double *values, int count, double limits[2]) {
+    for (int i = 0; values && i < count; i++) { /* fmin and fmax pass over NAN */
+        limits[0] = fmin(limits[0], values[i]);
+        limits[1] = fmax(limits[1], values[i]);
+    }
+}
+
+static Axis axis_of_columns(const LineChart *chart, double limits[2]) {
+    for (int i = 0; i < chart->tick_count; i++) limits_add(&chart->ticks[i].value, 1, limits);
+    double pad = chart->ticks ? fmax(0.06 * (limits[1] - limits[0]), 1e-9) : 0;
+    Axis axis = axis_of(limits[0] - pad, limits[1] + pad, is_small(chart) ? 5 : 6);
+    if (!chart->x_title && axis.step < 1) { /* there are no half steps */
+        axis.step = 1;
+        axis.decimals = 0;
+    }
+    return axis;
+}
+
+static Axis axis_of_rows(const LineChart *chart, double limits[2]) {
+    const ChartReference *r = &chart->reference;
+    if (r->name) {
+        limits_add(&r->value, 1, limits);
+        limits_add(&r->low, 1, limits);
+        limits_add(&r->high, 1, limits);
+    }
+    for (int i = 0; chart->limits && i < 2; i++)
+        if (fabs(chart->limits[i]) < VALUE_MAX) limits_add(&chart->limits[i], 1, limits);
+    if (chart->depth > 0) limits[0] = fmax(limits[0], limits[1] - chart->depth);
+    return axis_round(limits[0], limits[1], 5);
+}
+
+/* False: there is nothing to draw. */
+static bool plot_measure(Plot *plot) {
+    const LineChart *chart = plot->chart;
     double x[2] = {INFINITY, -INFINITY}, y[2] = {INFINITY, -INFINITY};
     for (int i = 0; i < chart->series_count; i++) {
-        clean[i] = series_clean(page->arena, &chart->series[i]);
-        limits_of(clean[i].x, clean[i].count, &x[0], &x[1]);
-        limits_of(clean[i].y, clean[i].count, &y[0], &y[1]);
+        Series *s = &plot->series[i];
+        *s = series_clean(plot->page->arena, &chart->series[i]);
+        limits_add(s->x, s->count, x);
+        limits_add(s->y, s->count, y);
+        limits_add(s->low, s->count, y);
+        limits_add(s->high, s->count, y);
     }
-    page_put(page, "<figure><figcaption>");
+    if (x[0] > x[1]) return false;
+    plot->x = axis_of_columns(chart, x);
+    plot->y = axis_of_rows(chart, y);
+    return true;
+}
+
+void chart_lines(Page *page, const LineChart *chart) {
+    Plot plot = {
+        page, chart, arena_new_array(page->arena, Series, chart->series_count + 1), {0}, {0}};
+    page_format(page, "<figure class=\"chart %s\"><figcaption>", chart->size ? chart->size : "");
     page_text(page, chart->title);
     page_put(page, "</figcaption>\n");
-    if (x[0] > x[1]) {
+    if (!plot_measure(&plot)) {
         page_put(page, "<p class=\"note\">No values.</p></figure>\n");
         return;
     }
-    legend_put(page, chart, clean);
-    Plot plot = {page, chart->suffix, axis_of(x[0], x[1], 6), axis_of(y[0], y[1], 5)};
-    plot.y.min = floor(plot.y.min / plot.y.step) * plot.y.step;
-    plot.y.max = ceil(plot.y.max / plot.y.step) * plot.y.step;
-    if (plot.x.step < 1) { /* there are no half steps */
-        plot.x.step = 1;
-        plot.x.decimals = 0;
-    }
-    page_format(page, "<svg viewBox=\"0 0 %d %d\" role=\"img\" aria-label=\"", WIDTH, HEIGHT);
+    legend_put(&plot);
+    page_put(page, "<svg class=\"plot\" role=\"img\" aria-label=\"");
     page_text(page, chart->title);
-    page_put(page, " over steps\">\n");
-    plot_grid(&plot);
+    page_put(page, ", over ");
+    page_text(page, chart->x_title ? chart->x_title : "steps");
+    page_put(page, "\">");
+    description_put(&plot);
+    plot_rows(&plot);
+    plot_columns(&plot);
+    plot_reference(&plot);
+    bool is_dodging = false;
+    for (int i = 0; i < chart->series_count; i++)
+        is_dodging |= plot.series[i].low && !plot.series[i].has_band;
     for (int i = chart->series_count - 1; i >= 0; i--) { /* the first on top */
-        if (clean[i].count) plot_series(&plot, i, &clean[i]);
-    }
-    page_put(page, "</svg></figure>\n");
-}
-
-/* ---- Bars. ---- */
-
-static void bar_put(Page *page, int panel, int row, double value, double largest) {
-    if (!isfinite(value) || largest <= 0) return;
-    int x = NAME_WIDTH + panel * PANEL_WIDTH, y = 24 + row * ROW;
-    double width = fmax(1, fmax(0, value) / largest * (PANEL_WIDTH - 70));
-    page_format(page,
-                "<rect class=\"bar\" x=\"%d\" y=\"%d\" width=\"%.1f\" height=\"14\" rx=\"2\"/>", x,
-                y, width);
-    page_format(page, "<text class=\"value\" x=\"%.1f\" y=\"%d\">%.3g</text>\n", x + width + 6,
-                y + 11, value);
-}
-
-/* Names are cut at the front, where dotted names are alike. */
-static void row_name_put(Page *page, const char *name, int row) {
-    enum { NAME_MAX_CHARS = 30 };
-    size_t length = strlen(name), cut = length > NAME_MAX_CHARS ? length - NAME_MAX_CHARS : 0;
-    page_format(page, "<text class=\"name end\" x=\"%d\" y=\"%d\"><title>", NAME_WIDTH - 8,
-                35 + row * ROW);
-    page_text(page, name);
-    page_put(page, cut ? "</title>\xe2\x80\xa6" : "</title>");
-    while (cut && ((unsigned char)name[cut] & 0xc0) == 0x80) cut++; /* not within a character */
-    page_text(page, name + cut);
-    page_put(page, "</text>\n");
-}
-
-void chart_bars(Page *page, const BarChart *chart) {
-    double largest[2] = {0, 0};
-    for (int i = 0; i < 2; i++) {
-        for (int row = 0; row < chart->count; row++) {
-            double value = chart->values[i][row];
-            if (isfinite(value)) largest[i] = fmax(largest[i], value);
-        }
-    }
-    page_format(page, "<figure><svg viewBox=\"0 0 %d %d\" role=\"img\" aria-label=\"",
-                NAME_WIDTH + 2 * PANEL_WIDTH, 30 + chart->count * ROW);
-    page_text(page, chart->titles[0]);
-    page_put(page, " and ");
-    page_text(page, chart->titles[1]);
-    page_put(page, " of each layer\">\n");
-    for (int i = 0; i < 2; i++) {
-        int x = NAME_WIDTH + i * PANEL_WIDTH;
-        page_format(page, "<text class=\"tick\" x=\"%d\" y=\"12\">", x);
-        page_text(page, chart->titles[i]);
-        page_format(page, "</text><line class=\"axis\" x1=\"%d\" x2=\"%d\" y1=\"20\" y2=\"%d\"/>\n",
-                    x, x, 24 + chart->count * ROW);
-    }
-    for (int row = 0; row < chart->count; row++) {
-        row_name_put(page, chart->names[row], row);
-        bar_put(page, 0, row, chart->values[0][row], largest[0]);
-        bar_put(page, 1, row, chart->values[1][row], largest[1]);
-    }
-    page_put(page, "</svg></figure>\n");
-}
-
-/* ---- A matrix. ---- */
-
-static void cell_put(Page *page, const MatrixChart *chart, int row, int column, double total,
-                     double size) {
-    int64_t value = chart->values[row * chart->count + column];
-    if (!value) return;
-    double share = (double)value / total, x = 130 + column * size, y = 24 + row * size;
-    /* The root shows confusions of a few per cent beside a diagonal near one. */
-    page_format(page, "<g><title>%lld of %.0f (%.1f%%): ", (long long)value, total, share * 100);
-    page_text(page, chart->names[row]);
-    page_put(page, row == column ? " recognised as " : " taken for ");
-    page_text(page, chart->names[column]);
-    page_format(page,
-                "</title><rect class=\"cell\" x=\"%.1f\" y=\"%.1f\" width=\"%.1f\" height=\"%.1f\" "
-                "fill-opacity=\"%.3f\"/>",
-                x, y, size - 1, size - 1, sqrt(share));
-    if (chart->count <= LABELS_MAX) {
-        page_format(page, "<text class=\"%s mid\" x=\"%.1f\" y=\"%.1f\">%lld</text>",
-                    share > 0.3 ? "on" : "off", x + size / 2, y + size / 2 + 4, (long long)value);
-    }
-    page_put(page, "</g>\n");
-}
-
-static void class_name_put(Page *page, const char *name, double x, double y, const char *place,
-                           int most) {
-    page_format(page, "<text class=\"name %s\" x=\"%.1f\" y=\"%.1f\"><title>", place, x, y);
-    page_text(page, name);
-    page_put(page, "</title>");
-    size_t count = strlen(name), kept = count > (size_t)most ? (size_t)most : count;
-    while (kept < count && ((unsigned char)name[kept] & 0xc0) == 0x80) kept--;
-    page_text(page, arena_format(page->arena, "%.*s", (int)kept, name));
-    page_put(page, kept < count ? "\xe2\x80\xa6</text>\n" : "</text>\n");
-}
-
-void chart_matrix(Page *page, const MatrixChart *chart) {
-    double size = chart->count <= LABELS_MAX ? 58 : fmax(5, 720.0 / chart->count);
-    page_format(page,
-                "<figure><svg viewBox=\"0 0 %.0f %.0f\" role=\"img\" "
-                "aria-label=\"Confusion matrix\">\n",
-                134 + size * chart->count, 28 + size * chart->count);
-    for (int row = 0; row < chart->count; row++) {
-        double total = 0;
-        for (int i = 0; i < chart->count; i++) {
-            total += (double)chart->values[row * chart->count + i];
-        }
-        if (chart->count <= LABELS_MAX) {
-            class_name_put(page, chart->names[row], 124, 24 + (row + 0.5) * size + 4, "end", 16);
-            class_name_put(page, chart->names[row], 130 + (row + 0.5) * size, 14, "mid", 8);
-        }
-        for (int column = 0; column < chart->count; column++) {
-            cell_put(page, chart, row, column, total, size);
-        }
+        double dodge = is_dodging ? DODGE * (i - (chart->series_count - 1) / 2.0) : 0;
+        if (plot.series[i].count) plot_series(&plot, &plot.series[i], dodge);
     }
     page_put(page, "</svg></figure>\n");
 }

@@ -3,7 +3,6 @@
 #include <math.h>
 #include <string.h>
 
-#include "experiments/report/chart.h"
 #include "experiments/report/json.h"
 
 typedef enum Curve {
@@ -16,23 +15,10 @@ typedef enum Curve {
     CURVE_COUNT
 } Curve;
 
-typedef struct CurveRow {
-    const char *name, *path;
-    double factor;
-} CurveRow;
-
-typedef struct Curves {
-    Series series[CURVE_COUNT];
-    double *x[CURVE_COUNT], *y[CURVE_COUNT];
-    CurveRow rows[CURVE_COUNT];
-    int bad_lines;
-} Curves;
-
-static void curves_name(Curves *curves, const Task *task, Arena *arena) {
+static void curves_name(CurveRow rows[CURVE_COUNT], const Task *task, Arena *arena) {
     const Score *score = &task->scores[0];
     const char *validation = arena_format(arena, "validation.%s", score->key);
     const char *shadow = arena_format(arena, "shadow.%s", score->key);
-    CurveRow *rows = curves->rows;
     rows[TRAINING_LOSS] = (CurveRow){"training", "loss", 1};
     rows[VALIDATION_LOSS] = (CurveRow){"validation", "validation.loss", 1};
     rows[TRAINED_SCORE] = (CurveRow){"as trained", validation, score->factor};
@@ -41,44 +27,53 @@ static void curves_name(Curves *curves, const Task *task, Arena *arena) {
     rows[RATE] = (CurveRow){"training", "samples_per_second", 1};
 }
 
-static void curves_add(Curves *curves, const Json *line) {
+/* Where the points of a series lie while they are read. */
+typedef struct Points {
+    double *x, *y;
+} Points;
+
+static bool line_read(const Json *line, const CurveRow *rows, int count, Series *series,
+                      const Points *points) {
     double step = json_number(line, "step");
-    if (isnan(step)) {
-        curves->bad_lines++;
-        return;
-    }
-    for (int i = 0; i < CURVE_COUNT; i++) {
-        double value = json_number(line, curves->rows[i].path);
+    if (isnan(step)) return false;
+    for (int i = 0; i < count; i++) {
+        double value = json_number(line, rows[i].path);
         if (isnan(value)) continue;
-        int at = curves->series[i].count++;
-        curves->x[i][at] = step;
-        curves->y[i][at] = value * curves->rows[i].factor;
+        int at = series[i].count++;
+        points[i].x[at] = step;
+        points[i].y[at] = value * rows[i].factor;
     }
+    return true;
+}
+
+static int line_count(const char *text, size_t bytes) {
+    int lines = 1;
+    for (size_t i = 0; i < bytes; i++) lines += text[i] == '\n';
+    return lines;
 }
 
 /* A line may hold anything, zeros too. */
-static void curves_read(Curves *curves, const char *text, size_t bytes, Arena *arena) {
-    const char *end = text + bytes;
-    int lines = 1;
-    for (const char *c = text; c < end; c++) lines += *c == '\n';
-    for (int i = 0; i < CURVE_COUNT; i++) {
-        curves->x[i] = arena_new_array(arena, double, lines);
-        curves->y[i] = arena_new_array(arena, double, lines);
-        curves->series[i] = (Series){curves->rows[i].name, 0, curves->x[i], curves->y[i]};
+int curves_read(const char *metrics, size_t bytes, const CurveRow *rows, int count, Series *series,
+                Arena *arena) {
+    const char *end = metrics + bytes;
+    int lines = line_count(metrics, bytes), bad_lines = 0;
+    Points *points = arena_new_array(arena, Points, count);
+    for (int i = 0; i < count; i++) {
+        points[i].x = arena_new_array(arena, double, lines);
+        points[i].y = arena_new_array(arena, double, lines);
+        series[i] = (Series){.name = rows[i].name, .x = points[i].x, .y = points[i].y};
     }
-    for (const char *line = text; line < end;) {
+    for (const char *line = metrics; line < end;) {
         const char *next = memchr(line, '\n', (size_t)(end - line));
         size_t length = (size_t)((next ? next : end) - line);
         Error err = {0};
         Json *json = json_read_text(line, length, "metrics.jsonl", &err);
-        if (json) {
-            curves_add(curves, json);
-        } else if (length) {
-            curves->bad_lines++;
-        }
+        bool is_read = json && line_read(json, rows, count, series, points);
+        bad_lines += !is_read && (json || length);
         json_free(json);
         line += length + 1;
     }
+    return bad_lines;
 }
 
 /* "Validation accuracy (%)"; without brackets where there is no unit. */
@@ -92,7 +87,7 @@ void curves_put(Page *page, const char *metrics, size_t bytes, const Task *task)
     const Score *score = &task->scores[0];
     const struct {
         const char *title, *suffix;
-        Curve curves[CHART_SERIES_MAX];
+        Curve curves[2];
         int count;
     } rows[] = {
         {"Loss (nats)", "", {TRAINING_LOSS, VALIDATION_LOSS}, 2},
@@ -100,18 +95,24 @@ void curves_put(Page *page, const char *metrics, size_t bytes, const Task *task)
         {"Learning rate", "", {LEARNING_RATE}, 1},
         {arena_format(arena, "Speed (%s/s)", task->samples), "", {RATE}, 1},
     };
-    Curves curves = {0};
-    curves_name(&curves, task, arena);
-    curves_read(&curves, metrics, bytes, arena);
+    CurveRow names[CURVE_COUNT];
+    Series all[CURVE_COUNT];
+    curves_name(names, task, arena);
+    int bad_lines = curves_read(metrics, bytes, names, CURVE_COUNT, all, arena);
     page_put(page, "<div class=\"charts\">\n");
     for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
-        LineChart chart = {rows[i].title, rows[i].suffix, rows[i].count, {{0}}};
-        for (int k = 0; k < rows[i].count; k++) chart.series[k] = curves.series[rows[i].curves[k]];
-        chart_lines(page, &chart);
+        Series series[2];
+        for (int k = 0; k < rows[i].count; k++) {
+            series[k] = all[rows[i].curves[k]];
+            series[k].colour = k;
+        }
+        chart_lines(page, &(LineChart){.title = rows[i].title,
+                                       .suffix = rows[i].suffix,
+                                       .series_count = rows[i].count,
+                                       .series = series});
     }
     page_put(page, "</div>\n");
-    if (curves.bad_lines) {
+    if (bad_lines)
         page_note(page, arena_format(arena, "Lines of metrics.jsonl that could not be read: %d",
-                                     curves.bad_lines));
-    }
+                                     bad_lines));
 }

@@ -4,6 +4,8 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "experiments/report/page_style.h"
+
 static char *page_room(Page *page, size_t count) {
     if (page->capacity - page->used <= count) {
         page->capacity = 2 * checked_add(page->capacity, count) + 4096;
@@ -99,4 +101,39 @@ void page_note(Page *page, const char *text) {
     page_put(page, "<p class=\"note\">");
     page_text(page, text);
     page_put(page, "</p>\n");
+}
+
+void page_bytes(Page *page, double bytes) {
+    static const char *const units[] = {"bytes", "kB", "MB", "GB", "TB"};
+    int unit = 0;
+    while (bytes >= 999.5 && unit < 4) {
+        bytes /= 1000;
+        unit++;
+    }
+    page_format(page, unit ? "%.3g %s" : "%.0f %s", bytes, units[unit]);
+}
+
+void page_duration(Page *page, double seconds) {
+    if (seconds < 120) {
+        page_format(page, "%.1f s", seconds);
+    } else if (seconds < 7200) {
+        page_format(page, "%.1f min", seconds / 60);
+    } else {
+        page_format(page, seconds < 1e9 ? "%.1f h" : "%.3g h", seconds / 3600);
+    }
+}
+
+void page_begin(Page *page, const char *title) {
+    page_put(page, "<!DOCTYPE html>\n<html lang=\"en\">\n<head>\n<meta charset=\"utf-8\"/>\n"
+                   "<meta name=\"viewport\" content=\"width=device-width, initial-scale=1\"/>\n"
+                   "<title>");
+    page_text(page, title);
+    page_put(page, " \xe2\x80\x93 nibble</title>\n<style>\n");
+    page_put(page, page_style);
+    page_put(page, "</style>\n</head>\n<body>\n");
+    page_put(page, page_marks);
+}
+
+void page_end(Page *page) {
+    page_put(page, "</body>\n</html>\n");
 }

@@ -14,6 +14,10 @@ typedef struct Page {
     size_t used, capacity;
 } Page;
 
+/* The head of a page with its style sheet, up to the body; and its end. */
+void page_begin(Page *page, const char *title);
+void page_end(Page *page);
+
 void page_put(Page *page, const char *html);
 void page_format(Page *page, const char *format, ...) __attribute__((format(printf, 2, 3)));
 
@@ -21,7 +25,9 @@ void page_format(Page *page, const char *format, ...) __attribute__((format(prin
  * characters other than tab and line break, become U+FFFD. NULL is nothing. */
 void page_text(Page *page, const char *text);
 
-void page_note(Page *page, const char *text); /* a paragraph in small print, escaped */
-void page_count(Page *page, int64_t count);   /* "60,000" */
+void page_note(Page *page, const char *text);   /* a paragraph in small print, escaped */
+void page_count(Page *page, int64_t count);     /* "60,000" */
+void page_bytes(Page *page, double bytes);      /* "58.3 kB" */
+void page_duration(Page *page, double seconds); /* "4.3 min" */
 
 #endif

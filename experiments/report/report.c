@@ -3,20 +3,18 @@
 #include <ctype.h>
 #include <errno.h>
 #include <math.h>
-#include <stdio.h>
 #include <string.h>
 #include <sys/stat.h>
 
 #include "core/file.h"
-#include "experiments/report/chart.h"
 #include "experiments/report/curves.h"
 #include "experiments/report/json.h"
 #include "experiments/report/page.h"
-#include "experiments/report/report_style.h"
+#include "experiments/report/table.h"
 #include "experiments/report/text.h"
 #include "experiments/train/run.h"
 
-enum { FILE_BYTES_MAX = 256 << 20, LAYERS_DRAWN_MAX = 200 };
+enum { FILE_BYTES_MAX = 256 << 20 };
 
 typedef struct Report {
     const char *directory;
@@ -54,28 +52,6 @@ static Json *object_read(Report *r, const char *name) {
     return json;
 }
 
-/* ---- Numbers. ---- */
-
-static void size_put(Page *page, double bytes) {
-    static const char *const units[] = {"bytes", "kB", "MB", "GB", "TB"};
-    int unit = 0;
-    while (bytes >= 1000 && unit < 4) {
-        bytes /= 1000;
-        unit++;
-    }
-    page_format(page, unit ? "%.3g %s" : "%.0f %s", bytes, units[unit]);
-}
-
-static void duration_put(Page *page, double seconds) {
-    if (seconds < 120) {
-        page_format(page, "%.1f s", seconds);
-    } else if (seconds < 7200) {
-        page_format(page, "%.1f min", seconds / 60);
-    } else {
-        page_format(page, "%.1f h", seconds / 3600);
-    }
-}
-
 /* ---- Headline. ---- */
 
 static void tile_begin(Page *page, const char *name) {
@@ -108,7 +84,7 @@ static void count_tile(Page *page, const char *name, double count) {
 static void bytes_tile(Page *page, const char *name, double bytes, double full) {
     if (!(bytes >= 0 && bytes < 1e15)) return;
     tile_begin(page, name);
-    size_put(page, bytes);
+    page_bytes(page, bytes);
     page_put(page, "<small>");
     page_count(page, llround(bytes));
     page_put(page, " bytes");
@@ -173,7 +149,7 @@ static void put_headline(Report *r, const Json *summary) {
     count_tile(page, "Steps", json_number(summary, "steps"));
     if (isfinite(seconds)) {
         tile_begin(page, "Training time");
-        duration_put(page, seconds);
+        page_duration(page, seconds);
         if (timed_from > 0) page_format(page, "<small>from step %.0f on</small>", timed_from);
         tile_end(page);
     }
@@ -198,66 +174,37 @@ static void put_curves(Report *r) {
 
 /* ---- Layers. ---- */
 
-static void cell_number(Page *page, double value, const char *format) {
-    page_put(page, "<td class=\"n\">");
-    if (isnan(value)) {
-        page_put(page, "\xe2\x80\x93");
-    } else {
-        char text[64];
-        snprintf(text, sizeof text, format, value);
-        page_put(page, text);
-    }
-    page_put(page, "</td>");
-}
-
-static void layer_row(Page *page, const Json *layer) {
-    page_put(page, "<tr><td>");
+static void layer_row(Page *page, const Json *layer, double largest) {
+    page_put(page, "<tr><th scope=\"row\">");
     page_text(page, json_get_text(layer, "name"));
-    page_put(page, "</td>");
-    cell_number(page, json_number(layer, "bits"), "%.4g");
-    cell_number(page, json_number(layer, "activation_bits"), "%.4g");
-    cell_number(page, json_number(layer, "sqnr_db"), "%.1f");
+    page_put(page, "</th>");
+    table_number(page, json_number(layer, "bits"), "%.4g");
+    table_number(page, json_number(layer, "activation_bits"), "%.4g");
+    table_bar(page, json_number(layer, "sqnr_db"), largest, "%.1f");
     page_put(page, "</tr>\n");
-}
-
-static void layer_table(Page *page, const Json *summary, int count) {
-    page_put(page, "<div class=\"scroll\"><table><tr><th>Layer</th><th class=\"n\">Weight bits</th>"
-                   "<th class=\"n\">Activation bits</th><th class=\"n\">SQNR, dB</th></tr>\n");
-    for (int i = 0; i < count; i++) {
-        const Json *layer = json_element(summary, "layers", i);
-        if (layer) layer_row(page, layer);
-    }
-    page_put(page, "</table></div>\n");
 }
 
 static void put_layers(Report *r, const Json *summary) {
     int count = summary ? json_count(summary, "layers") : 0;
     Page *page = &r->page;
+    double largest = 0;
     page_put(page, "<h2>Layers</h2>\n");
     if (!count) {
         page_note(page, "summary.json lists no layers.");
         return;
     }
-    const char **names = arena_new_array(r->arena, const char *, count);
-    double *bits = arena_new_array(r->arena, double, count);
-    double *sqnr = arena_new_array(r->arena, double, count);
-    int kept = 0;
+    for (int i = 0; i < count; i++)
+        largest = fmax(largest, json_number(json_element(summary, "layers", i), "sqnr_db"));
+    page_note(page,
+              "Signal to quantization noise of each layer's output, in dB; 6 dB are about a bit.");
+    page_put(page, "<div class=\"scroll\"><table><thead><tr><th>Layer</th>"
+                   "<th class=\"n\">Weight bits</th><th class=\"n\">Activation bits</th>"
+                   "<th class=\"n\">SQNR, dB</th></tr></thead>\n");
     for (int i = 0; i < count; i++) {
         const Json *layer = json_element(summary, "layers", i);
-        const char *name = layer ? json_get_text(layer, "name") : NULL;
-        if (!layer) continue;
-        names[kept] = name ? name : "";
-        bits[kept] = json_number(layer, "bits");
-        sqnr[kept++] = json_number(layer, "sqnr_db");
+        if (layer) layer_row(page, layer, largest);
     }
-    BarChart chart = {.count = kept < LAYERS_DRAWN_MAX ? kept : LAYERS_DRAWN_MAX,
-                      .names = names,
-                      .titles = {"Signal to quantization noise (dB)", "Weight bits"},
-                      .values = {sqnr, bits}};
-    page_put(page, "<div class=\"rows\">\n");
-    chart_bars(page, &chart);
-    page_put(page, "</div>\n");
-    layer_table(page, summary, count);
+    page_put(page, "</table></div>\n");
 }
 
 /* ---- Confusion matrix. ---- */
@@ -293,10 +240,8 @@ static void put_confusion(Report *r, const Json *summary) {
         const char *name = json_get_text(summary, arena_format(r->arena, "classes.%d", i));
         names[i] = name ? name : arena_format(r->arena, "%d", i);
     }
-    page_note(&r->page, "Rows are true classes, columns what the network as trained answered.");
-    page_put(&r->page, "<div class=\"matrix\">\n");
-    chart_matrix(&r->page, &(MatrixChart){count, names, values});
-    page_put(&r->page, "</div>\n");
+    const char *title = "Rows are true classes, columns what the network as trained answered";
+    table_matrix(&r->page, &(Matrix){title, count, names, values});
 }
 
 /* ---- Settings and machine. ---- */
@@ -357,13 +302,8 @@ static const char *base_name(const char *path, Arena *arena) {
 static void put_page(Report *r) {
     const char *name = base_name(r->directory, r->arena);
     Page *page = &r->page;
-    page_put(page, "<!DOCTYPE html>\n<html lang=\"en\">\n<head>\n<meta charset=\"utf-8\"/>\n"
-                   "<meta name=\"viewport\" content=\"width=device-width, initial-scale=1\"/>\n"
-                   "<title>");
-    page_text(page, name);
-    page_put(page, " \xe2\x80\x93 nibble</title>\n<style>\n");
-    page_put(page, report_style);
-    page_put(page, "</style>\n</head>\n<body>\n<h1>");
+    page_begin(page, name);
+    page_put(page, "<h1>");
     page_text(page, name);
     page_put(page, "</h1>\n");
     Json *summary = object_read(r, RUN_SUMMARY);
@@ -377,7 +317,7 @@ static void put_page(Report *r) {
     put_confusion(r, summary);
     put_config(r);
     put_environment(r);
-    page_put(page, "</body>\n</html>\n");
+    page_end(page);
     json_free(summary);
 }
 

@@ -1,0 +1,170 @@
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "core/file.h"
+#include "experiments/compare/page_parts.h"
+#include "experiments/report/chart.h"
+
+static const char *text_or(const Json *json, const char *path, const char *otherwise) {
+    const char *text = json_get_text(json, path);
+    return text ? text : otherwise;
+}
+
+static Estimate estimate_read(const Json *json, const char *name, Arena *arena) {
+    return (Estimate){json_number(json, arena_format(arena, "%s.mean", name)),
+                      json_number(json, arena_format(arena, "%s.low", name)),
+                      json_number(json, arena_format(arena, "%s.high", name))};
+}
+
+static PageGroup group_read(const Json *json, Arena *arena) {
+    const char *row = text_or(json, "row", "");
+    const char *method = text_or(json, "method", "");
+    return (PageGroup){
+        .row = row,
+        .label = text_or(json, "label", row),
+        .method = method,
+        .weight_bits = json_number(json, "weight_bits"),
+        .activation_bits = json_number(json, "activation_bits"),
+        .seeds = json_number(json, "seeds"),
+        .accuracy = estimate_read(json, "accuracy", arena),
+        .difference = estimate_read(json, "difference", arena),
+        .better = json_number(json, "mcnemar.better"),
+        .worse = json_number(json, "mcnemar.worse"),
+        .p = json_number(json, "mcnemar.p"),
+        .recovered = json_number(json, "recovered"),
+        .bits_per_weight = json_number(json, "bits_per_weight"),
+        .bytes = json_number(json, "bytes"),
+        .train_seconds = json_number(json, "train_seconds"),
+        .is_fp32 = !strcmp(method, "fp32"),
+        .is_trained = !strcmp(method, "qat"),
+        .seed = NAN,
+    };
+}
+
+/* ---- Evaluations. ---- */
+
+bool page_data_is_plain(const char *name) {
+    return name && *name && *name != '.' && !strchr(name, '/');
+}
+
+static void evaluation_read(ComparisonPage *c, int i) {
+    const Json *run = json_element(c->results, "rows", i);
+    const char *name = json_get_text(run, "run");
+    if (!page_data_is_plain(name)) return;
+    Error err = {0};
+    const char *path = arena_format(c->arena, "%s/evaluations/%s.json", c->directory, name);
+    if (file_find(path, &err) == FILE_ABSENT) return;
+    c->evaluations[i] = json_read_file(path, &err);
+}
+
+static void group_find_run(ComparisonPage *c, PageGroup *group) {
+    for (int i = 0; i < c->run_count && !group->evaluation; i++) {
+        const Json *run = json_element(c->results, "rows", i);
+        if (strcmp(text_or(run, "row", ""), group->row) || !c->evaluations[i]) continue;
+        group->run = json_get_text(run, "run");
+        group->seed = json_number(run, "seed");
+        group->evaluation = c->evaluations[i];
+    }
+}
+
+const Json *page_data_fp32(const ComparisonPage *c, const PageGroup *group) {
+    if (!c->fp32) return NULL;
+    for (int i = 0; i < c->run_count; i++) {
+        const Json *run = json_element(c->results, "rows", i);
+        bool is_its = !strcmp(text_or(run, "row", ""), c->fp32->row);
+        if (is_its && c->evaluations[i] && json_number(run, "seed") == group->seed)
+            return c->evaluations[i];
+    }
+    return c->fp32->evaluation;
+}
+
+const char *page_data_class(const ComparisonPage *c, int64_t i) {
+    const char *path = arena_format(c->arena, "data.classes.%lld", (long long)i);
+    return text_or(c->results, path, arena_format(c->arena, "%lld", (long long)i));
+}
+
+/* ---- Groups. ---- */
+
+/* From many weight bits to few, then activation bits; FP32 first, what is unknown last. */
+static int group_order(const void *a, const void *b) {
+    const PageGroup *x = a, *y = b;
+    double bits[4] = {x->weight_bits, y->weight_bits, x->activation_bits, y->activation_bits};
+    for (int i = 0; i < 4; i++) bits[i] = isnan(bits[i]) ? -1 : bits[i];
+    if (x->is_fp32 != y->is_fp32) return x->is_fp32 ? -1 : 1;
+    if (bits[0] != bits[1]) return bits[0] > bits[1] ? -1 : 1;
+    if (bits[2] != bits[3]) return bits[2] > bits[3] ? -1 : 1;
+    return x->index - y->index;
+}
+
+/* A method has one colour on the whole page. */
+static void groups_colour(ComparisonPage *c) {
+    int next = 0;
+    for (int i = 0; i < c->group_count; i++) {
+        PageGroup *group = &c->groups[i];
+        int same = 0;
+        while (same < i && strcmp(c->groups[same].method, group->method)) same++;
+        bool is_new = same == i;
+        group->colour = is_new ? next : c->groups[same].colour;
+        if (group->is_fp32) group->colour = CHART_MUTED;
+        next += is_new && !group->is_fp32;
+    }
+}
+
+static double size_of(const PageGroup *group) {
+    return isnan(group->bits_per_weight) ? group->weight_bits : group->bits_per_weight;
+}
+
+const PageGroup *page_data_fewest(const ComparisonPage *c, bool is_trained) {
+    const PageGroup *fewest = NULL;
+    for (int i = 0; i < c->group_count; i++) {
+        const PageGroup *group = &c->groups[i];
+        bool counts = !group->is_fp32 && (is_trained || !group->is_trained);
+        if (!counts || !(group->difference.mean >= -PAGE_LOSS_MAX)) continue;
+        if (!fewest || size_of(group) < size_of(fewest)) fewest = group;
+    }
+    return fewest;
+}
+
+/* What is shown in detail: the fewest bits that cost little; else what costs least. */
+static const PageGroup *group_choose(const ComparisonPage *c) {
+    const PageGroup *chosen = page_data_fewest(c, true);
+    for (int i = 0; i < c->group_count; i++) {
+        const PageGroup *group = &c->groups[i];
+        if (chosen && chosen->difference.mean >= -PAGE_LOSS_MAX) return chosen;
+        if (group->is_fp32 || !isfinite(group->accuracy.mean)) continue;
+        if (!chosen || group->accuracy.mean > chosen->accuracy.mean) chosen = group;
+    }
+    return chosen;
+}
+
+bool page_data_read(ComparisonPage *c, Error *err) {
+    const char *path = arena_format(c->arena, "%s/results.json", c->directory);
+    c->results = json_read_file(path, err);
+    if (!c->results) return false;
+    c->run_count = json_count(c->results, "rows");
+    c->evaluations = arena_new_array(c->arena, Json *, c->run_count + 1);
+    int count = json_count(c->results, "groups");
+    c->groups = arena_new_array(c->arena, PageGroup, count + 1);
+    for (int i = 0; i < c->run_count; i++) evaluation_read(c, i);
+    for (int i = 0; i < count; i++) {
+        const Json *group = json_element(c->results, "groups", i);
+        if (!group) continue;
+        c->groups[c->group_count] = group_read(group, c->arena);
+        c->groups[c->group_count].index = i;
+        c->group_count++;
+    }
+    if (c->group_count) qsort(c->groups, (size_t)c->group_count, sizeof *c->groups, group_order);
+    groups_colour(c);
+    for (int i = 0; i < c->group_count; i++) {
+        group_find_run(c, &c->groups[i]);
+        if (c->groups[i].is_fp32 && !c->fp32) c->fp32 = &c->groups[i];
+    }
+    c->chosen = group_choose(c);
+    return true;
+}
+
+void page_data_free(ComparisonPage *c) {
+    for (int i = 0; i < c->run_count; i++) json_free(c->evaluations[i]);
+    json_free(c->results);
+}
