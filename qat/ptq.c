@@ -224,6 +224,6 @@ void ptq_skip(Ptq *p, const char *layer, const char *reason, ...) {
     va_start(arguments, reason);
     vsnprintf(text, sizeof text, reason, arguments);
     va_end(arguments);
-    log_warning("%s stays as it is: %s", layer, text);
+    log_warning("%s: %s", layer, text);
     add_note(p, (PtqNote){.layer = layer, .name = "skipped", .text = arena_strdup(p->arena, text)});
 }

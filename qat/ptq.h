@@ -138,7 +138,7 @@ void ptq_add_bias(const WeightSite *site, const float *correction); /* to that; 
 
 /* Strings may be temporary. `layer` NULL: of the method as a whole. */
 void ptq_note(Ptq *p, const char *layer, const char *name, double value);
-/* The method leaves this layer as it is: a warning, and a note. */
+/* What the method does not do to this layer, and why: a warning, and the note `skipped`. */
 void ptq_skip(Ptq *p, const char *layer, const char *reason, ...)
     __attribute__((format(printf, 3, 4)));
 

@@ -234,6 +234,16 @@ bool quant_fit(Quant *q, Observed seen, Error *err) {
     return true;
 }
 
+bool quant_scale_rows(Quant *q, const float *factors, Error *err) {
+    if (q->norm) return true;
+    int64_t per_row = q->scale_count / q->shape.dim[0];
+    for (int64_t i = 0; i < q->scale_count; i++) {
+        tensor_f32(&q->scale->value)[i] *= factors[i / per_row];
+        if (q->offset) tensor_f32(&q->offset->value)[i] *= factors[i / per_row];
+    }
+    return check_scales(q, err);
+}
+
 static void observe(Quant *q, Tape *t, Var *x) {
     Probe *probe = q->is_weight ? NULL : &q->probe;
     if (!is_observing(q, t) || !tape_probe(t, x, probe)) return;

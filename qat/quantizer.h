@@ -142,6 +142,11 @@ Tensor quant_levels(Quant *q, const float *values, Arena *arena);
  * row become relative to the norm's factor (batch_norm_gain); all others stay as they are. */
 void quant_join(Quant *q, Module *norm);
 
+/* For a weight of which row r was multiplied by factors[r], above 0: scales of channels or groups
+ * that give the same levels. Those that are relative to a joined norm follow by themselves. Fails
+ * where a scale cannot be stored. */
+bool quant_scale_rows(Quant *q, const float *factors, Error *err);
+
 /* The geometry of scales for a tensor of this shape. */
 void quant_geometry(const QuantSpec *spec, Shape shape, int64_t *row_length, int64_t *run_length);
 
