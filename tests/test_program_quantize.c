@@ -1,6 +1,11 @@
 /* nibble quantize: from a trained run to a run of its quantized network. */
 #include "tests/program.h"
 
+#include <time.h>
+
+#include "data/h5.h"
+#include "qat/ptq.h"
+
 #define CNN                                                                                        \
     "model: {kind: cnn, widths: [4, 6], hidden: 12}\n" PROGRAM_DATA PROGRAM_OPTIMIZER              \
     "train: {epochs: 5}\n"
@@ -103,11 +108,235 @@ static void test_directories(void **state) {
     run(0, "quantize fp32 w4a4.yaml --out d --force");
 }
 
+/* ---- Methods ---- */
+
+/* Convolutions, grouped and depthwise too, with and without norms, a residual block, ReLU6. */
+#define MIXED                                                                                      \
+    "model: {kind: sequential, layers: [conv: {filters: 6}, batch_norm, relu6, "                   \
+    "residual: {main: [conv: {filters: 6, bias: false}, batch_norm]}, relu, "                      \
+    "conv: {depthwise: true}, relu, conv: {filters: 8, kernel: 1, groups: 2}, relu, max_pool, "    \
+    "flatten, linear: {units: 12}, relu, linear: {units: 4}]}\n" PROGRAM_DATA PROGRAM_OPTIMIZER    \
+    "train: {epochs: 2}\n"
+
+static const char *const ways[] = {
+    "quant.bits=4 quant.weights.quantizer=minmax quant.activations.quantizer=mse",
+    "quant.bits=32 quant.weights.bits=3 quant.weights.quantizer=mse "
+    "quant.weights.granularity=group",
+    "quant.bits=8 quant.weights.affine=true quant.weights.quantizer=minmax "
+    "quant.weights.granularity=tensor quant.activations.quantizer=percentile",
+    "quant.bits=4 quant.weights.quantizer=lsq quant.activations.quantizer=lsq_plus",
+};
+
+/* Every row, alone and behind another, under every kind of scales: the network that is left is
+ * verified to the bit, and no result depends on the threads. */
+static void test_every_method(void **state) {
+    (void)state;
+    text_file("mixed.yaml", MIXED);
+    run(0, "train mixed.yaml --out mixed");
+    for (int i = 0; i < ptq_kinds.count; i++)
+        for (size_t j = 0; j < sizeof ways / sizeof *ways; j++) {
+            const PtqMethod *method = (const PtqMethod *)ptq_kinds.kinds[i];
+            const char *name = method->kind.name;
+            bool is_first = method->flags & PTQ_KEEPS_FUNCTION;
+            const char *directory = format("%s%d", name, (int)j);
+            run(0, "quantize mixed w4a4.yaml --out %s quantize=[%s%s] %s", directory, name,
+                is_first ? ",bias_correct" : "", ways[j]);
+            check_ships(directory);
+            assert_has(file_text(format("%s/metrics.jsonl", directory)),
+                       format("\"method\": \"%s\"", name));
+            if (j) continue;
+            run(0, "quantize mixed w4a4.yaml --out two%s quantize=[%s%s] %s --threads 2", name,
+                name, is_first ? ",bias_correct" : "", ways[j]);
+            assert_files_equal(format("two%s/checkpoint.h5", name),
+                               format("%s/checkpoint.h5", directory));
+        }
+}
+
+/* What a method says stands in the metrics, a line for each layer. */
+static void test_what_methods_say(void **state) {
+    (void)state;
+    text_file("mixed.yaml", MIXED);
+    run(0, "train mixed.yaml --out told_of");
+    const char *said =
+        run(0, "quantize told_of w4a4.yaml --out told quantize=[batch_norm,bias_correct] "
+               "quant.weights.granularity=tensor")
+            .err;
+    assert_has(said, "warning: batch_norm1: its variance stays, since the channels of conv1 share "
+                     "a scale");
+    const char *metrics = file_text("told/metrics.jsonl");
+    assert_has(metrics, "\"method\": \"batch_norm\", \"layer\": \"batch_norm1\", "
+                        "\"levels_changed\": 0.0, \"channels_kept\": 0.0, \"skipped\": \"its");
+    assert_has(metrics, "\"method\": \"bias_correct\", \"layer\": \"conv1\", "
+                        "\"largest_correction\": ");
+    assert_has(file_text("told/config.yaml"), "  - kind: batch_norm\n  - kind: bias_correct\n");
+    assert_lacks(file_text("told/report.html"), "could not be read");
+    assert_has(run(2, "quantize told_of w4a4.yaml --out never quantize=[bias_corect]").err,
+               "did you mean 'bias_correct'?");
+}
+
+/* ---- Training from it ---- */
+
+static void read_scales(const char *directory, float scales[12]) {
+    Error err = {0};
+    H5Reader *r = h5_read_open(format("%s/checkpoint.h5", directory), program_arena, &err);
+    if (!r || !h5_read_tensor(r, "params/hidden.weight.scale", H5_F32, SHAPE(12), scales, &err))
+        fail_msg("%s", err.message);
+    h5_read_close(r);
+}
+
+/* QAT goes on from the ranges that were found, where it quantizes as `quantize` did; else they are
+ * found anew. */
+static void test_training_from_it(void **state) {
+    (void)state;
+    float found[12], taken[12];
+    text_file("lsq.yaml", "quant: {bits: 4, weights: {quantizer: mse}, freeze_observers: 1}\n"
+                          "calibration: {rows: 64}\n");
+    run(0, "quantize fp32 lsq.yaml --out ranges");
+    read_scales("ranges", found);
+    const char *still = "optimizer.lr=1e-12 quant.freeze_observers=0 train.epochs=1";
+    run(0,
+        "train cnn.yaml --out goes_on train.init=ranges quant.bits=4 "
+        "quant.weights.quantizer=mse %s",
+        still);
+    read_scales("goes_on", taken);
+    assert_memory_equal(found, taken, sizeof found);
+    run(0,
+        "train cnn.yaml --out other train.init=ranges quant.bits=5 "
+        "quant.weights.quantizer=mse %s",
+        still);
+    read_scales("other", taken);
+    assert_memory_not_equal(found, taken, sizeof found);
+}
+
+/* A run that keeps averages is quantized as it is reported: averaged. */
+static void test_averages(void **state) {
+    (void)state;
+    run(0, "train cnn.yaml --out averaged optimizer.ema=0.9");
+    run(0, "quantize averaged w4a4.yaml --out of_averaged");
+    Json *source = json_of(file_text("averaged/summary.json"));
+    Json *json = json_of(run(0, "eval of_averaged --json").out);
+    assert_true(number_of(json, "shadow.loss") == number_of(source, "test.loss"));
+    json_free(json);
+    json_free(source);
+    check_ships("of_averaged");
+    run(0, "train cnn.yaml --out onwards optimizer.ema=0.9 train.init=of_averaged train.epochs=1");
+}
+
+static void test_predict(void **state) {
+    (void)state;
+    idx_folder("set");
+    text_file("idx.yaml", "model: {kind: cnn, widths: [4], hidden: 8}\n"
+                          "data: {kind: idx, path: set, batch: 8, validation: 16, "
+                          "class_names: [dark, half, bright]}\n"
+                          "train: {epochs: 2}\n" PROGRAM_OPTIMIZER);
+    run(0, "train idx.yaml --out idx");
+    run(0, "quantize idx w4a4.yaml --out idx_q calibration.rows=80");
+    run(0, "convert idx_q");
+    assert_has(run(0, "predict idx_q set/t10k-images-idx3-ubyte").out, "bright");
+    rename("set", "moved");
+    assert_has(run(2, "quantize idx w4a4.yaml --out lost calibration.rows=80").err, "set");
+    run(0, "quantize idx w4a4.yaml --out found calibration.rows=80 data.path=moved");
+    assert_has(run(2, "quantize idx w4a4.yaml --out more data.path=moved").err,
+               "calibration.rows is 100, but there are 80 training images");
+}
+
+/* ---- Interruptions ---- */
+
+static void wait_milliseconds(long milliseconds) {
+    nanosleep(&(struct timespec){.tv_nsec = 1000000 * milliseconds}, NULL);
+}
+
+/* Killed while methods work, it leaves an empty directory, which is no obstacle. */
+static void test_killed(void **state) {
+    (void)state;
+    char *list = arena_zalloc(program_arena, 1 << 14);
+    for (int i = 0; i < 400; i++) strcat(list, i ? ", bias_correct" : "bias_correct");
+    text_file("long.yaml", format(W4A4 "quantize: [%s]\n", list));
+    pid_t child = program_start((Start){0}, "quantize fp32 long.yaml --out killed");
+    for (int i = 0; !file_exists("killed") && i < 20000; i++) wait_milliseconds(1);
+    wait_milliseconds(20);
+    kill(child, SIGKILL);
+    assert_int_equal(program_wait(child).signal, SIGKILL);
+    assert_has(run(2, "eval killed").err, "killed is not a run directory: it has no config.yaml");
+    run(0, "quantize fp32 w4a4.yaml --out killed");
+    run(0, "quantize fp32 w4a4.yaml --out whole");
+    assert_files_equal("killed/checkpoint.h5", "whole/checkpoint.h5");
+}
+
+/* Killed between two of its files, it is no run, or has no summary, and says what to do. */
+static void test_killed_while_writing(void **state) {
+    (void)state;
+    run(0, "quantize fp32 w4a4.yaml --out w");
+    unlink("w/summary.json");
+    unlink("w/report.html");
+    const char *again = "quantize fp32 w4a4.yaml --out w";
+    assert_has(run(2, "%s", again).err, "(config.yaml); replace it with --force");
+    unlink("w/config.yaml");
+    assert_has(run(2, "eval w").err, "w is not a run directory: it has no config.yaml");
+    assert_has(run(2, "%s", again).err, "or a part of one (env.json); replace it with --force");
+    run(0, "%s --force", again);
+    check_ships("w");
+}
+
+/* ---- What it is made of ---- */
+
+static void copy_run(const char *from, const char *to) {
+    mkdir(to, 0777);
+    static const char *const files[] = {"config.yaml", "checkpoint.h5", "best.h5"};
+    for (int i = 0; i < 3; i++)
+        file_copy(format("%s/%s", from, files[i]), format("%s/%s", to, files[i]));
+}
+
+static void test_untrained(void **state) {
+    (void)state;
+    pid_t child = program_start((Start){0}, "train cnn.yaml --out young train.epochs=100000 "
+                                            "train.checkpoint_every=1000000");
+    for (int i = 0; !file_exists("young/checkpoint.h5") && i < 20000; i++) wait_milliseconds(1);
+    kill(child, SIGKILL);
+    program_wait(child);
+    assert_has(run(2, "quantize young w4a4.yaml --out never").err,
+               "young holds no trained network yet; train it first");
+    assert_false(file_exists("never"));
+}
+
+/* A run's weights that are not those of its settings. */
+static void test_other_layers(void **state) {
+    (void)state;
+    copy_run("fp32", "edited");
+    char *config = arena_strdup(program_arena, file_text("edited/config.yaml"));
+    char *units = strstr(config, "hidden: 12");
+    assert_non_null(units);
+    memcpy(units, "hidden: 13", 10);
+    text_file("edited/config.yaml", config);
+    assert_has(run(2, "quantize edited w4a4.yaml --out never").err, "edited/best.h5");
+    assert_false(file_exists("never"));
+}
+
+/* Directories of before there were these settings, which checkpoints do not know. */
+static void test_older_runs(void **state) {
+    (void)state;
+    copy_run("fp32", "old");
+    char *config = arena_strdup(program_arena, file_text("old/config.yaml"));
+    char *section = strstr(config, "calibration:");
+    assert_non_null(section);
+    *section = 0;
+    text_file("old/config.yaml", config);
+    run(0, "eval old");
+    run(0, "quantize old w4a4.yaml --out of_old");
+    assert_has(run(0, "train --resume old train.steps=0").err, "resuming after step 40");
+    assert_lacks(run(0, "inspect fp32/checkpoint.h5").out, "calibration");
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_run_directory),    cmocka_unit_test(test_weights_only),
         cmocka_unit_test(test_training_refuses), cmocka_unit_test(test_settings),
-        cmocka_unit_test(test_directories),
+        cmocka_unit_test(test_directories),      cmocka_unit_test(test_every_method),
+        cmocka_unit_test(test_what_methods_say), cmocka_unit_test(test_training_from_it),
+        cmocka_unit_test(test_averages),         cmocka_unit_test(test_predict),
+        cmocka_unit_test(test_killed),           cmocka_unit_test(test_killed_while_writing),
+        cmocka_unit_test(test_untrained),        cmocka_unit_test(test_other_layers),
+        cmocka_unit_test(test_older_runs),
     };
     return cmocka_run_group_tests(tests, enter, program_folder_leave);
 }
