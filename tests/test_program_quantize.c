@@ -152,6 +152,24 @@ static void test_every_method(void **state) {
         }
 }
 
+/* What is shipped in configs/ptq, on fewer rows. */
+static void test_configurations(void **state) {
+    (void)state;
+    const char *folder = format("%s/configs/ptq", program_source_root);
+    DIR *listing = opendir(folder);
+    assert_non_null(listing);
+    int count = 0;
+    for (struct dirent *entry; (entry = readdir(listing));) {
+        if (!strstr(entry->d_name, ".yaml")) continue;
+        const char *directory = format("shipped%d", count++);
+        run(0, "quantize fp32 %s/%s --out %s calibration.rows=64", folder, entry->d_name,
+            directory);
+        check_ships(directory);
+    }
+    closedir(listing);
+    assert_true(count > 0);
+}
+
 /* What a method says stands in the metrics, a line for each layer. */
 static void test_what_methods_say(void **state) {
     (void)state;
@@ -329,13 +347,21 @@ static void test_older_runs(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_run_directory),    cmocka_unit_test(test_weights_only),
-        cmocka_unit_test(test_training_refuses), cmocka_unit_test(test_settings),
-        cmocka_unit_test(test_directories),      cmocka_unit_test(test_every_method),
-        cmocka_unit_test(test_what_methods_say), cmocka_unit_test(test_training_from_it),
-        cmocka_unit_test(test_averages),         cmocka_unit_test(test_predict),
-        cmocka_unit_test(test_killed),           cmocka_unit_test(test_killed_while_writing),
-        cmocka_unit_test(test_untrained),        cmocka_unit_test(test_other_layers),
+        cmocka_unit_test(test_run_directory),
+        cmocka_unit_test(test_weights_only),
+        cmocka_unit_test(test_training_refuses),
+        cmocka_unit_test(test_settings),
+        cmocka_unit_test(test_directories),
+        cmocka_unit_test(test_every_method),
+        cmocka_unit_test(test_configurations),
+        cmocka_unit_test(test_what_methods_say),
+        cmocka_unit_test(test_training_from_it),
+        cmocka_unit_test(test_averages),
+        cmocka_unit_test(test_predict),
+        cmocka_unit_test(test_killed),
+        cmocka_unit_test(test_killed_while_writing),
+        cmocka_unit_test(test_untrained),
+        cmocka_unit_test(test_other_layers),
         cmocka_unit_test(test_older_runs),
     };
     return cmocka_run_group_tests(tests, enter, program_folder_leave);
