@@ -152,6 +152,31 @@ static void test_every_method(void **state) {
         }
 }
 
+/* Every observed range, for every granularity, symmetric and affine, 2 to 8 bits. */
+static void test_every_range(void **state) {
+    (void)state;
+    static const char *const granularities[] = {"tensor", "channel", "group"};
+    int bits = 0;
+    for (int i = 0; i < quantizer_kinds.count; i++) {
+        const Quantizer *row = (const Quantizer *)quantizer_kinds.kinds[i];
+        const char *name = row->kind.name;
+        bool is_for_both =
+            row->flags & QUANTIZER_FOR_WEIGHTS && row->flags & QUANTIZER_FOR_ACTIVATIONS;
+        if (!is_for_both || !row->observe || row->learns) continue;
+        for (int j = 0; j < 6; j++, bits++) {
+            const char *affine = j % 2 ? "true" : "false";
+            const char *directory = format("range%d", bits);
+            run(0,
+                "quantize fp32 w4a4.yaml --out %s quant.bits=%d quant.weights.quantizer=%s "
+                "quant.weights.granularity=%s quant.weights.affine=%s "
+                "quant.activations.quantizer=%s quant.activations.affine=%s",
+                directory, 2 + bits % 7, name, granularities[j / 2], affine, name, affine);
+            check_ships(directory);
+        }
+    }
+    assert_true(bits >= 24);
+}
+
 /* What is shipped in configs/ptq, on fewer rows. */
 static void test_configurations(void **state) {
     (void)state;
@@ -194,12 +219,17 @@ static void test_what_methods_say(void **state) {
 
 /* ---- Training from it ---- */
 
-static void read_scales(const char *directory, float scales[12]) {
+static void read_param(const char *directory, const char *name, int count, float *values) {
     Error err = {0};
     H5Reader *r = h5_read_open(format("%s/checkpoint.h5", directory), program_arena, &err);
-    if (!r || !h5_read_tensor(r, "params/hidden.weight.scale", H5_F32, SHAPE(12), scales, &err))
+    name = format("params/%s", name);
+    if (!r || !h5_read_tensor(r, name, H5_F32, SHAPE(count), values, &err))
         fail_msg("%s", err.message);
     h5_read_close(r);
+}
+
+static void read_scales(const char *directory, float scales[12]) {
+    read_param(directory, "hidden.weight.scale", 12, scales);
 }
 
 /* QAT goes on from the ranges that were found, where it quantizes as `quantize` did; else they are
@@ -224,6 +254,21 @@ static void test_training_from_it(void **state) {
         still);
     read_scales("other", taken);
     assert_memory_not_equal(found, taken, sizeof found);
+}
+
+/* Of a run that quantizes alike, the weights are taken and its ranges are not: these are those of
+ * 64 rows, in two batches. */
+static void test_ranges_are_found_anew(void **state) {
+    (void)state;
+    float batches = 0;
+    text_file("alike.yaml", "quant: {bits: 4, weights: {quantizer: mse}}\n"
+                            "calibration: {rows: 64}\n");
+    run(0, "train cnn.yaml --out trained quant.bits=4 quant.weights.quantizer=mse");
+    read_param("trained", "hidden.weight.count", 1, &batches);
+    assert_true(batches == 40);
+    run(0, "quantize trained alike.yaml --out anew");
+    read_param("anew", "hidden.weight.count", 1, &batches);
+    assert_true(batches == 2);
 }
 
 /* A run that keeps averages is quantized as it is reported: averaged. */
@@ -256,6 +301,14 @@ static void test_predict(void **state) {
     run(0, "quantize idx w4a4.yaml --out found calibration.rows=80 data.path=moved");
     assert_has(run(2, "quantize idx w4a4.yaml --out more data.path=moved").err,
                "calibration.rows is 100, but there are 80 training images");
+    mkdir("smaller", 0777);
+    idx_part("smaller", "train", 96, 4);
+    idx_part("smaller", "t10k", 24, 4);
+    assert_has(run(2, "quantize idx w4a4.yaml --out more calibration.rows=80 data.path=smaller "
+                      "data.changed=allow")
+                   .err,
+               "the training images");
+    assert_false(file_exists("more"));
 }
 
 /* ---- Interruptions ---- */
@@ -353,9 +406,11 @@ int main(void) {
         cmocka_unit_test(test_settings),
         cmocka_unit_test(test_directories),
         cmocka_unit_test(test_every_method),
+        cmocka_unit_test(test_every_range),
         cmocka_unit_test(test_configurations),
         cmocka_unit_test(test_what_methods_say),
         cmocka_unit_test(test_training_from_it),
+        cmocka_unit_test(test_ranges_are_found_anew),
         cmocka_unit_test(test_averages),
         cmocka_unit_test(test_predict),
         cmocka_unit_test(test_killed),

@@ -38,6 +38,28 @@ static void test_order(void **state) {
     }
 }
 
+/* ---- The float network ---- */
+
+static bool halve(Ptq *p, const void *config, Error *err) {
+    (void)config;
+    (void)err;
+    Param *weight = model_find_param(p->qat->model, "c.weight");
+    for (int64_t i = 0; i < tensor_count(&weight->value); i++) tensor_f32(&weight->value)[i] /= 2;
+    assert_null(p->is_calibrated ? p : NULL);
+    return true;
+}
+
+static bool breaks(Ptq *p, const void *config, Error *err) {
+    (void)config;
+    (void)err;
+    tensor_f32(&model_find_param(p->qat->model, "b.weight")->value)[3] = NAN;
+    return true;
+}
+
+static const PtqMethod halving = {
+    .kind = {.name = "halve"}, .flags = PTQ_KEEPS_FUNCTION, .apply = halve};
+static const PtqMethod breaking = {.kind = {.name = "break"}, .apply = breaks};
+
 /* ---- Means of a site's outputs, or of what a norm reads ---- */
 
 typedef struct Means {
@@ -94,6 +116,40 @@ static double note_of(const Ptq *p, const char *layer, const char *name) {
             return note->text ? 1 : note->value;
     }
     return NAN;
+}
+
+/* Behind a method that changes it, the float network is the one that it left; and ranges are those
+ * of what it left. */
+static void test_exact_is_taken_anew(void **state) {
+    (void)state;
+    Error err = {0};
+    Ptq *p = ptq_of("{bits: 8, weights: {quantizer: minmax}}");
+    const Variant variant = {.kind = &halving.kind};
+    List methods = {1, (void *)(uintptr_t)&variant};
+    model_find_param(p->qat->model, "c.bias")->value.data = arena_new_array(arena, float, 3);
+    ptq_free(p);
+    p = ptq_new(p->qat, p->data, arena);
+    Means before = means_of(p);
+    assert_true(ptq_apply(p, &methods, 0, &err) && ptq_finish(p, &err));
+    Means after = means_of(p);
+    for (int c = 0; c < 3; c++) {
+        assert_true(fabs(after.exact[2][c] - before.exact[2][c] / 2) < 1e-6);
+        assert_true(fabs(after.quantized[2][c] - before.exact[2][c] / 2) < 0.05);
+    }
+    ptq_free(p);
+}
+
+static void test_what_is_not_finite(void **state) {
+    (void)state;
+    Error err = {0};
+    Ptq *p = ptq_of("{bits: 8}");
+    const Variant variant = {.kind = &breaking.kind};
+    List methods = {1, (void *)(uintptr_t)&variant};
+    assert_false(ptq_apply(p, &methods, 0, &err));
+    assert_int_equal(err.code, ERROR_NUMERIC);
+    assert_string_equal(err.message,
+                        "quantize.0 (break): it left 'b.weight' with values that are not finite");
+    ptq_free(p);
 }
 
 /* ---- bias_correct ---- */
@@ -220,6 +276,8 @@ static void test_batch_norm_without_norms(void **state) {
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_order),
+        cmocka_unit_test(test_exact_is_taken_anew),
+        cmocka_unit_test(test_what_is_not_finite),
         cmocka_unit_test(test_bias_correct),
         cmocka_unit_test(test_batch_norm),
         cmocka_unit_test(test_batch_norm_of_one_scale),
