@@ -36,10 +36,10 @@ static void test_run_directory(void **state) {
     assert_has(result.err, "quantize.0: round");
     assert_has(result.out, "test accuracy");
     assert_has(file_text("q/config.yaml"), "quantize:\n  - kind: round\n");
-    assert_has(file_text("q/metrics.jsonl"), "\"calibration_rows\": 100");
     assert_has(file_text("q/metrics.jsonl"), "\"method\": \"round\"");
     Json *json = json_of(file_text("q/summary.json"));
     double quantized = fraction_of(json, "quantized.accuracy");
+    double before = fraction_of(json, "source.accuracy");
     assert_true(number_of(json, "steps") == 40);
     json_free(json);
     Json *source = json_of(file_text("fp32/summary.json"));
@@ -47,6 +47,10 @@ static void test_run_directory(void **state) {
     assert_true(fraction_of(json, "quantized.accuracy") == quantized);
     /* round leaves the masters */
     assert_true(fraction_of(json, "shadow.accuracy") == fraction_of(source, "test.accuracy"));
+    assert_true(before == fraction_of(source, "test.accuracy"));
+    assert_has(file_text("q/report.html"), "the network that was quantized");
+    assert_has(result.out, format("%.2f%%", 100 * before));
+    assert_has(result.out, format("%.2f%%", 100 * quantized));
     json_free(json);
     json_free(source);
     check_ships("q");
@@ -92,7 +96,7 @@ static void test_settings(void **state) {
         "quant.rules.0: no layer with weights matches 'conv7'; did you mean 'conv1'?");
     assert_false(file_exists("s"));
     run(0, "quantize fp32 w4a4.yaml --out s calibration.rows=7 quant.bits=8");
-    assert_has(file_text("s/metrics.jsonl"), "\"calibration_rows\": 7");
+    assert_has(file_text("s/config.yaml"), "calibration:\n  rows: 7\n");
 }
 
 static void test_directories(void **state) {

@@ -2,10 +2,12 @@
 #include <stdio.h>
 #include <sys/stat.h>
 
+#include "core/log.h"
 #include "experiments/commands/commands.h"
 #include "experiments/ptq/quantize.h"
 #include "experiments/report/json.h"
 #include "experiments/train/run.h"
+#include "experiments/train/task.h"
 
 enum { OUT, FORCE };
 
@@ -26,34 +28,41 @@ static bool check_out(const char *run, const char *out, bool force, Error *err) 
                 found);
 }
 
-/* Each score before and after. */
-static void print_result(const Experiment *e, const Evaluation *before, const char *directory,
-                         Arena *arena) {
+static const char *score_text(const Json *json, const char *network, const Score *score,
+                              Arena *arena) {
+    double value = json_number(json, arena_format(arena, "%s.%s", network, score->key));
+    return arena_format(arena, "%.*f%s", score->decimals, value * score->factor, score->unit);
+}
+
+static void print_result(const Task *task, const char *directory, Arena *arena) {
     Error err = {0};
     Json *json = json_read_file(run_path(arena, directory, RUN_SUMMARY), &err);
-    printf("%-22s %12s %12s\n", "", "float", "quantized");
-    for (int i = 0; i < e->task->score_count; i++) {
-        const Score *score = &e->task->scores[i];
-        double after = json_number(json, arena_format(arena, "quantized.%s", score->key));
-        printf("%-22s %12s %12s\n", arena_format(arena, "test %s", score->name),
-               arena_format(arena, "%.*f%s", score->decimals, before->scores[i] * score->factor,
-                            score->unit),
-               arena_format(arena, "%.*f%s", score->decimals, after * score->factor, score->unit));
+    if (!json) {
+        log_warning("no table of results: %s", err.message);
+        return;
     }
-    printf("%-22s %12s %12.3f\n", "bits per weight", "32", json_number(json, "bits_per_weight"));
+    printf("%-22s %12s %12s\n", "", "float", "quantized");
+    for (int i = 0; i < task->score_count; i++) {
+        const Score *score = &task->scores[i];
+        printf("%-22s %12s %12s\n", arena_format(arena, "test %s", score->name),
+               score_text(json, "source", score, arena),
+               score_text(json, "quantized", score, arena));
+    }
+    printf("%-22s %12d %12.3f\n", "bits per weight", BITS_FLOAT,
+           json_number(json, "bits_per_weight"));
     printf("%-22s %s\n", "run directory", directory);
+    printf("%-22s %s/" RUN_REPORT "\n", "report", directory);
     json_free(json);
 }
 
 static bool quantize(const char *run, const char *out, const ExperimentConfig *config, Arena *arena,
                      Error *err) {
     Experiment e = {0};
-    Evaluation before = {0};
     RunClaim claim = {.fd = -1};
     /* Nothing of an earlier run is touched before everything else is known to be right. */
     bool ok = quantize_open(run, config, arena, &e, err) && run_create(out, true, &claim, err) &&
-              quantize_run(&e, out, &before, err);
-    if (ok) print_result(&e, &before, out, arena);
+              quantize_run(&e, out, err);
+    if (ok) print_result(e.task, out, arena);
     run_release(&claim);
     experiment_close(&e);
     return ok;

@@ -104,15 +104,7 @@ static bool add_notes(Metrics *m, const Experiment *e, const Ptq *p, int method,
 }
 
 static bool add_lines(Metrics *m, const Experiment *e, const Ptq *p, const double *seconds,
-                      const Evaluation *before, Arena *arena, Error *err) {
-    Json *source = json_new();
-    json_set_int(source, "step", e->step);
-    for (int i = 0; i < e->task->score_count; i++)
-        json_set_number(source, arena_format(arena, "source.%s", e->task->scores[i].key),
-                        before->scores[i]);
-    json_set_number(source, "source.loss", before->loss);
-    json_set_int(source, "calibration_rows", p->data.row_count);
-    TRY(add_line(m, source, arena, err));
+                      Arena *arena, Error *err) {
     for (int i = 0; i < e->config.quantize.count; i++) {
         TRY(add_notes(m, e, p, i, arena, err));
         Json *json = line_of(e, i);
@@ -123,20 +115,20 @@ static bool add_lines(Metrics *m, const Experiment *e, const Ptq *p, const doubl
 }
 
 static bool write_metrics(const Experiment *e, const Ptq *p, const double *seconds,
-                          const Evaluation *before, const char *directory, Arena *arena,
-                          Error *err) {
+                          const char *directory, Arena *arena, Error *err) {
     Metrics m = {.file = -1};
     bool ok = metrics_open(&m, run_path(arena, directory, RUN_METRICS), 0, err) &&
-              add_lines(&m, e, p, seconds, before, arena, err);
+              add_lines(&m, e, p, seconds, arena, err);
     metrics_close(&m);
     return ok;
 }
 
 /* Without a configuration it is no run directory, without a summary no finished one. */
-static bool write_run(Experiment *e, const char *directory, Arena *arena, Error *err) {
+static bool write_run(Experiment *e, const char *directory, const Evaluation *source, Arena *arena,
+                      Error *err) {
     const char *checkpoint = run_path(arena, directory, RUN_CHECKPOINT);
     Cursor cursor = {.step = e->step, .loss_scale = e->loss_scale};
-    SummaryTimes times = {.steps = e->step, .timed_from = e->step};
+    SummaryTimes times = {.steps = e->step, .timed_from = e->step, .source = source};
     TRY(checkpoint_save(checkpoint, NULL, e->fixed_text, loader_facts(e->loader), &cursor, e->model,
                         e->optimizer, err));
     TRY(envelope_claim(checkpoint, times.checkpoint_digest, err));
@@ -145,13 +137,14 @@ static bool write_run(Experiment *e, const char *directory, Arena *arena, Error 
     return summary_write(e, directory, &times, err);
 }
 
-bool quantize_run(Experiment *e, const char *directory, Evaluation *before, Error *err) {
-    TRY(evaluate(e, LOADER_TEST, true, before, err));
+bool quantize_run(Experiment *e, const char *directory, Error *err) {
+    Evaluation source = {0};
+    TRY(evaluate(e, LOADER_TEST, true, &source, err));
     double *seconds = arena_new_array(e->arena, double, e->config.quantize.count);
     Ptq *p = ptq_new(e->qat, stream_open(e), e->arena);
     bool ok = apply_methods(e, p, seconds, err) &&
-              write_metrics(e, p, seconds, before, directory, e->arena, err) &&
-              write_run(e, directory, e->arena, err);
+              write_metrics(e, p, seconds, directory, e->arena, err) &&
+              write_run(e, directory, &source, e->arena, err);
     ptq_free(p);
     return ok;
 }

@@ -5,9 +5,9 @@
  * From input to output, one pass a norm.
  *
  * A joined norm's f = gamma / sigma is part of the weight that is quantized. Scales of channels and
- * groups follow it, so that levels stay those that they were. One scale for all channels cannot:
- * such a norm's variance stays, and its mean alone is taken. So do both of a channel that does not
- * vary at all, of which nothing can be learned. */
+ * groups follow it, so that levels stay, but where a weight lay halfway between two. One scale for
+ * all channels cannot: such a norm's variance stays, and its mean alone is taken. So do both of a
+ * channel that does not vary at all, of which nothing can be learned. */
 #include <math.h>
 #include <string.h>
 
