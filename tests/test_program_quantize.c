@@ -94,6 +94,9 @@ static void test_settings(void **state) {
     assert_has(
         run(2, "quantize fp32 w4a4.yaml --out s quant.rules=[{\"layers\":conv7,\"bits\":8}]").err,
         "quant.rules.0: no layer with weights matches 'conv7'; did you mean 'conv1'?");
+    text_file("empty.yaml", "");
+    assert_has(run(2, "quantize fp32 empty.yaml --out s").err, "empty.yaml:1:1: nothing is quant");
+    assert_has(run(2, "quantize fp32 absent.yaml --out s").err, "cannot open 'absent.yaml'");
     assert_false(file_exists("s"));
     run(0, "quantize fp32 w4a4.yaml --out s calibration.rows=7 quant.bits=8");
     assert_has(file_text("s/config.yaml"), "calibration:\n  rows: 7\n");
@@ -383,7 +386,9 @@ static void test_other_layers(void **state) {
     assert_non_null(units);
     memcpy(units, "hidden: 13", 10);
     text_file("edited/config.yaml", config);
-    assert_has(run(2, "quantize edited w4a4.yaml --out never").err, "edited/best.h5");
+    const char *message = run(2, "quantize edited w4a4.yaml --out never").err;
+    assert_has(message, "edited/best.h5: \"params/");
+    assert_has(message, ": the run's config.yaml does not fit its weights; undo what was changed");
     assert_false(file_exists("never"));
 }
 

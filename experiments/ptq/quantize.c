@@ -18,7 +18,11 @@
 /* Ranges are found anew: no configuration quantizes as "" does. */
 static bool load(const Checkpoint *network, Experiment *e, Error *err) {
     TRY(experiment_check_data(e, &network->facts, network->path, err));
-    TRY(checkpoint_init(network, "", e->model, err));
+    if (!checkpoint_init(network, "", e->model, err)) {
+        error_append(err,
+                     ": the run's config.yaml does not fit its weights; undo what was changed");
+        return false;
+    }
     e->step = network->cursor.step;
     memcpy(e->network_digest, network->digest, sizeof e->network_digest);
     return true;

@@ -249,6 +249,7 @@ bool config_read_quantize(const char *run_path, const char *path, int override_c
         !yaml_read_file(path, arena, &own, &faults, err))
         return report_unread(&faults, path);
     take_sections(run, own, run_path, &faults);
+    run->mark = own->mark; /* what is missing is missing there */
     TRY(resolve(run, path, override_count, overrides, arena, &faults, config, err));
     round_at_least(config, arena);
     Error order = {0};
