@@ -71,10 +71,10 @@ static void test_training_refuses(void **state) {
     run(0, "quantize fp32 w4a4.yaml --out refused");
     const char *message = run(2, "train --resume refused").err;
     assert_has(message, "refused/config.yaml:");
-    assert_has(message, "quantize: training does nothing of the sort");
+    assert_has(message, "quantize: training runs no PTQ methods");
     assert_has(message, "train.init=DIR");
     assert_has(run(2, "train cnn.yaml --out never quantize=[round]").err,
-               "quantize: training does nothing of the sort");
+               "quantize: training runs no PTQ methods");
     assert_false(file_exists("never"));
 }
 
@@ -222,6 +222,17 @@ static void test_what_methods_say(void **state) {
     assert_lacks(file_text("told/report.html"), "could not be read");
     assert_has(run(2, "quantize told_of w4a4.yaml --out never quantize=[bias_corect]").err,
                "did you mean 'bias_correct'?");
+}
+
+static void test_help(void **state) {
+    (void)state;
+    const char *all = run(0, "help methods").out;
+    for (int i = 0; i < ptq_kinds.count; i++) {
+        const Kind *kind = ptq_kinds.kinds[i];
+        assert_has(all, kind->name);
+        assert_has(run(0, "help %s", kind->name).out, kind->help);
+    }
+    assert_has(run(0, "help calibration").out, "rows: 512");
 }
 
 /* ---- Training from it ---- */
@@ -409,23 +420,15 @@ static void test_older_runs(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_run_directory),
-        cmocka_unit_test(test_weights_only),
-        cmocka_unit_test(test_training_refuses),
-        cmocka_unit_test(test_settings),
-        cmocka_unit_test(test_directories),
-        cmocka_unit_test(test_every_method),
-        cmocka_unit_test(test_every_range),
-        cmocka_unit_test(test_configurations),
-        cmocka_unit_test(test_what_methods_say),
-        cmocka_unit_test(test_training_from_it),
-        cmocka_unit_test(test_ranges_are_found_anew),
-        cmocka_unit_test(test_averages),
-        cmocka_unit_test(test_predict),
-        cmocka_unit_test(test_killed),
-        cmocka_unit_test(test_killed_while_writing),
-        cmocka_unit_test(test_untrained),
-        cmocka_unit_test(test_other_layers),
+        cmocka_unit_test(test_run_directory),    cmocka_unit_test(test_weights_only),
+        cmocka_unit_test(test_training_refuses), cmocka_unit_test(test_settings),
+        cmocka_unit_test(test_directories),      cmocka_unit_test(test_every_method),
+        cmocka_unit_test(test_every_range),      cmocka_unit_test(test_configurations),
+        cmocka_unit_test(test_what_methods_say), cmocka_unit_test(test_help),
+        cmocka_unit_test(test_training_from_it), cmocka_unit_test(test_ranges_are_found_anew),
+        cmocka_unit_test(test_averages),         cmocka_unit_test(test_predict),
+        cmocka_unit_test(test_killed),           cmocka_unit_test(test_killed_while_writing),
+        cmocka_unit_test(test_untrained),        cmocka_unit_test(test_other_layers),
         cmocka_unit_test(test_older_runs),
     };
     return cmocka_run_group_tests(tests, enter, program_folder_leave);

@@ -262,7 +262,7 @@ bool config_read_quantize(const char *run_path, const char *path, int override_c
 bool config_check_trains(const ExperimentConfig *config, Error *err) {
     if (!config->quantize.count) return true;
     (void)(FAIL(err, ERROR_INPUT,
-                "quantize: training does nothing of the sort: train without it, then 'nibble "
+                "quantize: training runs no PTQ methods: train without them, then 'nibble "
                 "quantize RUN CONFIG --out DIR'; QAT starts from that with train.init=DIR") ||
            error_blame(err, "quantize"));
     config_place(config, err);
