@@ -11,7 +11,7 @@
  *
  * A default is YAML text, read by the same parser as the user's; REQUIRED (NULL) means the user
  * must give the setting. Member types: bool, int64_t, double, const char *, int (choice), a struct,
- * Variant, List. */
+ * Variant, List, const Node *. */
 #ifndef NIBBLE_CORE_SETTINGS_FIELD_H
 #define NIBBLE_CORE_SETTINGS_FIELD_H
 
@@ -32,6 +32,8 @@ typedef enum FieldType {
     FIELD_TYPE_STRUCT,  /* a struct described by `fields`, in place */
     FIELD_TYPE_VARIANT, /* Variant: the key `kind` picks a row of `kinds`, its fields follow */
     FIELD_TYPE_LIST, /* List: of variants (`kinds`), structs (`fields`), or scalars (`element`) */
+    FIELD_TYPE_TREE, /* const Node *: settings (`fields` or `kinds`) for later, over others
+                        (fields_overlay); NULL: none given */
 } FieldType;
 
 typedef struct Field Field;
@@ -131,6 +133,11 @@ typedef struct List {
         .fallback = fallback_, .fields = fields_, .element_bytes = sizeof(Element), .help = help_, \
         __VA_ARGS__                                                                                \
     }
+#define FIELD_TREE(Struct, member, help_, ...) /* with .fields or .kinds */                        \
+    {                                                                                              \
+        .name = #member, .type = FIELD_TYPE_TREE, .offset = offsetof(Struct, member),              \
+        .fallback = "null", .help = help_, __VA_ARGS__                                             \
+    }
 #define FIELD_NUMBERS(Struct, member, fallback_, element_, min_, max_, help_,                      \
                       ...) /* list of scalars */                                                   \
     {                                                                                              \
@@ -206,6 +213,11 @@ Node *fields_write(const Field *fields, const void *config, Arena *arena);
 Node *fields_write_in(const Field *fields, const void *config, const char *directory, Arena *arena);
 /* Without the settings that may change or stand aside, and without paths: files may move. */
 Node *fields_write_fixed(const Field *fields, const void *config, Arena *arena);
+
+/* A new tree: the settings `above`, and of `below` those that it does not give. Sections join,
+ * variants of one kind too; lists, scalars and variants of another kind take the place of what was.
+ * Neither tree need be right: who reads the result finds what is wrong, at its place. */
+Node *fields_overlay(const Field *fields, const Node *below, const Node *above, Arena *arena);
 
 /* One setting by its dotted path; for defaults and overrides built by programs. */
 const Field *fields_find(const Field *fields, const char *dotted_path);

@@ -65,6 +65,9 @@ static void add_type(char *text, const Field *field) {
             add_range(text, field->element, field->min, field->max);
         }
         break;
+    case FIELD_TYPE_TREE:
+        add(text, "settings that differ");
+        break;
     default:
         add_range(text, field->type, field->min, field->max);
         break;

@@ -358,7 +358,17 @@ static bool read_list(Reader *r, const Field *field, const Node *node, const Pat
     return is_good;
 }
 
-/* ---- Structs ---- */
+/* ---- Structs and trees ---- */
+
+/* As it stands: what it holds is read with what it lies over. */
+static bool read_tree(Reader *r, const Field *field, const Node *node, const Path *path,
+                      const Node **out) {
+    bool is_bare = node->type == NODE_SCALAR && !field->kinds;
+    if (node->type == NODE_LIST || (is_bare && !node_is_null(node)))
+        return expected(r, "a map of settings", node, path);
+    *out = node_is_null(node) ? NULL : node_copy(r->arena, node);
+    return true;
+}
 
 /* Nothing after the name is a map without settings. */
 static bool read_struct(Reader *r, const Field *field, const Node *node, const Path *path,
@@ -390,6 +400,8 @@ static bool read_value(Reader *r, const Field *field, const Node *node, const Pa
         return read_list(r, field, node, path, member);
     case FIELD_TYPE_STRUCT:
         return read_struct(r, field, node, path, member);
+    case FIELD_TYPE_TREE:
+        return read_tree(r, field, node, path, member);
     case FIELD_TYPE_END:
         break;
     }

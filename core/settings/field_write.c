@@ -79,6 +79,23 @@ static Node *write_list(const Writer *w, const Field *field, const List *list) {
     return node;
 }
 
+/* A copy in which paths lie where others do. `path` is the dotted one within the tree. */
+static Node *write_tree(const Writer *w, const Field *field, const Node *tree, const char *path) {
+    if (!tree) return write_plain(w, field->name, "null");
+    Node *copy =
+        node_new(w->arena, tree->type, *path ? tree->key : field->name, tree->text, nowhere);
+    copy->is_quoted = tree->is_quoted;
+    const Field *leaf = *path && field->fields ? fields_find(field->fields, path) : NULL;
+    bool is_path = leaf && leaf->is_path && tree->text && *tree->text != '/' && w->directory;
+    if (is_path) copy->text = arena_format(w->arena, "%s/%s", w->directory, tree->text);
+    for (const Node *child = tree->first; child; child = child->next) {
+        const char *name = child->key ? child->key : "0", *dot = *path ? "." : "";
+        node_append(copy,
+                    write_tree(w, field, child, arena_format(w->arena, "%s%s%s", path, dot, name)));
+    }
+    return copy;
+}
+
 static Node *write_value(const Writer *w, const Field *field, const void *member) {
     const char *name = field->name;
     switch (field->type) {
@@ -96,6 +113,8 @@ static Node *write_value(const Writer *w, const Field *field, const void *member
         return write_variant(w, name, member);
     case FIELD_TYPE_LIST:
         return write_list(w, field, member);
+    case FIELD_TYPE_TREE:
+        return write_tree(w, field, *(const Node *const *)member, "");
     case FIELD_TYPE_STRUCT: {
         Node *map = node_new(w->arena, NODE_MAP, name, NULL, nowhere);
         write_fields(w, map, field->fields, member);

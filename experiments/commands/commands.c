@@ -175,6 +175,11 @@ static bool run(int count, char *const *arguments, bool *prints_result, Error *e
     return command->run(&parsed, err);
 }
 
+bool commands_call(int count, char *const *arguments, Error *err) {
+    bool prints_result;
+    return run(count, arguments, &prints_result, err);
+}
+
 int commands_main(int count, char *const *arguments) {
     if (!streams_open()) return 1;
     signal(SIGXFSZ, SIG_IGN); /* a file-size limit is an error like a full disk */

@@ -46,4 +46,7 @@ extern const int command_count;
  * 130 or 143 stopped by a signal. Messages go to stderr. */
 int commands_main(int count, char *const *arguments);
 
+/* The same from within the program, in a process of its own: the failure goes to who called. */
+bool commands_call(int count, char *const *arguments, Error *err);
+
 #endif

@@ -194,6 +194,17 @@ bool json_get_bool(const Json *object, const char *path, bool *value) {
     return true;
 }
 
+bool json_get_ints(const Json *object, const char *path, int64_t *values, int64_t count) {
+    const json_t *list = find(object, path);
+    bool is_whole = json_is_array(list) && json_array_size(list) == (size_t)count;
+    for (int64_t i = 0; is_whole && i < count; i++) {
+        const json_t *element = json_array_get(list, (size_t)i);
+        is_whole = json_is_integer(element);
+        values[i] = json_integer_value(element);
+    }
+    return is_whole;
+}
+
 const char *json_get_text(const Json *object, const char *path) {
     return json_string_value(find(object, path));
 }

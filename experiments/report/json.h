@@ -45,6 +45,8 @@ void json_append_ints(Json *object, const char *path, const int64_t *values,
 bool json_get_number(const Json *object, const char *path, double *value); /* also integers */
 bool json_get_int(const Json *object, const char *path, int64_t *value);
 bool json_get_bool(const Json *object, const char *path, bool *value);
+/* A list of exactly `count` integers; else false, and `values` is undefined. */
+bool json_get_ints(const Json *object, const char *path, int64_t *values, int64_t count);
 const char *json_get_text(const Json *object, const char *path); /* NULL; lives with the object */
 double json_number(const Json *object, const char *path); /* NAN: no such number, or no object */
 int json_count(const Json *object, const char *path);     /* elements of a list; 0 if none */

@@ -36,16 +36,17 @@ static Piece *pieces_add(Pieces *pieces, int worth) {
         snprintf(piece_->text, sizeof piece_->text, __VA_ARGS__);                                  \
     } while (0)
 
-/* "1:02:03", "4:05"; a day or more is "2d 3h". */
-static void duration_print(double seconds, char *text, size_t bytes) {
+const char *duration_print(double seconds, char text[DURATION_BYTES]) {
     long whole = lround(fmin(fmax(seconds, 0), 1e9));
     if (whole >= 86400) {
-        snprintf(text, bytes, "%ldd %ldh", whole / 86400, whole / 3600 % 24);
+        snprintf(text, DURATION_BYTES, "%ldd %ldh", whole / 86400, whole / 3600 % 24);
     } else if (whole >= 3600) {
-        snprintf(text, bytes, "%ld:%02ld:%02ld", whole / 3600, whole / 60 % 60, whole % 60);
+        snprintf(text, DURATION_BYTES, "%ld:%02ld:%02ld", whole / 3600, whole / 60 % 60,
+                 whole % 60);
     } else {
-        snprintf(text, bytes, "%ld:%02ld", whole / 60, whole % 60);
+        snprintf(text, DURATION_BYTES, "%ld:%02ld", whole / 60, whole % 60);
     }
+    return text;
 }
 
 static double progress_fraction(const Progress *p) {
@@ -70,15 +71,13 @@ static void progress_add_counts(const Progress *p, Pieces *pieces) {
 
 /* The time left, from the average since the start: pauses for evaluations and saves count too. */
 static void progress_add_time(const Progress *p, Pieces *pieces, double now) {
-    char text[32];
+    char text[DURATION_BYTES];
     double elapsed = now - p->started;
     int64_t done = p->state.step - p->first_step, left = p->total_steps - p->state.step;
     if (p->total_steps > 0 && left <= 0) {
-        duration_print(elapsed, text, sizeof text);
-        PIECE(pieces, 7, "took %s", text);
+        PIECE(pieces, 7, "took %s", duration_print(elapsed, text));
     } else if (p->total_steps > 0 && done > 0) {
-        duration_print(elapsed / (double)done * (double)left, text, sizeof text);
-        PIECE(pieces, 7, "ETA %s", text);
+        PIECE(pieces, 7, "ETA %s", duration_print(elapsed / (double)done * (double)left, text));
     }
 }
 
@@ -130,7 +129,7 @@ static void bar_print(const Progress *p, int width) {
     fputs("]  ", p->stream);
 }
 
-static int terminal_columns(FILE *stream) {
+int terminal_columns(FILE *stream) {
     struct winsize size = {0};
     int columns = PROGRESS_COLUMNS;
     if (!ioctl(fileno(stream), TIOCGWINSZ, &size) && size.ws_col > 0) columns = size.ws_col;
@@ -169,9 +168,14 @@ static void progress_measure(Progress *p, int64_t samples, double now) {
     p->seconds_in_window = p->seconds_in_window * keep + seconds;
 }
 
+bool terminal_is_live(FILE *stream) {
+    const char *term = getenv("TERM");
+    return isatty(fileno(stream)) && term && *term && strcmp(term, "dumb");
+}
+
 void progress_begin(Progress *progress, FILE *stream, int64_t first_step, int64_t total_steps,
                     int64_t epochs, const Task *task) {
-    const char *term = getenv("TERM"), *no_colour = getenv("NO_COLOR");
+    const char *no_colour = getenv("NO_COLOR");
     *progress = (Progress){.stream = stream,
                            .task = task,
                            .seconds = environment_seconds,
@@ -180,7 +184,7 @@ void progress_begin(Progress *progress, FILE *stream, int64_t first_step, int64_
                            .epochs = epochs,
                            .state = {first_step, 0, NAN, NAN, NAN, 0}};
     progress->started = progress->shown = progress->measured = progress->seconds();
-    progress->is_live = isatty(fileno(stream)) && term && *term && strcmp(term, "dumb");
+    progress->is_live = terminal_is_live(stream);
     progress->has_colour = progress->is_live && !(no_colour && *no_colour);
 }
 

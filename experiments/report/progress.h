@@ -58,4 +58,12 @@ void progress_message(void *progress, LogLevel level, const char *message);
 /* Leaves the last line on the terminal and the cursor below it. */
 void progress_end(Progress *progress);
 
+/* "1:02:03", "4:05"; a day or more is "2d 3h". */
+enum { DURATION_BYTES = 32 };
+const char *duration_print(double seconds, char text[DURATION_BYTES]);
+
+/* Of a stream: whether what is written to it can be written over, and its width. */
+bool terminal_is_live(FILE *stream);
+int terminal_columns(FILE *stream);
+
 #endif

@@ -23,7 +23,7 @@ Dtype config_half(const ExperimentConfig *config) {
     return precision_dtypes[config->precision];
 }
 
-static const Field train_fields[] = {
+const Field train_fields[] = {
     FIELD_FLOAT(TrainConfig, epochs, "10", 0, 1e6, "passes over the training images"),
     FIELD_INT(TrainConfig, steps, "0", 0, INT32_MAX,
               "stop after this step, with schedules as for all epochs; 0: do not",
@@ -79,7 +79,7 @@ static void print_line(void *context, const char *text) {
     log_write(LOG_ERROR, "%s", text);
 }
 
-static bool report_faults(const Faults *faults, const char *name, Error *err) {
+bool config_report(const Faults *faults, const char *name, Error *err) {
     if (!faults->count) return true;
     faults_print(faults, faults->arena, print_line, NULL);
     return FAIL(err, ERROR_INPUT,
@@ -104,8 +104,7 @@ static const Node *child_named(const Node *node, const char *name, size_t length
     return child;
 }
 
-/* Where a setting stands, or the innermost section that would hold it. */
-static Mark setting_mark(const Node *root, const char *path, Arena *arena) {
+Mark config_mark(const Node *root, const char *path, Arena *arena) {
     const Node *node = root;
     while (*path) {
         size_t length = strcspn(path, ".");
@@ -121,7 +120,7 @@ static Mark setting_mark(const Node *root, const char *path, Arena *arena) {
 void config_place(const ExperimentConfig *config, Error *err) {
     if (err->code == ERROR_NONE || !err->setting[0] || !config->places) return;
     Arena *arena = arena_new("place");
-    Mark mark = setting_mark(config->places, err->setting, arena);
+    Mark mark = config_mark(config->places, err->setting, arena);
     if (mark.line) {
         error_prefix(err, "%s:%d:%d", mark.file, mark.line, mark.column);
     } else if (mark.file) {
@@ -133,7 +132,7 @@ void config_place(const ExperimentConfig *config, Error *err) {
 
 /* Where a mistake was reported already, this one is likely its consequence. */
 static void add_contradiction(const Node *root, const Error *err, Faults *faults) {
-    Mark mark = setting_mark(root, err->setting, faults->arena);
+    Mark mark = config_mark(root, err->setting, faults->arena);
     for (const Fault *f = faults->first; f; f = f->next)
         if (f->mark.line && f->mark.line == mark.line && f->mark.column == mark.column) return;
     faults_add(faults, mark, "%s", err->message);
@@ -155,13 +154,19 @@ static bool resolve(Node *root, const char *name, int override_count, char *cons
     *config = (ExperimentConfig){.places = root};
     fields_read(experiment_fields, root, root->mark, config, arena, faults);
     check_sections(config, root, faults);
-    return report_faults(faults, name, err);
+    return config_report(faults, name, err);
+}
+
+bool config_read_tree(Node *root, const char *name, Arena *arena, ExperimentConfig *config,
+                      Error *err) {
+    Faults faults = {.arena = arena};
+    return resolve(root, name, 0, NULL, arena, &faults, config, err);
 }
 
 /* Of a text that is no YAML at all, what was noticed before. */
 static bool report_unread(const Faults *faults, const char *name) {
     Error ignored = {0};
-    report_faults(faults, name, &ignored);
+    config_report(faults, name, &ignored);
     return false;
 }
 
@@ -269,10 +274,14 @@ bool config_check_trains(const ExperimentConfig *config, Error *err) {
     return false;
 }
 
-const char *config_write(const ExperimentConfig *config, Arena *arena) {
+Node *config_tree(const ExperimentConfig *config, Arena *arena) {
     char buffer[PATH_MAX];
     const char *directory = getcwd(buffer, sizeof buffer); /* NULL: paths stay relative */
-    return node_to_yaml(fields_write_in(experiment_fields, config, directory, arena), arena);
+    return fields_write_in(experiment_fields, config, directory, arena);
+}
+
+const char *config_write(const ExperimentConfig *config, Arena *arena) {
+    return node_to_yaml(config_tree(config, arena), arena);
 }
 
 bool config_check_free(const char *override, Error *err) {

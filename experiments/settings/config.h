@@ -37,7 +37,7 @@ enum { GRAD_HALF, GRAD_F32 }; /* choices of train.grad */
 /* What `precision` stands for: DTYPE_F32, DTYPE_F16 or DTYPE_BF16. */
 Dtype config_half(const ExperimentConfig *config);
 
-extern const Field experiment_fields[];
+extern const Field experiment_fields[], train_fields[];
 
 /* Puts "file:line:column: " before a failure that blames a setting (core/error.h). For mistakes
  * that only show once the data are known. */
@@ -67,6 +67,19 @@ bool config_check_trains(const ExperimentConfig *config, Error *err);
 /* The same from text that was saved with a checkpoint. */
 bool config_read_text(const char *text, const char *name, int override_count,
                       char *const *overrides, Arena *arena, ExperimentConfig *config, Error *err);
+
+/* The same of a tree that was put together (fields_overlay); `name` is what it is called. */
+bool config_read_tree(Node *root, const char *name, Arena *arena, ExperimentConfig *config,
+                      Error *err);
+
+/* Logs the mistakes; false and how many there were if there are any. */
+bool config_report(const Faults *faults, const char *name, Error *err);
+
+/* Where a setting stands in a tree, or the innermost section that would hold it. */
+Mark config_mark(const Node *root, const char *path, Arena *arena);
+
+/* The resolved configuration as a tree, with absolute paths. */
+Node *config_tree(const ExperimentConfig *config, Arena *arena);
 
 /* The resolved configuration as YAML text, every setting written out. Paths, which are relative to
  * the working directory, become absolute, so that a run may be opened from any directory. */

@@ -1,0 +1,208 @@
+#include "experiments/compare/evaluation.h"
+
+#include <math.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "core/file.h"
+#include "data/envelope.h"
+#include "experiments/report/report.h"
+#include "experiments/train/evaluate.h"
+#include "experiments/train/run.h"
+
+/* The network of a run on the whole test split. */
+typedef struct Seen {
+    Evaluation result;
+    int64_t rows, classes;
+    int64_t *answers;
+    float *outputs;
+} Seen;
+
+/* ---- Seeing the test set ---- */
+
+static double log_sum(const float *x, int64_t count) {
+    double most = (double)x[0], sum = 0;
+    for (int64_t i = 1; i < count; i++) most = fmax(most, (double)x[i]);
+    for (int64_t i = 0; i < count; i++) sum += exp((double)x[i] - most);
+    return most + log(sum);
+}
+
+double evaluation_divergence(const float *reference, const float *outputs, int64_t rows,
+                             int64_t classes) {
+    double sum = 0;
+    for (int64_t i = 0; i < rows; i++) {
+        const float *p = reference + i * classes, *q = outputs + i * classes;
+        double p_scale = log_sum(p, classes), q_scale = log_sum(q, classes);
+        for (int64_t j = 0; j < classes; j++) {
+            double log_p = (double)p[j] - p_scale, log_q = (double)q[j] - q_scale;
+            sum += exp(log_p) * (log_p - log_q);
+        }
+    }
+    return rows ? sum / (double)rows : 0;
+}
+
+static bool see(Experiment *e, Arena *arena, Seen *out, Error *err) {
+    if (!e->task->has_confusion)
+        return FAIL(err, ERROR_INPUT,
+                    "a comparison is of networks that choose a class, and those "
+                    "of the task '%s' do not",
+                    e->task->name);
+    *out = (Seen){.rows = loader_rows(e->loader, LOADER_TEST),
+                  .classes = loader_dataset(e->loader)->class_count};
+    out->outputs = arena_new_array(arena, float, out->rows * out->classes);
+    out->answers = arena_new_array(arena, int64_t, out->rows);
+    out->result.outputs = out->outputs;
+    out->result.confusion = arena_new_array(arena, int64_t, out->classes * out->classes);
+    TRY(evaluate(e, LOADER_TEST, false, &out->result, err));
+    for (int64_t i = 0; i < out->rows; i++) {
+        const float *logits = out->outputs + i * out->classes;
+        for (int64_t j = 1; j < out->classes; j++)
+            if (logits[j] > logits[out->answers[i]]) out->answers[i] = j;
+    }
+    return true;
+}
+
+/* ---- The file ---- */
+
+static void copy_layers(Json *json, const Json *summary) {
+    for (int i = 0; i < json_count(summary, "layers"); i++) {
+        const Json *from = json_element(summary, "layers", i);
+        Json *layer = json_append(json, "layers");
+        json_set_text(layer, "name", json_get_text(from, "name"));
+        json_set_shortest(layer, "weight_bits", json_number(from, "bits"));
+        json_set_shortest(layer, "activation_bits", json_number(from, "activation_bits"));
+        json_set_number(layer, "sqnr_db", json_number(from, "sqnr_db"));
+    }
+}
+
+/* Seconds that the steps took which the run was made of: of the last process by its summary, of
+ * those before by the last line of metrics that each left. */
+static double train_seconds(const char *directory, const Json *summary, Arena *arena) {
+    char line[4096];
+    double sum = 0, last = 0, now = 0;
+    FILE *file = fopen(run_path(arena, directory, RUN_METRICS), "r");
+    while (file && fgets(line, sizeof line, file)) {
+        const char *at = strstr(line, "\"seconds\":");
+        if (!at || sscanf(at, "\"seconds\":%lf", &now) != 1) continue;
+        if (now < last) sum += last;
+        last = now;
+    }
+    if (file) fclose(file);
+    double told = json_number(summary, "train_seconds");
+    return sum + (isnan(told) ? last : told);
+}
+
+static void add_summary(Json *json, const EvaluationJob *job, const Json *summary, Arena *arena) {
+    int64_t bytes = 0, steps = 0;
+    bool has_bytes = json_get_int(summary, "quantized_bytes", &bytes);
+    double bits = json_number(summary, "bits_per_weight");
+    double seconds = train_seconds(job->directory, summary, arena);
+    json_set_number(json, "bits_per_weight", bits);
+    json_set_number(json, "bytes", has_bytes ? (double)bytes : NAN);
+    if (has_bytes) json_set_int(json, "bytes", bytes);
+    json_set_number(json, "train_seconds", seconds > 0 ? seconds : job->seconds);
+    if (json_get_int(summary, "steps", &steps)) json_set_int(json, "steps", steps);
+}
+
+static void add_classes(Json *json, const Experiment *e, const Seen *seen) {
+    const char *const *names = loader_dataset(e->loader)->class_names.names;
+    json_set_text(json, "data", e->config.data.kind->name);
+    json_set_text(json, "task", e->task->name);
+    json_set_int(json, "test_rows", seen->rows);
+    json_set_int(json, "class_count", seen->classes);
+    for (int64_t i = 0; names && i < seen->classes; i++)
+        json_append_text(json, "classes", names[i]);
+}
+
+static void add_labels(Json *json, const Experiment *e, const Seen *seen, Arena *arena) {
+    const int32_t *labels = loader_dataset(e->loader)->test.labels;
+    int64_t *wide = arena_new_array(arena, int64_t, seen->rows);
+    for (int64_t i = 0; i < seen->rows; i++) wide[i] = labels[i];
+    json_set_ints(json, "labels", wide, (int)seen->rows);
+}
+
+static void add_results(Json *json, const Seen *seen, const Seen *baseline) {
+    json_set_number(json, "accuracy", seen->result.scores[0]);
+    json_set_number(json, "loss", seen->result.loss);
+    json_set_number(json, "kl",
+                    baseline ? evaluation_divergence(baseline->outputs, seen->outputs, seen->rows,
+                                                     seen->classes)
+                             : NAN);
+    json_set_text(json, "changed", NULL);
+    if (baseline) {
+        int64_t changed = 0;
+        for (int64_t i = 0; i < seen->rows; i++)
+            changed += seen->answers[i] != baseline->answers[i];
+        json_set_int(json, "changed", changed);
+    }
+    json_set_ints(json, "predictions", seen->answers, (int)seen->rows);
+    for (int64_t i = 0; seen->classes <= REPORT_CLASSES_MAX && i < seen->classes; i++)
+        json_append_ints(json, "confusion", seen->result.confusion + i * seen->classes,
+                         (int)seen->classes);
+}
+
+/* ---- The job ---- */
+
+static bool see_baseline(const char *directory, Arena *arena, Seen *out, Error *err) {
+    Experiment e = {0};
+    bool ok = experiment_open_run(directory, &(RunOptions){0}, arena, &e, err) &&
+              see(&e, arena, out, err);
+    experiment_close(&e);
+    return ok;
+}
+
+static bool describe(Experiment *e, const EvaluationJob *job, const Seen *baseline, Json *json,
+                     Arena *arena, Error *err) {
+    Seen seen;
+    char digest[ENVELOPE_DIGEST_TEXT];
+    TRY(see(e, arena, &seen, err));
+    if (baseline && (baseline->rows != seen.rows || baseline->classes != seen.classes))
+        return FAIL(err, ERROR_INPUT,
+                    "%s has %ld test %s and the FP32 run %ld: their data are not "
+                    "the same",
+                    job->run, (long)seen.rows, e->task->rows, (long)baseline->rows);
+    TRY(envelope_claim(run_path(arena, job->directory, RUN_CHECKPOINT), digest, err));
+    Json *summary = json_read_file(run_path(arena, job->directory, RUN_SUMMARY), err);
+    TRY(summary != NULL);
+    json_set_text(json, "run", job->run);
+    json_set_text(json, "checkpoint_digest", digest);
+    add_results(json, &seen, baseline);
+    add_labels(json, e, &seen, arena);
+    add_summary(json, job, summary, arena);
+    json_set_shortest(json, "epochs", e->config.train.epochs);
+    add_classes(json, e, &seen);
+    copy_layers(json, summary);
+    json_free(summary);
+    return true;
+}
+
+bool evaluation_write(const EvaluationJob *job, Error *err) {
+    Arena *arena = arena_new("evaluation");
+    Experiment e = {0};
+    Seen baseline;
+    Json *json = json_new();
+    bool ok = (!job->baseline || see_baseline(job->baseline, arena, &baseline, err)) &&
+              experiment_open_run(job->directory, &(RunOptions){0}, arena, &e, err) &&
+              describe(&e, job, job->baseline ? &baseline : NULL, json, arena, err) &&
+              json_write_file(json, job->path, err);
+    json_free(json);
+    experiment_close(&e);
+    arena_free(arena);
+    return ok;
+}
+
+Json *evaluation_read(const char *path, const char *directory) {
+    Arena *arena = arena_new("evaluation");
+    Error ignored = {0};
+    char digest[ENVELOPE_DIGEST_TEXT];
+    Json *json = NULL;
+    if (file_find(path, &ignored) == FILE_REGULAR) json = json_read_file(path, &ignored);
+    const char *named = json ? json_get_text(json, "checkpoint_digest") : NULL;
+    bool is_of = named &&
+                 envelope_claim(run_path(arena, directory, RUN_CHECKPOINT), digest, &ignored) &&
+                 !strcmp(named, digest);
+    arena_free(arena);
+    if (is_of) return json;
+    json_free(json);
+    return NULL;
+}

@@ -1,0 +1,28 @@
+/* What a comparison keeps of a run: the test set seen once, answer by answer, and how far the
+ * outputs are from those of the FP32 run with the same seed. Layout in docs/formats.md. */
+#ifndef NIBBLE_EXPERIMENTS_COMPARE_EVALUATION_H
+#define NIBBLE_EXPERIMENTS_COMPARE_EVALUATION_H
+
+#include <stdint.h>
+
+#include "experiments/report/json.h"
+
+typedef struct EvaluationJob {
+    const char *run;       /* its name */
+    const char *directory; /* its run directory */
+    const char *baseline;  /* that of the FP32 run with the same seed; NULL: it is that run */
+    const char *path;      /* the file to write */
+    double seconds;        /* that making the run took, where its summary has no time */
+} EvaluationJob;
+
+/* Evaluates and writes `path` whole. */
+bool evaluation_write(const EvaluationJob *job, Error *err);
+
+/* Reads `path` if it is of the checkpoint that `directory` has now; else NULL. */
+Json *evaluation_read(const char *path, const char *directory);
+
+/* KL divergence of the softmax of `outputs` from that of `reference`, in nats, mean over rows. */
+double evaluation_divergence(const float *reference, const float *outputs, int64_t rows,
+                             int64_t classes);
+
+#endif
