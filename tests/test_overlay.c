@@ -66,8 +66,17 @@ typedef struct Holder {
     const Node *train, *optimizer;
 } Holder;
 
+static const Field place_fields[] = {
+    FIELD_STRING(DataConfig, path, "", "directory", .is_path = true),
+    FIELD_END,
+};
+static const Field section_fields[] = {
+    FIELD_STRUCT(TrainConfig, data, place_fields, "where it comes from"),
+    FIELD_END,
+};
+
 static const Field holder_fields[] = {
-    FIELD_TREE(Holder, train, "of the training", .fields = example_train_fields),
+    FIELD_TREE(Holder, train, "of the training", .fields = section_fields),
     FIELD_TREE(Holder, optimizer, "how to move", .kinds = &example_optimizers),
     FIELD_END,
 };
@@ -89,7 +98,11 @@ static void test_a_tree_is_kept_as_it_stands(void **state) {
     assert_string_equal(node_to_yaml(holder.train, arena), "epochs: 3\ndata:\n  path: here\n");
     Node *written = fields_write_in(holder_fields, &holder, "/there", arena);
     assert_string_equal(node_to_yaml(written, arena),
-                        "train:\n  epochs: 3\n  data:\n    path: here\noptimizer: adam\n");
+                        "train:\n  epochs: 3\n  data:\n    path: /there/here\noptimizer: adam\n");
+    assert_string_equal(read_holder(arena, "{train: {data: {path: null}}}", &holder), "");
+    written = fields_write_in(holder_fields, &holder, "/there", arena);
+    assert_string_equal(node_to_yaml(written, arena),
+                        "train:\n  data:\n    path: null\noptimizer: null\n");
     assert_string_equal(read_holder(arena, "{}", &holder), "");
     assert_true(!holder.train && !holder.optimizer);
     assert_string_equal(read_holder(arena, "{train: 3}", &holder),

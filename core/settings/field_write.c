@@ -86,8 +86,9 @@ static Node *write_tree(const Writer *w, const Field *field, const Node *tree, c
         node_new(w->arena, tree->type, *path ? tree->key : field->name, tree->text, nowhere);
     copy->is_quoted = tree->is_quoted;
     const Field *leaf = *path && field->fields ? fields_find(field->fields, path) : NULL;
-    bool is_path = leaf && leaf->is_path && tree->text && *tree->text != '/' && w->directory;
-    if (is_path) copy->text = arena_format(w->arena, "%s/%s", w->directory, tree->text);
+    bool is_path = leaf && leaf->is_path && tree->text && !node_is_null(tree) && *tree->text != '/';
+    if (is_path && w->directory)
+        copy->text = arena_format(w->arena, "%s/%s", w->directory, tree->text);
     for (const Node *child = tree->first; child; child = child->next) {
         const char *name = child->key ? child->key : "0", *dot = *path ? "." : "";
         node_append(copy,

@@ -5,6 +5,7 @@
 #include "autograd/ops.h"
 #include "data/dataset.h"
 #include "experiments/commands/commands.h"
+#include "experiments/compare/comparison.h"
 #include "experiments/models/models.h"
 #include "experiments/settings/config.h"
 #include "optim/optimizer.h"
@@ -25,6 +26,7 @@ static const Topic topics[] = {
     {"methods", "quantize: what 'nibble quantize' does one after the other", &ptq_kinds},
     {"optimizers", "optimizer.kind", &optimizer_kinds},
     {"schedules", "schedule.kind", &schedule_kinds},
+    {"methods", "methods of a comparison", &compare_method_kinds},
 };
 enum { TOPIC_COUNT = sizeof topics / sizeof *topics };
 
@@ -42,6 +44,7 @@ static void print_overview(void) {
     }
     puts("\nTopics (nibble help TOPIC, or the name of a setting or of anything listed there)");
     puts("  config       every setting of a configuration, with its default");
+    puts("  comparison   every setting of a comparison (nibble compare)");
     for (int i = 0; i < TOPIC_COUNT; i++) printf("  %-12s %s\n", topics[i].name, topics[i].help);
     puts("  ops          differentiable operations");
     puts("\nEnvironment");
@@ -80,6 +83,10 @@ static bool print_kind(const char *name) {
 static bool print_topic(const char *name) {
     if (!strcmp(name, "config")) {
         fields_help(experiment_fields, 0, print_line, NULL);
+        return true;
+    }
+    if (!strcmp(name, "comparison")) {
+        fields_help(comparison_fields, 0, print_line, NULL);
         return true;
     }
     if (!strcmp(name, "ops")) {
