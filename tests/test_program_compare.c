@@ -12,13 +12,15 @@
     "  optimizer: {kind: sgd, lr: 0.05, momentum: 0.9}\n"                                          \
     "  train: {epochs: 2, log_every: 1}\n"                                                         \
     "  quant: {start: 0.5}\n"
-#define METHODS "methods: [{kind: qat, bits: [8, w2a4]}]\n"
+#define METHODS                                                                                    \
+    "methods: [{kind: qat, bits: [8, w2a4]}, {kind: ptq, bits: [w2a4], calibration: {rows: "       \
+    "100}}]\n"
 
 static void write_config(const char *path, const char *seeds, const char *methods) {
     text_file(path, format("%sseeds: %s\n%s", EXPERIMENT, seeds, methods));
 }
 
-/* Two seeds of three rows in `whole`, which was never interrupted. */
+/* Two seeds of four rows in `whole`, which was never interrupted. */
 static void ensure_whole(void) {
     if (file_exists("whole/results.json")) return;
     write_config("c.yaml", "[1, 2]", METHODS);
@@ -37,14 +39,14 @@ static void test_results(void **state) {
     const Json *json = results("whole");
     bool is_complete = false;
     assert_true(json_get_bool(json, "is_complete", &is_complete) && is_complete);
-    assert_int_equal(json_count(json, "rows"), 6);
-    assert_int_equal(json_count(json, "groups"), 3);
-    static const char *const rows[] = {"fp32", "qat-w8a8", "qat-w2a4"};
-    for (int i = 0; i < 6; i++) {
+    assert_int_equal(json_count(json, "rows"), 8);
+    assert_int_equal(json_count(json, "groups"), 4);
+    static const char *const rows[] = {"fp32", "qat-w8a8", "qat-w2a4", "ptq-w2a4"};
+    for (int i = 0; i < 8; i++) {
         const Json *row = json_element(json, "rows", i);
-        assert_string_equal(json_get_text(row, "row"), rows[i % 3]);
-        assert_string_equal(json_get_text(row, "run"), format("%s-s%d", rows[i % 3], i / 3 + 1));
-        assert_true(number_of(row, "seed") == i / 3 + 1);
+        assert_string_equal(json_get_text(row, "row"), rows[i % 4]);
+        assert_string_equal(json_get_text(row, "run"), format("%s-s%d", rows[i % 4], i / 4 + 1));
+        assert_true(number_of(row, "seed") == i / 4 + 1);
         Json *summary =
             json_of(file_text(format("whole/runs/%s/summary.json", json_get_text(row, "run"))));
         assert_true(fraction_of(row, "accuracy") == number_of(summary, "test.accuracy"));
@@ -68,8 +70,8 @@ static void test_groups(void **state) {
     const Json *group = json_element(json, "groups", 2);
     double a[2], base[2];
     for (int i = 0; i < 2; i++) {
-        a[i] = number_of(json_element(json, "rows", 3 * i + 2), "accuracy");
-        base[i] = number_of(json_element(json, "rows", 3 * i), "accuracy");
+        a[i] = number_of(json_element(json, "rows", 4 * i + 2), "accuracy");
+        base[i] = number_of(json_element(json, "rows", 4 * i), "accuracy");
     }
     assert_string_equal(json_get_text(group, "label"), "QAT W2A4");
     assert_float_equal(number_of(group, "accuracy.mean"), (a[0] + a[1]) / 2, 1e-12);
@@ -124,8 +126,8 @@ static void test_table(void **state) {
     const char *out = run(0, "compare --resume whole").out;
     assert_has(out, "\nFP32 ");
     assert_has(out, "\nQAT W8A8 ");
-    assert_has(out, "\n\nQAT W2A4 ");
-    assert_has(out, "Means over 2 seeds with 95 % intervals");
+    assert_has(out, "\nQAT W2A4 ");
+    assert_has(out, "accuracy: mean of 2 seeds, 95 % interval (Student's t)");
     assert_has(out, "whole/results.json");
     const char *csv = file_text("whole/results.csv");
     assert_has(csv, "row,method,weight_bits,activation_bits,seed,accuracy,loss,bits_per_weight,"
@@ -180,7 +182,7 @@ static void test_a_signal_stops_it_after_a_save(void **state) {
     kill(child, SIGTERM);
     Result result = program_wait(child);
     assert_int_equal(result.code, 143);
-    assert_has(result.err, "stopped by SIGTERM; 1 of 6 runs are done. Go on with 'nibble compare "
+    assert_has(result.err, "stopped by SIGTERM; 1 of 8 runs are done. Go on with 'nibble compare "
                            "--resume stopped'");
     run(0, "compare --resume stopped");
     assert_same_as_whole("stopped");
@@ -206,10 +208,9 @@ static void test_rows_and_seeds_can_be_added(void **state) {
     ensure_whole();
     write_config("small.yaml", "[2]", "methods: [{kind: qat, bits: [w2a4]}]\n");
     Result one = run(0, "compare small.yaml --out grown");
-    assert_has(one.out, "One seed: no interval of the accuracy. Against FP32 in points, with the "
-                        "95 % interval over\ntest images, paired.");
+    assert_has(one.out, "against FP32: points; one seed: 95 % interval over test images");
     run(0, "compare c.yaml --out grown");
-    assert_int_equal(json_count(results("grown"), "rows"), 6);
+    assert_int_equal(json_count(results("grown"), "rows"), 8);
     assert_true(number_of(results("grown"), "groups.2.accuracy.low") ==
                 number_of(results("whole"), "groups.2.accuracy.low"));
 }
@@ -222,7 +223,7 @@ static void test_full_disk(void **state) {
     assert_has(result.err, "FP32, seed 1: full/runs/fp32-s1/checkpoint.h5");
     assert_has(result.err, "What is done stays: 'nibble compare --resume full' goes on");
     run(0, "compare --resume full");
-    assert_int_equal(json_count(results("full"), "rows"), 3);
+    assert_int_equal(json_count(results("full"), "rows"), 4);
 }
 
 /* ---- What fails ---- */
@@ -268,6 +269,10 @@ static void test_mistakes_have_their_place(void **state) {
             "first");
     refused(EXPERIMENT "methods: [{kind: qat, bits: [4], quant: {bist: 3}}]\n", "",
             "bad.yaml:7:42: unknown setting 'bist'; did you mean 'bits'?");
+    refused(EXPERIMENT "methods: [{kind: ptq, bits: [4], quantize: [rond]}]\n", "",
+            "did you mean 'round'");
+    refused(EXPERIMENT "methods: [{kind: ptq, bits: [4], calibration: {rows: 0}}]\n", "",
+            "'calibration.rows' must be from 1 to 2147483647, not 0");
     refused(EXPERIMENT "methods: [{kind: qta, bits: [4]}]\n", "", "did you mean 'qat'");
     refused(EXPERIMENT "seeds: []\nmethods: []\n", "",
             "bad.yaml:7:8: no seed: there is nothing to "
@@ -280,6 +285,17 @@ static void test_mistakes_have_their_place(void **state) {
             "command line: experiment.train.epohcs=3: unknown setting 'epohcs'");
 }
 
+/* A method that needs the FP32 run of a seed is told where that failed. */
+static void test_what_is_made_of_a_failed_run_fails_too(void **state) {
+    (void)state;
+    write_config("none.yaml", "[1]",
+                 "methods: [{kind: fp32, optimizer: {lr: 1e30}}, {kind: ptq, bits: [4], "
+                 "calibration: {rows: 9}}]\n");
+    Result result = run(1, "compare none.yaml --out none");
+    assert_has(result.err, "2 of 2 runs failed");
+    assert_has(result.out, "PTQ W4A4, seed 1 failed: there is no FP32 run to make it of");
+}
+
 /* What only shows once a network is built is found before anything is trained. */
 static void test_rows_are_looked_at_before_training(void **state) {
     (void)state;
@@ -288,6 +304,12 @@ static void test_rows_are_looked_at_before_training(void **state) {
     assert_has(result.err, "QAT W1A8: ");
     assert_has(result.err, "late/configs/qat-w1a8.yaml:");
     assert_false(file_exists("late/runs/fp32-s1/config.yaml"));
+    write_config("late.yaml", "[1]",
+                 "methods: [{kind: ptq, bits: [8], calibration: {rows: 300}}]\n");
+    assert_has(run(2, "compare late.yaml --out later").err,
+               "PTQ W8A8: later/configs/ptq-w8a8.yaml:26:9: calibration.rows is 300, but there are "
+               "256 training images");
+    assert_false(file_exists("later/runs/fp32-s1/config.yaml"));
 }
 
 static void test_another_comparison_is_refused(void **state) {
@@ -341,6 +363,7 @@ int main(void) {
         cmocka_unit_test(test_rows_and_seeds_can_be_added),
         cmocka_unit_test(test_full_disk),
         cmocka_unit_test(test_a_training_that_diverges_fails_alone),
+        cmocka_unit_test(test_what_is_made_of_a_failed_run_fails_too),
         cmocka_unit_test(test_mistakes_have_their_place),
         cmocka_unit_test(test_rows_are_looked_at_before_training),
         cmocka_unit_test(test_another_comparison_is_refused),

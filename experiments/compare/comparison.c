@@ -137,7 +137,7 @@ static bool add_method(Reading *r, Comparison *c, const Node *base, int index, E
 }
 
 static bool is_fp32(const Variant *given) {
-    return given->kind == &compare_method_fp32.kind;
+    return method_is_baseline((const CompareMethod *)given->kind);
 }
 
 /* FP32 first, whether it is listed or not. */

@@ -75,32 +75,40 @@ static void copy_layers(Json *json, const Json *summary) {
     }
 }
 
-/* Seconds that the steps took which the run was made of: of the last process by its summary, of
- * those before by the last line of metrics that each left. */
-static double train_seconds(const char *directory, const Json *summary, Arena *arena) {
+/* Seconds in metrics: of steps the last line that each process left, of methods all. */
+static double metrics_seconds(const EvaluationJob *job, Arena *arena) {
     char line[4096];
     double sum = 0, last = 0, now = 0;
-    FILE *file = fopen(run_path(arena, directory, RUN_METRICS), "r");
+    FILE *file = fopen(run_path(arena, job->directory, RUN_METRICS), "r");
     while (file && fgets(line, sizeof line, file)) {
         const char *at = strstr(line, "\"seconds\":");
         if (!at || sscanf(at, "\"seconds\":%lf", &now) != 1) continue;
-        if (now < last) sum += last;
+        if (now < last || !job->is_trained) sum += last;
         last = now;
     }
     if (file) fclose(file);
+    return sum + last;
+}
+
+/* Where one process did it all, what that took; else what the lines tell, which stand up to
+ * log_every steps apart. */
+static double train_seconds(const EvaluationJob *job, const Json *summary, Arena *arena) {
+    int64_t from = -1;
     double told = json_number(summary, "train_seconds");
-    return sum + (isnan(told) ? last : told);
+    bool is_whole = json_get_int(summary, "timed_from_step", &from) && from == 0 && !isnan(told);
+    if (job->is_trained && is_whole) return told;
+    if (!job->is_trained && job->seconds > 0) return job->seconds;
+    return metrics_seconds(job, arena);
 }
 
 static void add_summary(Json *json, const EvaluationJob *job, const Json *summary, Arena *arena) {
     int64_t bytes = 0, steps = 0;
     bool has_bytes = json_get_int(summary, "quantized_bytes", &bytes);
     double bits = json_number(summary, "bits_per_weight");
-    double seconds = train_seconds(job->directory, summary, arena);
     json_set_number(json, "bits_per_weight", bits);
     json_set_number(json, "bytes", has_bytes ? (double)bytes : NAN);
     if (has_bytes) json_set_int(json, "bytes", bytes);
-    json_set_number(json, "train_seconds", seconds > 0 ? seconds : job->seconds);
+    json_set_number(json, "train_seconds", train_seconds(job, summary, arena));
     if (json_get_int(summary, "steps", &steps)) json_set_int(json, "steps", steps);
 }
 

@@ -12,7 +12,8 @@ typedef struct EvaluationJob {
     const char *directory; /* its run directory */
     const char *baseline;  /* that of the FP32 run with the same seed; NULL: it is that run */
     const char *path;      /* the file to write */
-    double seconds;        /* that making the run took, where its summary has no time */
+    bool is_trained;       /* it has steps */
+    double seconds;        /* that making it took; 0: not known */
 } EvaluationJob;
 
 /* Evaluates and writes `path` whole. */

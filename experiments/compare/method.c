@@ -11,6 +11,10 @@ static const Kind *const kinds[] = {
 };
 const KindTable compare_method_kinds = {"method", kinds, sizeof kinds / sizeof *kinds};
 
+bool method_is_baseline(const CompareMethod *method) {
+    return method == &compare_method_fp32;
+}
+
 /* The bits at the start of `*text`, which then stands behind them; NULL: there are none. */
 static const char *take_bits(const char **text, Arena *arena) {
     static const char *const widths[] = {"1.58", "32", "1", "2", "3", "4", "5", "6", "7", "8"};

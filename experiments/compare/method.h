@@ -10,7 +10,8 @@ typedef struct MethodConfig {
     const char *name; /* of its rows; NULL: the method's */
     List bits;        /* of const char *, a row each: "w4a8", "4", "w4" */
     const Node *quant, *optimizer, *schedule, *train; /* over the experiment's */
-    const Node *calibration, *quantize;
+    const Node *calibration;
+    List quantize; /* of Variant: rows of ptq_kinds */
 } MethodConfig;
 
 #define METHOD_FIELD_NAME                                                                          \
@@ -47,6 +48,8 @@ typedef struct CompareMethod {
 #undef COMPARE_METHOD
 
 extern const KindTable compare_method_kinds;
+
+bool method_is_baseline(const CompareMethod *method); /* FP32 */
 
 /* "w4a8", "4", "w4", "1.58". False: it is none of these. */
 bool row_bits_parse(const char *text, RowBits *out, Arena *arena);

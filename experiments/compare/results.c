@@ -182,7 +182,7 @@ static void add_group(Json *json, const Group *g, Arena *arena) {
     set_bits(group, g->row);
     json_set_int(group, "seeds", g->seeds);
     set_interval(group, "accuracy", g->accuracy, arena);
-    if (strcmp(g->row->name, "fp32") != 0) {
+    if (!method_is_baseline(g->row->method)) {
         set_interval(group, "difference", g->difference, arena);
         json_set_text(group, "difference.paired_by", g->is_by_rows ? "row" : "seed");
         json_set_int(group, "mcnemar.better", g->better);

@@ -12,6 +12,7 @@
 #include "experiments/compare/evaluation.h"
 #include "experiments/compare/worker.h"
 #include "experiments/plan/footprint.h"
+#include "experiments/ptq/stream.h"
 #include "experiments/train/environment.h"
 #include "experiments/train/run.h"
 #include "experiments/train/stop.h"
@@ -154,15 +155,24 @@ typedef struct Survey {
     int64_t *steps; /* of each row; shared between the processes */
 } Survey;
 
-static bool survey_row(const CompareRow *row, const char *config_path, int64_t *steps, Error *err) {
-    Arena *arena = arena_new("survey");
+/* A run of the row, or, where it is made of the FP32 run, of that with the row's quantization. */
+static bool survey_open(const CompareRun *run, Arena *arena, Experiment *e, Error *err) {
     ExperimentConfig config;
+    if (run->row->method->is_trained) {
+        TRY(config_read(run->config, 0, NULL, arena, &config, err));
+        return experiment_open(&config, arena, e, err) && trainer_begin(e, err) &&
+               footprint_check(e, err);
+    }
+    TRY(config_read_quantize(run->baseline->config, run->config, 0, NULL, arena, &config, err));
+    return experiment_open(&config, arena, e, err) && stream_check(e, err);
+}
+
+static bool survey_row(const CompareRun *run, int64_t *steps, Error *err) {
+    Arena *arena = arena_new("survey");
     Experiment e = {0};
-    bool ok = config_read(config_path, 0, NULL, arena, &config, err) &&
-              experiment_open(&config, arena, &e, err) && trainer_begin(&e, err) &&
-              footprint_check(&e, err);
-    if (ok) *steps = trainer_total_steps(&e);
-    if (!ok) error_prefix(err, "%s", row->label);
+    bool ok = survey_open(run, arena, &e, err);
+    if (ok && run->row->method->is_trained) *steps = trainer_total_steps(&e);
+    if (!ok) error_prefix(err, "%s", run->row->label);
     experiment_close(&e);
     arena_free(arena);
     return ok;
@@ -175,8 +185,7 @@ static bool survey_all(void *context, Error *err) {
         bool is_needed = false; /* the runs of the first seed have the rows in their order */
         for (int j = 0; j < c->seed_count; j++)
             is_needed |= survey->schedule->runs[j * c->row_count + i].state != RUN_DONE;
-        if (!is_needed || !c->rows[i].method->is_trained) continue;
-        TRY(survey_row(&c->rows[i], survey->schedule->runs[i].config, &survey->steps[i], err));
+        if (is_needed) TRY(survey_row(&survey->schedule->runs[i], &survey->steps[i], err));
     }
     return true;
 }
@@ -275,6 +284,7 @@ bool schedule_make(Schedule *s, CompareRun *run, ScheduleWatch watch, void *cont
                          .directory = run->directory,
                          .baseline = has_baseline ? baseline->directory : NULL,
                          .path = run->evaluation,
+                         .is_trained = run->row->method->is_trained,
                          .seconds = run->seconds};
     if (run->state != RUN_FAILED)
         TRY(do_job(s, run, RUN_EVALUATING, evaluate_run, &job, watch, context, err));

@@ -40,8 +40,7 @@ static const char *p_text(double p, Arena *arena) {
 
 static const char *row_text(const Group *g, int label, Arena *arena) {
     char seconds[DURATION_BYTES] = "";
-    bool is_baseline =
-        g->row->weight_bits == 32 && g->row->activation_bits == 32 && !g->row->method->has_bits;
+    bool is_baseline = method_is_baseline(g->row->method);
     if (!isnan(g->train_seconds)) duration_print(g->train_seconds, seconds);
     return arena_format(
         arena, "%-*s %6s %7s %12s  %-21s %5s %5s %7s", label, g->row->label,
@@ -69,39 +68,37 @@ static const char *notes_text(const Group *groups, int count, Arena *arena) {
         has_recovered |= !isnan(groups[i].recovered);
         seeds = groups[i].seeds > seeds ? groups[i].seeds : seeds;
     }
-    const char *text =
-        seeds > 1 ? arena_format(arena,
-                                 "Means over %d seeds with 95 %% intervals (Student's t); against "
-                                 "FP32 in points, paired by\nseed.",
-                                 seeds)
-                  : "One seed: no interval of the accuracy.";
-    if (is_by_rows)
-        text = arena_format(arena,
-                            "%s Against FP32 in points, with the 95 %% interval over\ntest images, "
-                            "paired.",
-                            text);
-    text = arena_format(arena, "%s p: McNemar's test over the test images.", text);
-    if (has_recovered)
-        text = arena_format(arena,
-                            "%s\nrec.: share of the loss of PTQ at the same bits that is "
-                            "won back, where PTQ loses 2 points or more.",
-                            text);
-    return arena_format(arena, "%s\n", text);
+    const char *text = arena_format(arena,
+                                    "accuracy: mean of %d seeds, 95 %% interval (Student's t)\n"
+                                    "against FP32: points, paired by seed, 95 %% interval\n",
+                                    seeds);
+    if (is_by_rows) text = "against FP32: points; one seed: 95 % interval over test images\n";
+    text = arena_format(arena, "%sp: McNemar's test over the test images\n", text);
+    if (!has_recovered) return text;
+    return arena_format(arena,
+                        "%srec.: recovered of what PTQ at the same bits loses, if 2 points or "
+                        "more\n",
+                        text);
 }
 
-/* An empty line before other bits of weights. */
+/* Whether neighbours share their bits of weights. */
+static bool is_together(const Group *groups, int count, int i) {
+    return i >= 0 && i + 1 < count && groups[i].row->weight_bits == groups[i + 1].row->weight_bits;
+}
+
+/* An empty line around rows of the same bits. */
 const char *table_text(const Group *groups, int count, Arena *arena) {
     int label = label_width(groups, count);
     const char *text =
         arena_format(arena, "%-*s %6s %7s %12s  %-21s %5s %5s %7s\n", label, "", "bits/w", "size",
                      "accuracy %", "against FP32 [95 %]", "p", "rec.", "time");
-    double bits = NAN;
     for (int i = 0; i < count; i++) {
-        const Group *g = &groups[i];
-        if (!g->seeds) continue;
-        const char *gap = !isnan(bits) && bits != g->row->weight_bits ? "\n" : "";
-        text = arena_format(arena, "%s%s%s\n", text, gap, row_text(g, label, arena));
-        bits = g->row->weight_bits;
+        bool is_new = i > 0 && !is_together(groups, count, i - 1);
+        bool has_gap =
+            is_new && (is_together(groups, count, i) || is_together(groups, count, i - 2));
+        if (!groups[i].seeds) continue;
+        text = arena_format(arena, "%s%s%s\n", text, has_gap ? "\n" : "",
+                            row_text(&groups[i], label, arena));
     }
     return arena_format(arena, "%s\n%s", text, notes_text(groups, count, arena));
 }

@@ -44,7 +44,7 @@ const Field train_fields[] = {
     FIELD_END,
 };
 
-static const Field calibration_fields[] = {
+const Field calibration_fields[] = {
     FIELD_INT(CalibrationConfig, rows, "512", 1, INT32_MAX,
               "training images that 'nibble quantize' looks at: the first, not augmented, "
               "validation left out"),

@@ -37,7 +37,7 @@ enum { GRAD_HALF, GRAD_F32 }; /* choices of train.grad */
 /* What `precision` stands for: DTYPE_F32, DTYPE_F16 or DTYPE_BF16. */
 Dtype config_half(const ExperimentConfig *config);
 
-extern const Field experiment_fields[], train_fields[];
+extern const Field experiment_fields[], train_fields[], calibration_fields[];
 
 /* Puts "file:line:column: " before a failure that blames a setting (core/error.h). For mistakes
  * that only show once the data are known. */
