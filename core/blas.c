@@ -1,6 +1,8 @@
 #include "core/blas.h"
 
 #include <cblas.h>
+#include <f77blas.h> /* OpenBLAS's own prototypes of LAPACK */
+#include <math.h>
 #include <stdio.h>
 
 /* What openblas_get_parallel() answers. */
@@ -31,4 +33,40 @@ void blas_sgemm(bool a_transposed, bool b_transposed, int64_t m, int64_t n, int6
     cblas_sgemm(CblasRowMajor, a_transposed ? CblasTrans : CblasNoTrans,
                 b_transposed ? CblasTrans : CblasNoTrans, (blasint)m, (blasint)n, (blasint)k, alpha,
                 a, (blasint)lda, b, (blasint)ldb, beta, c, (blasint)ldc);
+}
+
+static void dgemm(bool a_transposed, bool b_transposed, int64_t m, int64_t n, int64_t k,
+                  double alpha, const double *a, int64_t lda, const double *b, int64_t ldb,
+                  double beta, double *c, int64_t ldc) {
+    cblas_dgemm(CblasRowMajor, a_transposed ? CblasTrans : CblasNoTrans,
+                b_transposed ? CblasTrans : CblasNoTrans, (blasint)m, (blasint)n, (blasint)k, alpha,
+                a, (blasint)lda, b, (blasint)ldb, beta, c, (blasint)ldc);
+}
+
+void blas_dgemm(bool a_transposed, bool b_transposed, int64_t m, int64_t n, int64_t k, double alpha,
+                const double *a, int64_t lda, const double *b, int64_t ldb, double beta, double *c,
+                int64_t ldc) {
+    if (openblas_get_parallel() != BUILD_SERIAL) {
+        dgemm(a_transposed, b_transposed, m, n, k, alpha, a, lda, b, ldb, beta, c, ldc);
+        return;
+    }
+#pragma omp critical(serial_blas)
+    dgemm(a_transposed, b_transposed, m, n, k, alpha, a, lda, b, ldb, beta, c, ldc);
+}
+
+/* LAPACK's matrices are column-major: its upper triangle is our lower one, transposed. */
+static char upper[] = "U", not_unit[] = "N";
+
+bool blas_cholesky(double *a, int64_t n) {
+    blasint size = (blasint)n, info = 0;
+    BLASFUNC(dpotrf)(upper, &size, a, &size, &info);
+    for (int64_t i = 0; i < n && info == 0; i++)
+        if (!isfinite(a[i * n + i])) return false; /* a NaN is not below 0 */
+    return info == 0;
+}
+
+bool blas_invert_triangle(double *a, int64_t n) {
+    blasint size = (blasint)n, info = 0;
+    BLASFUNC(dtrtri)(upper, not_unit, &size, a, &size, &info);
+    return info == 0;
 }
