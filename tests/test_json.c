@@ -35,6 +35,8 @@ static void test_dotted_names_nest(void **state) {
     json_set_text(json, "nothing", NULL);
     json_set_number(json, "bad", NAN);
     json_set_number(json, "worse", -INFINITY);
+    json_set_numbers(json, "list", (double[]){0.5, NAN, -3}, 3);
+    json_set_numbers(json, "none", NULL, 0);
     Json *layer = json_append(json, "report.layers");
     json_set_text(layer, "name", "conv1");
     json_set_int(layer, "w.bits", 4);
@@ -43,6 +45,7 @@ static void test_dotted_names_nest(void **state) {
         json_line(json, arena),
         "{\"test\": {\"accuracy\": 0.9231, \"loss\": 2.0}, \"steps\": 12, \"quick\": true, "
         "\"name\": \"a \\\"b\\\"\\n\303\251\", \"nothing\": null, \"bad\": null, \"worse\": null, "
+        "\"list\": [0.5, null, -3.0], \"none\": [], "
         "\"report\": {\"layers\": [{\"name\": \"conv1\", \"w\": {\"bits\": 4}}, {}]}}");
     json_free(json);
     json_free(NULL);

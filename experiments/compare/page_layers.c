@@ -94,7 +94,7 @@ static double *numbers_read(const Json *json, const char *name, int *count, Aren
 
 static const char *grid_words(const Json *histogram, int grid_count, Arena *arena) {
     const char *unit = json_get_text(histogram, "unit");
-    const char *in = unit && !strcmp(unit, "step") ? ", in steps of each scale" : "";
+    const char *in = unit && !strcmp(unit, "step") ? ", in steps" : "";
     if (!grid_count) return arena_format(arena, "not quantized%s", in);
     return arena_format(arena, "%d values%s", grid_count, in);
 }
@@ -148,7 +148,8 @@ void page_histograms_put(ComparisonPage *c) {
     page_put(page, "<h2 id=\"histograms\">Weights and activations on their grids</h2>\n");
     page_note(page, "Heights are roots of counts. Lines are the values that codes can name, a grey "
                     "ground where they are too dense to tell apart; what lies on the coloured "
-                    "ground is clipped.");
+                    "ground is clipped. In steps: each value is divided by its channel's or "
+                    "group's own scale.");
     if (seen) page_note(page, arena_format(c->arena, "Activations: %s.", seen));
     page_put(page, "<h3>");
     page_name_put(page, first);

@@ -3,7 +3,7 @@
 #include "experiments/report/chart.h"
 
 enum {
-    SPACE = 4, /* thousandths of the width between lines of a grid that can still be told apart */
+    SPACE = 20, /* thousandths of the width between lines of a grid that can still be told apart */
 };
 
 /* In thousandths of the plot's width. */

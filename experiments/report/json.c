@@ -167,6 +167,16 @@ void json_set_ints(Json *object, const char *path, const int64_t *values, int co
     set(object, path, list_of(values, count));
 }
 
+void json_set_numbers(Json *object, const char *path, const double *values, int count) {
+    json_t *list = must(json_array());
+    for (int i = 0; i < count; i++) {
+        bool is_number = isfinite(values[i]);
+        json_t *number = must(is_number ? json_real(values[i]) : json_null());
+        if (json_array_append_new(list, number)) must(NULL);
+    }
+    set(object, path, list);
+}
+
 bool json_get_number(const Json *object, const char *path, double *value) {
     const json_t *found = find(object, path);
     if (!json_is_number(found)) return false;

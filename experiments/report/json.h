@@ -34,6 +34,7 @@ void json_set_shortest(Json *object, const char *path, double value);
 void json_set_bool(Json *object, const char *path, bool value);
 void json_set_text(Json *object, const char *path, const char *value); /* NULL: null */
 void json_set_ints(Json *object, const char *path, const int64_t *values, int count); /* a list */
+void json_set_numbers(Json *object, const char *path, const double *values, int count);
 
 /* A new empty object at the end of the list at `path`, which is made if it is not there. */
 Json *json_append(Json *object, const char *path);
