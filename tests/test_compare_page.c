@@ -196,8 +196,8 @@ static void test_rows_stand_by_bits(void **unused) {
     (void)unused;
     put_complete();
     const char *table = strstr(page(), "<table class=\"results\">");
-    const char *fp32 = strstr(table, "FP32</th>"), *qat = strstr(table, "QAT W4A4</th>");
-    const char *ptq = strstr(table, "PTQ W4A4</th>");
+    const char *fp32 = strstr(table, ">FP32</span>"), *qat = strstr(table, ">QAT W4A4</span>");
+    const char *ptq = strstr(table, ">PTQ W4A4</span>");
     assert_true(fp32 && fp32 < qat && qat < ptq);
     const char *end = strstr(table, "</table>");
     int bodies = 0;

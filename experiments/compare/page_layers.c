@@ -61,9 +61,9 @@ void page_layers_put(ComparisonPage *c) {
              "noise by layer\"><table class=\"layers\"><thead><tr><th scope=\"col\">Layer</th>");
     for (int i = 0; i < c->group_count; i++) {
         if (!has_layers(&c->groups[i])) continue;
-        page_put(page, "<th scope=\"col\" class=\"n\">");
+        page_put(page, "<th scope=\"col\" class=\"n\"><span>");
         page_text(page, c->groups[i].label);
-        page_put(page, "</th>");
+        page_put(page, "</span></th>");
     }
     page_put(page, "</tr></thead><tbody>\n");
     for (int k = 0; k < count; k++) {
@@ -158,7 +158,7 @@ void page_histograms_put(ComparisonPage *c) {
     for (int i = 0; i < c->group_count; i++) {
         const PageGroup *group = &c->groups[i];
         if (group == first || !has_histograms(group)) continue;
-        page_put(page, "<details><summary>");
+        page_put(page, "<details class=\"more\"><summary>");
         page_name_put(page, group);
         page_put(page, "</summary>\n");
         group_put(c, group);

@@ -13,7 +13,11 @@ static const char heads[] =
 
 void page_name_put(Page *page, const PageGroup *group) {
     chart_mark(page, group->colour);
+    page_put(page, "<span class=\"name\" title=\"");
     page_text(page, group->label);
+    page_put(page, "\">");
+    page_text(page, group->label);
+    page_put(page, "</span>");
 }
 
 static void accuracy_put(Page *page, const Estimate *accuracy) {

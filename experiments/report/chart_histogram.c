@@ -30,14 +30,19 @@ static void shade_put(Page *page, double first, double last) {
                 first, last - first);
 }
 
+static bool is_seen(const HistogramChart *chart, double value) {
+    return value >= chart->low && value <= chart->high;
+}
+
 static void grid_put(Page *page, const HistogramChart *chart) {
     if (!chart->grid_count) return;
     double first = place_of(chart, chart->grid[0]);
     double last = place_of(chart, chart->grid[chart->grid_count - 1]);
     shade_put(page, 0, first);
     shade_put(page, last, 1000);
-    bool is_dense = (last - first) / chart->grid_count < SPACE;
-    if (is_dense) {
+    int seen = 0;
+    for (int i = 0; i < chart->grid_count; i++) seen += is_seen(chart, chart->grid[i]);
+    if ((last - first) < SPACE * seen) {
         page_format(page,
                     "<rect class=\"dense\" x=\"%.1f\" width=\"%.1f\" y=\"0\" height=\"1000\"/>",
                     first, fmax(1, last - first));
@@ -45,8 +50,8 @@ static void grid_put(Page *page, const HistogramChart *chart) {
     }
     page_put(page, "<path class=\"lines\" d=\"");
     for (int i = 0; i < chart->grid_count; i++) {
-        bool is_inside = chart->grid[i] >= chart->low && chart->grid[i] <= chart->high;
-        if (is_inside) page_format(page, "M%.1f 0V1000", place_of(chart, chart->grid[i]));
+        if (is_seen(chart, chart->grid[i]))
+            page_format(page, "M%.1f 0V1000", place_of(chart, chart->grid[i]));
     }
     page_put(page, "\"/>");
 }
@@ -77,7 +82,7 @@ void chart_histogram(Page *page, const HistogramChart *chart) {
     page_put(page, "</svg><line class=\"axis\" x1=\"0\" x2=\"100%\" y1=\"100%\" y2=\"100%\"/>");
     end_put(page, chart, chart->low, "start");
     double middle = place_of(chart, 0);
-    if (middle > 150 && middle < 850) end_put(page, chart, 0, "mid");
+    if (middle > 300 && middle < 700) end_put(page, chart, 0, "mid");
     end_put(page, chart, chart->high, "end");
     page_put(page, "</svg></figure>\n");
 }
