@@ -255,9 +255,9 @@ static void put_config(Report *r) {
     page_put(&r->page, "<h2>Settings</h2>\n");
     const char *text = text_read(r, RUN_CONFIG, &bytes);
     if (!text) return;
-    page_put(&r->page, "<pre>");
+    page_put(&r->page, "<details><summary>" RUN_CONFIG "</summary>\n<pre>");
     page_text(&r->page, text);
-    page_put(&r->page, "</pre>\n");
+    page_put(&r->page, "</pre></details>\n");
 }
 
 static void put_environment(Report *r) {
@@ -284,7 +284,7 @@ static void put_environment(Report *r) {
         int64_t count = 0;
         bool is_count = json_get_int(json, rows[i].path, &count);
         if (!text && !is_count) continue;
-        page_format(&r->page, "<tr><th>%s</th><td>", rows[i].name);
+        page_format(&r->page, "<tr><th scope=\"row\">%s</th><td>", rows[i].name);
         if (is_count) page_count(&r->page, count);
         page_text(&r->page, text);
         page_put(&r->page, "</td></tr>\n");
@@ -307,7 +307,7 @@ static void put_page(Report *r) {
     const char *name = base_name(r->directory, r->arena);
     Page *page = &r->page;
     page_begin(page, name);
-    page_put(page, "<h1>");
+    page_put(page, "<main>\n<h1>");
     page_text(page, name);
     page_put(page, "</h1>\n");
     Json *summary = object_read(r, RUN_SUMMARY);
@@ -319,8 +319,9 @@ static void put_page(Report *r) {
     put_curves(r);
     put_layers(r, summary);
     put_confusion(r, summary);
-    put_config(r);
     put_environment(r);
+    put_config(r);
+    page_put(page, "</main>\n");
     page_end(page);
     json_free(summary);
 }
