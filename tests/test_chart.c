@@ -76,7 +76,7 @@ static void labels_are_said(void **state) {
     LineChart chart = chart_of(&series, 1);
     const char *html = drawn(&chart);
     assert_has(html, "<title>&lt;one&gt;</title>");
-    assert_has(html, "<desc>&lt;one&gt;. two. </desc>");
+    assert_has(html, "<desc>a: &lt;one&gt;. two. </desc>");
 }
 
 static void whiskers_span_intervals(void **state) {

@@ -248,20 +248,25 @@ static void test_hostile_files_are_harmless(void **unused) {
     put("results.json",
         "{\"model\": \"<script>\", \"data\": {\"name\": 3, \"classes\": [\"\\\"><script>\"]},"
         " \"rows\": [1, {}, {\"row\": \"<i>\", \"run\": \"../../x\"},"
+        " {\"row\": \"sub\", \"run\": \"sub/b\"},"
         " {\"row\": \"<i>\", \"run\": \"a\", \"seed\": \"one\"}],"
         " \"groups\": [null, 7, {}, {\"row\": \"<i>\", \"label\": \"<script>%s%n\", \"method\":"
         " \"<u>\", \"weight_bits\": 1e308, \"activation_bits\": -1e308, \"seeds\": 1e300,"
         " \"accuracy\": {\"mean\": 1e308, \"low\": -1e308, \"high\": 1e308}, \"difference\":"
         " {\"mean\": -1e308, \"low\": 5}, \"bytes\": 1e308, \"train_seconds\": 1e308,"
         " \"bits_per_weight\": 1e300, \"recovered\": 1e306, \"mcnemar\": 4},"
+        " {\"row\": \"sub\", \"method\": \"qat\"},"
         " {\"row\": \"fp32\", \"method\": \"fp32\", \"accuracy\": {\"mean\": 0.5}}]}");
+    put("evaluations/sub/b.json", "{\"layers\": [{\"name\": \"elsewhere\"}]}");
     put("evaluations/a.json",
         "{\"changed\": 1e300, \"predictions\": [\"x\", -5, 99], \"confusion\": [[1, 2], [-3]],"
         " \"layers\": [3, {}, {\"name\": \"<script>\", \"sqnr_db\": 1e300}],"
         " \"histograms\": [5, {}, {\"layer\": \"<script>\", \"low\": 3, \"high\": 1, \"counts\":"
         " [1]}, {\"low\": 0, \"high\": 1, \"counts\": [-5, \"x\", 1e300], \"grid\": [5, 6, 7]}],"
         " \"examples\": [{\"index\": 2, \"label\": 0, \"height\": 1, \"width\": 1, \"channels\": 1,"
-        " \"pixels\": [1e300]}, {\"index\": 1, \"label\": 0, \"height\": 100000, \"width\": 100000,"
+        " \"pixels\": [1e300]}, {\"index\": 2, \"label\": 0, \"height\": 1, \"width\": 1,"
+        " \"channels\": 1, \"pixels\": [255]}, {\"index\": 1, \"label\": 0, \"height\": 100000, "
+        "\"width\": 100000,"
         " \"channels\": 3, \"pixels\": []}, {\"index\": -1}, {\"index\": 99999999999999}]}");
     put("runs/a/metrics.jsonl",
         "{\"step\": 1e308, \"loss\": 1e308}\n{\"step\": -1, \"loss\": 2}\n");
@@ -271,6 +276,23 @@ static void test_hostile_files_are_harmless(void **unused) {
     assert_null(strstr(html, "nan"));
     assert_null(strstr(html, ":inf"));
     assert_says(html, "&lt;script&gt;%s%n");
+    assert_null(strstr(html, "elsewhere"));
+    const char *first = strstr(html, "src="), *second = strstr(first + 1, "src=");
+    assert_memory_equal(first, second, 80); /* 1e300 is as white as 255 */
+}
+
+/* What is compared with a run is the FP32 run of its seed. */
+static void test_seeds_are_paired(void **unused) {
+    (void)unused;
+    put_complete();
+    assert_int_equal(unlink(arena_format(arena, "%s/evaluations/qat-w4a4-s1.json", folder)), 0);
+    put("evaluations/qat-w4a4-s2.json", evaluated);
+    put("evaluations/fp32-s2.json", "{\"predictions\": [0, 0], \"confusion\": [[7, 1], [2, 6]]}");
+    const char *html = page();
+    assert_says(html, "7 of 8 (87.5%): cat");
+    assert_null(strstr(html, "95 of 100"));
+    assert_int_equal(unlink(arena_format(arena, "%s/evaluations/fp32-s2.json", folder)), 0);
+    assert_says(page(), "95 of 100"); /* or, while it is not there, of another */
 }
 
 static void test_damaged_results_are_named(void **unused) {
@@ -323,8 +345,10 @@ static void test_curves_follow_activations(void **unused) {
     assert_says(html, "</svg>QAT, activations as weights</span>");
     assert_says(html, "</svg>QAT, 8-bit activations</span>");
     assert_says(html, "</svg>QAT, weights only</span>");
+    assert_says(html, "<desc>QAT, activations as weights: a: 90.00\xe2\x80\xaf%. "
+                      "b: 91.00\xe2\x80\xaf%. QAT, weights only: d: ");
     /* that of 8-bit activations begins at 1.58 bits and ends at 8 */
-    assert_says(html, "c: 89.00\xe2\x80\xaf%. b: 91.00\xe2\x80\xaf%.");
+    assert_says(html, "QAT, 8-bit activations: c: 89.00\xe2\x80\xaf%. b: 91.00\xe2\x80\xaf%.");
 }
 
 /* What image_png writes is read by libpng as it was. */
@@ -352,6 +376,7 @@ int main(void) {
         cmocka_unit_test_setup_teardown(test_what_is_left_is_told, setup, teardown),
         cmocka_unit_test_setup_teardown(test_one_seed_has_no_interval, setup, teardown),
         cmocka_unit_test_setup_teardown(test_hostile_files_are_harmless, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_seeds_are_paired, setup, teardown),
         cmocka_unit_test_setup_teardown(test_damaged_results_are_named, setup, teardown),
         cmocka_unit_test_setup_teardown(test_many_classes_fit, setup, teardown),
         cmocka_unit_test_setup_teardown(test_curves_follow_activations, setup, teardown),

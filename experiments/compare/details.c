@@ -63,14 +63,15 @@ static void visit_count(Bins *b, double place) {
 /* After all values were visited: a step more on both sides, where the grid's next value is seen;
  * but no further from the grid than it is wide, however far a value lies. */
 static void bins_close_range(Bins *b) {
-    double room = fmax(0.02 * (b->high - b->low), 1e-6 * fmax(fabs(b->low), 1e-6));
+    double step = 0;
     if (b->is_quantized) {
         double first = bins_level(b, 0), last = bins_level(b, grid_last_code(b->grid));
-        double span = last - first;
-        room = fmax(room, 1.01 * b->scale * b->grid.step);
-        b->low = fmin(fmax(b->low, first - span), last);
-        b->high = fmax(fmin(b->high, last + span), first);
+        b->low = fmin(fmax(b->low, 2 * first - last), last);
+        b->high = fmax(fmin(b->high, 2 * last - first), first);
+        step = b->scale * b->grid.step;
     }
+    double room = fmax(1.01 * step, 0.02 * (b->high - b->low));
+    room = fmax(room, 1e-6 * fmax(fabs(b->low), 1e-6));
     b->low -= room;
     b->high += room;
 }

@@ -296,14 +296,15 @@ static void description_put(const Plot *plot) {
     for (int i = 0; i < plot->chart->series_count; i++) {
         const Series *s = &plot->series[i];
         if (!s->count) continue;
+        page_text(page, s->name);
+        page_put(page, ": ");
         bool is_told = s->labels && s->count <= TOLD_MAX;
         for (int k = 0; is_told && k < s->count; k++) {
             page_text(page, s->labels[k]);
             page_put(page, ". ");
         }
         if (is_told) continue;
-        page_text(page, s->name);
-        page_format(page, ": %d points, from %.4g%s to %.4g%s. ", s->count, s->y[0],
+        page_format(page, "%d points, from %.4g%s to %.4g%s. ", s->count, s->y[0],
                     plot->chart->suffix, s->y[s->count - 1], plot->chart->suffix);
     }
     page_put(page, "</desc>\n");
