@@ -97,7 +97,8 @@ static const char complete[] =
                                  "0.9232},"
                                  " \"difference\": {\"mean\": -0.0012, \"low\": -0.0031, \"high\": "
                                  "0.0007},"
-                                 " \"mcnemar\": {\"better\": 33, \"worse\": 44, \"p\": 0.25}, "
+                                 " \"kl\": 0.0123, \"mcnemar\": {\"better\": 33, \"worse\": 44, "
+                                 "\"p\": 0.25}, "
                                  "\"recovered\": 0.97,"
                                  " \"bits_per_weight\": 4.25, \"bytes\": 58300, \"train_seconds\": "
                                  "258},"
@@ -116,7 +117,7 @@ static const char complete[] =
                                  " \"bytes\": 58300}]}";
 
 static const char evaluated[] =
-    "{\"changed\": 1, \"kl\": 0.0123, \"predictions\": [0, 1], \"confusion\": [[90, 10], [0, 50]],"
+    "{\"changed\": 1, \"predictions\": [0, 1], \"confusion\": [[90, 10], [0, 50]],"
     " \"layers\": [{\"name\": \"conv1\", \"sqnr_db\": 31.4}, {\"name\": \"fc\", \"sqnr_db\": 12.5},"
     " {\"name\": \"exact\", \"sqnr_db\": null}],"
     " \"histograms\": [{\"layer\": \"conv1\", \"of\": \"weight\", \"low\": -2, \"high\": 2,"
@@ -208,11 +209,18 @@ static void test_rows_stand_by_bits(void **unused) {
 
 static void test_what_is_left_is_told(void **unused) {
     (void)unused;
-    put("results.json", "{\"is_complete\": false, \"planned\": [\"fp32-s1\", \"<qat>\", \"x\"],"
-                        " \"rows\": [" RUN("fp32", "fp32", 32, 1) "], \"groups\": []}");
+    put("results.json",
+        "{\"is_complete\": false, \"planned\": [\"fp32-s1\", \"<qat>\", \"x\"],"
+        " \"rows\": [" RUN(
+            "fp32", "fp32", 32,
+            1) "], "
+               " \"failed\": [{\"run\": \"<qat>\", \"reason\": \"the disk is full\"}],"
+               " \"groups\": [{\"row\": \"later\", \"label\": \"Later\", \"method\":"
+               " \"qat\", \"seeds\": 0}]}");
     const char *html = page();
     assert_says(html, "No run is complete yet.");
     assert_says(html, "Still to come: &lt;qat&gt;, x (2 of 3 runs).");
+    assert_says(html, "<li>&lt;qat&gt;: the disk is full</li>");
     assert_says(html, "config.yaml is missing.");
     assert_null(strstr(html, "id=\"layers\""));
     assert_null(strstr(html, "href=\"#layers\""));
@@ -239,6 +247,14 @@ static void test_one_seed_has_no_interval(void **unused) {
     assert_says(html, ">1.58</text>");
     assert_null(strstr(html, "#cap\"")); /* no whiskers */
     assert_null(strstr(html, "nan"));
+    put("results.json", "{\"groups\": [{\"row\": \"q\", \"method\": \"qat\", \"difference\":"
+                        " {\"mean\": -0.1, \"low\": -0.11, \"high\": -0.09, \"paired_by\":"
+                        " \"row\"}}]}");
+    html = page();
+    assert_says(html, "paired by test image");
+    assert_says(html, "10.00 <small>\xe2\x88\x92"
+                      "11.00 to \xe2\x88\x92"
+                      "9.00");
 }
 
 /* Nothing that a file says may become an element or lead out of the directory, and no value may
@@ -278,7 +294,7 @@ static void test_hostile_files_are_harmless(void **unused) {
     assert_says(html, "&lt;script&gt;%s%n");
     assert_null(strstr(html, "elsewhere"));
     const char *first = strstr(html, "src="), *second = strstr(first + 1, "src=");
-    assert_memory_equal(first, second, 80); /* 1e300 is as white as 255 */
+    assert_memory_equal(first, second, 117); /* 1e300 is as white as 255 */
 }
 
 /* What is compared with a run is the FP32 run of its seed. */

@@ -29,6 +29,8 @@ static PageGroup group_read(const Json *json, Arena *arena) {
         .seeds = json_number(json, "seeds"),
         .accuracy = estimate_read(json, "accuracy", arena),
         .difference = estimate_read(json, "difference", arena),
+        .is_by_rows = !strcmp(text_or(json, "difference.paired_by", ""), "row"),
+        .kl = json_number(json, "kl"),
         .better = json_number(json, "mcnemar.better"),
         .worse = json_number(json, "mcnemar.worse"),
         .p = json_number(json, "mcnemar.p"),
@@ -149,7 +151,7 @@ bool page_data_read(ComparisonPage *c, Error *err) {
     for (int i = 0; i < c->run_count; i++) evaluation_read(c, i);
     for (int i = 0; i < count; i++) {
         const Json *group = json_element(c->results, "groups", i);
-        if (!group) continue;
+        if (!group || json_number(group, "seeds") == 0) continue; /* none of its runs is done */
         c->groups[c->group_count] = group_read(group, c->arena);
         c->groups[c->group_count].index = i;
         c->group_count++;

@@ -185,8 +185,25 @@ static void left_put(ComparisonPage *c) {
     page_put(page, "</p>\n");
 }
 
+static void failed_put(ComparisonPage *c) {
+    Page *page = &c->page;
+    int count = json_count(c->results, "failed");
+    if (!count) return;
+    page_put(page, "<div class=\"note failed\" role=\"alert\">Runs that failed:<ul>");
+    for (int i = 0; i < count; i++) {
+        const Json *failure = json_element(c->results, "failed", i);
+        page_put(page, "<li>");
+        page_text(page, json_get_text(failure, "run"));
+        page_put(page, ": ");
+        page_text(page, json_get_text(failure, "reason"));
+        page_put(page, "</li>");
+    }
+    page_put(page, "</ul></div>\n");
+}
+
 void page_headline_put(ComparisonPage *c) {
     sentence_put(c);
     left_put(c);
+    failed_put(c);
     tiles_put(c);
 }

@@ -77,7 +77,7 @@ static void changes_put(ComparisonPage *c) {
         table_number(page, group->worse, "%.0f");
         table_number(page, group->better, "%.0f");
         table_number(page, group->p, "%.2g");
-        table_number(page, json_number(group->evaluation, "kl"), "%.3g");
+        table_number(page, group->kl, "%.3g");
         page_put(page, "</tr>\n");
     }
     page_put(page, "</tbody></table></div>\n");

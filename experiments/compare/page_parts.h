@@ -16,7 +16,9 @@ typedef struct PageGroup {
     const char *row, *label, *method;
     double weight_bits, activation_bits, seeds;
     Estimate accuracy, difference; /* difference: to FP32 */
+    bool is_by_rows;               /* paired by test row, not by seed: there is one seed */
     double better, worse, p;       /* McNemar's */
+    double kl;                     /* divergence from FP32's outputs, nats */
     double recovered, bits_per_weight, bytes, train_seconds;
     int colour; /* its method's, or CHART_MUTED */
     bool is_fp32, is_trained;

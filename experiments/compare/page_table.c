@@ -81,16 +81,20 @@ static void group_put(ComparisonPage *c, const PageGroup *group, TableInterval a
 }
 
 static void notes_put(ComparisonPage *c) {
-    bool has_recovered = false, has_interval = false;
+    bool has_recovered = false, has_interval = false, is_by_rows = false;
     for (int i = 0; i < c->group_count; i++) {
         has_recovered |= isfinite(c->groups[i].recovered);
         has_interval |= isfinite(c->groups[i].accuracy.high);
+        is_by_rows |= c->groups[i].is_by_rows;
     }
     page_put(&c->page, "<p class=\"note\">");
+    const char *one_seed = is_by_rows ? "One seed: intervals are of the differences alone, paired "
+                                        "by test image (95&#8239;%, normal approximation). "
+                                      : "One seed: there are no intervals. ";
     page_put(&c->page, has_interval
                            ? "Means over seeds with their 95&#8239;% intervals (Student's t); "
                              "differences are paired by seed. "
-                           : "One seed: there are no intervals. ");
+                           : one_seed);
     page_put(&c->page, "Bits per weight and size count scales and zero points. ");
     if (has_recovered)
         page_put(&c->page, "Recovered: how much of what PTQ loses at the same bits is won back, "
