@@ -126,6 +126,24 @@ static void deep_values_stand_at_the_edge(void **state) {
     assert_has(html, "y=\"100.00%\" dy=\"-30\">20%</text>");
 }
 
+/* Nor does an interval that is wide make the axis: it goes on beyond the plot, without a cap. */
+static void wide_intervals_are_cut(void **state) {
+    (void)state;
+    Series series = {.name = "a",
+                     .count = 2,
+                     .x = (double[]){0, 10},
+                     .y = (double[]){90, 100},
+                     .low = (double[]){0, 99},
+                     .high = (double[]){200, 101}};
+    LineChart chart = chart_of(&series, 1);
+    chart.depth = 12;
+    const char *html = drawn(&chart); /* 85 to 105 */
+    assert_has(html, ">105%</text>");
+    assert_null(strstr(html, ">110%</text>"));
+    assert_has(html, "y1=\"100.00%\" y2=\"0.00%\"");
+    assert_int_equal(html_count(html, "href=\"#cap\""), 2);
+}
+
 static void references_cross_the_plot(void **state) {
     (void)state;
     Series series = {.name = "a", .count = 2, .x = (double[]){0, 10}, .y = (double[]){80, 85}};
@@ -211,6 +229,10 @@ static void cells_show_their_numbers(void **state) {
     assert_has(page.text, "<td class=\"n\">\xe2\x80\x93</td>");
     assert_has(page.text, "x1=\"50.0%\" x2=\"100.0%\" y1=\"50%\" y2=\"50%\"");
     assert_has(page.text, "x=\"75.0%\" y=\"50%\"");
+    page = (Page){.arena = arena};
+    table_interval(&page,
+                   &(TableInterval){.mean = -5, .low = NAN, .high = NAN, .min = -1, .max = 1});
+    assert_has(page.text, "href=\"#left0\" class=\"dot s0\" x=\"0.0%\"");
 }
 
 int main(void) {
@@ -219,6 +241,7 @@ int main(void) {
         cmocka_unit_test_setup_teardown(labels_are_said, set_up, tear_down),
         cmocka_unit_test_setup_teardown(whiskers_span_intervals, set_up, tear_down),
         cmocka_unit_test_setup_teardown(deep_values_stand_at_the_edge, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(wide_intervals_are_cut, set_up, tear_down),
         cmocka_unit_test_setup_teardown(references_cross_the_plot, set_up, tear_down),
         cmocka_unit_test_setup_teardown(limits_hold_whatever_the_values, set_up, tear_down),
         cmocka_unit_test_setup_teardown(small_charts_have_few_marks, set_up, tear_down),

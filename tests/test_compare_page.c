@@ -171,7 +171,7 @@ static void test_page_has_each_part(void **unused) {
         "FP32: 0.6 at the end",
         "QAT W4A4: 0.25 at the end",
         /* changes */
-        ">1</td><td class=\"n\">44</td><td class=\"n\">33</td><td class=\"n\">0.25</td>"
+        ">1</td><td class=\"n\">44</td><td class=\"n\">33</td><td class=\"n\">0.250</td>"
         "<td class=\"n\">0.0123</td>",
         "alt=\"Test image 1\" width=\"2\" height=\"2\" src=\"data:image/png;base64,iVBORw0KGgo",
         "<dt>FP32</dt><dd class=\"right\">cat",
@@ -205,6 +205,24 @@ static void test_rows_stand_by_bits(void **unused) {
     for (const char *at = strstr(table, "<tbody>"); at && at < end; at = strstr(at + 1, "<tbody>"))
         bodies++;
     assert_int_equal(bodies, 2);
+}
+
+/* Of rows with the same bits within half a point, the best is the one to show. */
+static void test_the_best_of_the_smallest_is_chosen(void **unused) {
+    (void)unused;
+#define ROW(row, method, bits, accuracy, difference)                                               \
+    ", {\"row\": \"" row "\", \"label\": \"" row "\", \"method\": \"" method                       \
+    "\", \"weight_bits\": 4, \"bits_per_weight\": " #bits ", \"accuracy\": {\"mean\": " #accuracy  \
+    "}, \"difference\": {\"mean\": " #difference "}, \"mcnemar\": {\"better\": 1, \"worse\": 2,"   \
+    " \"p\": 1e-9}}"
+    put("results.json",
+        "{\"groups\": [{\"row\": \"fp32\", \"method\": \"fp32\", \"accuracy\": {\"mean\": "
+        "0.9}}" ROW("ptq", "ptq", 4.5, 0.896, -0.004) ROW("qat", "qat", 4.5, 0.899, -0.001)
+            ROW("large", "qat", 8, 0.91, 0.01) ROW("small", "qat", 2, 0.89, -0.01) "]}");
+    const char *html = page();
+    assert_says(html, "<strong>qat</strong> reaches 89.90&#8239;%, 0.10 points below FP32, with");
+    assert_says(html, "The same, without training</dt><dd>ptq");
+    assert_says(html, "<td class=\"n\">&lt;&#8239;0.001</td>");
 }
 
 static void test_what_is_left_is_told(void **unused) {
@@ -389,6 +407,7 @@ int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup_teardown(test_page_has_each_part, setup, teardown),
         cmocka_unit_test_setup_teardown(test_rows_stand_by_bits, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_the_best_of_the_smallest_is_chosen, setup, teardown),
         cmocka_unit_test_setup_teardown(test_what_is_left_is_told, setup, teardown),
         cmocka_unit_test_setup_teardown(test_one_seed_has_no_interval, setup, teardown),
         cmocka_unit_test_setup_teardown(test_hostile_files_are_harmless, setup, teardown),

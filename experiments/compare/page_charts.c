@@ -113,8 +113,9 @@ static Series series_of(const ComparisonPage *c, const char *name, const Point *
         const PageGroup *group = points[i].group;
         x[i] = points[i].x;
         y[i] = 100 * group->accuracy.mean;
-        low[i] = 100 * group->accuracy.low;
-        high[i] = 100 * group->accuracy.high;
+        /* Student's t knows no bounds; NAN stays what it is. */
+        low[i] = group->accuracy.low < 0 ? 0 : 100 * group->accuracy.low;
+        high[i] = group->accuracy.high > 1 ? 100 : 100 * group->accuracy.high;
         labels[i] = said_of(c, group);
     }
     return (Series){

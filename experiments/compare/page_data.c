@@ -123,7 +123,10 @@ const PageGroup *page_data_fewest(const ComparisonPage *c, bool is_trained) {
         const PageGroup *group = &c->groups[i];
         bool counts = !group->is_fp32 && (is_trained || !group->is_trained);
         if (!counts || !(group->difference.mean >= -PAGE_LOSS_MAX)) continue;
-        if (!fewest || size_of(group) < size_of(fewest)) fewest = group;
+        bool is_smaller = !fewest || size_of(group) < size_of(fewest);
+        bool is_better = fewest && size_of(group) == size_of(fewest) &&
+                         group->accuracy.mean > fewest->accuracy.mean;
+        if (is_smaller || is_better) fewest = group;
     }
     return fewest;
 }

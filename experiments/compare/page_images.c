@@ -76,8 +76,12 @@ static void changes_put(ComparisonPage *c) {
         table_number(page, json_number(group->evaluation, "changed"), "%.0f");
         table_number(page, group->worse, "%.0f");
         table_number(page, group->better, "%.0f");
-        table_number(page, group->p, "%.2g");
-        table_number(page, group->kl, "%.3g");
+        if (group->p < 0.001) {
+            page_put(page, "<td class=\"n\">&lt;&#8239;0.001</td>");
+        } else {
+            table_number(page, group->p, "%.3f");
+        }
+        table_number(page, group->kl, "%.4f");
         page_put(page, "</tr>\n");
     }
     page_put(page, "</tbody></table></div>\n");

@@ -50,8 +50,8 @@ bool page_data_is_plain(const char *name); /* it can be inside a directory, and 
 const Json *page_data_fp32(const ComparisonPage *c, const PageGroup *group);
 const char *page_data_class(const ComparisonPage *c, int64_t i); /* its name, or its number */
 
-/* The row with the fewest bits per weight that loses at most PAGE_LOSS_MAX to FP32; `is_trained`:
- * QAT counts, too. NULL: there is none. */
+/* The row with the fewest bits per weight that loses at most PAGE_LOSS_MAX to FP32, of several the
+ * best; `is_trained`: QAT counts, too. NULL: there is none. */
 const PageGroup *page_data_fewest(const ComparisonPage *c, bool is_trained);
 #define PAGE_LOSS_MAX 0.005
 

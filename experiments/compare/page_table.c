@@ -8,7 +8,7 @@ static const char heads[] =
     "<thead><tr><th scope=\"col\">Row</th><th scope=\"col\" class=\"n\">Accuracy, %</th>"
     "<th scope=\"col\" class=\"n\">Difference to FP32, points</th><th scope=\"col\"></th>"
     "<th scope=\"col\" class=\"n\">Recovered</th><th scope=\"col\" class=\"n\">Bits per weight</th>"
-    "<th scope=\"col\" class=\"n\">Size</th><th scope=\"col\" class=\"n\">Training</th>"
+    "<th scope=\"col\" class=\"n\">Size</th><th scope=\"col\" class=\"n\">Time</th>"
     "</tr></thead>\n";
 
 void page_name_put(Page *page, const PageGroup *group) {
@@ -95,7 +95,8 @@ static void notes_put(ComparisonPage *c) {
                            ? "Means over seeds with their 95&#8239;% intervals (Student's t); "
                              "differences are paired by seed. "
                            : one_seed);
-    page_put(&c->page, "Bits per weight and size count scales and zero points. ");
+    page_put(&c->page, "Bits per weight and size count scales and zero points; time is what "
+                       "training took, or making a PTQ network of the FP32 one. ");
     if (has_recovered)
         page_put(&c->page, "Recovered: how much of what PTQ loses at the same bits is won back, "
                            "where that is two points or more. ");

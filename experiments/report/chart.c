@@ -153,15 +153,20 @@ static void plot_lines(const Plot *plot, const Series *s, const Bucket *buckets,
     page_put(page, "\"/></svg>\n");
 }
 
+static void cap_put(const Plot *plot, const char *colour, double x, double y) {
+    if (y < plot->y.min || y > plot->y.max) return; /* it goes on beyond the plot */
+    page_format(plot->page, "<use href=\"#cap\" class=\"line %s\" x=\"%.2f%%\" y=\"%.2f%%\"/>",
+                colour, x, plot_y(plot, y));
+}
+
 static void whisker_put(const Plot *plot, const char *colour, const Bucket *b) {
     double x = plot_x(plot, b->x), low = plot_y(plot, b->low), high = plot_y(plot, b->high);
     page_format(plot->page,
                 "<line class=\"line %s\" x1=\"%.2f%%\" x2=\"%.2f%%\" y1=\"%.2f%%\" y2=\"%.2f%%\"/>",
                 colour, x, x, low, high);
-    page_format(plot->page, "<use href=\"#cap\" class=\"line %s\" x=\"%.2f%%\" y=\"%.2f%%\"/>",
-                colour, x, low);
-    page_format(plot->page, "<use href=\"#cap\" class=\"line %s\" x=\"%.2f%%\" y=\"%.2f%%\"/>\n",
-                colour, x, high);
+    cap_put(plot, colour, x, b->low);
+    cap_put(plot, colour, x, b->high);
+    page_put(plot->page, "\n");
 }
 
 static void said_put(Page *page, const LineChart *chart, const Series *s, int i) {
@@ -330,34 +335,42 @@ static Axis axis_of_columns(const LineChart *chart, double limits[2]) {
     return axis;
 }
 
-static Axis axis_of_rows(const LineChart *chart, double limits[2]) {
+/* `limits`: of the values; `all`: of their intervals, too. */
+static Axis axis_of_rows(const LineChart *chart, const double limits[2], double all[2]) {
     const ChartReference *r = &chart->reference;
+    double top = r->name ? fmax(limits[1], r->value) : limits[1];
     if (r->name) {
-        limits_add(&r->value, 1, limits);
-        limits_add(&r->low, 1, limits);
-        limits_add(&r->high, 1, limits);
+        limits_add(&r->value, 1, all);
+        limits_add(&r->low, 1, all);
+        limits_add(&r->high, 1, all);
     }
     for (int i = 0; chart->limits && i < 2; i++)
-        if (fabs(chart->limits[i]) < VALUE_MAX) limits_add(&chart->limits[i], 1, limits);
-    if (chart->depth > 0) limits[0] = fmax(limits[0], limits[1] - chart->depth);
-    return axis_round(limits[0], limits[1], 5);
+        if (fabs(chart->limits[i]) < VALUE_MAX) limits_add(&chart->limits[i], 1, all);
+    if (chart->depth > 0) { /* intervals may go a little above all values, not far */
+        all[0] = fmax(all[0], top - chart->depth);
+        all[1] = fmin(all[1], top + chart->depth / 3);
+    }
+    return axis_round(all[0], all[1], 5);
 }
 
 /* False: there is nothing to draw. */
 static bool plot_measure(Plot *plot) {
     const LineChart *chart = plot->chart;
-    double x[2] = {INFINITY, -INFINITY}, y[2] = {INFINITY, -INFINITY};
+    double x[2] = {INFINITY, -INFINITY}, y[2] = {INFINITY, -INFINITY}, all[2] = {0};
     for (int i = 0; i < chart->series_count; i++) {
         Series *s = &plot->series[i];
         *s = series_clean(plot->page->arena, &chart->series[i]);
         limits_add(s->x, s->count, x);
         limits_add(s->y, s->count, y);
-        limits_add(s->low, s->count, y);
-        limits_add(s->high, s->count, y);
     }
     if (x[0] > x[1]) return false;
     plot->x = axis_of_columns(chart, x);
-    plot->y = axis_of_rows(chart, y);
+    memcpy(all, y, sizeof all);
+    for (int i = 0; i < chart->series_count; i++) {
+        limits_add(plot->series[i].low, plot->series[i].count, all);
+        limits_add(plot->series[i].high, plot->series[i].count, all);
+    }
+    plot->y = axis_of_rows(chart, y, all);
     return true;
 }
 

@@ -124,12 +124,13 @@ static const char page_style[] =
     "td{min-width:0}h2{margin-top:26px}"
     "*{print-color-adjust:exact;-webkit-print-color-adjust:exact}}\n";
 
-/* Their middle is at the origin; `below` points at what lies under the plot. */
+/* Their middle is at the origin; `below` and `left` point at what lies beyond. */
 static const char page_marks[] =
     "<svg width=\"0\" height=\"0\" style=\"position:absolute\" aria-hidden=\"true\"><defs>"
     "<circle id=\"mark0\" r=\"4.5\"/><rect id=\"mark1\" x=\"-4\" y=\"-4\" width=\"8\" "
     "height=\"8\"/><path id=\"mark2\" d=\"M0 -5.5L5 4H-5Z\"/><path id=\"mark3\" d=\"M0 -5.5L5.5 "
-    "0L0 5.5L-5.5 0Z\"/><path id=\"below0\" d=\"M0 -1L-5 -10H5Z\"/><path id=\"cap\" "
+    "0L0 5.5L-5.5 0Z\"/><path id=\"below0\" d=\"M0 -1L-5 -10H5Z\"/><path id=\"left0\" d=\"M-4 0L5 "
+    "-5V5Z\"/><path id=\"cap\" "
     "d=\"M-4 0H4\"/></defs></svg>\n";
 
 #endif

@@ -63,8 +63,9 @@ static void mean_put(Page *page, const TableInterval *interval) {
                     "y2=\"50%%\"/>",
                     colour, low, high);
     }
-    page_format(page, "<use href=\"#mark0\" class=\"dot s%d\" x=\"%.1f%%\" y=\"50%%\"/></svg>",
-                colour, mean);
+    bool is_beyond = interval->mean < interval->min;
+    page_format(page, "<use href=\"#%s0\" class=\"dot s%d\" x=\"%.1f%%\" y=\"50%%\"/></svg>",
+                is_beyond ? "left" : "mark", colour, mean);
 }
 
 void table_interval(Page *page, const TableInterval *interval) {
