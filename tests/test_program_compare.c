@@ -104,6 +104,39 @@ static void test_evaluations(void **state) {
     assert_true(number_of(narrow, "layers.1.weight_bits") == 2);
 }
 
+/* The page and what it is made of. */
+static void test_page(void **state) {
+    (void)state;
+    ensure_whole();
+    Json *narrow = json_of(file_text("whole/evaluations/qat-w2a4-s1.json"));
+    assert_int_equal(json_count(narrow, "histograms"), 8); /* four layers, weights and inputs */
+    int64_t changed = 0, a[100], b[100], index;
+    assert_true(json_get_int(narrow, "changed", &changed));
+    assert_true(json_get_ints(narrow, "predictions", b, 100));
+    Json *fp32 = json_of(file_text("whole/evaluations/fp32-s1.json"));
+    assert_true(json_get_ints(fp32, "predictions", a, 100));
+    assert_int_equal(json_count(fp32, "histograms"), 0);
+    assert_int_equal(json_count(narrow, "examples"), changed < 12 ? changed : 12);
+    for (int i = 0; i < json_count(narrow, "examples"); i++) {
+        const Json *example = json_element(narrow, "examples", i);
+        assert_true(json_get_int(example, "index", &index) && a[index] != b[index]);
+        assert_int_equal(json_count(example, "pixels"), 8 * 8);
+    }
+    const char *html = file_text("whole/report.html");
+    static const char *const parts[] = {"<h1>cnn on synthetic, quantized</h1>",
+                                        "id=\"results\"",
+                                        "id=\"charts\"",
+                                        "id=\"layers\"",
+                                        "id=\"histograms\"",
+                                        "id=\"training\"",
+                                        "id=\"changes\"",
+                                        "id=\"confusion\"",
+                                        "id=\"settings\"",
+                                        "kind: ptq"};
+    for (size_t i = 0; i < sizeof parts / sizeof *parts; i++) assert_has(html, parts[i]);
+    assert_null(strstr(html, "not complete"));
+}
+
 /* Until its fake-quant starts, a QAT run is the FP32 run of the same seed, bit for bit. */
 static void test_twins(void **state) {
     (void)state;
@@ -129,6 +162,7 @@ static void test_table(void **state) {
     assert_has(out, "\nQAT W2A4 ");
     assert_has(out, "accuracy: mean of 2 seeds, 95 % interval (Student's t)");
     assert_has(out, "whole/results.json");
+    assert_has(out, "whole/report.html");
     const char *csv = file_text("whole/results.csv");
     assert_has(csv, "row,method,weight_bits,activation_bits,seed,accuracy,loss,bits_per_weight,"
                     "bytes,train_seconds,epochs\nfp32,fp32,32,32,1,0.");
@@ -355,6 +389,7 @@ int main(void) {
         cmocka_unit_test(test_results),
         cmocka_unit_test(test_groups),
         cmocka_unit_test(test_evaluations),
+        cmocka_unit_test(test_page),
         cmocka_unit_test(test_twins),
         cmocka_unit_test(test_table),
         cmocka_unit_test(test_killed_at_any_moment_it_goes_on),

@@ -28,7 +28,7 @@ static bool run(const Arguments *a, Error *err) {
 const Command command_compare = {
     .name = "compare",
     .synopsis = "compare CONFIG --out DIR [key=value ...] | compare --resume DIR",
-    .help = "train and evaluate methods at several bit-widths and seeds; ends with a table",
+    .help = "train and evaluate methods at several bit-widths and seeds; a table and a page",
     .min_items = 0,
     .max_items = -1,
     .options = {[OUT] = {"--out", "DIR", "directory of the comparison; goes on with what is there"},

@@ -11,6 +11,7 @@
 #include "core/file.h"
 #include "core/log.h"
 #include "experiments/compare/board.h"
+#include "experiments/compare/page.h"
 #include "experiments/compare/results.h"
 #include "experiments/compare/table.h"
 #include "experiments/report/text.h"
@@ -61,7 +62,7 @@ static bool write_configs(const Comparison *c, const char *directory, Arena *are
 /* ---- Runs ---- */
 
 static bool publish(const Schedule *s, double seconds, Error *err) {
-    return results_write(s, seconds, err);
+    return results_write(s, seconds, err) && comparison_page_write(s->directory, err);
 }
 
 static bool make_runs(Schedule *s, Board *board, Error *err) {
@@ -83,7 +84,7 @@ static void print_results(const Schedule *s, Arena *arena) {
         if (s->runs[i].state == RUN_FAILED)
             printf("%s, seed %ld failed: %s (%s)\n", s->runs[i].row->label, (long)s->runs[i].seed,
                    s->runs[i].failure, s->runs[i].log);
-    printf("%s/" COMPARISON_RESULTS "\n", s->directory);
+    printf("%s/" COMPARISON_RESULTS "\n%s/" COMPARISON_REPORT "\n", s->directory, s->directory);
 }
 
 /* With runs that failed it is not a success, though all is done that can be. */

@@ -12,6 +12,7 @@
 #define COMPARISON_EVALUATIONS "evaluations" /* <run>.json */
 #define COMPARISON_RESULTS     "results.json"
 #define COMPARISON_TABLE       "results.csv"
+#define COMPARISON_REPORT      "report.html"
 
 enum { COMPARISON_RUNS_MAX = 10000 };
 

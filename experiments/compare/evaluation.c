@@ -6,6 +6,7 @@
 
 #include "core/file.h"
 #include "data/envelope.h"
+#include "experiments/compare/details.h"
 #include "experiments/report/report.h"
 #include "experiments/train/evaluate.h"
 #include "experiments/train/run.h"
@@ -181,7 +182,9 @@ static bool describe(Experiment *e, const EvaluationJob *job, const Seen *baseli
     add_classes(json, e, &seen);
     copy_layers(json, summary);
     json_free(summary);
-    return true;
+    if (baseline)
+        details_add_examples(loader_dataset(e->loader), baseline->answers, seen.answers, json);
+    return details_add_histograms(e, json, err);
 }
 
 bool evaluation_write(const EvaluationJob *job, Error *err) {

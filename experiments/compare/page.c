@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "core/file.h"
+#include "experiments/compare/comparison.h"
 #include "experiments/compare/page_parts.h"
 #include "experiments/report/text.h"
 
@@ -70,7 +71,7 @@ static void settings_put(ComparisonPage *c) {
     Page *page = &c->page;
     Error err = {0};
     size_t bytes = 0;
-    const char *path = arena_format(c->arena, "%s/config.yaml", c->directory);
+    const char *path = arena_format(c->arena, "%s/" COMPARISON_CONFIG, c->directory);
     bool is_absent = file_find(path, &err) == FILE_ABSENT;
     const char *text = is_absent ? NULL : file_read(path, CONFIG_BYTES_MAX, c->arena, &bytes, &err);
     page_put(page, "<h2 id=\"settings\">Machine and settings</h2>\n");
@@ -116,7 +117,7 @@ bool comparison_page_write(const char *directory, Error *err) {
     bool ok = page_data_read(&c, err);
     if (ok) {
         page_fill(&c);
-        ok = text_write(arena_format(arena, "%s/report.html", directory), c.page.text, err);
+        ok = text_write(arena_format(arena, "%s/" COMPARISON_REPORT, directory), c.page.text, err);
     }
     page_data_free(&c);
     arena_free(arena);

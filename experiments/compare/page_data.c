@@ -3,6 +3,7 @@
 #include <string.h>
 
 #include "core/file.h"
+#include "experiments/compare/comparison.h"
 #include "experiments/compare/page_parts.h"
 #include "experiments/report/chart.h"
 
@@ -55,7 +56,8 @@ static void evaluation_read(ComparisonPage *c, int i) {
     const char *name = json_get_text(run, "run");
     if (!page_data_is_plain(name)) return;
     Error err = {0};
-    const char *path = arena_format(c->arena, "%s/evaluations/%s.json", c->directory, name);
+    const char *path =
+        arena_format(c->arena, "%s/" COMPARISON_EVALUATIONS "/%s.json", c->directory, name);
     if (file_find(path, &err) == FILE_ABSENT) return;
     c->evaluations[i] = json_read_file(path, &err);
 }
@@ -144,7 +146,7 @@ static const PageGroup *group_choose(const ComparisonPage *c) {
 }
 
 bool page_data_read(ComparisonPage *c, Error *err) {
-    const char *path = arena_format(c->arena, "%s/results.json", c->directory);
+    const char *path = arena_format(c->arena, "%s/" COMPARISON_RESULTS, c->directory);
     c->results = json_read_file(path, err);
     if (!c->results) return false;
     c->run_count = json_count(c->results, "rows");

@@ -2,6 +2,7 @@
 #include <string.h>
 
 #include "core/file.h"
+#include "experiments/compare/comparison.h"
 #include "experiments/compare/page_parts.h"
 #include "experiments/report/curves.h"
 #include "experiments/train/run.h"
@@ -50,7 +51,8 @@ static void run_add(ComparisonPage *c, Training *training, const char *run) {
     size_t bytes = 0;
     Error err = {0};
     Series series[KINDS];
-    const char *path = arena_format(c->arena, "%s/runs/%s/%s", c->directory, run, RUN_METRICS);
+    const char *path =
+        arena_format(c->arena, "%s/" COMPARISON_RUNS "/%s/%s", c->directory, run, RUN_METRICS);
     if (file_find(path, &err) == FILE_ABSENT) return;
     const char *text = file_read(path, METRICS_BYTES_MAX, c->arena, &bytes, &err);
     if (!text) return;

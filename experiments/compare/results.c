@@ -250,6 +250,8 @@ static Json *results_of(const Schedule *s, double seconds, Arena *arena) {
     json_set_number(json, "seconds", seconds);
     json_set_bool(json, "is_complete", schedule_count(s, RUN_DONE) == s->run_count);
     json_set_int(json, "runs", s->run_count);
+    for (int i = 0; i < s->run_count; i++) json_append_text(json, "planned", s->runs[i].name);
+    json_set_text(json, "model", c->experiment.model.kind->name);
     if (first) add_data(json, first);
     for (int i = 0; i < s->run_count; i++)
         if (is_done(&s->runs[i])) add_row(json, &s->runs[i], arena);
