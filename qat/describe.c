@@ -29,9 +29,9 @@ static void describe_weight(const WeightSite *site) {
         log_info("weight %-40s stays float", site->weight->name);
         return;
     }
-    log_info("weight %-40s %g bits, %s, %s%s%s", site->weight->name, bits_number(q->spec.bits),
-             q->row->kind.name, granularity_text(q), site->norm ? ", folds " : "",
-             site->norm ? site->norm->name : "");
+    log_info("weight %-40s %g %s, %s, %s%s%s", site->weight->name, bits_number(q->spec.bits),
+             bits_noun(q->spec.bits), q->row->kind.name, granularity_text(q),
+             site->norm ? ", folds " : "", site->norm ? site->norm->name : "");
 }
 
 void qat_describe(const Qat *qat) {

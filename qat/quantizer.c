@@ -33,13 +33,17 @@ double bits_number(int bits) {
     return bits == BITS_TERNARY ? 1.58 : bits;
 }
 
+const char *bits_noun(int bits) {
+    return bits == 1 ? "bit" : "bits";
+}
+
 /* Fewer than two: three levels, or two. */
 static bool check_low_bits(const Quant *q, Error *err) {
     double bits = bits_number(q->spec.bits);
     if (!q->is_weight)
         return FAIL(err, ERROR_INPUT,
-                    "%s is an activation: %g bits are for weights; give activations %d to %d",
-                    q->name, bits, BITS_MIN, BITS_MAX);
+                    "%s is an activation: weights alone have %g %s; give activations %d to %d",
+                    q->name, bits, bits_noun(q->spec.bits), BITS_MIN, BITS_MAX);
     if (q->spec.is_affine)
         return FAIL(err, ERROR_INPUT, "%s: %g bits are symmetric: unset affine", q->name, bits);
     if (q->spec.bits == 1 && !(q->row->flags & QUANTIZER_FOR_ONE_BIT))

@@ -317,12 +317,12 @@ static void edges_and_weights_are_described(void **state) {
     static const char *const expected[] = {
         "edge   input              -> conv1              8 bits signed, minmax, per tensor",
         "edge   flatten            -> classes            4 bits unsigned, lsq, per tensor",
-        "weight conv1.weight                             8 bits, lsq, per channel, folds norm1",
+        "weight conv1.weight                             1 bit, paretoq, per channel, folds norm1",
         "weight classes.weight                           stays float",
     };
     Qat *qat = prepare("model: {kind: cnn, widths: [2], hidden: 0}\n"
-                       "quant: {bits: 4, rules: [{layers: first, bits: 8}, {layers: last, "
-                       "weight_bits: 32}]}\n");
+                       "quant: {bits: 4, weights: {quantizer: paretoq}, rules: [{layers: first, "
+                       "bits: 8, weight_bits: 1}, {layers: last, weight_bits: 32}]}\n");
     Lines lines = {.count = 0};
     LogTarget before = log_set_sink(keep_line, &lines);
     qat_describe(qat);

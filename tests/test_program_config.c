@@ -135,7 +135,7 @@ static void test_settings_that_do_not_fit(void **state) {
         {"train.accumulate=1000", "nothing to train"},
         {"schedule={\"kind\":cosine,\"warmup\":1000}", "warmup"},
         {"quant.weights.granularity=token quant.bits=4", "unknown granularity 'token'"},
-        {"quant.bits=1.58", "an activation: 1.58 bits are for weights; give activations 2 to 8"},
+        {"quant.bits=1.58", "an activation: weights alone have 1.58 bits; give activations 2 to 8"},
         {"quant.bits=8 quant.weights.bits=1", "use 'paretoq' for 1 bit"},
         {"quant.activations.granularity=token quant.bits=4", "token"},
         {"quant.input=pact quant.bits=4", "quantizer 'pact'"},

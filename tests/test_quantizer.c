@@ -455,8 +455,8 @@ static void test_refusals(void **state) {
     } cases[] = {
         {"minmax", "0 bits", 0, true, .shape = {2, {2, 2}}},
         {"minmax", "use 'paretoq' for 1 bit", 1, true, .shape = {2, {2, 2}}},
-        {"minmax", "an activation: 1 bits are for weights", 1, .shape = {2, {1, 2}}},
-        {"lsq", "an activation: 1.58 bits are for weights", BITS_TERNARY, .shape = {2, {1, 2}}},
+        {"minmax", "an activation: weights alone have 1 bit;", 1, .shape = {2, {1, 2}}},
+        {"lsq", "an activation: weights alone have 1.58 bits;", BITS_TERNARY, .shape = {2, {1, 2}}},
         {"minmax", "1.58 bits are symmetric", BITS_TERNARY, true, .is_affine = true,
          .shape = {2, {2, 2}}},
         {"paretoq", "unset affine", 2, true, .is_affine = true, .shape = {2, {2, 2}}},

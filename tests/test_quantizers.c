@@ -336,13 +336,14 @@ static void assert_near(const float *a, const float *b, int64_t count, float tol
 
 static void golden_case(Golden *g, const char *line) {
     char kind[32], role[32], symmetry[32], sign[32], granularity[32];
-    int bits, rows, columns, batches;
-    assert_int_equal(sscanf(line, "%31s %31s %d %31s %31s %31s %d %d %d", kind, role, &bits,
+    int rows, columns, batches;
+    double bits;
+    assert_int_equal(sscanf(line, "%31s %31s %lf %31s %31s %31s %d %d %d", kind, role, &bits,
                             symmetry, sign, granularity, &rows, &columns, &batches),
                      9);
     Case c = {.is_weight = !strcmp(role, "weight")};
     c.spec = (QuantSpec){.quantizer = {.kind = kind_find(&quantizer_kinds, kind)},
-                         .bits = bits,
+                         .bits = bits == bits_number(BITS_TERNARY) ? BITS_TERNARY : (int)bits,
                          .is_affine = !strcmp(symmetry, "affine"),
                          .is_signed = !strcmp(sign, "signed"),
                          .granularity = !strcmp(granularity, "channel") ? GRANULARITY_CHANNEL
@@ -372,6 +373,7 @@ static void golden_backward(Golden *g, const float *dy) {
     Var *x = tape_leaf(tape, g->batch, g->dx, NULL);
     Var *faked = quant_apply(g->q, tape, x);
     Var *w = tape_constant(tape, weight);
+    g->faked = faked;
     Var *product = op_mul(tape, faked, w);
     Var *loss = op_sum(tape, product, -1);
     tape_backward(tape, loss, 1);
@@ -402,6 +404,9 @@ static void golden_line(Golden *g, const char *word, const char *rest) {
     } else if (!strcmp(word, "at")) {
         assert_near(tensor_f32(&g->q->scale->value), values, count, 0x1p-22f, 0);
         *tensor_f32(&g->q->scale->value) = values[0];
+    } else if (!strcmp(word, "moved")) {
+        assert_int_equal(count, tensor_count(&g->q->scale->value));
+        memcpy(g->q->scale->value.data, values, sizeof(float) * (size_t)count);
     } else if (!strcmp(word, "dy")) {
         golden_backward(g, values);
     } else if (!strcmp(word, "dx")) {
@@ -410,6 +415,7 @@ static void golden_line(Golden *g, const char *word, const char *rest) {
         g->gradients++;
     } else if (!strcmp(word, "dscale")) {
         assert_true(g->has_gradient && g->q->scale->has_grad);
+        assert_int_equal(count, tensor_count(&g->q->scale->value));
         assert_near(g->q->scale->grad, values, count, 2e-5f, 2e-6f);
         g->gradients++;
     } else {
@@ -432,9 +438,9 @@ static void test_goldens(void **state) {
         golden_line(&golden, word, line + used);
     }
     fclose(file);
-    assert_int_equal(golden.scales, 123); /* as many as the file has cases */
-    assert_int_equal(golden.levels, 21);
-    assert_int_equal(golden.gradients, 10 * 2 + 3 * 2 + 4);
+    assert_int_equal(golden.scales, 133); /* as many as the file has cases */
+    assert_int_equal(golden.levels, 31);
+    assert_int_equal(golden.gradients, 10 * 2 + 3 * 2 + 4 + 10 * 2);
 }
 
 int main(void) {

@@ -12,6 +12,7 @@
 #include "experiments/bench/bench.h"
 #include "experiments/bench/bench_worker.h"
 #include "experiments/train/environment.h"
+#include "qat/quantizer.h"
 
 enum { RUNS_MIN = 3, NAME_BYTES = 80 };
 #define KERNEL_SHARE 0.03 /* of the time that a model's variant gets */
@@ -31,10 +32,16 @@ static const Operands w8a8 = {"w8a8", .bits = 8};
 static const Operands w4a4 = {"w4a4", .bits = 4, .has_backward = true};
 static const Operands w8_codes = {"w8 codes", 8, .keeps_activations = true, .is_packed = true};
 static const Operands w4_codes = {"w4 codes", 4, .keeps_activations = true, .is_packed = true};
+static const Operands w2_codes = {"w2 codes", 2, .keeps_activations = true, .is_packed = true};
+static const Operands ternary_codes = {"ternary codes", BITS_TERNARY, .keeps_activations = true,
+                                       .is_packed = true};
+static const Operands binary_codes = {"binary codes", 1, .keeps_activations = true,
+                                      .is_packed = true};
 
 static const Operands *const conv_operands[] = {&values, &w8a8, &w4a4, NULL};
-static const Operands *const linear_operands[] = {&values,   &openblas, &w8a8, &w4a4,
-                                                  &w8_codes, &w4_codes, NULL};
+static const Operands *const linear_operands[] = {
+    &values,   &openblas, &w8a8,          &w4a4,         &w8_codes,
+    &w4_codes, &w2_codes, &ternary_codes, &binary_codes, NULL};
 
 /* size x size images of in_c channels, padded so that stride 1 keeps the size. */
 typedef struct ConvCase {
@@ -170,6 +177,10 @@ static Tensor tensor_codes(Arena *arena, Tensor levels) {
     return codes;
 }
 
+static Grid weight_grid(int bits) {
+    return bits == BITS_TERNARY ? grid_ternary() : bits == 1 ? grid_odd(1) : grid_signed(bits);
+}
+
 /* Activations above 0, as behind a ReLU, under one scale; weights of both signs, a scale per output
  * channel. */
 static void kernel_fill(Kernel *k, Shape x, Shape w, Shape y, const Operands *operands) {
@@ -180,8 +191,7 @@ static void kernel_fill(Kernel *k, Shape x, Shape w, Shape y, const Operands *op
     k->dx = tensor_new(k->arena, DTYPE_F32, x).data;
     k->dw = tensor_new(k->arena, DTYPE_F32, w).data;
     if (!operands->bits) return;
-    Grid grid = grid_signed(operands->bits);
-    k->w = tensor_levels(k->arena, k->w, grid, shape_count(w) / w.dim[0]);
+    k->w = tensor_levels(k->arena, k->w, weight_grid(operands->bits), shape_count(w) / w.dim[0]);
     if (operands->is_packed) k->w = tensor_codes(k->arena, k->w);
     if (!operands->keeps_activations)
         k->x = tensor_levels(k->arena, k->x, grid_unsigned(operands->bits), shape_count(x));

@@ -5,7 +5,7 @@ autograd. Needs torch 2 and numpy; run in the source root.
 
 A case is a line `case KIND ROLE BITS SYMMETRY SIGN GRANULARITY ROWS COLUMNS BATCHES`, then its batches as
 lines `x`, what they lead to as lines `scale`, `zero`, `levels`, and for learned ranges, at the scale `at`
-and for the gradient `dy` of the output, the gradients `dx` and `dscale`."""
+or `moved` to another and for the gradient `dy` of the output, the gradients `dx` and `dscale`."""
 
 import math
 import warnings
@@ -221,12 +221,63 @@ def write_entropy(writer):
                     zero=torch.tensor(float(zero)))
 
 
+class Binary(torch.autograd.Function):
+    """alpha sign(w), a weight of 0 below; straight through where |w| <= alpha."""
+
+    @staticmethod
+    def forward(context, w, alpha):
+        context.save_for_backward(w, alpha)
+        return torch.where(w > 0, alpha, -alpha)
+
+    @staticmethod
+    def backward(context, dy):
+        w, alpha = context.saved_tensors
+        sign = torch.where(w > 0, 1.0, -1.0)
+        return dy * (w.abs() <= alpha), (dy * sign).sum(1, keepdim=True)
+
+
+def stretched(w, alpha, bits):
+    """Three and four balanced values that share 2 alpha evenly."""
+    n, h = (1.5, 0) if bits == 1.58 else (2, 0.5)
+    return alpha * (round_straight((w / alpha).clamp(-0.99, 0.99) * n - h) + h) / n
+
+
+def write_paretoq(writer):
+    """Where alpha starts, and what it gives when moved to clip more: s is alpha over as many steps as a
+    stretched grid has on a side, and a step on s moves alpha as a step on alpha would."""
+    for bits, levels_to, steps in [(1, 1, 1), (1.58, 1, 1.5), (2, 1, 4), (3, 3, 3), (4, 7, 7)]:
+        for granularity in ("tensor", "channel"):
+            w = torch.randn(4, 9) * torch.tensor([[1.0], [0.01], [30], [0.2]])
+            w[1, 3] = 0
+            rows = w if granularity == "channel" else w.reshape(1, -1)
+            size = rows.abs().mean(1) if bits == 1 else rows.abs().amax(1)
+            start = size / steps
+            moved = start * torch.tensor([0.5, 0.7, 0.45, 1.3])[:len(start)]
+            dy = torch.randn(4, 9)
+            v = rows.clone().requires_grad_()
+            share = 1 / math.sqrt(rows.shape[1] * levels_to)
+            if bits >= 3:
+                s = moved[:, None].clone().requires_grad_()
+                step = scale_gradient(s, share)
+                values = round_straight(v / step).clamp(-levels_to - 1, levels_to) * step
+                dscale = values.backward(dy.reshape(rows.shape)) or s.grad
+            else:
+                alpha = (moved * steps)[:, None].clone().requires_grad_()
+                learned = scale_gradient(alpha, share)
+                values = Binary.apply(v, learned) if bits == 1 else stretched(v, learned, bits)
+                dscale = values.backward(dy.reshape(rows.shape)) or alpha.grad / steps
+            levels = (values / moved[:, None]).round()
+            writer.case("paretoq", "weight", "%g" % bits, False, True, granularity, [w], scale=start,
+                        moved=moved, dy=dy, levels=levels, dx=v.grad, dscale=dscale)
+
+
 def main():
     torch.manual_seed(1)
     with open("tests/golden/quantizers.txt", "w") as file:
         print("# by tests/golden/make_quantizers.py, torch", torch.__version__.split("+")[0], file=file)
         writer = Writer(file)
-        for write in (write_observers, write_quantiles, write_lsq, write_pact, write_dorefa, write_entropy):
+        for write in (write_observers, write_quantiles, write_lsq, write_pact, write_dorefa, write_entropy,
+                      write_paretoq):
             write(writer)
 
 
