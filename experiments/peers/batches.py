@@ -1,4 +1,4 @@
-"""nibble's batches in PyTorch: the same images, split, order and mirroring for a seed, from the same IDX files.
+"""nibble's batches in PyTorch: for a seed the same images, split, order and mirroring.
 
 Numbers come from Philox4x32-10 (Salmon et al., SC 2011) under nibble's keys (core/random.h), so that a
 seed means one and the same run on both sides: batches, and the weights that a network starts with.

@@ -58,11 +58,13 @@ class Training:
         self.warmup, self.start, self.freeze = (
             self.point(p) for p in (recipe.warmup, recipe.start, recipe.freeze_batch_norm)
         )
+        self.collect = max(1, self.total // 30)  # Brevitas' 300 steps are a thirtieth of 20 epochs
         self.is_quantized = False
         self.net = quantized.with_dropout(models.cnn(), recipe.dropout)
         start_as_nibble(self.net, seed)
         self.optimizer = self.new_optimizer()
         self.steps, self.step_seconds = 0, 0.0
+        self.epochs, self.seconds, self.best, self.test = 0, 0.0, 0.0, 0.0
 
     def point(self, setting: float) -> int:
         """A fraction of the training, 1 being its end, or a number of steps."""
@@ -89,9 +91,8 @@ class Training:
 
     def quantize(self) -> None:
         """Parameters and momenta go on; scales are new."""
-        before, state = self.net, self.optimizer.state
-        own = [p for p in before.parameters()]
-        self.net = quantized.quantized(before, self.recipe.bits, max(1, self.total // 30))
+        own, state = list(self.net.parameters()), self.optimizer.state
+        self.net = quantized.quantized(self.net, self.recipe.bits, self.collect)
         self.optimizer = self.new_optimizer()
         kept = [p for n, p in self.net.named_parameters() if not quantized.is_scale(n)]
         for old, new in zip(own, kept, strict=True):
@@ -141,18 +142,46 @@ class Training:
             total += len(labels)
         return right / total
 
-    def run(self) -> dict[str, float]:
-        """The test accuracy of the network, quantized, that is best on the validation split."""
-        best, accuracy, number, then = 0.0, 0.0, 0, time.perf_counter()
+    # What an interrupted run goes on from. Brevitas does not save how many steps of ranges it has seen,
+    # so there is nothing to go on from while it collects them.
+
+    KEPT = ("steps", "step_seconds", "epochs", "seconds", "best", "test", "is_quantized")
+
+    def save(self, path: Path) -> None:
+        if self.is_quantized and self.steps < self.start + self.collect:
+            return
+        beside = path.with_suffix(".new")
+        torch.save({"net": self.net.state_dict(), "optimizer": self.optimizer.state_dict(),
+                    "random": torch.get_rng_state(), "kept": {k: getattr(self, k) for k in self.KEPT}},
+                   beside)  # fmt: skip
+        beside.replace(path)
+
+    def load(self, path: Path) -> None:
+        saved = torch.load(path)
+        if saved["kept"]["is_quantized"]:
+            self.quantize()
+        self.net.load_state_dict(saved["net"])
+        self.optimizer = self.new_optimizer()  # Brevitas makes its scales anew when it loads
+        self.optimizer.load_state_dict(saved["optimizer"])
+        torch.set_rng_state(saved["random"])
+        self.__dict__.update(saved["kept"])
+
+    def run(self, path: Path) -> dict[str, float]:
+        """The test accuracy of the network, quantized, that is best on the validation split. `path` holds
+        what an interrupted run goes on from."""
+        if path.exists():
+            self.load(path)
         while self.steps < self.total:
-            loss = self.epoch(number)
-            number += 1
+            then = time.perf_counter()
+            loss = self.epoch(self.epochs)
+            self.epochs += 1
             validation = self.accuracy("validation")
-            if (self.is_quantized or self.recipe.bits == 32) and validation > best:
-                best, accuracy = validation, self.accuracy("test")
-            print(f"Brevitas: epoch {number}/{math.ceil(self.recipe.epochs)}  loss {loss:.4f}  "
-                  f"validation {validation:.2%}  best {best:.2%}  {self.step_seconds / number:.0f} s "
-                  "an epoch", file=sys.stderr, flush=True)  # fmt: skip
-        seconds = time.perf_counter() - then
-        return {"accuracy": accuracy, "validation": best, "seconds": seconds,
+            if (self.is_quantized or self.recipe.bits == 32) and validation > self.best:
+                self.best, self.test = validation, self.accuracy("test")
+            self.seconds += time.perf_counter() - then
+            self.save(path)
+            print(f"Brevitas: epoch {self.epochs}/{math.ceil(self.recipe.epochs)}  loss {loss:.4f}  "
+                  f"validation {validation:.2%}  best {self.best:.2%}  {self.seconds / 60:.1f} min",
+                  file=sys.stderr, flush=True)  # fmt: skip
+        return {"accuracy": self.test, "validation": self.best, "seconds": self.seconds,
                 "step_seconds": self.step_seconds, "steps": self.steps}  # fmt: skip
