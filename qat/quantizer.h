@@ -22,7 +22,7 @@ enum {
     BITS_FLOAT = 32,    /* not quantized */
     BITS_TERNARY = 158, /* three levels: what settings and reports call 1.58 bits */
 };
-double bits_number(int bits); /* as settings and reports have it */
+double bits_number(int bits);    /* as settings and reports have it */
 const char *bits_noun(int bits); /* "bit" after 1, else "bits" */
 
 /* What is asked of a quantizer for one tensor; resolved from the config's rules. */
