@@ -13,7 +13,7 @@
 #include "experiments/compare/board.h"
 #include "experiments/compare/page.h"
 #include "experiments/compare/results.h"
-#include "experiments/compare/table.h"
+#include "experiments/compare/text_table.h"
 #include "experiments/report/text.h"
 #include "experiments/train/run.h"
 #include "experiments/train/stop.h"
@@ -79,12 +79,13 @@ static void print_results(const Schedule *s, Arena *arena) {
     const Comparison *c = s->comparison;
     Group *groups = arena_new_array(arena, Group, c->row_count);
     results_groups(s, groups);
-    printf("\n%s\n", table_text(groups, c->row_count, arena));
+    printf("\n%s\n", text_table(groups, c->row_count, arena));
     for (int i = 0; i < s->run_count; i++)
         if (s->runs[i].state == RUN_FAILED)
             printf("%s, seed %ld failed: %s (%s)\n", s->runs[i].row->label, (long)s->runs[i].seed,
                    s->runs[i].failure, s->runs[i].log);
-    printf("%s/" COMPARISON_RESULTS "\n%s/" COMPARISON_REPORT "\n", s->directory, s->directory);
+    printf("results: %s/" COMPARISON_RESULTS "\n", s->directory);
+    printf("report:  %s/" COMPARISON_REPORT "\n", s->directory);
 }
 
 /* With runs that failed it is not a success, though all is done that can be. */

@@ -1,4 +1,4 @@
-#include "experiments/compare/table.h"
+#include "experiments/compare/text_table.h"
 
 #include <math.h>
 #include <stdio.h>
@@ -43,7 +43,7 @@ static const char *row_text(const Group *g, int label, Arena *arena) {
     bool is_baseline = method_is_baseline(g->row->method);
     if (!isnan(g->train_seconds)) duration_print(g->train_seconds, seconds);
     return arena_format(
-        arena, "%-*s %6s %7s %12s  %-21s %5s %5s %7s", label, g->row->label,
+        arena, "%-*s %6s %7s %12s  %-19s %5s %5s %7s", label, g->row->label,
         or_blank(g->bits_per_weight, arena_format(arena, "%.2f", g->bits_per_weight)),
         or_blank(g->bytes, size_text(g->bytes, arena)), accuracy_text(g, arena),
         is_baseline ? "" : difference_text(g, arena), is_baseline ? "" : p_text(g->p, arena),
@@ -86,17 +86,25 @@ static bool is_together(const Group *groups, int count, int i) {
     return i >= 0 && i + 1 < count && groups[i].row->weight_bits == groups[i + 1].row->weight_bits;
 }
 
+/* Those with a run that is done, in `out`; how many. */
+static int finished(const Group *groups, int count, Group *out) {
+    int kept = 0;
+    for (int i = 0; i < count; i++)
+        if (groups[i].seeds) out[kept++] = groups[i];
+    return kept;
+}
+
 /* An empty line around rows of the same bits. */
-const char *table_text(const Group *groups, int count, Arena *arena) {
-    int label = label_width(groups, count);
+const char *text_table(const Group *all, int all_count, Arena *arena) {
+    Group *groups = arena_new_array(arena, Group, all_count);
+    int count = finished(all, all_count, groups), label = label_width(groups, count);
     const char *text =
-        arena_format(arena, "%-*s %6s %7s %12s  %-21s %5s %5s %7s\n", label, "", "bits/w", "size",
-                     "accuracy %", "against FP32 [95 %]", "p", "rec.", "time");
+        arena_format(arena, "%-*s %6s %7s %12s  %-19s %5s %5s %7s\n", label, "", "bits/w", "size",
+                     "accuracy %", "against FP32", "p", "rec.", "time");
     for (int i = 0; i < count; i++) {
         bool is_new = i > 0 && !is_together(groups, count, i - 1);
         bool has_gap =
             is_new && (is_together(groups, count, i) || is_together(groups, count, i - 2));
-        if (!groups[i].seeds) continue;
         text = arena_format(arena, "%s%s%s\n", text, has_gap ? "\n" : "",
                             row_text(&groups[i], label, arena));
     }
