@@ -303,7 +303,16 @@ static void test_averages(void **state) {
     run(0, "train cnn.yaml --out onwards optimizer.ema=0.9 train.init=of_averaged train.epochs=1");
 }
 
-static void test_predict(void **state) {
+/* The labels of 96 images, of three classes. */
+static void sort_by_class(const char *path) {
+    size_t bytes;
+    unsigned char *content = file_read(path, &bytes);
+    for (int i = 0; i < 96; i++) content[bytes - 96 + (size_t)i] = (unsigned char)(i / 32);
+    file_write(path, content, bytes);
+}
+
+/* Predicted from, moved, sorted, of another shape: images of files. */
+static void test_files(void **state) {
     (void)state;
     idx_folder("set");
     text_file("idx.yaml", "model: {kind: cnn, widths: [4], hidden: 8}\n"
@@ -319,6 +328,16 @@ static void test_predict(void **state) {
     run(0, "quantize idx w4a4.yaml --out found calibration.rows=80 data.path=moved");
     assert_has(run(2, "quantize idx w4a4.yaml --out more data.path=moved").err,
                "calibration.rows is 100, but there are 80 training images");
+    sort_by_class("moved/train-labels-idx1-ubyte");
+    assert_has(run(0, "quantize idx w4a4.yaml --out sorted calibration.rows=20 data.path=moved "
+                      "data.changed=allow")
+                   .err,
+               "warning: the first 20 training images, which calibrate, are of 1 of 3 classes: the "
+               "data set seems sorted; shuffle it, or raise calibration.rows");
+    assert_lacks(run(0, "quantize idx w4a4.yaml --out mostly calibration.rows=50 data.path=moved "
+                        "data.changed=allow")
+                     .err,
+                 "seems sorted");
     mkdir("smaller", 0777);
     idx_part("smaller", "train", 96, 4);
     idx_part("smaller", "t10k", 24, 4);
@@ -426,7 +445,7 @@ int main(void) {
         cmocka_unit_test(test_every_range),      cmocka_unit_test(test_configurations),
         cmocka_unit_test(test_what_methods_say), cmocka_unit_test(test_help),
         cmocka_unit_test(test_training_from_it), cmocka_unit_test(test_ranges_are_found_anew),
-        cmocka_unit_test(test_averages),         cmocka_unit_test(test_predict),
+        cmocka_unit_test(test_averages),         cmocka_unit_test(test_files),
         cmocka_unit_test(test_killed),           cmocka_unit_test(test_killed_while_writing),
         cmocka_unit_test(test_untrained),        cmocka_unit_test(test_other_layers),
         cmocka_unit_test(test_older_runs),

@@ -1,5 +1,6 @@
 #include "experiments/ptq/stream.h"
 
+#include "core/log.h"
 #include "experiments/train/task.h"
 
 typedef struct Stream {
@@ -34,10 +35,38 @@ static Var *record(void *context, int64_t index, Tape *t, int64_t *rows) {
     return task_record(&step, t);
 }
 
+/* How many classes the first `rows` rows are of. */
+static int64_t count_classes(const Experiment *e, int64_t rows) {
+    int64_t classes = loader_dataset(e->loader)->class_count, found = 0, seen = 0;
+    Arena *arena = arena_new("classes");
+    bool *is_seen = arena_new_array(arena, bool, classes);
+    for (int64_t i = 0; seen < rows; i++) {
+        Batch batch = loader_batch(e->loader, LOADER_CALIBRATION, 0, i);
+        const int32_t *labels = batch_i32(&batch, "labels");
+        for (int64_t j = 0; j < batch.count && seen < rows; j++, seen++) {
+            found += !is_seen[labels[j]];
+            is_seen[labels[j]] = true;
+        }
+    }
+    arena_free(arena);
+    return found;
+}
+
+static void tell_classes(const Experiment *e, int64_t rows) {
+    int64_t classes = loader_dataset(e->loader)->class_count, found = count_classes(e, rows);
+    if (2 * found >= smaller(classes, rows)) return;
+    log_warning("the first %ld training %s, which calibrate, are of %ld of %ld classes: the data "
+                "set seems sorted; shuffle it, or raise calibration.rows",
+                (long)rows, e->task->rows, (long)found, (long)classes);
+}
+
 bool stream_check(const Experiment *e, Error *err) {
     int64_t rows = e->config.calibration.rows;
     int64_t available = loader_rows(e->loader, LOADER_CALIBRATION);
-    if (rows <= available) return true;
+    if (rows <= available) {
+        tell_classes(e, rows);
+        return true;
+    }
     (void)(FAIL(err, ERROR_INPUT, "calibration.rows is %ld, but there are %ld training %s",
                 (long)rows, (long)available, e->task->rows) ||
            error_blame(err, "calibration.rows"));

@@ -6,7 +6,8 @@
 #include "experiments/train/experiment.h"
 #include "qat/ptq.h"
 
-/* More rows than there are: ERROR_INPUT. */
+/* More rows than there are: ERROR_INPUT. Rows of fewer than half of the classes that they could be
+ * of, as a data set sorted by class begins with, are warned of. */
 bool stream_check(const Experiment *e, Error *err);
 /* At most `calibration.batch` rows at a time; none of them is of two of the loader's batches. Lives
  * in the experiment's arena. */
