@@ -187,10 +187,20 @@ Var *module_apply_one(Module *self, Tape *t, Var *x) {
     return module_apply(self, t, &x);
 }
 
+static bool reads_origin(const Param *param, const Tape *t) {
+    return param->origin && t->mode.is_float;
+}
+
+float *param_numbers(const Param *param, const Tape *t) {
+    return reads_origin(param, t) ? param->origin : tensor_f32(&param->value);
+}
+
 Var *param_leaf(Param *param, Tape *t) {
     if (param->generation != t->generation) {
         float *grad = param->is_frozen ? NULL : param->grad;
-        param->leaf = tape_leaf(t, param->value, grad, &param->has_grad);
+        Tensor value = param->value;
+        if (reads_origin(param, t)) value.data = param->origin;
+        param->leaf = tape_leaf(t, value, grad, &param->has_grad);
         param->leaf->is_parameter = true;
         param->read = NULL;
         param->generation = t->generation;

@@ -35,6 +35,8 @@ typedef struct Param {
     const char *name; /* dotted and unique in the model: "stage1.block1.conv1.weight" */
     ParamRole role;
     Tensor value;     /* f32 master; of any dtype where param_store put it */
+    float *origin;    /* what the shadow reads in the place of an f32 value: of a network that was
+                         quantized without training, what it had before; NULL: the value */
     float *grad;      /* same shape; NULL for buffers and what is stored */
     bool has_grad;    /* grad holds a sum; cleared by model_clear_grads */
     bool is_frozen;   /* gets no gradient and no update */
@@ -149,6 +151,9 @@ Var *module_apply_one(Module *self, Tape *t, Var *x);
 /* What a layer reads: the parameter through its view, once per record. NULL param: NULL. */
 Var *param_read(Param *param, Tape *t);
 Var *param_leaf(Param *param, Tape *t); /* the master itself, views or not */
+/* The numbers of an f32 parameter that a record reads: the master's, or in the shadow the origin's.
+ */
+float *param_numbers(const Param *param, const Tape *t);
 /* From now on the parameter is this tensor, of its shape and of any dtype (tensor_encode): frozen,
  * without a gradient or an optimizer's state. Its memory must outlive the model; call it before the
  * optimizer is made. A sketch's parameter gets memory so. */

@@ -22,24 +22,13 @@ static bool is_kept(const Param *p) {
     return p->owner && p->value.dtype == DTYPE_F32;
 }
 
-static void keep_exact(Ptq *p) {
-    for (int i = 0; i < p->qat->model->param_count; i++) {
-        const Param *param = p->qat->model->params[i];
-        if (!is_kept(param)) continue;
-        size_t bytes = sizeof(float) * (size_t)tensor_count(&param->value);
-        if (!p->kept[i]) p->kept[i] = arena_alloc(p->arena, bytes);
-        memcpy(p->kept[i], tensor_f32(&param->value), bytes);
-    }
-}
-
-/* The exact network's values in the place of the masters, and the other way round. */
-static void swap_kept(Ptq *p) {
+static void keep_exact(const Ptq *p) {
     for (int i = 0; i < p->qat->model->param_count; i++) {
         Param *param = p->qat->model->params[i];
-        if (!p->kept[i]) continue;
-        float *now = param->value.data;
-        param->value.data = p->kept[i];
-        p->kept[i] = now;
+        if (!is_kept(param)) continue;
+        size_t bytes = sizeof(float) * (size_t)tensor_count(&param->value);
+        if (!param->origin) param->origin = arena_alloc(p->arena, bytes);
+        memcpy(param->origin, tensor_f32(&param->value), bytes);
     }
 }
 
@@ -50,8 +39,7 @@ Ptq *ptq_new(Qat *qat, PtqData data, Arena *arena) {
                .arena = arena,
                .scratch = arena_new("PTQ method"),
                .exact = tape_new(arena),
-               .quantized = tape_new(arena),
-               .kept = arena_new_array(arena, float *, qat->model->param_count)};
+               .quantized = tape_new(arena)};
     qat_set_evaluation(qat);
     keep_exact(p);
     return p;
@@ -95,10 +83,8 @@ static bool run_batch(Ptq *p, bool is_exact, int64_t index, PtqBatch *batch, Ptq
     Tape *t = is_exact ? p->exact : p->quantized;
     TapeMode mode = TAPE_EVALUATION;
     mode.is_float = is_exact;
-    if (is_exact) swap_kept(p);
     tape_begin(t, mode);
     const Var *output = p->data.record(p->data.context, index, t, &batch->rows);
-    if (is_exact) swap_kept(p);
     TRY(check_finite(t, output, index, err));
     look_at(p->qat, layers);
     return true;

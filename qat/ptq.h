@@ -43,7 +43,6 @@ typedef struct Ptq {
     Arena *scratch; /* rewound after each method: what it needs while it works */
     Tape *exact, *quantized;
     bool is_calibrated; /* ranges are those of the masters as they are */
-    float **kept;       /* by Param of the model: the exact network's values; NULL: not f32 */
     int method;         /* the one at work */
     PtqNote *notes;
     int note_count, note_capacity;
@@ -67,7 +66,8 @@ typedef struct PtqMethod {
 
 /* ---- For who runs a pipeline ---- */
 
-/* `qat` holds the trained network, and no range worth keeping. `arena` is to live as long. */
+/* `qat` holds the trained network, and no range worth keeping. `arena` lives as long as the model,
+ * of which the exact network becomes the shadow (Param.origin). */
 Ptq *ptq_new(Qat *qat, PtqData data, Arena *arena);
 void ptq_free(Ptq *p); /* accepts NULL */
 

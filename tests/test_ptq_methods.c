@@ -118,6 +118,22 @@ static double note_of(const Ptq *p, const char *layer, const char *name) {
     return NAN;
 }
 
+static Tensor shadow_of(const Ptq *p) {
+    TapeMode way = TAPE_EVALUATION;
+    way.is_float = true;
+    return logits_in(way, p->qat->model, tape, source.batches[0]);
+}
+
+/* The shadow is the exact network. */
+static void test_shadow(void **state) {
+    (void)state;
+    Ptq *p = ptq_of("{bits: 4, weights: {quantizer: minmax}}");
+    Tensor before = shadow_of(p);
+    apply(p, "[batch_norm, bias_correct]");
+    assert_same_bits(before, shadow_of(p));
+    ptq_free(p);
+}
+
 /* Behind a method that changes it, the float network is the one that it left; and ranges are those
  * of what it left. */
 static void test_exact_is_taken_anew(void **state) {
@@ -276,6 +292,7 @@ static void test_batch_norm_without_norms(void **state) {
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_order),
+        cmocka_unit_test(test_shadow),
         cmocka_unit_test(test_exact_is_taken_anew),
         cmocka_unit_test(test_what_is_not_finite),
         cmocka_unit_test(test_bias_correct),

@@ -44,8 +44,8 @@ static BatchNormAttr attributes(const Module *self, const Tape *t) {
         .epsilon = (float)c->epsilon,
         .momentum = (float)c->momentum,
         .uses_batch = t->mode.is_training && !s->is_frozen,
-        .running_mean = tensor_f32(&s->mean->value),
-        .running_variance = tensor_f32(&s->variance->value),
+        .running_mean = param_numbers(s->mean, t),
+        .running_variance = param_numbers(s->variance, t),
     };
 }
 

@@ -45,7 +45,7 @@ static void print_result(const Task *task, const char *directory, Arena *arena) 
     for (int i = 0; i < task->score_count; i++) {
         const Score *score = &task->scores[i];
         printf("%-22s %12s %12s\n", arena_format(arena, "test %s", score->name),
-               score_text(json, "source", score, arena),
+               score_text(json, "shadow", score, arena),
                score_text(json, "quantized", score, arena));
     }
     printf("%-22s %12d %12.3f\n", "bits per weight", BITS_FLOAT,

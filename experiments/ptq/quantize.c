@@ -128,11 +128,10 @@ static bool write_metrics(const Experiment *e, const Ptq *p, const double *secon
 }
 
 /* Without a configuration it is no run directory, without a summary no finished one. */
-static bool write_run(Experiment *e, const char *directory, const Evaluation *source, Arena *arena,
-                      Error *err) {
+static bool write_run(Experiment *e, const char *directory, Arena *arena, Error *err) {
     const char *checkpoint = run_path(arena, directory, RUN_CHECKPOINT);
     Cursor cursor = {.step = e->step, .loss_scale = e->loss_scale};
-    SummaryTimes times = {.steps = e->step, .timed_from = e->step, .source = source};
+    SummaryTimes times = {.steps = e->step, .timed_from = e->step};
     TRY(checkpoint_save(checkpoint, NULL, e->fixed_text, loader_facts(e->loader), &cursor, e->model,
                         e->optimizer, err));
     TRY(envelope_claim(checkpoint, times.checkpoint_digest, err));
@@ -142,13 +141,11 @@ static bool write_run(Experiment *e, const char *directory, const Evaluation *so
 }
 
 bool quantize_run(Experiment *e, const char *directory, Error *err) {
-    Evaluation source = {0};
-    TRY(evaluate(e, LOADER_TEST, true, &source, err));
     double *seconds = arena_new_array(e->arena, double, e->config.quantize.count);
     Ptq *p = ptq_new(e->qat, stream_open(e), e->arena);
     bool ok = apply_methods(e, p, seconds, err) &&
               write_metrics(e, p, seconds, directory, e->arena, err) &&
-              write_run(e, directory, &source, e->arena, err);
+              write_run(e, directory, e->arena, err);
     ptq_free(p);
     return ok;
 }

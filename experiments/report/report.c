@@ -110,16 +110,12 @@ static void score_tiles(Report *r, const Json *summary) {
     const Score *score = &r->task->scores[0];
     double shadow = score_of(r, summary, "shadow", 0);
     double quantized = score_of(r, summary, "quantized", 0);
-    double source = score_of(r, summary, "source", 0);
     if (isnan(shadow)) { /* of a run of which nothing is quantized */
         score_tile(page, arena_format(r->arena, "Test %s", score->name), score,
                    score_of(r, summary, "test", 0), NULL);
         return;
     }
     score_tile(page, arena_format(r->arena, "Quantized %s", score->name), score, quantized, NULL);
-    if (isfinite(source))
-        score_tile(page, arena_format(r->arena, "Float %s", score->name), score, source,
-                   "the network that was quantized");
     score_tile(page, arena_format(r->arena, "Shadow %s", score->name), score, shadow,
                "the same weights with nothing quantized: a diagnostic, no baseline");
 }

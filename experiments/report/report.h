@@ -2,7 +2,7 @@
  *
  * It reads what the run directory holds and computes nothing that trains:
  *   summary.json   steps, samples_per_second, train_seconds, timed_from_step, peak_rss_bytes,
- * test.{SCORE,loss}, quantized.SCORE, shadow.SCORE, source.SCORE (a task's scores: accuracy),
+ * test.{SCORE,loss}, quantized.SCORE, shadow.SCORE (a task's scores: accuracy),
  * model_bytes, quantized_bytes; layers[] of {name, bits, activation_bits, sqnr_db}; confusion[][]
  * (rows: true classes) of at most REPORT_CLASSES_MAX classes, and classes[], where they have names
  *   metrics.jsonl  training lines {step, loss, lr, samples_per_second}, evaluation lines {step,

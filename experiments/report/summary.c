@@ -94,7 +94,6 @@ static void add_facts(const Experiment *e, Json *json, const SummaryTimes *times
     json_set_int(json, "model_bytes", bytes.f32);
     json_set_int(json, "quantized_bytes", bytes.quantized);
     json_set_number(json, "bits_per_weight", bytes.bits_per_weight);
-    if (times->source) add_scores(json, e->task, "source", times->source, false, arena);
     if (!times->best_step) return;
     json_set_int(json, "best.step", times->best_step);
     const char *key = arena_format(arena, "best.validation_%s", e->task->scores[0].key);

@@ -11,7 +11,6 @@ typedef struct SummaryTimes {
     int64_t steps, timed_from, best_step;
     double seconds, samples_per_second, best_score;
     char checkpoint_digest[ENVELOPE_DIGEST_TEXT]; /* of checkpoint.h5 at the end */
-    const Evaluation *source; /* of the float network that was quantized; NULL: a training's end */
 } SummaryTimes;
 
 /* Evaluates the weights that are loaded (averaged where EMA is on). Where a quantizer has no range,

@@ -89,8 +89,18 @@ static uint64_t expected_bytes(const Model *model) {
         const Tensor *value = &model->params[i]->value;
         bool is_master = value->dtype == DTYPE_F32; /* with up to two states and an average */
         bytes += tensor_bytes(value) * (is_master ? 4 : 1);
+        if (model->params[i]->origin) bytes += tensor_bytes(value);
     }
     return bytes;
+}
+
+/* Where it is not what the master says. */
+static void write_origin(H5Writer *w, const Param *p) {
+    size_t bytes = sizeof(float) * (size_t)tensor_count(&p->value);
+    char name[NAME_BYTES];
+    if (!p->origin || !memcmp(p->origin, p->value.data, bytes)) return;
+    snprintf(name, sizeof name, "origin/%s", p->name);
+    h5_write_tensor(w, name, H5_F32, p->value.shape, p->origin);
 }
 
 bool checkpoint_save(const char *path, const char *previous, const char *config_text,
@@ -109,6 +119,7 @@ bool checkpoint_save(const char *path, const char *previous, const char *config_
             char name[NAME_BYTES];
             snprintf(name, sizeof name, "params/%s", p->name);
             stored_write(w, name, &p->value);
+            write_origin(w, p);
         }
         optimizer_visit(optimizer, write_state, w);
         ok = h5_write_commit(w, previous, err);
@@ -181,6 +192,18 @@ static bool read_param(const Source *s, Param *p) {
     snprintf(name, sizeof name, "params/%s", p->name);
     if (!p->is_positive) return stored_read(s->reader, name, &p->value, s->err);
     return stored_read_floats(s->reader, name, p->value.shape, 0, tensor_f32(&p->value), s->err);
+}
+
+/* What the shadow reads, where the file has it. */
+static bool read_origin(const Source *s, const Model *model, Param *p) {
+    char name[NAME_BYTES];
+    bool exists;
+    snprintf(name, sizeof name, "origin/%s", p->name);
+    TRY(h5_read_exists(s->reader, name, &exists, s->err));
+    if (!exists || p->value.dtype != DTYPE_F32) return true;
+    p->origin = arena_new_array(model->arena, float, tensor_count(&p->value));
+    return stored_read_floats(s->reader, name, p->value.shape, p->is_positive ? 0 : -FLT_MAX,
+                              p->origin, s->err);
 }
 
 /* Where the file has it. */
@@ -280,7 +303,8 @@ static bool read_all(const Source *s, Model *model, Optimizer *optimizer, Arena 
         if (!model_find_param(model, names[i]))
             return FAIL(s->err, ERROR_INPUT, "%s holds '%s', which the configured model lacks",
                         h5_read_path(s->reader), names[i]);
-    for (int i = 0; i < model->param_count; i++) TRY(read_param(s, model->params[i]));
+    for (int i = 0; i < model->param_count; i++)
+        TRY(read_param(s, model->params[i]) && read_origin(s, model, model->params[i]));
     return !optimizer || optimizer_visit(optimizer, read_state, (void *)s);
 }
 
