@@ -46,6 +46,11 @@ typedef struct TrainConfig {
     DataConfig data;
 } TrainConfig;
 
+typedef struct StopConfig {
+    const char *score;
+    int64_t patience;
+} StopConfig;
+
 typedef struct ExampleConfig {
     int64_t seed;
     int precision;
@@ -53,6 +58,7 @@ typedef struct ExampleConfig {
     const char *name;
     Variant optimizer, clip, noise;
     TrainConfig train;
+    StopConfig *stop; /* NULL: left out */
     List layers, rules, milestones, factors, tags;
 } ExampleConfig;
 
@@ -113,6 +119,11 @@ static const Field example_train_fields[] = {
     FIELD_STRUCT(TrainConfig, data, example_data_fields, "where it comes from"),
     FIELD_END,
 };
+static const Field example_stop_fields[] = {
+    FIELD_STRING(StopConfig, score, REQUIRED, "what is looked at"),
+    FIELD_INT(StopConfig, patience, "5", 1, 100, "epochs without a better one"),
+    FIELD_END,
+};
 static const Field example_fields[] = {
     FIELD_INT(ExampleConfig, seed, "1", 0, 0, "of all random numbers"),
     FIELD_CHOICE(ExampleConfig, precision, "f32", example_precisions, "of activations"),
@@ -123,6 +134,7 @@ static const Field example_fields[] = {
     FIELD_VARIANT(ExampleConfig, clip, "null", &example_optimizers, "may be left out"),
     FIELD_VARIANT(ExampleConfig, noise, "sgd", &example_optimizers, "a default by name"),
     FIELD_STRUCT(ExampleConfig, train, example_train_fields, "the loop"),
+    FIELD_OPTIONAL(ExampleConfig, stop, StopConfig, example_stop_fields, "an early end"),
     FIELD_VARIANTS(ExampleConfig, layers, "[relu]", &example_layers, "the network"),
     FIELD_STRUCTS(ExampleConfig, rules, "[]", RuleConfig, example_rule_fields, "exceptions"),
     FIELD_NUMBERS(ExampleConfig, milestones, "[30, 60]", FIELD_TYPE_INT, 1, 1000, "epochs"),

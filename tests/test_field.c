@@ -12,8 +12,8 @@
 #include "tests/settings_example.h"
 
 #define ALL                                                                                        \
-    "known: seed, precision, temperature, name, optimizer, clip, noise, train, layers, rules, "    \
-    "milestones, factors, tags"
+    "known: seed, precision, temperature, name, optimizer, clip, noise, train, stop, layers, "     \
+    "rules, milestones, factors, tags"
 
 typedef struct BadText {
     const char *text, *mistakes;
@@ -247,6 +247,14 @@ static const BadText bad_texts[] = {
      "c:1:8: 'rules': expected a list such as [a, b], found a map of settings"},
     {"rules: [a]",
      "c:1:9: 'rules.0': expected a map of settings, found 'a'"},
+    {"stop: 3",
+     "c:1:7: 'stop': expected a map of settings, found '3'"},
+    {"stop: {patience: 0}",
+     "c:1:7: missing setting 'stop.score' (what is looked at)\n"
+         "c:1:18: 'stop.patience' must be from 1 to 100, not 0"},
+    {"stop: {scored: a}",
+     "c:1:7: missing setting 'stop.score' (what is looked at)\n"
+         "c:1:8: unknown setting 'scored'; did you mean 'score'?"},
     {"rules: [{bits: 9}]",
      "c:1:9: missing setting 'rules.0.match' (names of layers, with *)\n"
          "c:1:16: 'rules.0.bits' must be from 2 to 8, not 9"},
@@ -568,6 +576,10 @@ static ExampleConfig dice_config(Dice *d) {
                             (int64_t)(dice_bits(d) >> 1),
                             dice_below(d, 2),
                             {dice_text(d), NULL, dice_share(d) / 2}};
+    if (dice_below(d, 2)) {
+        c.stop = arena_zalloc(d->arena, sizeof *c.stop);
+        *c.stop = (StopConfig){dice_text(d), 1 + dice_below(d, 100)};
+    }
     c.layers = dice_layers(d, 0);
     c.rules.count = dice_below(d, 3);
     RuleConfig *rules = c.rules.items = arena_new_array(d->arena, RuleConfig, c.rules.count);
@@ -602,6 +614,24 @@ static void test_round_trip(void **state) {
         assert_string_equal(again.train.data.path, config.train.data.path);
         arena_reset(arena);
     }
+    arena_free(arena);
+}
+
+/* What is left out leaves no trace, in the text of old files nor in that of new ones. */
+static void test_optional(void **state) {
+    (void)state;
+    Arena *arena = arena_new("test");
+    assert_null(read_good("", arena).stop);
+    assert_null(read_good("stop: null", arena).stop);
+    ExampleConfig without = read_good("stop:", arena), with = read_good("stop: {score: a}", arena);
+    assert_null(without.stop);
+    assert_string_equal(with.stop->score, "a");
+    assert_int_equal(with.stop->patience, 5);
+    const char *text = node_to_yaml(fields_write(example_fields, &without, arena), arena);
+    assert_null(strstr(text, "stop"));
+    text = node_to_yaml(fields_write(example_fields, &with, arena), arena);
+    assert_non_null(strstr(text, "stop:\n  score: \"a\"\n  patience: 5\n"));
+    assert_ptr_equal(fields_find(example_fields, "stop.patience"), &example_stop_fields[1]);
     arena_free(arena);
 }
 
@@ -757,6 +787,8 @@ static void test_help_is_yaml(void **state) {
     assert_non_null(strstr(text, "# passes over the data (integer from 1 to 1e+18)"));
     assert_non_null(strstr(text, "(f32, f16, bf16)"));
     assert_non_null(strstr(text, "kinds: sgd, adam"));
+    assert_non_null(strstr(text, "\nstop: null "));
+    assert_non_null(strstr(text, "\n#  patience: 5 "));
     ExampleConfig config = {0};
     const char *mistakes = example_mistakes(text, strlen(text), &config, arena);
     assert_non_null(strstr(mistakes, "'train.data.path': expected text, found nothing"));
@@ -853,6 +885,7 @@ int main(void) {
         cmocka_unit_test(test_variant_forms),
         cmocka_unit_test(test_variant_default_kind),
         cmocka_unit_test(test_fault_leaves_default),
+        cmocka_unit_test(test_optional),
         cmocka_unit_test(test_round_trip),
         cmocka_unit_test(test_number_print),
         cmocka_unit_test(test_nearest_name),

@@ -189,6 +189,11 @@ static Var *build_mse(Case *c) {
     return op_mse(tape, input, target);
 }
 
+static Var *build_distill(Case *c) {
+    Var *logits = leaf(c, "logits");
+    return op_distill(tape, logits, numbers(c, "teacher"), number(c, "temperature"));
+}
+
 static Var *build_fake_quant(Case *c) {
     const float *grid = numbers(c, "grid");
     int64_t row = integer(c, "row");
@@ -233,6 +238,7 @@ static const struct Builder {
     BUILDER(softmax),
     BUILDER(cross_entropy),
     BUILDER(mse),
+    BUILDER(distill),
     BUILDER(fake_quant),
     BUILDER(max_normalize),
     BUILDER(conv_batch_norm),

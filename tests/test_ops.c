@@ -147,6 +147,8 @@ static Var *large_plain(int which, Var *x) {
         return op_mse(tape, x, twin);
     case 16:
         return op_max_normalize(tape, x);
+    case 17:
+        return op_distill(tape, x, var_f32(twin), 3);
     default:
         return NULL;
     }
@@ -362,7 +364,7 @@ static void test_shape_errors(void **state) {
 
 static void test_bad_settings(void **state) {
     (void)state;
-    for (int which = 0; which < 4; which++) {
+    for (int which = 0; which < 6; which++) {
         tape_begin(tape, mode);
         Var *x = tape_sample_leaf(tape, SHAPE(2, 3), 0, 1);
         static const int32_t labels[2] = {0, 2};
@@ -380,6 +382,12 @@ static void test_bad_settings(void **state) {
             break;
         case 3:
             op_concat(tape, many, OP_INPUTS_MAX + 1, 0);
+            break;
+        case 4:
+            op_distill(tape, x, var_f32(x), 0);
+            break;
+        case 5:
+            op_distill(tape, x, var_f32(x), NAN);
             break;
         }
         assert_int_equal(tape->error.code, ERROR_INPUT);
@@ -438,6 +446,27 @@ static void test_cross_entropy_is_stable(void **state) {
     for (int i = 0; i < 9; i++) assert_true(fabsf(var_grad_f32(x)[i] - expected[i]) < 1e-7f);
 }
 
+/* p = (0.75, 0.25) against q = (0.5, 0.5) in closed form, at two temperatures; a student that is
+ * its teacher; and logits as large as they come. */
+static void test_distill(void **state) {
+    (void)state;
+    for (int k = 0; k < 2; k++) {
+        float temperature = k ? 4 : 1;
+        Var *x;
+        float *z = leaf_values(&x, SHAPE(2, 2), 0, 1);
+        float teacher[4] = {temperature * logf(3), 0, 1e4f, -3e38f};
+        float student[4] = {5, 5, 1e4f, -3e38f};
+        memcpy(z, student, sizeof student);
+        Var *loss = op_distill(tape, x, teacher, temperature);
+        double divergence = 0.75 * log(0.75 / 0.5) + 0.25 * log(0.25 / 0.5);
+        double expected = (double)(temperature * temperature) * divergence / 2;
+        assert_true(fabs((double)*var_f32(loss) - expected) < 1e-6 * expected);
+        tape_backward(tape, loss, 1);
+        float gradient[4] = {-0.25f * temperature / 2, 0.25f * temperature / 2, 0, 0};
+        for (int i = 0; i < 4; i++) assert_true(fabsf(var_grad_f32(x)[i] - gradient[i]) < 1e-6f);
+    }
+}
+
 static void test_reshape_shares(void **state) {
     (void)state;
     Var *x = tape_sample_leaf(tape, SHAPE(2, 3, 4), -1, 1);
@@ -480,6 +509,7 @@ int main(void) {
         TEST(test_bad_settings),
         TEST(test_dropout),
         TEST(test_cross_entropy_is_stable),
+        TEST(test_distill),
         TEST(test_reshape_shares),
         TEST(test_large_sums),
 #undef TEST

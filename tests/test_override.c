@@ -37,6 +37,8 @@ static const Case good_cases[] = {
      {"train.epochs=3", "train.steps=5"},
      "train:\n  epochs: 3\n  steps: 5\n"},
     {"", {"name="}, "name: null\n"},
+    {"", {"stop.patience=3"}, "stop:\n  patience: 3\n"},
+    {"stop: {score: a}", {"stop=null"}, "stop: null\n"},
     {"", {"name=a=b"}, "name: \"a=b\"\n"},
     {"", {"name='1'"}, "name: \"1\"\n"},
     {"", {"milestones=[1, 2]"}, "milestones: [1, 2]\n"},

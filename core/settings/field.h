@@ -11,7 +11,7 @@
  *
  * A default is YAML text, read by the same parser as the user's; REQUIRED (NULL) means the user
  * must give the setting. Member types: bool, int64_t, double, const char *, int (choice), a struct,
- * Variant, List, const Node *. */
+ * a pointer to one, Variant, List, const Node *. */
 #ifndef NIBBLE_CORE_SETTINGS_FIELD_H
 #define NIBBLE_CORE_SETTINGS_FIELD_H
 
@@ -24,13 +24,16 @@
 
 typedef enum FieldType {
     FIELD_TYPE_END,
-    FIELD_TYPE_BOOL,    /* bool */
-    FIELD_TYPE_INT,     /* int64_t */
-    FIELD_TYPE_FLOAT,   /* double */
-    FIELD_TYPE_STRING,  /* const char * (empty text is NULL) */
-    FIELD_TYPE_CHOICE,  /* int: index into `choices` */
-    FIELD_TYPE_STRUCT,  /* a struct described by `fields`, in place */
-    FIELD_TYPE_VARIANT, /* Variant: the key `kind` picks a row of `kinds`, its fields follow */
+    FIELD_TYPE_BOOL,     /* bool */
+    FIELD_TYPE_INT,      /* int64_t */
+    FIELD_TYPE_FLOAT,    /* double */
+    FIELD_TYPE_STRING,   /* const char * (empty text is NULL) */
+    FIELD_TYPE_CHOICE,   /* int: index into `choices` */
+    FIELD_TYPE_STRUCT,   /* a struct described by `fields`, in place */
+    FIELD_TYPE_OPTIONAL, /* pointer to a struct described by `fields`; NULL: left out, and then it
+                            is not written either, so that files of before it was known are the same
+                          */
+    FIELD_TYPE_VARIANT,  /* Variant: the key `kind` picks a row of `kinds`, its fields follow */
     FIELD_TYPE_LIST, /* List: of variants (`kinds`), structs (`fields`), or scalars (`element`) */
     FIELD_TYPE_TREE, /* const Node *: settings (`fields` or `kinds`) for later, over others
                         (fields_overlay); NULL: none given */
@@ -49,7 +52,7 @@ struct Field {
     const Field *fields;
     const KindTable *kinds;
     FieldType element;    /* of a list of scalars: FIELD_TYPE_INT, _FLOAT or _STRING */
-    size_t element_bytes; /* of a list of structs */
+    size_t element_bytes; /* of a list of structs, or of an optional struct */
     const char *help;     /* one line, with the unit */
     bool may_change;      /* while a run goes on: what is trained does not depend on it */
     bool is_path;         /* a string that names a file or a directory */
@@ -115,6 +118,12 @@ typedef struct List {
     {                                                                                              \
         .name = #member, .type = FIELD_TYPE_STRUCT, .offset = offsetof(Struct, member),            \
         .fallback = "{}", .fields = fields_, .help = help_, __VA_ARGS__                            \
+    }
+#define FIELD_OPTIONAL(Struct, member, Element, fields_, help_, ...)                               \
+    {                                                                                              \
+        .name = #member, .type = FIELD_TYPE_OPTIONAL, .offset = offsetof(Struct, member),          \
+        .fallback = "null", .fields = fields_, .element_bytes = sizeof(Element), .help = help_,    \
+        __VA_ARGS__                                                                                \
     }
 #define FIELD_VARIANT(Struct, member, fallback_, kinds_, help_, ...)                               \
     {                                                                                              \

@@ -68,6 +68,9 @@ static void add_type(char *text, const Field *field) {
     case FIELD_TYPE_TREE:
         add(text, "settings that differ");
         break;
+    case FIELD_TYPE_OPTIONAL:
+        add(text, "or a map with the settings shown");
+        break;
     default:
         add_range(text, field->type, field->min, field->max);
         break;
@@ -80,8 +83,8 @@ static void add_comment(char *text, const char *comment) {
     add(text, "%*s# %s", spaces, "", comment);
 }
 
-/* A list of structs shows the settings of an element as comments: they have no place of their own
- * in the YAML of the defaults. */
+/* A list of structs shows the settings of an element as comments, and so does an optional struct:
+ * they have no place of their own in the YAML of the defaults. */
 static void print_field(const Printer *p, const Field *field, int indent, const char *prefix) {
     char text[LINE_BYTES] = "";
     add(text, "%s%*s%s:", prefix, indent, "", field->name);
@@ -104,6 +107,9 @@ static void print_fields(const Printer *p, const Field *fields, int indent, cons
         if (f->type == FIELD_TYPE_STRUCT) print_fields(p, f->fields, indent + 2, prefix);
         if (f->type == FIELD_TYPE_LIST && f->fields) {
             print_fields(p, f->fields, indent + 4, *prefix ? prefix : "#");
+        }
+        if (f->type == FIELD_TYPE_OPTIONAL) {
+            print_fields(p, f->fields, indent + 2, *prefix ? prefix : "#");
         }
     }
 }
@@ -204,6 +210,7 @@ static void print_match(const Printer *p, const Match *m) {
     if (m->field->type == FIELD_TYPE_STRUCT) print_fields(p, m->field->fields, 2, "");
     if (m->field->type == FIELD_TYPE_LIST && m->field->fields)
         print_fields(p, m->field->fields, 4, "#");
+    if (m->field->type == FIELD_TYPE_OPTIONAL) print_fields(p, m->field->fields, 2, "#");
     if (m->field->type == FIELD_TYPE_VARIANT) kinds_help(m->field->kinds, 0, p->line, p->context);
 }
 

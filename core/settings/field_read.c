@@ -380,6 +380,14 @@ static bool read_struct(Reader *r, const Field *field, const Node *node, const P
     return true;
 }
 
+static bool read_optional(Reader *r, const Field *field, const Node *node, const Path *path,
+                          void **member) {
+    *member = NULL;
+    if (node_is_null(node)) return true;
+    *member = arena_zalloc(r->arena, field->element_bytes);
+    return read_struct(r, field, node, path, *member);
+}
+
 static bool read_value(Reader *r, const Field *field, const Node *node, const Path *path,
                        void *member) {
     if (node->type == NODE_SCALAR && !node->text) return false; /* reported by the parser */
@@ -402,6 +410,8 @@ static bool read_value(Reader *r, const Field *field, const Node *node, const Pa
         return read_struct(r, field, node, path, member);
     case FIELD_TYPE_TREE:
         return read_tree(r, field, node, path, member);
+    case FIELD_TYPE_OPTIONAL:
+        return read_optional(r, field, node, path, member);
     case FIELD_TYPE_END:
         break;
     }

@@ -97,6 +97,17 @@ static Node *write_tree(const Writer *w, const Field *field, const Node *tree, c
     return copy;
 }
 
+static Node *write_struct(const Writer *w, const Field *field, const void *config) {
+    Node *map = node_new(w->arena, NODE_MAP, field->name, NULL, nowhere);
+    write_fields(w, map, field->fields, config);
+    return map;
+}
+
+static bool is_left_out(const Field *field, const char *config) {
+    return field->type == FIELD_TYPE_OPTIONAL &&
+           !*(void *const *)(const void *)(config + field->offset);
+}
+
 static Node *write_value(const Writer *w, const Field *field, const void *member) {
     const char *name = field->name;
     switch (field->type) {
@@ -116,11 +127,10 @@ static Node *write_value(const Writer *w, const Field *field, const void *member
         return write_list(w, field, member);
     case FIELD_TYPE_TREE:
         return write_tree(w, field, *(const Node *const *)member, "");
-    case FIELD_TYPE_STRUCT: {
-        Node *map = node_new(w->arena, NODE_MAP, name, NULL, nowhere);
-        write_fields(w, map, field->fields, member);
-        return map;
-    }
+    case FIELD_TYPE_STRUCT:
+        return write_struct(w, field, member);
+    case FIELD_TYPE_OPTIONAL:
+        return write_struct(w, field, *(void *const *)member);
     case FIELD_TYPE_END:
         break;
     }
@@ -131,6 +141,7 @@ static Node *write_value(const Writer *w, const Field *field, const void *member
 static void write_fields(const Writer *w, Node *map, const Field *fields, const char *config) {
     for (const Field *f = fields; f && f->type != FIELD_TYPE_END; f++) {
         if (w->is_fixed && (f->may_change || f->is_path || f->is_aside)) continue;
+        if (is_left_out(f, config)) continue;
         node_append(map, write_value(w, f, config + f->offset));
     }
 }

@@ -92,8 +92,9 @@ static void print_peak(const Report *r) {
     const Footprint *f = &r->footprint;
     printf("\n%-22s %9s\n", "peak of memory", "MiB");
     for (int i = 0; i < FOOTPRINT_KINDS; i++)
-        printf("%-22s %9.1f  %s\n", footprint_kind_names[i], in_mib(f->bytes[i]),
-               footprint_kind_texts[i]);
+        if (f->bytes[i] || i != FOOTPRINT_TEACHER)
+            printf("%-22s %9.1f  %s\n", footprint_kind_names[i], in_mib(f->bytes[i]),
+                   footprint_kind_texts[i]);
     printf("%-22s %9.1f  %s", "total", in_mib(f->total), r->fits ? "fits" : "does not fit");
     if (r->available < INT64_MAX) printf(": there are %.1f for it", in_mib(r->available));
     printf("\n");

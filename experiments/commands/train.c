@@ -11,6 +11,7 @@
 #include "experiments/train/experiment.h"
 #include "experiments/train/run.h"
 #include "experiments/train/stop.h"
+#include "experiments/train/teacher.h"
 #include "experiments/train/trainer.h"
 
 enum { OUT, RESUME, FORCE };
@@ -85,6 +86,7 @@ static bool train(const ExperimentConfig *config, const char *directory, bool re
     Experiment e;
     RunClaim claim = {.fd = -1};
     bool ok = experiment_open(config, arena, &e, err);
+    ok = ok && teacher_check_apart(&e, directory, err);
     if (ok && !resumes) ok = trainer_begin(&e, err);
     if (ok) ok = footprint_check(&e, err);
     /* Nothing of an earlier run is touched before everything else is known to be right. */

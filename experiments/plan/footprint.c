@@ -9,6 +9,7 @@
 #include "experiments/plan/record.h"
 #include "experiments/train/environment.h"
 #include "experiments/train/evaluate.h"
+#include "experiments/train/teacher.h"
 #include "experiments/train/trainer.h"
 
 const char *const footprint_kind_names[FOOTPRINT_KINDS] = {
@@ -20,6 +21,7 @@ const char *const footprint_kind_names[FOOTPRINT_KINDS] = {
     [FOOTPRINT_ACTIVATIONS] = "activations",
     [FOOTPRINT_ACTIVATION_GRADIENTS] = "activation_gradients",
     [FOOTPRINT_SCRATCH] = "scratch",
+    [FOOTPRINT_TEACHER] = "teacher",
     [FOOTPRINT_EVALUATION] = "evaluation",
 };
 
@@ -36,6 +38,7 @@ const char *const footprint_kind_texts[FOOTPRINT_KINDS] = {
     [FOOTPRINT_ACTIVATIONS] = "values kept from forward to backward",
     [FOOTPRINT_ACTIVATION_GRADIENTS] = "gradients of activations and values soon forgotten",
     [FOOTPRINT_SCRATCH] = "what operations save and kernels take",
+    [FOOTPRINT_TEACHER] = "the teacher's network and its values",
     [FOOTPRINT_EVALUATION] = "what evaluations and the best weights take beyond that",
 };
 
@@ -62,9 +65,9 @@ static bool record_step(Experiment *e, Tape *t, Arena *arena, Plan **plan, Error
 }
 
 /* `is_apart`: as evaluate_layers does it, every value for itself. */
-static bool record_evaluation(Experiment *e, Tape *t, int64_t rows, bool is_float, bool is_apart,
+static bool record_evaluation(Experiment *e, Tape *t, Batch batch, bool is_float, bool is_apart,
                               RecordBytes *out, Error *err) {
-    TaskStep step = {.e = e, .batch = loader_sketch(e->loader, rows)};
+    TaskStep step = {.e = e, .batch = batch};
     Arena *arena = arena_new("plan");
     tape_begin(t, dry(evaluate_mode(is_float)));
     const Var *output = task_record(&step, t);
@@ -241,11 +244,27 @@ static bool evaluation_bytes(Experiment *e, Tape *t, int64_t held, int64_t *out,
     qat_set_evaluation(e->qat);
     for (int is_float = 0; is_float < 2; is_float++) {
         RecordBytes whole, layers;
-        TRY(record_evaluation(e, t, rows, is_float, false, &whole, err));
-        TRY(record_evaluation(e, t, part, is_float, true, &layers, err));
+        Batch all = loader_sketch(e->loader, rows), few = loader_sketch(e->loader, part);
+        TRY(record_evaluation(e, t, all, is_float, false, &whole, err));
+        TRY(record_evaluation(e, t, few, is_float, true, &layers, err));
         *out = count_most(*out, record_arena(&whole) - held);
         *out = count_most(*out, record_arena(&layers) - held + copied_bytes(e->qat));
     }
+    return true;
+}
+
+/* ---- The teacher ---- */
+
+/* What it takes for a batch, and the work of that in every step. */
+static bool add_teacher(Experiment *e, Tape *t, Arena *arena, Footprint *out, Error *err) {
+    if (!e->teacher) return true;
+    Batch batch = loader_sketch(e->loader, loader_config(e->loader)->batch);
+    RecordBytes bytes;
+    TRY(record_evaluation(&e->teacher->network, t, batch, false, false, &bytes, err));
+    out->bytes[FOOTPRINT_TEACHER] += record_arena(&bytes);
+    const Flops *flops = flops_by_var(t, arena);
+    for (int i = 0; i < t->count; i++)
+        out->step_flops += (double)e->config.train.accumulate * flops[i].forward;
     return true;
 }
 
@@ -257,15 +276,20 @@ static bool add_state(void *context, const char *name, Tensor value) {
     return true;
 }
 
+static void add_params(const Model *model, int64_t *values, int64_t *grads) {
+    for (int i = 0; i < model->param_count; i++) {
+        const Param *p = model->params[i];
+        *values += (int64_t)tensor_bytes(&p->value);
+        if (p->grad) *grads += (int64_t)tensor_bytes(&p->value);
+    }
+}
+
 /* What is there already. */
 static void find_present(const Experiment *e, Footprint *out) {
-    int64_t *bytes = out->bytes;
+    int64_t *bytes = out->bytes, *teacher = &bytes[FOOTPRINT_TEACHER];
     bytes[FOOTPRINT_DATA] = (int64_t)e->data_bytes;
-    for (int i = 0; i < e->model->param_count; i++) {
-        const Param *p = e->model->params[i];
-        bytes[FOOTPRINT_MASTERS] += (int64_t)tensor_bytes(&p->value);
-        if (p->grad) bytes[FOOTPRINT_GRADIENTS] += (int64_t)tensor_bytes(&p->value);
-    }
+    add_params(e->model, &bytes[FOOTPRINT_MASTERS], &bytes[FOOTPRINT_GRADIENTS]);
+    if (e->teacher) add_params(e->teacher->network.model, teacher, teacher);
     optimizer_visit(e->optimizer, add_state, &bytes[FOOTPRINT_OPTIMIZER]);
     int64_t rest = environment_rss_bytes();
     for (int i = FOOTPRINT_DATA; i < FOOTPRINT_KINDS; i++) rest -= bytes[i];
@@ -280,7 +304,7 @@ static bool find_all(Experiment *e, Tape *t, Arena *arena, Footprint *out, Error
     find_present(e, out);
     TRY(training_bytes(e, t, &step, err));
     counts_fill(qat, counts);
-    bool ok = layers_find(e, t, arena, out, err) &&
+    bool ok = layers_find(e, t, arena, out, err) && add_teacher(e, t, arena, out, err) &&
               evaluation_bytes(e, t, record_arena(&step), &bytes[FOOTPRINT_EVALUATION], err);
     counts_restore(qat, counts);
     bytes[FOOTPRINT_ACTIVATIONS] = step.kept;

@@ -17,6 +17,7 @@ typedef enum FootprintKind {
      * that nobody reads again in backward. */
     FOOTPRINT_ACTIVATION_GRADIENTS,
     FOOTPRINT_SCRATCH,    /* what operations save, and what kernels take while they run */
+    FOOTPRINT_TEACHER,    /* the network that is learnt from, and what it takes for a batch */
     FOOTPRINT_EVALUATION, /* what evaluations take beyond the memory of training steps */
     FOOTPRINT_KINDS
 } FootprintKind;

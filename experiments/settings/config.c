@@ -23,6 +23,18 @@ Dtype config_half(const ExperimentConfig *config) {
     return precision_dtypes[config->precision];
 }
 
+static const Field distill_fields[] = {
+    FIELD_STRING(
+        DistillConfig, teacher, REQUIRED,
+        "run directory of the teacher, the network that it reports; it may move, not change",
+        .may_change = true, .is_path = true),
+    FIELD_FLOAT(DistillConfig, weight, "0.5", 0, 1,
+                "of the teacher in the loss; the labels have the rest"),
+    FIELD_FLOAT(DistillConfig, temperature, "4", 0.01, 1000,
+                "by which both networks' logits are divided"),
+    FIELD_END,
+};
+
 const Field train_fields[] = {
     FIELD_FLOAT(TrainConfig, epochs, "10", 0, 1e6, "passes over the training images"),
     FIELD_INT(TrainConfig, steps, "0", 0, INT32_MAX,
@@ -41,6 +53,8 @@ const Field train_fields[] = {
                  "run directory or checkpoint to take the weights from (averaged where it has "
                  "averages), and where `quant` is the same, ranges",
                  .is_path = true),
+    FIELD_OPTIONAL(TrainConfig, distill, DistillConfig, distill_fields,
+                   "a trained network as a teacher beside the labels (Hinton et al. 2015)"),
     FIELD_END,
 };
 

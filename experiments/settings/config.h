@@ -5,6 +5,11 @@
 #include "core/settings/field.h"
 #include "qat/prepare.h"
 
+typedef struct DistillConfig {
+    const char *teacher; /* a run directory */
+    double weight, temperature;
+} DistillConfig;
+
 typedef struct TrainConfig {
     double epochs;
     int64_t steps;            /* 0: all of them */
@@ -12,8 +17,9 @@ typedef struct TrainConfig {
     int64_t checkpoint_every; /* steps; 0: once per epoch */
     int64_t log_every;        /* steps */
     double label_smoothing;
-    int grad;         /* of weights, under half precision */
-    const char *init; /* a run directory or checkpoint file; NULL: from scratch */
+    int grad;               /* of weights, under half precision */
+    const char *init;       /* a run directory or checkpoint file; NULL: from scratch */
+    DistillConfig *distill; /* NULL: no teacher */
 } TrainConfig;
 
 typedef struct CalibrationConfig { /* of `nibble quantize` */

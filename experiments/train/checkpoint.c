@@ -69,6 +69,7 @@ static void write_progress(H5Writer *w, const Cursor *cursor) {
             h5_write_int(w, "progress", row->name, *(const int64_t *)at);
     }
     h5_write_text(w, "progress/best_digest", cursor->best_digest);
+    if (*cursor->teacher_digest) h5_write_text(w, "teacher_digest", cursor->teacher_digest);
 }
 
 static void write_facts(H5Writer *w, const DataFacts *f) {
@@ -246,10 +247,18 @@ static bool read_best_digest(const Source *s, Arena *arena, char digest[ENVELOPE
     return text && (!*text || read_digest(s, name, arena, digest));
 }
 
+static bool read_teacher_digest(const Source *s, Arena *arena, char digest[ENVELOPE_DIGEST_TEXT]) {
+    static const char name[] = "teacher_digest";
+    bool exists;
+    TRY(h5_read_exists(s->reader, name, &exists, s->err));
+    return !exists || read_digest(s, name, arena, digest);
+}
+
 static bool read_description(Checkpoint *c, Arena *arena, Error *err) {
     const Source source = {c->reader, err};
     return read_facts(&source, arena, &c->facts) && read_progress(&source, &c->cursor) &&
-           (c->version < 3 || read_best_digest(&source, c->file, c->cursor.best_digest));
+           (c->version < 3 || read_best_digest(&source, c->file, c->cursor.best_digest)) &&
+           read_teacher_digest(&source, c->file, c->cursor.teacher_digest);
 }
 
 /* Whether it is the file that is at fault, and not who read it. */

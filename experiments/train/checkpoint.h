@@ -17,7 +17,8 @@ typedef struct Cursor {
     int64_t best_step;    /* 0: none yet */
     double best_score;    /* the task's first, on the validation split, as trained */
     char best_digest[ENVELOPE_DIGEST_TEXT]; /* of best.h5; "": none yet, or of a file before it */
-    double loss_average;                    /* moving average of the training loss, for people */
+    char teacher_digest[ENVELOPE_DIGEST_TEXT]; /* of the teacher's network; "": there is none */
+    double loss_average;                       /* moving average of the training loss, for people */
     LossScale loss_scale;
 } Cursor;
 

@@ -11,6 +11,7 @@
 #include "experiments/train/run.h"
 #include "experiments/train/saved.h"
 #include "experiments/train/task.h"
+#include "experiments/train/teacher.h"
 #include "experiments/train/trainer.h"
 
 /* Before anything is made, because what does not fit ends in the system's killer: the weights with
@@ -79,7 +80,10 @@ static bool open_with(const ExperimentConfig *config, const DataFacts *facts, Ar
 
 bool experiment_open(const ExperimentConfig *config, Arena *config_arena, Experiment *e,
                      Error *err) {
-    return open_with(config, NULL, config_arena, e, err);
+    TRY(open_with(config, NULL, config_arena, e, err));
+    if (teacher_open(e, err)) return true;
+    config_place(config, err);
+    return false;
 }
 
 bool experiment_check_data(Experiment *e, const DataFacts *then, const char *path, Error *err) {
@@ -99,6 +103,7 @@ bool experiment_check_data(Experiment *e, const DataFacts *then, const char *pat
 }
 
 void experiment_close(Experiment *e) {
+    teacher_close(e->teacher);
     tape_free(e->tape);
     loader_close(e->loader);
     arena_free(e->arena);

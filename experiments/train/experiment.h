@@ -22,14 +22,15 @@ typedef struct Experiment {
     Optimizer *optimizer;
     LossScale loss_scale;
     Tape *tape;
-    int64_t samples; /* trained on since it was opened, in the task's words */
-    int64_t step;    /* of the run, by which the weights that are loaded were made */
+    struct Teacher *teacher; /* experiments/train/teacher.h; NULL: none */
+    int64_t samples;         /* trained on since it was opened, in the task's words */
+    int64_t step;            /* of the run, by which the weights that are loaded were made */
     char network_digest[ENVELOPE_DIGEST_TEXT]; /* of the file that a run's weights are of; or "" */
 } Experiment;
 
-/* Loads the data, builds and prepares the model. Threads: as many as parallel_init was told before,
- * else all; they are no part of an experiment. `config`'s memory is borrowed.
- * experiment_close is due whatever the result. */
+/* Loads the data, builds and prepares the model, opens its teacher. Threads: as many as
+ * parallel_init was told before, else all; they are no part of an experiment. `config`'s memory is
+ * borrowed. experiment_close is due whatever the result. */
 bool experiment_open(const ExperimentConfig *config, Arena *config_arena, Experiment *e,
                      Error *err);
 void experiment_close(Experiment *e);

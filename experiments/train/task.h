@@ -49,6 +49,7 @@ typedef struct Task {
     Score scores[TASK_SCORES_MAX]; /* the best checkpoint is the best by the first */
     int score_count;
     bool has_confusion; /* the report shows a matrix of classes, where they are few */
+    bool is_distilled;  /* in training the loss has the term of train.distill (teacher.h) */
     /* Sets `output` and `loss`; the loss is recorded last, so that nothing takes its place. */
     void (*record)(TaskStep *step, Tape *t);
     /* How many samples the batch's loss is a mean over: its rows, or the labels not masked. */

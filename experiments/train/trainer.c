@@ -18,6 +18,7 @@
 #include "experiments/train/run.h"
 #include "experiments/train/saved.h"
 #include "experiments/train/stop.h"
+#include "experiments/train/teacher.h"
 #include "optim/schedule.h"
 #include "qat/calibration.h"
 
@@ -266,6 +267,7 @@ static bool load(Training *r, const Checkpoint *from, Error *err) {
     Experiment *e = r->e;
     TRY(experiment_check_data(e, &from->facts, from->path, err));
     TRY(checkpoint_load(from, e->fixed_text, e->model, e->optimizer, err));
+    TRY(teacher_check_digest(e, from->cursor.teacher_digest, from->path, err));
     r->cursor = from->cursor;
     return check_progress(r, from->path, err);
 }
@@ -351,6 +353,7 @@ static bool prepare(Training *r, bool resumes, Error *err) {
     int64_t limit = e->config.train.steps;
     r->stop = limit && limit < r->total ? limit : r->total;
     r->score = NAN;
+    snprintf(r->cursor.teacher_digest, ENVELOPE_DIGEST_TEXT, "%s", teacher_digest(e));
     Saved saved = {.is_new = true};
     if (resumes) TRY(run_check_files(r->directory, err));
     if (resumes) TRY(saved_open(r->directory, arena, &saved, err));

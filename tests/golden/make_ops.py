@@ -218,6 +218,16 @@ def quantizers(out):
     check(out, "max_normalize", lambda x: x / x.abs().max(), dict(x=draw(3, 5)))
 
 
+def distillation(out):
+    for temperature in [1, 4, 0.5]:
+        teacher, logits = draw(6, 5, low=-6, high=6), draw(6, 5, low=-6, high=6)
+        soft = F.log_softmax(torch.tensor(np.float32(teacher), dtype=torch.float64) / temperature, -1)
+        check(out, "distill",
+              lambda logits: temperature**2 * F.kl_div(F.log_softmax(logits / temperature, -1), soft,
+                                                       reduction="batchmean", log_target=True),
+              dict(logits=logits), dict(teacher=teacher, temperature=temperature))
+
+
 def training(path):
     """A small CNN over 10 steps of SGD with momentum on one batch: conv, batch norm, ReLU, pool, linear."""
     out = Writer(path)
@@ -249,3 +259,4 @@ ops = Writer(FOLDER / "ops.txt")
 for part in [products, norms, activations, pools, arithmetic, shapes, reductions, losses, quantizers]:
     part(ops)
 training(FOLDER / "training.txt")
+distillation(ops)

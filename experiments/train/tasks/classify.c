@@ -1,7 +1,19 @@
 /* Classification: an image has one class, the network gives a logit for each, and the largest is
- * its answer. The loss is the cross-entropy, in training with label smoothing. */
+ * its answer. The loss is the cross-entropy, in training with label smoothing and beside what a
+ * teacher's softened answers say. */
 #include "autograd/ops.h"
-#include "experiments/train/task.h"
+#include "experiments/train/teacher.h"
+
+/* (1 - weight) loss + weight T^2 KL(teacher || student) */
+static Var *add_teacher(TaskStep *step, Tape *t, Var *loss) {
+    const DistillConfig *c = step->e->config.train.distill;
+    const float *answers = NULL;
+    if (!t->mode.is_dry) answers = teacher_output(step->e->teacher, &step->batch, &t->error);
+    Var *divergence = op_distill(t, step->output, answers, (float)c->temperature);
+    Var *from_teacher = op_scale(t, divergence, (float)c->weight);
+    Var *from_labels = op_scale(t, loss, (float)(1 - c->weight));
+    return op_add(t, from_labels, from_teacher);
+}
 
 static void record(TaskStep *step, Tape *t) {
     const int32_t *labels = batch_i32(&step->batch, "labels");
@@ -9,6 +21,7 @@ static void record(TaskStep *step, Tape *t) {
     Var *x = tape_constant(t, batch_f32(&step->batch, "images"));
     step->output = model_forward(step->e->model, t, x);
     step->loss = op_cross_entropy(t, step->output, labels, (float)smoothing);
+    if (t->mode.is_training && step->e->teacher) step->loss = add_teacher(step, t, step->loss);
 }
 
 static int64_t count_samples(const Batch *batch) {
@@ -58,6 +71,7 @@ const Task task_classify = {
                 .high = 1}},
     .score_count = 1,
     .has_confusion = true,
+    .is_distilled = true,
     .record = record,
     .count_samples = count_samples,
     .add = add,
