@@ -60,3 +60,7 @@ Tensor batch_f32(const Batch *batch, const char *name) {
 const int32_t *batch_i32(const Batch *batch, const char *name) {
     return batch->data[find(batch, name, ELEMENT_I32)];
 }
+
+void batch_set_f32(Batch *batch, const char *name, const float *data) {
+    batch->data[find(batch, name, ELEMENT_F32)] = data;
+}

@@ -44,5 +44,7 @@ Batch batch_part(const Batch *batch, int64_t first, int64_t count);
  * at least 1, rows first. */
 Tensor batch_f32(const Batch *batch, const char *name);
 const int32_t *batch_i32(const Batch *batch, const char *name);
+/* From here on the column has these numbers, of the caller. */
+void batch_set_f32(Batch *batch, const char *name, const float *data);
 
 #endif

@@ -33,6 +33,7 @@ static const char *const kinds[] = {"process",
                                     "activations",
                                     "activation_gradients",
                                     "scratch",
+                                    "teacher",
                                     "evaluation"};
 enum { KINDS = sizeof kinds / sizeof *kinds };
 
@@ -170,6 +171,8 @@ static void test_peak_is_what_a_run_measures(void **state) {
     assert_measured("cnn.yaml", "quant.bits=32 quant.rules=[]", 0);
     assert_measured("cnn.yaml", "precision=f16", 0);
     assert_measured("cnn.yaml", "data.batch=8 data.eval_batch=300 data.test=300", 0);
+    run(0, "train cnn.yaml --out teacher quant.bits=32 quant.rules=[] train.steps=1");
+    assert_measured("cnn.yaml", "train.distill.teacher=teacher", 0);
 }
 
 static void test_nothing_is_written(void **state) {

@@ -48,6 +48,13 @@
     "weight_bits: 1}], start: 0.3}\n"                                                              \
     "train: {epochs: 6, checkpoint_every: 5, log_every: 4}\n"
 
+/* A teacher, which is opened again each time. */
+#define DISTILLED                                                                                  \
+    "model: {kind: mlp, widths: [24], dropout: 0.1}\n" IMAGES                                      \
+    "optimizer: {kind: sgd, lr: 0.05, ema: 0.8}\n"                                                 \
+    "quant: {bits: 4}\n"                                                                           \
+    "train: {epochs: 12, log_every: 4, checkpoint_every: 5, distill: {teacher: teacher}}\n"
+
 static double seconds(void) {
     struct timespec now;
     clock_gettime(CLOCK_MONOTONIC, &now);
@@ -146,6 +153,13 @@ static void test_kills_resnet(void **state) {
 static void test_kills_mlp(void **state) {
     (void)state;
     check_kills("mlp", MLP, 5);
+}
+
+static void test_kills_distilled(void **state) {
+    (void)state;
+    text_file("teacher.yaml", CNN);
+    run(0, "train teacher.yaml --out teacher quant.bits=32 quant.rules=[] train.epochs=2");
+    check_kills("distilled", DISTILLED, 5);
 }
 
 /* ---- Signals that ask ---- */
@@ -311,7 +325,8 @@ static void test_what_cannot_change(void **state) {
     run(0, "train same.yaml --out same train.steps=4");
     assert_has(run(2, "train --resume same optimizer.lr=1").err,
                "'optimizer.lr=1' cannot change in a run; these can: data.prefetch, "
-               "data.class_names, data.changed, data.path, train.steps, train.checkpoint_every\n");
+               "data.class_names, data.changed, data.path, train.steps, train.checkpoint_every, "
+               "train.distill.teacher\n");
     /* a run that has weights takes no others, and does not say that it did */
     assert_has(run(2, "train --resume same train.init=elsewhere").err,
                "'train.init=elsewhere' cannot change in a run");
@@ -327,6 +342,7 @@ int main(void) {
         cmocka_unit_test(test_kills_observed),
         cmocka_unit_test(test_kills_resnet),
         cmocka_unit_test(test_kills_mlp),
+        cmocka_unit_test(test_kills_distilled),
         cmocka_unit_test(test_signals),
         cmocka_unit_test(test_times_are_of_the_steps_since),
         cmocka_unit_test(test_train_steps_pauses),

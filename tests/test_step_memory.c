@@ -1,16 +1,9 @@
 /* A training step asks the system for no memory once the first steps have shown what is needed:
  * every call of the allocator, from any thread, is counted. */
-#include <setjmp.h>
-#include <stdarg.h>
-#include <stddef.h>
-#include <stdint.h>
+#include "tests/program.h"
 
-#include <cmocka.h>
-
-#include <errno.h>
 #include <malloc.h>
 #include <stdatomic.h>
-#include <stdlib.h>
 
 #include "core/parallel.h"
 #include "experiments/train/trainer.h"
@@ -177,6 +170,16 @@ static void test_half_precision(void **state) {
           "{kind: linear, units: 4}]}\n" IMAGES "precision: bf16\n" LENGTH);
 }
 
+/* The teacher runs on a tape of its own. */
+static void test_distilled(void **state) {
+    (void)state;
+    text_file("teacher.yaml", "model: {kind: cnn, widths: [8, 12], hidden: 24}\n" IMAGES
+                              "quant: {bits: 8}\ntrain: {epochs: 1}\n");
+    run(0, "train teacher.yaml --out teacher");
+    check("model: {kind: mlp, widths: [40]}\n" IMAGES "quant: {bits: 4}\nprecision: f16\n"
+          "train: {epochs: 20, accumulate: 2, distill: {teacher: teacher}}\n");
+}
+
 static void test_with_prefetch(void **state) {
     (void)state;
     check("model: {kind: mlp, widths: [40]}\n"
@@ -186,10 +189,9 @@ static void test_with_prefetch(void **state) {
 }
 
 static int start(void **state) {
-    (void)state;
     Error err = {0};
     counting_begin();
-    return !parallel_init(2, &err);
+    return program_folder_enter(state) || !parallel_init(2, &err);
 }
 
 int main(void) {
@@ -201,7 +203,8 @@ int main(void) {
         cmocka_unit_test(test_resnet),
         cmocka_unit_test(test_mobilenet),
         cmocka_unit_test(test_half_precision),
+        cmocka_unit_test(test_distilled),
         cmocka_unit_test(test_with_prefetch),
     };
-    return cmocka_run_group_tests(tests, start, NULL);
+    return cmocka_run_group_tests(tests, start, program_folder_leave);
 }

@@ -289,7 +289,10 @@ static void find_present(const Experiment *e, Footprint *out) {
     int64_t *bytes = out->bytes, *teacher = &bytes[FOOTPRINT_TEACHER];
     bytes[FOOTPRINT_DATA] = (int64_t)e->data_bytes;
     add_params(e->model, &bytes[FOOTPRINT_MASTERS], &bytes[FOOTPRINT_GRADIENTS]);
-    if (e->teacher) add_params(e->teacher->network.model, teacher, teacher);
+    if (e->teacher) {
+        add_params(e->teacher->network.model, teacher, teacher);
+        *teacher += e->teacher->image_bytes;
+    }
     optimizer_visit(e->optimizer, add_state, &bytes[FOOTPRINT_OPTIMIZER]);
     int64_t rest = environment_rss_bytes();
     for (int i = FOOTPRINT_DATA; i < FOOTPRINT_KINDS; i++) rest -= bytes[i];

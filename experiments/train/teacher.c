@@ -1,5 +1,6 @@
 #include "experiments/train/teacher.h"
 
+#include <assert.h>
 #include <string.h>
 #include <sys/stat.h>
 
@@ -12,21 +13,25 @@
 
 /* ---- Opening ---- */
 
-static bool is_normalised_alike(const DataFacts *a, const DataFacts *b) {
-    size_t bytes = sizeof(float) * (size_t)a->channels;
-    return !memcmp(a->mean, b->mean, bytes) && !memcmp(a->deviation, b->deviation, bytes);
-}
-
-static bool check_images(const Experiment *student, const Checkpoint *network, Error *err) {
+/* Images that `student` normalises become images as `then` has them. */
+static void set_images(const Experiment *student, const DataFacts *then, Teacher *teacher) {
     const DataFacts *now = loader_facts(student->loader);
-    TRY(facts_check_fit(&network->facts, now, "the training images", err));
-    return is_normalised_alike(&network->facts, now) ||
-           FAIL(err, ERROR_INPUT,
-                "its network was trained on images that were normalised otherwise (channel 0: mean "
-                "%g, deviation %g) than this run's are (%g, %g); set data and data.normalize as "
-                "there",
-                (double)network->facts.mean[0], (double)network->facts.deviation[0],
-                (double)now->mean[0], (double)now->deviation[0]);
+    int64_t channels = now->channels;
+    size_t bytes = sizeof(float) * (size_t)channels;
+    if (!memcmp(then->mean, now->mean, bytes) && !memcmp(then->deviation, now->deviation, bytes))
+        return;
+    Arena *arena = teacher->network.arena;
+    float *factor = arena_new_array(arena, float, channels);
+    float *shift = arena_new_array(arena, float, channels);
+    for (int64_t c = 0; c < channels; c++) {
+        factor[c] = now->deviation[c] / then->deviation[c];
+        shift[c] = (now->mean[c] - then->mean[c]) / then->deviation[c];
+    }
+    int64_t count = loader_config(student->loader)->batch * now->height * now->width * channels;
+    teacher->factor = factor;
+    teacher->shift = shift;
+    teacher->image_bytes = (int64_t)sizeof(float) * count;
+    teacher->images = arena_new_array(arena, float, count);
 }
 
 static bool build(const Experiment *student, Experiment *e, Error *err) {
@@ -56,7 +61,9 @@ static bool open_network(const Experiment *student, const Checkpoint *network, T
                          Error *err) {
     Experiment *e = &teacher->network;
     const char *path = run_path(e->arena, teacher->directory, RUN_CONFIG);
-    TRY(check_images(student, network, err));
+    const DataFacts *then = &network->facts;
+    TRY(facts_check_fit(then, loader_facts(student->loader), "the training images", err));
+    set_images(student, then, teacher);
     TRY(config_read_run(path, 0, NULL, e->arena, &e->config, err));
     e->fixed_text = config_write_fixed(&e->config, e->arena);
     return build(student, e, err) && load(network, e, err);
@@ -131,9 +138,23 @@ bool teacher_check_digest(const Experiment *student, const char *digest, const c
 
 /* ---- Its answers ---- */
 
+static void normalise(const Teacher *teacher, Batch *batch) {
+    Tensor from = batch_f32(batch, "images");
+    int64_t channels = shape_last(from.shape), pixels = tensor_count(&from) / channels;
+    const float *x = tensor_f32(&from);
+    assert(tensor_bytes(&from) <= (size_t)teacher->image_bytes);
+#pragma omp parallel for schedule(static)
+    for (int64_t i = 0; i < pixels; i++)
+        for (int64_t c = 0; c < channels; c++)
+            teacher->images[i * channels + c] =
+                x[i * channels + c] * teacher->factor[c] + teacher->shift[c];
+    batch_set_f32(batch, "images", teacher->images);
+}
+
 const float *teacher_output(Teacher *teacher, const Batch *batch, Error *err) {
     Tape *t = teacher->network.tape;
     TaskStep step = {.e = &teacher->network, .batch = *batch};
+    if (teacher->images) normalise(teacher, &step.batch);
     tape_run(t, evaluate_mode(false), task_record, &step);
     if (t->error.code == ERROR_NONE && var_is_finite(step.output) && !tape_find_nan(t))
         return var_f32(step.output);

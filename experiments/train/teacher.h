@@ -12,6 +12,11 @@
 typedef struct Teacher {
     const char *directory;
     Experiment network; /* model, quantizers and tape: no data, no optimizer */
+    /* Where its run normalised images otherwise (their moments are those of the training split): a
+     * batch of them as it knows them, x factor + shift; NULL: as the student does. */
+    float *images;
+    int64_t image_bytes;
+    const float *factor, *shift; /* [channels] */
 } Teacher;
 
 /* Opens the teacher that `student` names, in memory of its own, and puts it into student->teacher;
