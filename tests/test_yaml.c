@@ -12,7 +12,8 @@
 #include "tests/settings_example.h"
 
 #define ALL                                                                                        \
-    "known: seed, precision, temperature, name, optimizer, clip, noise, train, layers, rules, "    \
+    "known: seed, precision, temperature, name, optimizer, clip, noise, train, stop, layers, "     \
+    "rules, "                                                                                      \
     "milestones, factors, tags"
 #define CANNOT_BEGIN                                                                               \
     "not valid YAML: this character cannot begin a value (indent with spaces, not tabs; put text " \
