@@ -3,14 +3,15 @@
 #ifndef NIBBLE_EXPERIMENTS_COMPARE_DETAILS_H
 #define NIBBLE_EXPERIMENTS_COMPARE_DETAILS_H
 
+#include "experiments/report/image.h"
 #include "experiments/report/json.h"
 #include "experiments/train/task.h"
 
 enum {
     DETAILS_BINS = 64,
-    DETAILS_ROWS = 64,     /* test rows whose activations are counted, the first */
-    DETAILS_EXAMPLES = 12, /* images at most */
-    DETAILS_SIDE = 128,    /* of their pixels on a side; of larger images every n-th is taken */
+    DETAILS_ROWS = 64,             /* test rows whose activations are counted, the first */
+    DETAILS_EXAMPLES = 12,         /* images at most */
+    DETAILS_SIDE = IMAGE_SIDE_MAX, /* pixels on a side; of larger images every n-th is taken */
 };
 
 /* Adds histograms[] of {layer, of, unit, low, high, counts[DETAILS_BINS], grid[]} to an evaluation

@@ -77,7 +77,7 @@ static int curves_of(const ComparisonPage *c, Curve *curves) {
 
 static const char *said_of(const ComparisonPage *c, const PageGroup *group) {
     Page text = {.arena = c->arena};
-    const Estimate *a = &group->accuracy;
+    const Interval *a = &group->accuracy;
     page_format(&text, "%s: %.2f\xe2\x80\xaf%%", group->label, 100 * a->mean);
     if (isfinite(a->low + a->high))
         page_format(&text, " (%.2f to %.2f)", 100 * a->low, 100 * a->high);
@@ -148,7 +148,7 @@ static void accuracy_chart(ComparisonPage *c, LineChart chart, Place place) {
     chart.series_count = count;
     if (c->fp32) {
         const PageGroup *fp32 = c->fp32;
-        const Estimate *a = &fp32->accuracy;
+        const Interval *a = &fp32->accuracy;
         Point point = {place(fp32, chart.ticks, chart.tick_count), fp32};
         chart.reference = (ChartReference){"FP32", 100 * a->mean, 100 * a->low, 100 * a->high};
         series[count] = series_of(c, "FP32", &point, 1);

@@ -12,8 +12,8 @@ static const char *text_or(const Json *json, const char *path, const char *other
     return text ? text : otherwise;
 }
 
-static Estimate estimate_read(const Json *json, const char *name, Arena *arena) {
-    return (Estimate){json_number(json, arena_format(arena, "%s.mean", name)),
+static Interval interval_read(const Json *json, const char *name, Arena *arena) {
+    return (Interval){json_number(json, arena_format(arena, "%s.mean", name)),
                       json_number(json, arena_format(arena, "%s.low", name)),
                       json_number(json, arena_format(arena, "%s.high", name))};
 }
@@ -28,8 +28,8 @@ static PageGroup group_read(const Json *json, Arena *arena) {
         .weight_bits = json_number(json, "weight_bits"),
         .activation_bits = json_number(json, "activation_bits"),
         .seeds = json_number(json, "seeds"),
-        .accuracy = estimate_read(json, "accuracy", arena),
-        .difference = estimate_read(json, "difference", arena),
+        .accuracy = interval_read(json, "accuracy", arena),
+        .difference = interval_read(json, "difference", arena),
         .is_by_rows = !strcmp(text_or(json, "difference.paired_by", ""), "row"),
         .kl = json_number(json, "kl"),
         .better = json_number(json, "mcnemar.better"),

@@ -36,7 +36,7 @@ static void size_put(ComparisonPage *c, const PageGroup *group) {
     page_bytes(page, c->fp32->bytes);
 }
 
-static void difference_put(Page *page, const Estimate *difference) {
+static void difference_put(Page *page, const Interval *difference) {
     double points = round(10000 * difference->mean) / 100;
     if (!(fabs(difference->mean) < NONSENSE)) return;
     if (points == 0) {

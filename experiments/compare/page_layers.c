@@ -53,9 +53,9 @@ void page_layers_put(ComparisonPage *c) {
     int count = names_of(c, &names);
     if (!count) return;
     page_put(page, "<h2 id=\"layers\">Layers</h2>\n");
-    page_note(page, "Signal to quantization noise of each layer's output, in dB: the stronger the "
-                    "ground, the more is lost. 6 dB are about one bit; a dash: exact, or no such "
-                    "layer.");
+    page_note(page, "Signal to quantization noise of each layer's output, in dB, against the "
+                    "shadow: the same weights with nothing quantized. The stronger the ground, "
+                    "the more is lost; 6 dB are about one bit; a dash: exact, or no such layer.");
     page_put(page,
              "<div class=\"scroll\" tabindex=\"0\" role=\"region\" aria-label=\"Signal to "
              "noise by layer\"><table class=\"layers\"><thead><tr><th scope=\"col\">Layer</th>");

@@ -3,19 +3,15 @@
 #define NIBBLE_EXPERIMENTS_COMPARE_PAGE_PARTS_H
 
 #include "core/error.h"
+#include "experiments/compare/statistics.h"
 #include "experiments/report/json.h"
 #include "experiments/report/page.h"
 
-/* Fractions; NAN: unknown. */
-typedef struct Estimate {
-    double mean, low, high;
-} Estimate;
-
-/* A row of the comparison, over its seeds. */
+/* A row of the comparison, over its seeds. Accuracies are fractions; NAN: unknown. */
 typedef struct PageGroup {
     const char *row, *label, *method;
     double weight_bits, activation_bits, seeds;
-    Estimate accuracy, difference; /* difference: to FP32 */
+    Interval accuracy, difference; /* difference: to FP32 */
     bool is_by_rows;               /* paired by test row, not by seed: there is one seed */
     double better, worse, p;       /* McNemar's */
     double kl;                     /* divergence from FP32's outputs, nats */

@@ -6,7 +6,7 @@
 
 static const char heads[] =
     "<thead><tr><th scope=\"col\">Row</th><th scope=\"col\" class=\"n\">Accuracy, %</th>"
-    "<th scope=\"col\" class=\"n\">Difference to FP32, points</th><th scope=\"col\"></th>"
+    "<th scope=\"col\" class=\"n\">Difference to FP32, points</th><th aria-hidden=\"true\"></th>"
     "<th scope=\"col\" class=\"n\">Recovered</th><th scope=\"col\" class=\"n\">Bits per weight</th>"
     "<th scope=\"col\" class=\"n\">Size</th><th scope=\"col\" class=\"n\">Time</th>"
     "</tr></thead>\n";
@@ -20,7 +20,7 @@ void page_name_put(Page *page, const PageGroup *group) {
     page_put(page, "</span>");
 }
 
-static void accuracy_put(Page *page, const Estimate *accuracy) {
+static void accuracy_put(Page *page, const Interval *accuracy) {
     page_put(page, "<td class=\"n\">");
     page_percent(page, accuracy->mean, 2);
     double half = (accuracy->high - accuracy->low) / 2;
@@ -28,7 +28,7 @@ static void accuracy_put(Page *page, const Estimate *accuracy) {
     page_put(page, "</td>");
 }
 
-static void difference_put(Page *page, const Estimate *difference) {
+static void difference_put(Page *page, const Interval *difference) {
     page_put(page, "<td class=\"n\">");
     page_points(page, difference->mean);
     if (isfinite(difference->low + difference->high)) {
@@ -46,7 +46,7 @@ static TableInterval axis_of_differences(const ComparisonPage *c) {
     static const double deepest = -0.04;
     TableInterval axis = {.min = -0.001, .max = 0.001};
     for (int i = 0; i < c->group_count; i++) {
-        const Estimate *d = &c->groups[i].difference;
+        const Interval *d = &c->groups[i].difference;
         if (c->groups[i].is_fp32 || !isfinite(d->mean) || d->mean < deepest) continue;
         axis.min = fmin(axis.min, fmin(d->mean, d->low));
         axis.max = fmax(axis.max, fmax(d->mean, d->high));
@@ -63,8 +63,8 @@ static void group_put(ComparisonPage *c, const PageGroup *group, TableInterval a
     page_name_put(page, group);
     page_put(page, "</th>");
     accuracy_put(page, &group->accuracy);
-    Estimate none = {NAN, NAN, NAN};
-    const Estimate *difference = group->is_fp32 ? &none : &group->difference;
+    Interval none = {NAN, NAN, NAN};
+    const Interval *difference = group->is_fp32 ? &none : &group->difference;
     difference_put(page, difference);
     axis.mean = difference->mean;
     axis.low = difference->low;

@@ -69,7 +69,7 @@ static void mean_put(Page *page, const TableInterval *interval) {
 }
 
 void table_interval(Page *page, const TableInterval *interval) {
-    page_put(page, "<td class=\"interval\">");
+    page_put(page, "<td class=\"interval\" aria-hidden=\"true\">");
     if (isfinite(interval->mean) && interval->max > interval->min) mean_put(page, interval);
     page_put(page, "</td>");
 }
@@ -106,8 +106,9 @@ static void names_put(Page *page, const Matrix *matrix) {
 
 void table_matrix(Page *page, const Matrix *matrix) {
     bool is_named = matrix->count <= LABELS_MAX;
-    page_format(page, "<div class=\"scroll\"><table class=\"matrix%s\"><caption>",
-                is_named ? "" : " many");
+    page_put(page, "<div class=\"scroll\" tabindex=\"0\" role=\"region\" aria-label=\"");
+    page_text(page, matrix->title);
+    page_format(page, "\"><table class=\"matrix%s\"><caption>", is_named ? "" : " many");
     page_text(page, matrix->title);
     page_put(page, "</caption>\n");
     if (is_named) names_put(page, matrix);
