@@ -148,10 +148,12 @@ static void accuracy_chart(ComparisonPage *c, LineChart chart, Place place) {
     chart.series_count = count;
     if (c->fp32) {
         const PageGroup *fp32 = c->fp32;
-        const Interval *a = &fp32->accuracy;
         Point point = {place(fp32, chart.ticks, chart.tick_count), fp32};
-        chart.reference = (ChartReference){"FP32", 100 * a->mean, 100 * a->low, 100 * a->high};
         series[count] = series_of(c, "FP32", &point, 1);
+        chart.reference = (ChartReference){.name = "FP32",
+                                           .value = 100 * fp32->accuracy.mean,
+                                           .low = series[count].low[0],
+                                           .high = series[count].high[0]};
         series[count].colour = CHART_MUTED;
         chart.series_count++;
     }

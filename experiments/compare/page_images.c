@@ -61,12 +61,13 @@ static void changes_put(ComparisonPage *c) {
               "Of the test images, those whose answer is not FP32's (one seed), and those that "
               "one of the two alone gets right (all seeds); p: how likely so uneven a count "
               "is if both are as good.");
-    page_put(page, "<div class=\"scroll\"><table><thead><tr><th scope=\"col\">Row</th>"
-                   "<th scope=\"col\" class=\"n\">Changed</th>"
-                   "<th scope=\"col\" class=\"n\">Right only in FP32</th>"
-                   "<th scope=\"col\" class=\"n\">Right only here</th>"
-                   "<th scope=\"col\" class=\"n\">McNemar's p</th>"
-                   "<th scope=\"col\" class=\"n\">KL divergence, nats</th></tr></thead><tbody>\n");
+    page_put(page,
+             "<div class=\"scroll\"><table class=\"results\"><thead><tr><th scope=\"col\">Row</th>"
+             "<th scope=\"col\" class=\"n\">Changed</th>"
+             "<th scope=\"col\" class=\"n\">Right only in FP32</th>"
+             "<th scope=\"col\" class=\"n\">Right only here</th>"
+             "<th scope=\"col\" class=\"n\">McNemar's p</th>"
+             "<th scope=\"col\" class=\"n\">KL divergence, nats</th></tr></thead><tbody>\n");
     for (int i = 0; i < c->group_count; i++) {
         const PageGroup *group = &c->groups[i];
         if (!has_changes(group)) continue;
