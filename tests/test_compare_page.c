@@ -118,7 +118,8 @@ static const char complete[] =
 
 static const char evaluated[] =
     "{\"changed\": 1, \"predictions\": [0, 1], \"confusion\": [[90, 10], [0, 50]],"
-    " \"layers\": [{\"name\": \"conv1\", \"sqnr_db\": 31.4}, {\"name\": \"fc\", \"sqnr_db\": 12.5},"
+    " \"layers\": [{\"name\": \"conv1\", \"sqnr_db\": 31.4}, {\"name\": \"fc\", \"sqnr_db\": 12.5, "
+    "\"cosine\": 0.75},"
     " {\"name\": \"exact\", \"sqnr_db\": null}],"
     " \"histograms\": [{\"layer\": \"conv1\", \"of\": \"weight\", \"low\": -2, \"high\": 2,"
     " \"counts\": [1, 4, 9, 16], \"grid\": [-1, 0, 1]}],"
@@ -163,6 +164,8 @@ static void test_page_has_each_part(void **unused) {
         /* layers and histograms */
         ">31.4</td>",
         "<th scope=\"row\">exact</th><td class=\"n heat\" style=\"--v:0%\">\xe2\x80\x93</td>",
+        "<th scope=\"row\">fc</th><td class=\"n bar\">12.5<i style=\"width:39.8%\"></i></td>"
+        "<td class=\"n\">0.7500</td>",
         "conv1, weight",
         "3 values",
         "M250.0 0V1000M500.0 0V1000M750.0 0V1000", /* the grid */

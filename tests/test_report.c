@@ -120,6 +120,24 @@ static void test_page_shows_what_is_known(void **unused) {
     assert_null(strstr(html, "nan"));
 }
 
+/* Columns of which no layer knows anything are left out. */
+static void test_layers_have_the_columns_that_are_known(void **unused) {
+    (void)unused;
+    put(RUN_SUMMARY, "{\"layers\": [{\"name\": \"a\", \"weight_bits\": 1.58, \"cosine\": 0.98765,"
+                     " \"clipped_weight\": 0.0123, \"sqnr_db\": 10}, {\"name\": \"b\", \"bits\": 8,"
+                     " \"cosine\": null, \"unused_codes_input\": 3, \"sqnr_db\": 40}]}");
+    const char *html = report();
+    assert_html(html);
+    assert_non_null(strstr(html, "<th scope=\"row\">a</th><td class=\"n\">1.58</td>"
+                                 "<td class=\"n bar\">10.0<i style=\"width:25.0%\"></i></td>"
+                                 "<td class=\"n\">0.9877</td><td class=\"n\">1.23</td>"
+                                 "<td class=\"n\">\xe2\x80\x93</td></tr>"));
+    assert_non_null(strstr(html, "Clipped weights, %</th>"));
+    assert_non_null(strstr(html, "Unused input codes</th>"));
+    assert_null(strstr(html, "Clipped inputs"));
+    assert_null(strstr(html, "Activation bits"));
+}
+
 static void test_same_files_same_bytes(void **unused) {
     (void)unused;
     put_sample();
@@ -277,6 +295,8 @@ static void test_ticks_are_round(void **unused) {
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup_teardown(test_page_shows_what_is_known, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_layers_have_the_columns_that_are_known, setup,
+                                        teardown),
         cmocka_unit_test_setup_teardown(test_same_files_same_bytes, setup, teardown),
         cmocka_unit_test_setup_teardown(test_missing_files_are_told, setup, teardown),
         cmocka_unit_test_setup_teardown(test_damaged_files_are_told, setup, teardown),

@@ -66,6 +66,9 @@ static bool see(Experiment *e, Arena *arena, Seen *out, Error *err) {
 /* ---- The file ---- */
 
 static void copy_layers(Json *json, const Json *summary) {
+    static const char *const copied[] = {
+        "cosine",        "error_max",           "error_mean",        "clipped_weight",
+        "clipped_input", "unused_codes_weight", "unused_codes_input"};
     for (int i = 0; i < json_count(summary, "layers"); i++) {
         const Json *from = json_element(summary, "layers", i);
         Json *layer = json_append(json, "layers");
@@ -73,6 +76,10 @@ static void copy_layers(Json *json, const Json *summary) {
         json_set_shortest(layer, "weight_bits", json_number(from, "bits"));
         json_set_shortest(layer, "activation_bits", json_number(from, "activation_bits"));
         json_set_number(layer, "sqnr_db", json_number(from, "sqnr_db"));
+        for (size_t k = 0; k < sizeof copied / sizeof *copied; k++) {
+            double value = json_number(from, copied[k]);
+            if (!isnan(value)) json_set_number(layer, copied[k], value);
+        }
     }
 }
 

@@ -3,6 +3,7 @@
 
 #include "experiments/compare/page_parts.h"
 #include "experiments/report/chart.h"
+#include "experiments/report/layer_table.h"
 #include "experiments/report/table.h"
 
 /* ---- Signal to noise, layers by rows. ---- */
@@ -76,6 +77,11 @@ void page_layers_put(ComparisonPage *c) {
         page_put(page, "</tr>\n");
     }
     page_put(page, "</tbody></table></div>\n");
+    if (!c->chosen || !has_layers(c->chosen)) return;
+    page_put(page, "<h3>");
+    page_name_put(page, c->chosen);
+    page_put(page, "</h3>\n");
+    layer_table_put(page, c->chosen->evaluation);
 }
 
 /* ---- Histograms. ---- */

@@ -9,6 +9,7 @@
 #include "core/file.h"
 #include "experiments/report/curves.h"
 #include "experiments/report/json.h"
+#include "experiments/report/layer_table.h"
 #include "experiments/report/page.h"
 #include "experiments/report/table.h"
 #include "experiments/report/text.h"
@@ -174,37 +175,16 @@ static void put_curves(Report *r) {
 
 /* ---- Layers. ---- */
 
-static void layer_row(Page *page, const Json *layer, double largest) {
-    page_put(page, "<tr><th scope=\"row\">");
-    page_text(page, json_get_text(layer, "name"));
-    page_put(page, "</th>");
-    table_number(page, json_number(layer, "bits"), "%.4g");
-    table_number(page, json_number(layer, "activation_bits"), "%.4g");
-    table_bar(page, json_number(layer, "sqnr_db"), largest, "%.1f");
-    page_put(page, "</tr>\n");
-}
-
 static void put_layers(Report *r, const Json *summary) {
-    int count = summary ? json_count(summary, "layers") : 0;
     Page *page = &r->page;
-    double largest = 0;
     page_put(page, "<h2>Layers</h2>\n");
-    if (!count) {
+    if (!summary || !json_count(summary, "layers")) {
         page_note(page, "summary.json lists no layers.");
         return;
     }
-    for (int i = 0; i < count; i++)
-        largest = fmax(largest, json_number(json_element(summary, "layers", i), "sqnr_db"));
-    page_note(page,
-              "Signal to quantization noise of each layer's output, in dB; 6 dB are about a bit.");
-    page_put(page, "<div class=\"scroll\"><table><thead><tr><th>Layer</th>"
-                   "<th class=\"n\">Weight bits</th><th class=\"n\">Activation bits</th>"
-                   "<th class=\"n\">SQNR, dB</th></tr></thead>\n");
-    for (int i = 0; i < count; i++) {
-        const Json *layer = json_element(summary, "layers", i);
-        if (layer) layer_row(page, layer, largest);
-    }
-    page_put(page, "</table></div>\n");
+    page_note(page, "Each layer's output against its shadow's, the same weights with nothing "
+                    "quantized. SQNR: signal to quantization noise; 6 dB are about one bit.");
+    layer_table_put(page, summary);
 }
 
 /* ---- Confusion matrix. ---- */
