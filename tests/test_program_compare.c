@@ -169,6 +169,20 @@ static void test_table(void **state) {
     assert_has(csv, "\nqat-w2a4,qat,2,4,2,0.");
 }
 
+/* Data are called by the last name of their path. */
+static void test_data_have_a_name(void **state) {
+    (void)state;
+    idx_folder("clothes");
+    text_file("idx.yaml", "experiment:\n"
+                          "  model: {kind: mlp, widths: [4]}\n"
+                          "  data: {kind: idx, path: clothes/, batch: 16, validation: 16}\n"
+                          "  train: {epochs: 1}\n"
+                          "methods: []\n");
+    run(0, "compare idx.yaml --out named");
+    assert_string_equal(json_get_text(results("named"), "data.name"), "clothes");
+    assert_has(file_text("named/report.html"), "<h1>mlp on clothes, quantized</h1>");
+}
+
 /* ---- Going on ---- */
 
 /* All but the times are those of the comparison that nobody stopped. */
@@ -390,6 +404,7 @@ int main(void) {
         cmocka_unit_test(test_groups),
         cmocka_unit_test(test_evaluations),
         cmocka_unit_test(test_page),
+        cmocka_unit_test(test_data_have_a_name),
         cmocka_unit_test(test_twins),
         cmocka_unit_test(test_table),
         cmocka_unit_test(test_killed_at_any_moment_it_goes_on),

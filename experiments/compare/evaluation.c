@@ -8,6 +8,7 @@
 #include "data/envelope.h"
 #include "experiments/compare/details.h"
 #include "experiments/report/report.h"
+#include "experiments/report/text.h"
 #include "experiments/train/evaluate.h"
 #include "experiments/train/run.h"
 
@@ -120,9 +121,19 @@ static void add_summary(Json *json, const EvaluationJob *job, const Json *summar
     if (json_get_int(summary, "steps", &steps)) json_set_int(json, "steps", steps);
 }
 
-static void add_classes(Json *json, const Experiment *e, const Seen *seen) {
+/* What people call it: "fashion-mnist", the last name of its path; without one its kind. */
+static const char *data_name(Variant data, Arena *arena) {
+    const Field *field = data.kind->fields;
+    while (field && field->name && !field->is_path) field++;
+    if (!field || !field->name) return data.kind->name;
+    const char *path = *(const char *const *)((const char *)data.config + field->offset);
+    const char *name = path ? text_last_name(path, arena) : "";
+    return *name ? name : data.kind->name;
+}
+
+static void add_classes(Json *json, const Experiment *e, const Seen *seen, Arena *arena) {
     const char *const *names = loader_dataset(e->loader)->class_names.names;
-    json_set_text(json, "data", e->config.data.kind->name);
+    json_set_text(json, "data", data_name(e->config.data, arena));
     json_set_text(json, "task", e->task->name);
     json_set_int(json, "test_rows", seen->rows);
     json_set_int(json, "class_count", seen->classes);
@@ -186,7 +197,7 @@ static bool describe(Experiment *e, const EvaluationJob *job, const Seen *baseli
     add_labels(json, e, &seen, arena);
     add_summary(json, job, summary, arena);
     json_set_shortest(json, "epochs", e->config.train.epochs);
-    add_classes(json, e, &seen);
+    add_classes(json, e, &seen, arena);
     copy_layers(json, summary);
     json_free(summary);
     if (baseline)

@@ -271,16 +271,8 @@ static void put_environment(Report *r) {
 
 /* ---- The page. ---- */
 
-/* The last name of a path: where a run lies is no part of its report. */
-static const char *base_name(const char *path, Arena *arena) {
-    size_t length = strlen(path), start;
-    while (length > 1 && path[length - 1] == '/') length--;
-    for (start = length; start > 0 && path[start - 1] != '/';) start--;
-    return arena_format(arena, "%.*s", (int)(length - start), path + start);
-}
-
 static void put_page(Report *r) {
-    const char *name = base_name(r->directory, r->arena);
+    const char *name = text_last_name(r->directory, r->arena);
     Page *page = &r->page;
     page_begin(page, name);
     page_put(page, "<main>\n<h1>");

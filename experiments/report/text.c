@@ -4,7 +4,6 @@
 #include <string.h>
 #include <unistd.h>
 
-#include "core/arena.h"
 #include "core/file.h"
 #include "data/envelope.h"
 
@@ -29,4 +28,12 @@ bool text_write(const char *path, const char *text, Error *err) {
     if (!is_done) unlink(temporary);
     arena_free(arena);
     return is_done;
+}
+
+const char *text_last_name(const char *path, Arena *arena) {
+    size_t end = strlen(path);
+    while (end && path[end - 1] == '/') end--;
+    size_t start = end;
+    while (start && path[start - 1] != '/') start--;
+    return arena_format(arena, "%.*s", (int)(end - start), path + start);
 }

@@ -4,9 +4,14 @@
 
 #include <stdbool.h>
 
+#include "core/arena.h"
 #include "core/error.h"
 
 /* Written beside `path`, synced, renamed (data/envelope.h, without its trailer). */
 bool text_write(const char *path, const char *text, Error *err);
+
+/* The last name of a path, or of a directory's with slashes at its end: where a file lies is no
+ * part of a report. Of "/" it is "". */
+const char *text_last_name(const char *path, Arena *arena);
 
 #endif
