@@ -265,6 +265,7 @@ static void test_one_seed_has_no_interval(void **unused) {
     assert_says(html, "Nothing quantized stays within half a point of FP32. Closest: "
                       "<strong>Q</strong> reaches 40.00&#8239;%, 10.00 points below FP32.");
     assert_says(html, "One seed: there are no intervals.");
+    assert_null(strstr(html, "Trained for"));
     assert_says(html, ">1.58</text>");
     assert_null(strstr(html, "#cap\"")); /* no whiskers */
     assert_null(strstr(html, "nan"));
@@ -276,6 +277,12 @@ static void test_one_seed_has_no_interval(void **unused) {
     assert_says(html, "10.00 <small>\xe2\x88\x92"
                       "11.00 to \xe2\x88\x92"
                       "9.00");
+    put("results.json", "{\"rows\": [{\"epochs\": 0.5}, {\"epochs\": 0.5}], \"groups\":"
+                        " [{\"row\": \"q\", \"method\": \"qat\"}]}");
+    assert_says(page(), "Trained for 0.5 epochs. One seed");
+    put("results.json", "{\"rows\": [{\"epochs\": 0.5}, {\"epochs\": 1}], \"groups\":"
+                        " [{\"row\": \"q\", \"method\": \"qat\"}]}");
+    assert_null(strstr(page(), "Trained for"));
 }
 
 /* Nothing that a file says may become an element or lead out of the directory, and no value may

@@ -80,6 +80,14 @@ static void group_put(ComparisonPage *c, const PageGroup *group, TableInterval a
     page_put(page, "</td></tr>\n");
 }
 
+/* Of all runs; NAN where they differ. */
+static double epochs_of(const ComparisonPage *c) {
+    double epochs = json_number(json_element(c->results, "rows", 0), "epochs");
+    for (int i = 1; i < c->run_count; i++)
+        if (json_number(json_element(c->results, "rows", i), "epochs") != epochs) return NAN;
+    return epochs;
+}
+
 static void notes_put(ComparisonPage *c) {
     bool has_recovered = false, has_interval = false, is_by_rows = false;
     for (int i = 0; i < c->group_count; i++) {
@@ -87,7 +95,10 @@ static void notes_put(ComparisonPage *c) {
         has_interval |= isfinite(c->groups[i].accuracy.high);
         is_by_rows |= c->groups[i].is_by_rows;
     }
+    double epochs = epochs_of(c);
     page_put(&c->page, "<p class=\"note\">");
+    if (epochs > 0)
+        page_format(&c->page, "Trained for %.3g epoch%s. ", epochs, epochs == 1 ? "" : "s");
     const char *one_seed = is_by_rows ? "One seed: intervals are of the differences alone, paired "
                                         "by test image (95&#8239;%, normal approximation). "
                                       : "One seed: there are no intervals. ";
