@@ -81,7 +81,7 @@ const uint8_t *image_png(const Image *image, size_t *bytes, Arena *arena) {
     bytes_add(&png, "\x89PNG\r\n\x1a\n", 8);
     chunk_add(&png, "IHDR", head.at, head.used);
     chunk_add(&png, "IDAT", stream.at, stream.used);
-    chunk_add(&png, "IEND", NULL, 0);
+    chunk_add(&png, "IEND", (const uint8_t *)"", 0);
     *bytes = png.used;
     return png.at;
 }

@@ -182,8 +182,10 @@ static void put_layers(Report *r, const Json *summary) {
         page_note(page, "summary.json lists no layers.");
         return;
     }
-    page_note(page, "Each layer's output against its shadow's, the same weights with nothing "
-                    "quantized. SQNR: signal to quantization noise; 6 dB are about one bit.");
+    bool has_shadow = !isnan(score_of(r, summary, "shadow", 0)); /* else nothing is quantized */
+    if (has_shadow)
+        page_note(page, "Each layer's output against its shadow's, the same weights with nothing "
+                        "quantized. SQNR: signal to quantization noise; 6 dB are about one bit.");
     layer_table_put(page, summary);
 }
 
