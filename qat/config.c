@@ -3,6 +3,8 @@
 
 static const char *const bits_choices[] = {"inherit", "1", "1.58", "2", "3",  "4",
                                            "5",       "6", "7",    "8", "32", NULL};
+static const char *const all_bits_choices[] = {"inherit", "1", "1.58", "2",  "3",    "4", "5",
+                                               "6",       "7", "8",    "32", "auto", NULL};
 static const char *const weight_granularities[] = {"tensor", "channel", "group", NULL};
 static const char *const activation_granularities[] = {"tensor", "token", NULL};
 const Granularity qat_weight_granularities[] = {GRANULARITY_TENSOR, GRANULARITY_CHANNEL,
@@ -11,8 +13,33 @@ const Granularity qat_activation_granularities[] = {GRANULARITY_TENSOR, GRANULAR
 static const char *const scale_choices[] = {"f32", "f16", "bf16", NULL};
 
 int bits_value(int choice) {
-    static const int bits[] = {0, 1, BITS_TERNARY, 2, 3, 4, 5, 6, 7, 8, BITS_FLOAT};
+    static const int bits[] = {0, 1, BITS_TERNARY, 2, 3, 4, 5, 6, 7, 8, BITS_FLOAT, BITS_AUTO};
     return bits[choice];
+}
+
+int bits_choice(int bits) {
+    int choice = 0;
+    while (bits_value(choice) != bits) choice++;
+    return choice;
+}
+
+bool qat_check(const QatConfig *config, Error *err) {
+    bool is_auto = bits_value(config->bits) == BITS_AUTO;
+    if (is_auto && !config->budget_bytes)
+        return FAIL(err, ERROR_INPUT,
+                    "quant.bits: auto needs quant.budget_bytes, the most that the packed network "
+                    "may take") ||
+               error_blame(err, "quant.bits");
+    if (!is_auto && config->budget_bytes)
+        return FAIL(err, ERROR_INPUT,
+                    "quant.budget_bytes is for quant.bits: auto; set that, or leave it out") ||
+               error_blame(err, "quant.budget_bytes");
+    if (is_auto && bits_value(config->weights.bits))
+        return FAIL(err, ERROR_INPUT,
+                    "quant.weights.bits leaves nothing to choose: quant.bits: auto chooses the "
+                    "bits of weights; leave one out") ||
+               error_blame(err, "quant.weights.bits");
+    return true;
 }
 
 #define BITS_FIELD(Struct, member, fallback_, help_)                                               \
@@ -53,7 +80,12 @@ static const Field rule_fields[] = {
 };
 
 const Field qat_fields[] = {
-    BITS_FIELD(QatConfig, bits, "32", "bits of weights and activations; 32: no quantization"),
+    FIELD_CHOICE(QatConfig, bits, "32", all_bits_choices,
+                 "bits of weights and activations; 32: no quantization; auto: each layer's, chosen "
+                 "by what they cost the network of train.init, under budget_bytes"),
+    FIELD_INT(QatConfig, budget_bytes, "0", 0, 1e15,
+              "with bits: auto, the most that the packed network may take", .is_aside = true,
+              .omits_zero = true),
     FIELD_STRUCT(QatConfig, weights, weight_fields, "how weights are quantized"),
     FIELD_STRUCT(QatConfig, activations, activation_fields, "how activations are quantized"),
     FIELD_VARIANT(QatConfig, input, "minmax", &quantizer_kinds,

@@ -150,6 +150,13 @@ static int64_t bias_bytes(const WeightSite *site) {
     return (int64_t)sizeof(float) * biases;
 }
 
+int64_t convert_weight_bytes(const WeightSite *site) {
+    Arena *arena = arena_new("size of a weight");
+    int64_t bytes = weight_bytes(site, arena);
+    arena_free(arena);
+    return bytes;
+}
+
 ModelBytes convert_bytes(const Qat *qat) {
     ModelBytes bytes = {0};
     Arena *arena = arena_new("size of the packed model");

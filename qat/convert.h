@@ -29,5 +29,7 @@ typedef struct ModelBytes {
     double bits_per_weight; /* of all layers' weights, as shipped: scales and zero points counted */
 } ModelBytes;
 ModelBytes convert_bytes(const Qat *qat);
+/* Of a site's weight alone, with scales and zero points, without a bias. */
+int64_t convert_weight_bytes(const WeightSite *site);
 
 #endif

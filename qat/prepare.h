@@ -26,7 +26,8 @@ typedef struct QuantRule {
 } QuantRule;
 
 typedef struct QatConfig {
-    int bits;
+    int bits;             /* choice; auto: to be resolved before qat_prepare */
+    int64_t budget_bytes; /* 0 unless bits is auto */
     TensorQuantConfig weights, activations;
     Variant input; /* quantizer of the network's input */
     int residual_bits;
@@ -40,8 +41,12 @@ extern const Field qat_fields[];
 /* What the choices of TensorQuantConfig.granularity stand for. */
 extern const Granularity qat_weight_granularities[], qat_activation_granularities[];
 
-/* The bits behind a choice: 1 to 8, BITS_TERNARY, BITS_FLOAT, or 0 for "inherit". */
+/* The bits behind a choice: 1 to 8, BITS_TERNARY, BITS_FLOAT, BITS_AUTO, or 0 for "inherit". */
 int bits_value(int choice);
+int bits_choice(int bits); /* the way back */
+
+/* What settings alone show to contradict each other. */
+bool qat_check(const QatConfig *config, Error *err);
 
 typedef struct WeightSite {
     const char *name;      /* the layer's where it has no other weight, else the weight's; unique */
@@ -89,6 +94,11 @@ void qat_set_evaluation(Qat *qat);
 
 /* The first step, counted from 0, that fakes. */
 int64_t qat_start(const Qat *qat, int64_t total);
+
+/* Whether quant.bits alone says the bits of this weight: no rule does, nor quant.weights. */
+bool qat_leaves_bits(const Qat *qat, const WeightSite *site);
+/* What a rule calls this layer and no other; made in `arena`. */
+const char *qat_rule_word(const char *layer, Arena *arena);
 
 bool qat_is_active(const Qat *qat); /* whether anything is quantized */
 /* Of a layer's first weight, or NULL. */

@@ -20,6 +20,7 @@ typedef enum Granularity {
 
 enum {
     BITS_FLOAT = 32,    /* not quantized */
+    BITS_AUTO = -1,     /* yet to be chosen (QatConfig.bits) */
     BITS_TERNARY = 158, /* three levels: what settings and reports call 1.58 bits */
 };
 double bits_number(int bits);    /* as settings and reports have it */

@@ -60,6 +60,22 @@ void rules_bits(const Qat *qat, const WeightSite *site, int *weight, int *activa
     }
 }
 
+bool qat_leaves_bits(const Qat *qat, const WeightSite *site) {
+    Qat as_auto = *qat;
+    int weight, activation;
+    as_auto.config.bits = bits_choice(BITS_AUTO);
+    rules_bits(&as_auto, site, &weight, &activation);
+    return weight == BITS_AUTO;
+}
+
+/* A layer may be called like a word of rules: as a glob, "[f]irst" is nothing but that name. */
+const char *qat_rule_word(const char *layer, Arena *arena) {
+    static const char *const words[] = {"first", "last", "depthwise"};
+    bool is_word = kind_find(&layer_kinds, layer);
+    for (int i = 0; i < 3; i++) is_word |= !strcmp(layer, words[i]);
+    return is_word ? arena_format(arena, "[%c]%s", *layer, layer + 1) : arena_strdup(arena, layer);
+}
+
 int rules_residual_bits(const Qat *qat) {
     return first_set(qat->config.residual_bits, qat->config.bits);
 }
@@ -96,6 +112,11 @@ static bool check_rule(const Qat *qat, int rule, const char *layers, Error *err)
 
 bool rules_check(const Qat *qat, Error *err) {
     const QuantRule *rules = qat->config.rules.items;
+    if (bits_value(qat->config.bits) == BITS_AUTO)
+        return FAIL(err, ERROR_INPUT,
+                    "quant.bits: auto is chosen by 'nibble train' and 'nibble quantize'; a run has "
+                    "the bits that were chosen") ||
+               error_blame(err, "quant.bits");
     if (!bits_value(qat->config.bits))
         return FAIL(err, ERROR_INPUT,
                     "quant.bits has nothing to inherit from; give 1 to 8, or 32") ||

@@ -632,6 +632,14 @@ static void test_optional(void **state) {
     text = node_to_yaml(fields_write(example_fields, &with, arena), arena);
     assert_non_null(strstr(text, "stop:\n  score: \"a\"\n  patience: 5\n"));
     assert_ptr_equal(fields_find(example_fields, "stop.patience"), &example_stop_fields[1]);
+    static const Field rare[] = {
+        FIELD_INT(ExampleConfig, seed, "0", 0, 9, "rarely given", .omits_zero = true),
+        FIELD_END,
+    };
+    with.seed = 0;
+    assert_string_equal(node_to_yaml(fields_write(rare, &with, arena), arena), "{}\n");
+    with.seed = 3;
+    assert_string_equal(node_to_yaml(fields_write(rare, &with, arena), arena), "seed: 3\n");
     arena_free(arena);
 }
 

@@ -104,8 +104,9 @@ static Node *write_struct(const Writer *w, const Field *field, const void *confi
 }
 
 static bool is_left_out(const Field *field, const char *config) {
-    return field->type == FIELD_TYPE_OPTIONAL &&
-           !*(void *const *)(const void *)(config + field->offset);
+    const void *member = config + field->offset;
+    if (field->omits_zero) return *(const int64_t *)member == 0;
+    return field->type == FIELD_TYPE_OPTIONAL && !*(void *const *)member;
 }
 
 static Node *write_value(const Writer *w, const Field *field, const void *member) {

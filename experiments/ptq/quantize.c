@@ -42,7 +42,7 @@ bool quantize_open(const char *run, const ExperimentConfig *config, Arena *confi
     *e = (Experiment){0};
     Checkpoint network;
     TRY(saved_open_network(run, config_arena, &network, err));
-    bool ok = experiment_open(config, config_arena, e, err) && check_quantizes(e, err) &&
+    bool ok = experiment_open_for(config, run, config_arena, e, err) && check_quantizes(e, err) &&
               stream_check(e, err) && load(&network, e, err);
     checkpoint_close(&network);
     if (ok) qat_set_evaluation(e->qat);

@@ -154,11 +154,12 @@ static void add_contradiction(const Node *root, const Error *err, Faults *faults
 
 /* What each setting alone does not show. Sections with an unknown kind were reported already. */
 static void check_sections(const ExperimentConfig *config, const Node *root, Faults *faults) {
-    Error optimizer = {0}, model = {0};
+    Error optimizer = {0}, model = {0}, quant = {0};
     if (config->optimizer.kind && !optimizer_check(&config->optimizer, &optimizer))
         add_contradiction(root, &optimizer, faults);
     if (config->model.kind && !models_check(&config->model, faults->arena, &model))
         add_contradiction(root, &model, faults);
+    if (!qat_check(&config->quant, &quant)) add_contradiction(root, &quant, faults);
 }
 
 static bool resolve(Node *root, const char *name, int override_count, char *const *overrides,

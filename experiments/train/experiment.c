@@ -7,6 +7,7 @@
 #include "data/describe.h"
 #include "experiments/models/models.h"
 #include "experiments/plan/available.h"
+#include "experiments/train/bits.h"
 #include "experiments/train/ranges.h"
 #include "experiments/train/run.h"
 #include "experiments/train/saved.h"
@@ -40,14 +41,17 @@ static void describe_data(const Dataset *data) {
     arena_free(arena);
 }
 
+static Shape image_shape(const Dataset *data) {
+    return SHAPE(data->height, data->width, data->channels);
+}
+
 /* `facts`: of the training images, which are not read then; or NULL. */
-static bool open_parts(const ExperimentConfig *config, const DataFacts *facts, Experiment *e,
-                       Error *err) {
-    uint64_t seed = (uint64_t)config->seed;
+static bool open_data(Experiment *e, const DataFacts *facts, Error *err) {
+    const ExperimentConfig *config = &e->config;
     if (facts)
         TRY(loader_open_test(config->data, facts, e->arena, &e->loader, err));
     else
-        TRY(loader_open(config->data, seed, e->arena, &e->loader, err));
+        TRY(loader_open(config->data, (uint64_t)config->seed, e->arena, &e->loader, err));
     e->data_bytes = arena_used(e->arena);
     TRY(parallel_init(0, err));
     const Dataset *data = loader_dataset(e->loader);
@@ -55,12 +59,18 @@ static bool open_parts(const ExperimentConfig *config, const DataFacts *facts, E
     dataset_columns(data, columns);
     TRY(task_choose(columns, DATASET_COLUMNS, &e->task, err));
     describe_data(data);
-    Shape input = SHAPE(data->height, data->width, data->channels);
     Arena *scratch = arena_new("sketch");
-    bool fits = parameters_fit(config, input, data->class_count, scratch, err);
+    bool fits = parameters_fit(config, image_shape(data), data->class_count, scratch, err);
     arena_free(scratch);
-    if (!fits) return false;
-    TRY(models_build(&config->model, input, data->class_count, seed, e->arena, &e->model, err));
+    return fits;
+}
+
+static bool build_network(Experiment *e, Error *err) {
+    const ExperimentConfig *config = &e->config;
+    const Dataset *data = loader_dataset(e->loader);
+    uint64_t seed = (uint64_t)config->seed;
+    TRY(models_build(&config->model, image_shape(data), data->class_count, seed, e->arena,
+                     &e->model, err));
     TRY(qat_prepare(e->model, &config->quant, e->arena, &e->qat, err));
     TRY(optimizer_new(&config->optimizer, e->model, e->arena, &e->optimizer, err));
     e->tape = tape_new(e->arena);
@@ -69,21 +79,37 @@ static bool open_parts(const ExperimentConfig *config, const DataFacts *facts, E
     return true;
 }
 
+static Experiment experiment_new(const ExperimentConfig *config) {
+    return (Experiment){.config = *config, .arena = arena_new("model and data")};
+}
+
+static bool build(Experiment *e, Arena *config_arena, Error *err) {
+    e->fixed_text = config_write_fixed(&e->config, config_arena);
+    return build_network(e, err);
+}
+
+/* Of a run: nothing is left to choose, and nobody teaches. */
 static bool open_with(const ExperimentConfig *config, const DataFacts *facts, Arena *config_arena,
                       Experiment *e, Error *err) {
-    *e = (Experiment){.config = *config, .arena = arena_new("model and data")};
-    e->fixed_text = config_write_fixed(config, config_arena);
-    if (open_parts(config, facts, e, err)) return true;
+    *e = experiment_new(config);
+    if (open_data(e, facts, err) && build(e, config_arena, err)) return true;
+    config_place(config, err);
+    return false;
+}
+
+bool experiment_open_for(const ExperimentConfig *config, const char *weights, Arena *config_arena,
+                         Experiment *e, Error *err) {
+    *e = experiment_new(config);
+    if (open_data(e, NULL, err) && bits_resolve(e, weights, config_arena, err) &&
+        build(e, config_arena, err) && teacher_open(e, err))
+        return true;
     config_place(config, err);
     return false;
 }
 
 bool experiment_open(const ExperimentConfig *config, Arena *config_arena, Experiment *e,
                      Error *err) {
-    TRY(open_with(config, NULL, config_arena, e, err));
-    if (teacher_open(e, err)) return true;
-    config_place(config, err);
-    return false;
+    return experiment_open_for(config, config->train.init, config_arena, e, err);
 }
 
 bool experiment_check_data(Experiment *e, const DataFacts *then, const char *path, Error *err) {

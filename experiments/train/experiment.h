@@ -28,11 +28,15 @@ typedef struct Experiment {
     char network_digest[ENVELOPE_DIGEST_TEXT]; /* of the file that a run's weights are of; or "" */
 } Experiment;
 
-/* Loads the data, builds and prepares the model, opens its teacher. Threads: as many as
+/* Loads the data, chooses bits where they are auto (bits.h; by the network of train.init), builds
+ * and prepares the model, opens its teacher. e->config is what came out. Threads: as many as
  * parallel_init was told before, else all; they are no part of an experiment. `config`'s memory is
  * borrowed. experiment_close is due whatever the result. */
 bool experiment_open(const ExperimentConfig *config, Arena *config_arena, Experiment *e,
                      Error *err);
+/* The same where bits are chosen by the network of `weights`, as in train.init. */
+bool experiment_open_for(const ExperimentConfig *config, const char *weights, Arena *config_arena,
+                         Experiment *e, Error *err);
 void experiment_close(Experiment *e);
 
 /* Refuses training images that are not those that the checkpoint at `path` was made with, of which

@@ -2,6 +2,7 @@
 
 #include <errno.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include "core/file.h"
@@ -123,4 +124,15 @@ bool saved_open_network(const char *directory, Arena *arena, Checkpoint *out, Er
     log_warning("%s: the network of %s, of step %ld, is used instead", why, path,
                 (long)cursor.step);
     return checkpoint_open(path, arena, out, err); /* again: one file at a time in memory */
+}
+
+bool saved_open_weights(const char *from, Arena *arena, Checkpoint *out, Error *err) {
+    struct stat info;
+    if (stat(from, &info))
+        return FAIL(err, ERROR_INPUT,
+                    "%s is no checkpoint, nor a run directory with one (%s); start a run whose "
+                    "train.init says where it lies",
+                    from, strerror(errno));
+    if (S_ISDIR(info.st_mode)) return saved_open_network(from, arena, out, err);
+    return checkpoint_open_weights(file_resolve(from, arena), arena, out, err);
 }

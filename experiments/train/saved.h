@@ -31,4 +31,8 @@ bool saved_open_best(const char *directory, const Cursor *cursor, Arena *arena, 
 /* The network that the run reports: the best one, else the checkpoint's own. */
 bool saved_open_network(const char *directory, Arena *arena, Checkpoint *out, Error *err);
 
+/* Weights to begin with (train.init): the network that a run directory reports, or a checkpoint
+ * file, for its weights alone. */
+bool saved_open_weights(const char *from, Arena *arena, Checkpoint *out, Error *err);
+
 #endif

@@ -286,22 +286,10 @@ static bool resume(Training *r, Saved *saved, Error *err) {
     return true;
 }
 
-/* A run directory stands for the network that it reports. */
-static bool open_init(const char *from, Arena *arena, Checkpoint *out, Error *err) {
-    struct stat info;
-    if (stat(from, &info))
-        return FAIL(err, ERROR_INPUT,
-                    "%s is no checkpoint, nor a run directory with one (%s); start a run whose "
-                    "train.init says where it lies",
-                    from, strerror(errno));
-    if (S_ISDIR(info.st_mode)) return saved_open_network(from, arena, out, err);
-    return checkpoint_open_weights(file_resolve(from, arena), arena, out, err);
-}
-
 static bool init_weights(Experiment *e, Error *err) {
     Checkpoint from;
     if (!e->config.train.init) return true;
-    bool is_open = open_init(e->config.train.init, e->arena, &from, err);
+    bool is_open = saved_open_weights(e->config.train.init, e->arena, &from, err);
     bool is_done = is_open && checkpoint_init(&from, e->fixed_text, e->model, err);
     if (is_open) checkpoint_close(&from);
     if (is_done) return true;
