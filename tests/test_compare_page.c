@@ -374,25 +374,30 @@ static void test_many_classes_fit(void **unused) {
     json_free(json);
 }
 
-/* The curves of a method: one where all rows treat activations alike, else one each. */
+/* A curve joins rows that differ in bits alone, and treat activations alike. */
 static void test_curves_follow_activations(void **unused) {
     (void)unused;
-#define GROUP(row, weight, activation, accuracy)                                                   \
-    ", {\"row\": \"" row "\", \"label\": \"" row                                                   \
-    "\", \"method\": \"qat\", \"weight_bits\": " #weight ", \"activation_bits\": " #activation     \
-    ", \"accuracy\": {\"mean\": " #accuracy "}}"
-    put("results.json", "{\"groups\": [{}" GROUP("a", 4, 4, 0.9) GROUP("b", 8, 8, 0.91) "]}");
+#define GROUP(label, weight, activation, accuracy)                                                 \
+    ", {\"row\": \"x\", \"label\": \"" label "\", \"method\": \"qat\", \"weight_bits\": " #weight  \
+    ", \"activation_bits\": " #activation ", \"accuracy\": {\"mean\": " #accuracy "}}"
+    put("results.json", "{\"groups\": [{\"method\": \"fp32\"}" GROUP("QAT W4A4", 4, 4, 0.9)
+                            GROUP("QAT W8A8", 8, 8, 0.91) "]}");
     assert_says(page(), "</svg>QAT</span>");
-    put("results.json", "{\"groups\": [{}" GROUP("a", 4, 4, 0.9) GROUP("b", 8, 8, 0.91)
-                            GROUP("c", 1.58, 8, 0.89) GROUP("d", 4, 32, 0.92) "]}");
+    put("results.json", "{\"groups\": [{\"method\": \"fp32\"}" GROUP("QAT W4A4", 4, 4, 0.9)
+                            GROUP("QAT W8A8", 8, 8, 0.91) GROUP("QAT W1.58A8", 1.58, 8, 0.89)
+                                GROUP("QAT W4", 4, 32, 0.92) GROUP("my own W4A4", 4, 4, 0.93)
+                                    GROUP("odd", 2, 2, 0.94) "]}");
     const char *html = page();
-    assert_says(html, "</svg>QAT, activations as weights</span>");
-    assert_says(html, "</svg>QAT, 8-bit activations</span>");
-    assert_says(html, "</svg>QAT, weights only</span>");
-    assert_says(html, "<desc>QAT, activations as weights: a: 90.00\xe2\x80\xaf%. "
-                      "b: 91.00\xe2\x80\xaf%. QAT, weights only: d: ");
-    /* that of 8-bit activations begins at 1.58 bits and ends at 8 */
-    assert_says(html, "QAT, 8-bit activations: c: 89.00\xe2\x80\xaf%. b: 91.00\xe2\x80\xaf%.");
+    assert_says(html, "QAT, activations as weights: QAT W4A4: 90.00\xe2\x80\xaf%. "
+                      "QAT W8A8: 91.00\xe2\x80\xaf%. QAT, ");
+    assert_says(html, "QAT, weights only: QAT W4: ");
+    assert_says(html, "QAT, 8-bit activations: QAT W1.58A8: 89.00\xe2\x80\xaf%. "
+                      "QAT W8A8: 91.00\xe2\x80\xaf%. ");
+    assert_says(html, "my own: my own W4A4: 93.00");
+    assert_says(html, "qat: odd: 94.00");
+    assert_says(html, "class=\"dot s1\"");
+    assert_says(html, "class=\"dot s2\"");
+    assert_null(strstr(html, "class=\"dot s3\""));
 }
 
 /* What image_png writes is read by libpng as it was. */

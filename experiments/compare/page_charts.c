@@ -13,31 +13,24 @@ static const double DEPTH = 6;
 
 /* ---- Groups as points. ---- */
 
-/* Which groups a curve joins: one method's, and where that has several ways to quantize
+/* Which groups a curve joins: one family's, and where that has several ways to quantize
  * activations, those of one way. */
 typedef struct Curve {
-    const char *method;
+    const char *family;
     double activation_bits; /* NAN: as the weights'; INFINITY: any */
     int colour;
     bool is_dashed;
 } Curve;
 
 static bool curve_has(const Curve *curve, const PageGroup *group) {
-    if (group->is_fp32 || strcmp(group->method, curve->method)) return false;
+    if (group->is_fp32 || strcmp(group->family, curve->family)) return false;
     if (isinf(curve->activation_bits)) return true;
     if (isnan(curve->activation_bits)) return group->activation_bits == group->weight_bits;
     return group->activation_bits == curve->activation_bits;
 }
 
-static const char *method_name(const ComparisonPage *c, const char *method) {
-    char *name = arena_strdup(c->arena, method);
-    for (char *at = name; strlen(name) <= 4 && *at; at++)
-        if (*at >= 'a' && *at <= 'z') *at = (char)(*at - 'a' + 'A');
-    return name;
-}
-
 static const char *curve_name(const ComparisonPage *c, const Curve *curve) {
-    const char *name = method_name(c, curve->method);
+    const char *name = curve->family;
     double bits = curve->activation_bits;
     if (isinf(bits)) return name;
     if (isnan(bits)) return arena_format(c->arena, "%s, activations as weights", name);
@@ -45,14 +38,14 @@ static const char *curve_name(const ComparisonPage *c, const Curve *curve) {
     return arena_format(c->arena, "%s, %g-bit activations", name, bits);
 }
 
-/* The ways of a method: NAN where activations have the weights' bits, else the bits. */
-static int ways_of(const ComparisonPage *c, const char *method, double *ways) {
+/* The ways of a family: NAN where activations have the weights' bits, else the bits. */
+static int ways_of(const ComparisonPage *c, const char *family, double *ways) {
     int count = 0;
     for (int i = 0; i < c->group_count; i++) {
         const PageGroup *group = &c->groups[i];
         bool is_same = group->activation_bits == group->weight_bits;
         double way = is_same ? NAN : group->activation_bits;
-        if (group->is_fp32 || strcmp(group->method, method)) continue;
+        if (group->is_fp32 || strcmp(group->family, family)) continue;
         int found = 0;
         while (found < count && ways[found] != way && !(isnan(ways[found]) && isnan(way))) found++;
         if (found == count) ways[count++] = way;
@@ -66,11 +59,11 @@ static int curves_of(const ComparisonPage *c, Curve *curves) {
     for (int i = 0; i < c->group_count; i++) {
         const PageGroup *group = &c->groups[i];
         bool is_new = !group->is_fp32;
-        for (int k = 0; k < count; k++) is_new &= strcmp(curves[k].method, group->method) != 0;
-        int way_count = is_new ? ways_of(c, group->method, ways) : 0;
+        for (int k = 0; k < count; k++) is_new &= strcmp(curves[k].family, group->family) != 0;
+        int way_count = is_new ? ways_of(c, group->family, ways) : 0;
         for (int k = 0; k < way_count; k++)
             curves[count++] =
-                (Curve){group->method, way_count > 1 ? ways[k] : INFINITY, group->colour, k > 0};
+                (Curve){group->family, way_count > 1 ? ways[k] : INFINITY, group->colour, k > 0};
     }
     return count;
 }

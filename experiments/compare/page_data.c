@@ -1,3 +1,4 @@
+#include <ctype.h>
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
@@ -18,13 +19,22 @@ static Interval interval_read(const Json *json, const char *name, Arena *arena) 
                       json_number(json, arena_format(arena, "%s.high", name))};
 }
 
+/* "QAT" of "QAT W4A4"; the method where a label ends otherwise. */
+static const char *family_of(const char *label, const char *method, Arena *arena) {
+    const char *end = strrchr(label, ' ');
+    if (!end || end[1] != 'W' || !isdigit((unsigned char)end[2])) return method;
+    return arena_format(arena, "%.*s", (int)(end - label), label);
+}
+
 static PageGroup group_read(const Json *json, Arena *arena) {
     const char *row = text_or(json, "row", "");
     const char *method = text_or(json, "method", "");
+    const char *label = text_or(json, "label", row);
     return (PageGroup){
         .row = row,
-        .label = text_or(json, "label", row),
+        .label = label,
         .method = method,
+        .family = family_of(label, method, arena),
         .weight_bits = json_number(json, "weight_bits"),
         .activation_bits = json_number(json, "activation_bits"),
         .seeds = json_number(json, "seeds"),
@@ -101,13 +111,13 @@ static int group_order(const void *a, const void *b) {
     return x->index - y->index;
 }
 
-/* A method has one colour on the whole page. */
+/* A family has one colour on the whole page. */
 static void groups_colour(ComparisonPage *c) {
     int next = 0;
     for (int i = 0; i < c->group_count; i++) {
         PageGroup *group = &c->groups[i];
         int same = 0;
-        while (same < i && strcmp(c->groups[same].method, group->method)) same++;
+        while (same < i && strcmp(c->groups[same].family, group->family)) same++;
         bool is_new = same == i;
         group->colour = is_new ? next : c->groups[same].colour;
         if (group->is_fp32) group->colour = CHART_MUTED;

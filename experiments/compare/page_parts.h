@@ -10,13 +10,14 @@
 /* A row of the comparison, over its seeds. Accuracies are fractions; NAN: unknown. */
 typedef struct PageGroup {
     const char *row, *label, *method;
+    const char *family; /* rows that differ in bits alone: what their labels begin with */
     double weight_bits, activation_bits, seeds;
     Interval accuracy, difference; /* difference: to FP32 */
     bool is_by_rows;               /* paired by test row, not by seed: there is one seed */
     double better, worse, p;       /* McNemar's */
     double kl;                     /* divergence from FP32's outputs, nats */
     double recovered, bits_per_weight, bytes, train_seconds;
-    int colour; /* its method's, or CHART_MUTED */
+    int colour; /* its family's, or CHART_MUTED */
     bool is_fp32, is_trained;
     int index;              /* in results.json */
     const char *run;        /* the first of its runs whose evaluation there is, or NULL */
@@ -65,6 +66,6 @@ void page_images_put(ComparisonPage *c); /* confusion matrices and images that c
 
 void page_percent(Page *page, double fraction, int decimals); /* "92.81" or a dash; no sign */
 void page_points(Page *page, double fraction);                /* "+0.12", in points */
-void page_name_put(Page *page, const PageGroup *group);       /* with its method's mark */
+void page_name_put(Page *page, const PageGroup *group);       /* with its family's mark */
 
 #endif

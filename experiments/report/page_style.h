@@ -107,7 +107,7 @@ static const char page_style[] =
     "color:var(--muted);font-weight:400}.right span{color:var(--s2)}.wrong span{color:var(--s4)}\n"
     ".pixels{display:block;width:84px;height:auto;image-rendering:pixelated;border-radius:4px;"
     "margin:0 0 6px;border:1px solid var(--grid)}\n"
-    ".layers thead th.n{max-width:76px;white-space:normal}.layers thead "
+    ".layers thead th.n{max-width:92px;white-space:normal}.layers thead "
     "span{display:block;max-height:6em;overflow:hidden}"
     ".layers td{min-width:64px}\n"
     "@media(max-width:600px){.results small{display:block}.results thead "
