@@ -149,7 +149,7 @@ static void test_page_has_each_part(void **unused) {
         "<strong>QAT W4A4</strong> reaches 92.12&#8239;%, 0.12 points below FP32 (95 % interval "
         "\xe2\x88\x92"
         "0.31 to +0.07), with 4.25 bits per weight: 58.3 kB instead of 430 kB.",
-        "The same, without training</dt><dd>none",
+        "Fewest bits without training</dt><dd>none",
         "Layer that loses most</dt><dd>fc<small>12.5 dB",
         /* the table */
         "92.12 <small>\xc2\xb1&#8239;0.20</small>",
@@ -224,7 +224,7 @@ static void test_the_best_of_the_smallest_is_chosen(void **unused) {
             ROW("large", "qat", 8, 0.91, 0.01) ROW("small", "qat", 2, 0.89, -0.01) "]}");
     const char *html = page();
     assert_says(html, "<strong>qat</strong> reaches 89.90&#8239;%, 0.10 points below FP32, with");
-    assert_says(html, "The same, without training</dt><dd>ptq");
+    assert_says(html, "Fewest bits without training</dt><dd>ptq");
     assert_says(html, "<td class=\"n\">&lt;&#8239;0.001</td>");
 }
 

@@ -148,7 +148,7 @@ static void tiles_put(ComparisonPage *c) {
     page_put(&c->page, "<dl class=\"tiles\">\n");
     fp32_tile(c);
     if (has_qat) fewest_tile(c, "Fewest bits within half a point", true);
-    if (has_ptq) fewest_tile(c, "The same, without training", false);
+    if (has_ptq) fewest_tile(c, "Fewest bits without training", false);
     layer_tile(c);
     page_put(&c->page, "</dl>\n");
 }
