@@ -30,7 +30,7 @@ static void matrix_put(ComparisonPage *c, const char *label, const Json *evaluat
     if (!values) return;
     const char **names = arena_new_array(c->arena, const char *, count);
     for (int i = 0; i < count; i++) names[i] = page_data_class(c, i);
-    table_matrix(&c->page, &(Matrix){label, count, names, values});
+    table_matrix(&c->page, &(ConfusionMatrix){label, count, names, values});
 }
 
 static bool has_matrix(const Json *evaluation) {

@@ -223,7 +223,7 @@ static void put_confusion(Report *r, const Json *summary) {
         names[i] = name ? name : arena_format(r->arena, "%d", i);
     }
     const char *title = "Rows are true classes, columns what the network as trained answered";
-    table_matrix(&r->page, &(Matrix){title, count, names, values});
+    table_matrix(&r->page, &(ConfusionMatrix){title, count, names, values});
 }
 
 /* ---- Settings and machine. ---- */

@@ -76,7 +76,7 @@ void table_interval(Page *page, const TableInterval *interval) {
 
 /* ---- The matrix of classes. ---- */
 
-static void cell_put(Page *page, const Matrix *matrix, int row, int column, double total) {
+static void cell_put(Page *page, const ConfusionMatrix *matrix, int row, int column, double total) {
     int64_t value = matrix->values[row * matrix->count + column];
     if (!value) {
         page_put(page, "<td></td>");
@@ -94,7 +94,7 @@ static void cell_put(Page *page, const Matrix *matrix, int row, int column, doub
     page_put(page, "</td>");
 }
 
-static void names_put(Page *page, const Matrix *matrix) {
+static void names_put(Page *page, const ConfusionMatrix *matrix) {
     page_put(page, "<tr><td class=\"corner\"></td>");
     for (int i = 0; i < matrix->count; i++) {
         page_put(page, "<th scope=\"col\"><span>");
@@ -104,7 +104,7 @@ static void names_put(Page *page, const Matrix *matrix) {
     page_put(page, "</tr>\n");
 }
 
-void table_matrix(Page *page, const Matrix *matrix) {
+void table_matrix(Page *page, const ConfusionMatrix *matrix) {
     bool is_named = matrix->count <= LABELS_MAX;
     page_put(page, "<div class=\"scroll\" tabindex=\"0\" role=\"region\" aria-label=\"");
     page_text(page, matrix->title);

@@ -21,13 +21,13 @@ typedef struct TableInterval {
 void table_interval(Page *page, const TableInterval *interval);
 
 /* Rows are true classes, columns predicted ones; the darker, the larger the row's share. */
-typedef struct Matrix {
+typedef struct ConfusionMatrix {
     const char *title;
     int count;
     const char *const *names; /* [count] */
     const int64_t *values;    /* [count][count], not negative */
-} Matrix;
+} ConfusionMatrix;
 
-void table_matrix(Page *page, const Matrix *matrix);
+void table_matrix(Page *page, const ConfusionMatrix *matrix);
 
 #endif
