@@ -61,36 +61,41 @@ bool page_data_is_plain(const char *name) {
     return name && *name && *name != '.' && !strchr(name, '/');
 }
 
-static void evaluation_read(ComparisonPage *c, int i) {
+/* Of run number i, read when it is first asked for: most runs are seeds that only the scores are
+ * shown of. */
+static const Json *evaluation_of(ComparisonPage *c, int i) {
     const Json *run = json_element(c->results, "rows", i);
     const char *name = json_get_text(run, "run");
-    if (!page_data_is_plain(name)) return;
+    if (c->evaluations[i] || !page_data_is_plain(name)) return c->evaluations[i];
     Error err = {0};
     const char *path =
         arena_format(c->arena, "%s/" COMPARISON_EVALUATIONS "/%s.json", c->directory, name);
-    if (file_find(path, &err) == FILE_ABSENT) return;
-    c->evaluations[i] = json_read_file(path, &err);
+    if (file_find(path, &err) != FILE_ABSENT) c->evaluations[i] = json_read_file(path, &err);
+    return c->evaluations[i];
+}
+
+static bool is_of(const Json *run, const PageGroup *group) {
+    return !strcmp(text_or(run, "row", ""), group->row);
 }
 
 static void group_find_run(ComparisonPage *c, PageGroup *group) {
     for (int i = 0; i < c->run_count && !group->evaluation; i++) {
         const Json *run = json_element(c->results, "rows", i);
-        if (strcmp(text_or(run, "row", ""), group->row) || !c->evaluations[i]) continue;
+        group->evaluation = is_of(run, group) ? evaluation_of(c, i) : NULL;
+        if (!group->evaluation) continue;
         group->run = json_get_text(run, "run");
         group->seed = json_number(run, "seed");
-        group->evaluation = c->evaluations[i];
     }
 }
 
-const Json *page_data_fp32(const ComparisonPage *c, const PageGroup *group) {
-    if (!c->fp32) return NULL;
-    for (int i = 0; i < c->run_count; i++) {
+const Json *page_data_fp32(ComparisonPage *c, const PageGroup *group) {
+    const Json *found = NULL;
+    for (int i = 0; c->fp32 && !found && i < c->run_count; i++) {
         const Json *run = json_element(c->results, "rows", i);
-        bool is_its = !strcmp(text_or(run, "row", ""), c->fp32->row);
-        if (is_its && c->evaluations[i] && json_number(run, "seed") == group->seed)
-            return c->evaluations[i];
+        bool is_its = is_of(run, c->fp32) && json_number(run, "seed") == group->seed;
+        found = is_its ? evaluation_of(c, i) : NULL;
     }
-    return c->fp32->evaluation;
+    return found || !c->fp32 ? found : c->fp32->evaluation;
 }
 
 const char *page_data_class(const ComparisonPage *c, int64_t i) {
@@ -163,7 +168,6 @@ bool page_data_read(ComparisonPage *c, Error *err) {
     c->evaluations = arena_new_array(c->arena, Json *, c->run_count + 1);
     int count = json_count(c->results, "groups");
     c->groups = arena_new_array(c->arena, PageGroup, count + 1);
-    for (int i = 0; i < c->run_count; i++) evaluation_read(c, i);
     for (int i = 0; i < count; i++) {
         const Json *group = json_element(c->results, "groups", i);
         if (!group || json_number(group, "seeds") == 0) continue; /* none of its runs is done */

@@ -30,7 +30,7 @@ typedef struct ComparisonPage {
     Arena *arena;
     Page page;
     Json *results;
-    Json **evaluations; /* to be freed: one a row of results.json, or NULL */
+    Json **evaluations; /* to be freed: one a row of results.json; NULL: not read */
     int run_count;
     PageGroup *groups; /* from many weight bits to few */
     int group_count;
@@ -44,7 +44,7 @@ bool page_data_read(ComparisonPage *c, Error *err); /* page_data_free is due wha
 void page_data_free(ComparisonPage *c);
 bool page_data_is_plain(const char *name); /* it can be inside a directory, and nowhere else */
 /* The evaluation of FP32 with the seed of `group`, or of any seed, or NULL. */
-const Json *page_data_fp32(const ComparisonPage *c, const PageGroup *group);
+const Json *page_data_fp32(ComparisonPage *c, const PageGroup *group);
 const char *page_data_class(const ComparisonPage *c, int64_t i); /* its name, or its number */
 
 /* The row with the fewest bits per weight that loses at most PAGE_LOSS_MAX to FP32, of several the
