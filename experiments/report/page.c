@@ -114,7 +114,7 @@ void page_bytes(Page *page, double bytes) {
 }
 
 void page_duration(Page *page, double seconds) {
-    if (seconds < 120) {
+    if (seconds < 60) {
         page_format(page, "%.1f s", seconds);
     } else if (seconds < 7200) {
         page_format(page, "%.1f min", seconds / 60);
