@@ -15,6 +15,7 @@
 #define NIBBLE_AUTOGRAD_TAPE_H
 
 #include "core/arena.h"
+#include "core/conv.h"
 #include "core/error.h"
 #include "core/probe.h"
 #include "core/random.h"
@@ -111,6 +112,9 @@ struct Op {
     int half_grads;
     /* Of its products, as if every input wanted its gradient; NULL: see OP_NO_FLOPS. */
     Flops (*flops)(const Var *v);
+    /* Of a product of input 0 with a weight, input 1, whose rows make the output's channels: how
+     * the two meet, as a convolution. NULL: it is none. */
+    ConvGeometry (*geometry)(const Var *v);
 };
 
 /* What a record is made for: an argument of those who begin one, and the same until the next. */

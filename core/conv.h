@@ -17,6 +17,24 @@ typedef struct ConvGeometry {
     int64_t groups;            /* in_c and out_c are multiples; groups == in_c is depthwise */
 } ConvGeometry;
 
+/* A linear layer as a convolution: its rows are images of one pixel. */
+static inline ConvGeometry conv_of_rows(int64_t rows, int64_t inputs, int64_t outputs) {
+    return (ConvGeometry){.batch = rows,
+                          .in_h = 1,
+                          .in_w = 1,
+                          .in_c = inputs,
+                          .out_h = 1,
+                          .out_w = 1,
+                          .out_c = outputs,
+                          .kernel_h = 1,
+                          .kernel_w = 1,
+                          .stride_h = 1,
+                          .stride_w = 1,
+                          .dilation_h = 1,
+                          .dilation_w = 1,
+                          .groups = 1};
+}
+
 /* Called on the thread that wrote an image, once it is there in y, to read it while it is in cache;
  * for each image once, in any order. */
 typedef struct ConvWritten {

@@ -229,12 +229,43 @@ static bool check_scales(const Quant *q, Error *err) {
     return true;
 }
 
-bool quant_fit(Quant *q, Observed seen, Error *err) {
-    if (!q->row->observe(q, seen)) return true;
-    TRY(check_scales(q, err));
+/* New ones, as they are used: they become what is kept. */
+static void finish_ranges(Quant *q) {
     *tensor_f32(&q->count->value) += 1;
     if (q->norm) apply_gain(q, tensor_f32(&q->scale->value), true);
     if (q->norm && q->offset) apply_gain(q, tensor_f32(&q->offset->value), true);
+}
+
+bool quant_fit(Quant *q, Observed seen, Error *err) {
+    if (!q->row->observe(q, seen)) return true;
+    TRY(check_scales(q, err));
+    finish_ranges(q);
+    return true;
+}
+
+void quant_fit_runs(const Quant *q, const float *x, int64_t rows, int64_t length, float *scale,
+                    float *offset) {
+    Shape shape = SHAPE(rows);
+    Param scales = {.value = {.dtype = DTYPE_F32, .shape = shape, .data = scale}};
+    Param offsets = {.value = {.dtype = DTYPE_F32, .shape = shape, .data = offset}};
+    Quant part = *q; /* the quantizer of a weight that these runs would be */
+    part.shape = SHAPE(rows, length);
+    part.spec.granularity = GRANULARITY_CHANNEL;
+    part.scale_count = rows;
+    part.scale = &scales;
+    part.offset = q->offset ? &offsets : NULL;
+    part.norm = NULL;
+    Arena *scratch = arena_new("range of a part of a weight");
+    q->row->observe(&part, (Observed){.x = x, .count = rows * length, .scratch = scratch});
+    arena_free(scratch);
+}
+
+bool quant_set_scales(Quant *q, const float *scale, const float *offset, Error *err) {
+    size_t bytes = sizeof(float) * (size_t)q->scale_count;
+    memcpy(tensor_f32(&q->scale->value), scale, bytes);
+    if (q->offset) memcpy(tensor_f32(&q->offset->value), offset, bytes);
+    TRY(check_scales(q, err));
+    finish_ranges(q);
     return true;
 }
 

@@ -128,6 +128,15 @@ Var *quant_view(void *self, Tape *t, Var *x);
  * to see in them, the range stays. Fails where a scale cannot be stored. The row has `observe`. */
 bool quant_fit(Quant *q, Observed seen, Error *err);
 
+/* For who chooses levels itself. The scales, and offsets where the quantizer has them, that the
+ * row's rule gives to `rows` runs of `length` values each, as they will be used; those of runs in
+ * which there is nothing to see stay. The quantizer stays as it is. The row has `observe`. */
+void quant_fit_runs(const Quant *q, const float *x, int64_t rows, int64_t length, float *scale,
+                    float *offset);
+/* From now on these are the scales (and offsets) in use, and the quantizer is calibrated. Fails
+ * where one cannot be stored. */
+bool quant_set_scales(Quant *q, const float *scale, const float *offset, Error *err);
+
 /* Scales that say all but their numbers: geometry, grid, storage, whether there are zero points.
  * Scales and zero points are 0. NULL for GRANULARITY_TOKEN, which stores none. */
 Scales *quant_layout(const Quant *q, Arena *arena);

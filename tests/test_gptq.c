@@ -38,7 +38,7 @@ static const GptqSettings plain = {.block = 128, .damping = 0.01};
 
 /* Sums of products of x [samples, columns]. */
 static Hessian hessian_of(const float *x, int64_t samples, int64_t columns, Arena *arena) {
-    ConvGeometry geometry = hessian_linear(samples, columns, 1);
+    ConvGeometry geometry = conv_of_rows(samples, columns, 1);
     Hessian h = hessian_new(&geometry, arena);
     hessian_add(&h, &geometry, x, samples);
     hessian_finish(&h);

@@ -187,4 +187,5 @@ const Op op_row_conv2d = {
     .backward_scratch = backward_scratch,
     .half_grads = 1,
     .flops = flops_of_product,
+    .geometry = geometry_of,
 };

@@ -103,6 +103,11 @@ static int64_t backward_scratch(const Var *v) {
     return operand_values_scratch(&grad) + most;
 }
 
+static ConvGeometry geometry_of(const Var *v) {
+    Shape x = v->in[0]->value.shape;
+    return conv_of_rows(shape_rows(x), shape_last(x), shape_last(v->value.shape));
+}
+
 static const MapFeed feed = {.forward = forward_to, .backward = backward_to};
 
 static Var *sample(Tape *t, int which) {
@@ -131,4 +136,5 @@ const Op op_row_linear = {
     .backward_scratch = backward_scratch,
     .half_grads = 2,
     .flops = flops_of_product,
+    .geometry = geometry_of,
 };

@@ -77,6 +77,10 @@ static void fit_panel(Work *work, int64_t run) {
     const GptqProblem *p = work->problem;
     GptqSolution *s = work->solution;
     int64_t length = least(p->run, p->columns - run * p->run);
+    for (int64_t row = 0; row < p->rows; row++) { /* what stays where there is nothing to fit */
+        work->run_scale[row] = s->scale[row * runs_of(p) + run];
+        if (s->offset) work->run_offset[row] = s->offset[row * runs_of(p) + run];
+    }
     p->fit(p->context, work->panel, p->rows, length, work->run_scale,
            s->offset ? work->run_offset : NULL);
     for (int64_t row = 0; row < p->rows; row++) {

@@ -25,7 +25,8 @@ typedef struct GptqSettings {
 } GptqSettings;
 
 /* The scales, and the offsets in value units where they are not NULL, of `rows` runs of `length`
- * values each. Not called within a parallel region. */
+ * values each; where there is nothing to see in a run they stay as they are, 0 at first. Not called
+ * within a parallel region. */
 typedef void (*GptqFit)(void *context, const float *x, int64_t rows, int64_t length, float *scale,
                         float *offset);
 

@@ -27,23 +27,6 @@ Hessian hessian_new(const ConvGeometry *geometry, Arena *arena) {
     return h;
 }
 
-ConvGeometry hessian_linear(int64_t rows, int64_t columns, int64_t outputs) {
-    return (ConvGeometry){.batch = rows,
-                          .in_h = 1,
-                          .in_w = 1,
-                          .in_c = columns,
-                          .out_h = 1,
-                          .out_w = 1,
-                          .out_c = outputs,
-                          .kernel_h = 1,
-                          .kernel_w = 1,
-                          .stride_h = 1,
-                          .stride_w = 1,
-                          .dilation_h = 1,
-                          .dilation_w = 1,
-                          .groups = 1};
-}
-
 /* ---- Sums ---- */
 
 /* What output pixel `pixel` reads, group by group. */

@@ -30,9 +30,6 @@ void hessian_add(Hessian *h, const ConvGeometry *geometry, const float *x, int64
 /* From sums of products to H. */
 void hessian_finish(Hessian *h);
 
-/* A linear layer's inputs [rows, columns] as images of one pixel. */
-ConvGeometry hessian_linear(int64_t rows, int64_t columns, int64_t outputs);
-
 /* The upper triangle U, row-major [size, size], of (H + damping mean(diag H) I)^-1 = U^T U, H's
  * rows and columns taken in `order` (NULL: as they are). False where that is not positive definite.
  * Not within a parallel region. */
