@@ -1,438 +1,232 @@
-/* GPTQ of matrices, and the Hessians that it takes: against a float64 program of the published
- * algorithm (tests/golden/make_gptq.py), and where the result is known beforehand. */
-#include <math.h>
+/* GPTQ of networks: which inputs it takes, which layers it leaves, and what it says. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
-#include <string.h>
 
 #include <cmocka.h>
 
-#include "autograd/ops.h"
-#include "core/blas.h"
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "core/log.h"
 #include "core/parallel.h"
-#include "core/random.h"
-#include "qat/observer.h"
-#include "qat/ptq/gptq_solve.h"
-#include "qat/ptq/hessian.h"
-#include "tests/golden.h"
+#include "tests/ptq_cases.h"
 
-typedef struct Rule {
-    Grid grid;
-    bool is_affine;
-} Rule;
+/* Grouped, depthwise, strided; a linear layer over more than its rows. */
+#define CONVOLUTIONS                                                                               \
+    "{kind: sequential, layers: [conv: {name: a, filters: 8}, batch_norm, relu, "                  \
+    "conv: {name: b, filters: 6, groups: 2, stride: 2}, batch_norm, relu, "                        \
+    "conv: {name: c, depthwise: true, kernel: 5}, relu, flatten, linear: {name: d, units: 3}]}"
 
-static void fit(void *context, const float *x, int64_t rows, int64_t length, float *scale,
-                float *offset) {
-    const Rule *rule = context;
-    assert_false(parallel_is_active());
-    for (int64_t i = 0; i < rows; i++) {
-        Range range = observer_range(x + i * length, length);
-        RangeFit found = range_fit(range, rule->grid, rule->is_affine, DTYPE_F32);
-        scale[i] = found.scale;
-        if (offset) offset[i] = found.offset;
+static char said[4096];
+
+static void hear(void *context, LogLevel level, const char *message) {
+    (void)context;
+    size_t used = strlen(said);
+    snprintf(said + used, sizeof said - used, "%s%s\n", level == LOG_WARNING ? "warning: " : "",
+             message);
+}
+
+static int start(void **state) {
+    said[0] = 0;
+    log_set_sink(hear, NULL);
+    return set_up(state);
+}
+
+static int finish(void **state) {
+    log_set_sink(NULL, NULL);
+    return tear_down(state);
+}
+
+static void assert_said(const char *text) {
+    if (!strstr(said, text)) fail_msg("not said: '%s', but\n%s", text, said);
+}
+
+static double noted(const Ptq *p, const char *layer, const char *name) {
+    for (int i = 0; i < p->note_count; i++) {
+        const PtqNote *note = &p->notes[i];
+        bool is_its = layer ? note->layer && !strcmp(note->layer, layer) : !note->layer;
+        if (is_its && !strcmp(note->name, name)) return note->value;
     }
+    fail_msg("no note %s of %s", name, layer ? layer : "the method");
+    return 0;
 }
 
-static const GptqSettings plain = {.block = 128, .damping = 0.01};
-
-/* Sums of products of x [samples, columns]. */
-static Hessian hessian_of(const float *x, int64_t samples, int64_t columns, Arena *arena) {
-    ConvGeometry geometry = conv_of_rows(samples, columns, 1);
-    Hessian h = hessian_new(&geometry, arena);
-    hessian_add(&h, &geometry, x, samples);
-    hessian_finish(&h);
-    return h;
+/* Neighbouring pixels are much alike, so there is something to make good. */
+static Ptq *smooth_ptq(const char *quant) {
+    Ptq *p = ptq_of_model(CONVOLUTIONS, quant);
+    for (int i = 0; i < BATCHES; i++) {
+        float *x = tensor_f32(&source.batches[i]);
+        int64_t channels = shape_last(source.batches[i].shape);
+        for (int64_t j = channels; j < tensor_count(&source.batches[i]); j++)
+            x[j] += 0.9f * x[j - channels];
+    }
+    return p;
 }
 
-static GptqSolution solution_new(const GptqProblem *p, bool is_affine, Arena *arena) {
-    int64_t count = p->rows * ((p->columns + p->run - 1) / p->run);
-    return (GptqSolution){
-        .values = arena_new_array(arena, float, p->rows * p->columns),
-        .scale = arena_new_array(arena, float, count),
-        .offset = is_affine ? arena_new_array(arena, float, count) : NULL,
-    };
+/* ---- Layers ---- */
+
+/* Of layer a's output, over all batches. */
+typedef struct Loss {
+    double sum, energy;
+    float bias[8];
+} Loss;
+
+static bool add_loss(void *context, const PtqBatch *batch, Error *err) {
+    (void)err;
+    Loss *loss = context;
+    const Var *exact = batch->exact[0].output, *now = batch->quantized[0].output;
+    for (int64_t i = 0; i < var_count(exact); i++) {
+        double y = (double)var_f32(exact)[i], change = (double)var_f32(now)[i] - y;
+        double product = y - (double)loss->bias[i % 8];
+        loss->sum += change * change;
+        loss->energy += product * product;
+    }
+    return true;
 }
 
-/* ---- Golden cases ---- */
-
-static void check_golden(const GoldenCase *c, Arena *arena) {
-    const GoldenTensor *x = golden_tensor(c, "x"), *w = golden_tensor(c, "w");
-    int bits = (int)golden_number(c, "bits");
-    int64_t group = (int64_t)golden_number(c, "group");
-    Rule rule = {.is_affine = golden_number(c, "affine") != 0};
-    rule.grid = rule.is_affine ? grid_unsigned(bits) : grid_signed(bits);
-    Hessian h = hessian_of(x->values, x->shape.dim[0], x->shape.dim[1], arena);
-    GptqProblem p = {.rows = w->shape.dim[0],
-                     .columns = w->shape.dim[1],
-                     .weight = w->values,
-                     .hessian = h.sum,
-                     .grid = rule.grid,
-                     .scale_dtype = DTYPE_F32,
-                     .run = group ? group : w->shape.dim[1],
-                     .fit = fit,
-                     .context = &rule,
-                     .settings = {.block = 16,
-                                  .damping = 0.01,
-                                  .act_order = golden_number(c, "act_order") != 0,
-                                  .static_groups = golden_number(c, "static") != 0}};
-    GptqSolution s = solution_new(&p, rule.is_affine, arena);
+/* The first layer's inputs are the same in both networks: what it is said to lose is what the
+ * squares of its output lose, those of the bias left out. */
+static void test_error_is_the_output_s(void **state) {
+    (void)state;
+    Ptq *p = smooth_ptq("{bits: 32, weights: {bits: 3, quantizer: minmax}}");
+    apply(p, "[gptq]");
+    Loss loss = {0};
     Error err = {0};
-    if (!gptq_solve(&p, &s, arena, &err)) fail_msg("case %d: %s", c->number, err.message);
-    golden_compare(c, "scale", s.scale, 1e-5f);
-    golden_compare(c, "values", s.values, 1e-5f);
-    float error = (float)s.error, nearest = (float)s.nearest;
-    golden_compare(c, "error", &error, 1e-4f);
-    golden_compare(c, "nearest", &nearest, 1e-4f);
-    assert_int_equal(s.dead, (int)golden_number(c, "dead"));
-    assert_true(s.damping == 0.01);
-    for (int64_t i = 0; i < shape_count(golden_tensor(c, "scale")->shape) && s.offset; i++) {
-        float zero = fake_quant_zero(rule.grid, s.offset[i], s.scale[i]);
-        assert_true(zero == golden_tensor(c, "zero")->values[i]);
-    }
+    ptq_bias(&p->qat->sites[0], loss.bias);
+    assert_true(ptq_stream(p, PTQ_EXACT | PTQ_QUANTIZED, add_loss, &loss, &err));
+    double error = noted(p, "a", "output_error");
+    assert_float_equal(loss.sum / loss.energy / error, 1, 1e-4);
+    double ratio = error / noted(p, "a", "output_error_nearest");
+    assert_float_equal(ratio, noted(p, "a", "error_ratio"), 1e-9);
 }
 
-static void test_golden(void **state) {
+static const char *const specs[] = {
+    "{bits: 32, weights: {bits: 2, quantizer: mse}}",
+    "{bits: 32, weights: {bits: 3, quantizer: minmax, granularity: tensor}}",
+    "{bits: 32, weights: {bits: 4, quantizer: minmax, granularity: group, group_size: 5}}",
+    "{bits: 32, weights: {bits: 3, quantizer: minmax, affine: true, granularity: tensor}}",
+    "{bits: 32, weights: {bits: 2, quantizer: mse, affine: true, granularity: group}}",
+    "{bits: 32, weights: {bits: 3, quantizer: lsq}}",
+    "{bits: 32, weights: {bits: 2, quantizer: paretoq}}",
+    "{bits: 4, weights: {bits: 3, quantizer: lsq, scale: f16}, activations: {quantizer: mse}}",
+    "{bits: 8, weights: {quantizer: percentile, scale: bf16}, activations: {quantizer: minmax}}",
+};
+static const char *const methods[] = {
+    "[gptq]",
+    "[{kind: gptq, act_order: true, block: 3}]",
+    "[{kind: gptq, static_groups: true, inputs: exact}]",
+};
+
+/* Levels are the ones that are packed (ptq_set_levels asserts it), and better than each rounded by
+ * itself, in every layer that has inputs to spare. */
+static void test_every_kind_of_scale(void **state) {
     (void)state;
-    Arena *arena = arena_new("golden");
-    Golden golden = golden_open("tests/golden/gptq.txt", arena);
-    GoldenCase c;
-    while (golden_next(&golden, &c)) check_golden(&c, arena);
-    assert_int_equal(golden.cases, 23);
-    golden_close(&golden);
-    arena_free(arena);
-}
-
-/* ---- Known results ---- */
-
-typedef struct Known {
-    GptqProblem p;
-    GptqSolution s;
-    Arena *arena;
-} Known;
-
-/* 4 bits, a scale per row. */
-static Known known_new(int64_t rows, int64_t columns, Rule *rule) {
-    Known k = {.arena = arena_new("known")};
-    float *w = arena_new_array(k.arena, float, rows *columns);
-    for (int64_t i = 0; i < rows * columns; i++)
-        w[i] = random_normal((RandomKey){1, RANDOM_TEST, 0}, (uint64_t)i);
-    *rule = (Rule){.grid = grid_signed(4)};
-    k.p = (GptqProblem){.rows = rows,
-                        .columns = columns,
-                        .weight = w,
-                        .hessian = arena_new_array(k.arena, double, columns *columns),
-                        .grid = rule->grid,
-                        .scale_dtype = DTYPE_F32,
-                        .run = columns,
-                        .fit = fit,
-                        .context = rule,
-                        .settings = plain};
-    k.s = solution_new(&k.p, false, k.arena);
-    return k;
-}
-
-static double *hessian_in(const Known *k) {
-    return (double *)(uintptr_t)k->p.hessian;
-}
-
-/* Inputs that do not go together leave nothing to be made good: each weight is rounded by itself.
- */
-static void test_diagonal_is_nearest(void **state) {
-    (void)state;
-    for (int act_order = 0; act_order < 2; act_order++) {
-        Rule rule;
-        Known k = known_new(7, 50, &rule);
-        for (int64_t i = 0; i < 50; i++) hessian_in(&k)[i * 51] = 1 + (double)(i * 17 % 50);
-        k.p.settings.act_order = act_order;
-        Error err = {0};
-        assert_true(gptq_solve(&k.p, &k.s, k.arena, &err));
-        assert_true(k.s.error == k.s.nearest && k.s.error > 0 && k.s.dead == 0);
-        for (int64_t i = 0; i < 7; i++) {
-            float stored = k.s.scale[i];
-            Scales scales = {50, 50, 1, DTYPE_F32, rule.grid, &stored, NULL, NULL, 0};
-            float nearest[50];
-            quantize_levels(k.p.weight + i * 50, &scales, 0, 50, nearest);
-            levels_decode(nearest, &scales, 0, 50, nearest);
-            assert_memory_equal(nearest, k.s.values + i * 50, sizeof nearest);
-        }
-        arena_free(k.arena);
-    }
-}
-
-/* Two weights of 0.4 on the integers, inputs of correlation 1/2. The first becomes 0; the second is
- * then best 0.4 + 0.4 / 2 = 0.6, and becomes 1. Lost: 0.16 + 0.36 - 0.24 = 0.28; rounding each
- * gives 0 and 0, which lose 0.48, all that there was. */
-static void test_two_weights(void **state) {
-    (void)state;
-    Arena *arena = arena_new("two");
-    float w[] = {0.4f, 0.4f}, values[2], scale = 1;
-    double h[] = {1, 0.5, 0.5, 1};
-    GptqProblem p = {.rows = 1,
-                     .columns = 2,
-                     .weight = w,
-                     .hessian = h,
-                     .grid = grid_signed(4),
-                     .scale_dtype = DTYPE_F32,
-                     .run = 2,
-                     .settings = {.block = 1}};
-    for (p.settings.block = 1; p.settings.block <= 2; p.settings.block++) {
-        GptqSolution s = {.values = values, .scale = &scale};
-        Error err = {0};
-        assert_true(gptq_solve(&p, &s, arena, &err));
-        assert_true(values[0] == 0 && values[1] == 1 && scale == 1);
-        assert_float_equal(s.error, 0.28, 1e-7);
-        assert_float_equal(s.nearest, 0.48, 1e-7);
-        assert_float_equal(s.energy, 0.48, 1e-7);
-    }
-    arena_free(arena);
-}
-
-/* The scale that counts is the one that is stored. */
-static void test_scales_are_stored_ones(void **state) {
-    (void)state;
-    Rule rule;
-    Known k = known_new(3, 20, &rule);
-    for (int64_t i = 0; i < 20; i++) hessian_in(&k)[i * 21] = 1;
-    k.p.scale_dtype = DTYPE_BF16;
-    Error err = {0};
-    assert_true(gptq_solve(&k.p, &k.s, k.arena, &err));
-    for (int64_t i = 0; i < 60; i++) {
-        float level = k.s.values[i] / dtype_round(DTYPE_BF16, k.s.scale[i / 20]);
-        assert_true(level == roundf(level));
-    }
-    arena_free(k.arena);
-}
-
-/* ---- What cannot be factored ---- */
-
-static void fill(Known *k, double value) {
-    for (int64_t i = 0; i < k->p.columns * k->p.columns; i++) hessian_in(k)[i] = value;
-}
-
-/* All inputs equal, as H of rank one: without damping it has no factor. */
-static void test_singular_is_damped_more(void **state) {
-    (void)state;
-    Rule rule;
-    Known k = known_new(3, 12, &rule);
-    fill(&k, 2);
-    k.p.settings.damping = 0;
-    Error err = {0};
-    assert_true(gptq_solve(&k.p, &k.s, k.arena, &err));
-    assert_true(k.s.damping == 0.01);
-    assert_true(k.s.error < k.s.nearest);
-    k.p.settings.damping = 1e-18;
-    assert_true(gptq_solve(&k.p, &k.s, k.arena, &err));
-    assert_true(k.s.damping > 5e-18 && k.s.damping < 1e-12);
-    arena_free(k.arena);
-}
-
-static void test_no_factor(void **state) {
-    (void)state;
-    Rule rule;
-    Known k = known_new(3, 12, &rule);
-    fill(&k, -1);
-    Error err = {0};
-    assert_false(gptq_solve(&k.p, &k.s, k.arena, &err));
-    assert_int_equal(err.code, ERROR_NUMERIC);
-    assert_string_equal(err.message,
-                        "the Hessian of 12 inputs has no Cholesky factor, not even with its mean "
-                        "diagonal added 1 times: more calibration data, or a method without one");
-    err = (Error){0};
-    hessian_in(&k)[5 * 13] = NAN;
-    assert_false(gptq_solve(&k.p, &k.s, k.arena, &err));
-    assert_string_equal(err.message,
-                        "the squares of input 5, summed over the calibration data, are "
-                        "not finite");
-    err = (Error){0};
-    ((float *)(uintptr_t)k.p.weight)[30] = INFINITY;
-    assert_false(gptq_solve(&k.p, &k.s, k.arena, &err));
-    assert_string_equal(err.message, "weight 30 is not finite");
-    arena_free(k.arena);
-}
-
-static void test_nothing_ever_seen(void **state) {
-    (void)state;
-    Rule rule;
-    Known k = known_new(3, 12, &rule);
-    Error err = {0};
-    assert_true(gptq_solve(&k.p, &k.s, k.arena, &err));
-    assert_int_equal(k.s.dead, 12);
-    for (int64_t i = 0; i < 36; i++) assert_true(k.s.values[i] == 0);
-    assert_true(k.s.error == 0 && k.s.energy == 0);
-    arena_free(k.arena);
-}
-
-/* ---- The factor ---- */
-
-static void test_factor(void **state) {
-    (void)state;
-    enum { N = 137 };
-    Arena *arena = arena_new("factor");
-    float *x = arena_new_array(arena, float, 300 * N);
-    random_fill_normal((RandomKey){2, RANDOM_TEST, 0}, 1, 300 * N, x);
-    for (int64_t i = 0; i < 300; i++)
-        for (int64_t j = 1; j < N; j++) x[i * N + j] += 0.7f * x[i * N + j - 1];
-    Hessian h = hessian_of(x, 300, N, arena);
-    double *u = arena_new_array(arena, double, N *N);
-    int64_t order[N];
-    double mean = 0;
-    for (int64_t i = 0; i < N; i++) {
-        order[i] = (i * 5 + 3) % N;
-        mean += h.sum[i * N + i] / N;
-    }
-    assert_true(hessian_factor(h.sum, N, order, 0.01, u));
-    double *product = arena_new_array(arena, double, N *N); /* U^T U */
-    for (int64_t k = 0; k < N; k++)
-        for (int64_t i = 0; i < N; i++)
-            for (int64_t j = 0; j < N; j++) product[i * N + j] += u[k * N + i] * u[k * N + j];
-    for (int64_t i = 0; i < N; i++)
-        for (int64_t j = 0; j < N; j++) {
-            double sum = 0;
-            for (int64_t k = 0; k < N; k++)
-                sum += (h.sum[order[i] * N + order[k]] + (i == k ? 0.01 * mean : 0)) *
-                       product[k * N + j];
-            assert_float_equal(sum, i == j, 1e-9);
-            if (j < i) assert_true(u[i * N + j] == 0);
-        }
-    arena_free(arena);
-}
-
-/* ---- Hessians of convolutions ---- */
-
-/* One element of the column that an output pixel reads. */
-static double read_input(const ConvGeometry *g, const float *x, int64_t image, int64_t y,
-                         int64_t xx, int64_t group, int64_t element) {
-    int64_t depth = g->in_c / g->groups, tap = element / depth;
-    int64_t row = y * g->stride_h - g->pad_top + tap / g->kernel_w * g->dilation_h;
-    int64_t column = xx * g->stride_w - g->pad_left + tap % g->kernel_w * g->dilation_w;
-    if (row < 0 || row >= g->in_h || column < 0 || column >= g->in_w) return 0;
-    int64_t channel = group * depth + element % depth;
-    return (double)x[((image * g->in_h + row) * g->in_w + column) * g->in_c + channel];
-}
-
-static void check_conv(ConvGeometry g) {
-    Arena *arena = arena_new("conv");
-    int64_t count = g.batch * g.in_h * g.in_w * g.in_c;
-    float *x = arena_new_array(arena, float, count);
-    random_fill_normal((RandomKey){3, RANDOM_TEST, 0}, 1, count, x);
-    Hessian h = hessian_new(&g, arena);
-    assert_int_equal(arena_used(arena) >= (size_t)hessian_bytes(&g), true);
-    hessian_add(&h, &g, x, g.batch);
-    hessian_add(&h, &g, x, g.batch); /* twice the sum, and twice the samples */
-    hessian_finish(&h);
-    assert_int_equal(h.size, g.kernel_h * g.kernel_w * g.in_c / g.groups);
-    for (int64_t group = 0; group < g.groups; group++)
-        for (int64_t i = 0; i < h.size; i++)
-            for (int64_t j = 0; j < h.size; j++) {
-                double sum = 0;
-                for (int64_t p = 0; p < g.batch * g.out_h * g.out_w; p++) {
-                    int64_t image = p / (g.out_h * g.out_w), y = p / g.out_w % g.out_h;
-                    int64_t column = p % g.out_w;
-                    sum += read_input(&g, x, image, y, column, group, i) *
-                           read_input(&g, x, image, y, column, group, j);
-                }
-                double found = h.sum[(group * h.size + i) * h.size + j];
-                assert_float_equal(found, 2.0 / (double)g.batch * sum, 1e-9);
+    for (size_t i = 0; i < sizeof specs / sizeof *specs; i++)
+        for (size_t j = 0; j < sizeof methods / sizeof *methods; j++) {
+            Ptq *p = smooth_ptq(specs[i]);
+            apply(p, methods[j]);
+            static const char *const names[] = {"a", "b", "c", "d"};
+            static const double inputs[] = {18, 36, 25, 96};
+            for (int k = 0; k < 4; k++) {
+                assert_true(noted(p, names[k], "inputs") == inputs[k]);
+                if (!(noted(p, names[k], "error_ratio") < 1))
+                    fail_msg("%s %s %s: %g", specs[i], methods[j], names[k],
+                             noted(p, names[k], "error_ratio"));
             }
-    arena_free(arena);
+            assert_float_equal(noted(p, NULL, "error_ratio"), noted(p, "d", "error_ratio"), 1e-9);
+            assert_said("output error of the 1 layers of at least 64 inputs: ");
+        }
 }
 
-static void test_hessians_of_convolutions(void **state) {
+/* The inputs of a layer are those that the layers before it give, quantized; or not. */
+static void test_inputs(void **state) {
     (void)state;
-    ConvGeometry g = {.batch = 3,
-                      .in_h = 9,
-                      .in_w = 8,
-                      .in_c = 6,
-                      .out_h = 9,
-                      .out_w = 8,
-                      .out_c = 12,
-                      .kernel_h = 3,
-                      .kernel_w = 3,
-                      .stride_h = 1,
-                      .stride_w = 1,
-                      .dilation_h = 1,
-                      .dilation_w = 1,
-                      .pad_top = 1,
-                      .pad_left = 1,
-                      .groups = 1};
-    check_conv(g);
-    g.groups = 2;
-    check_conv(g);
-    g.groups = 6; /* depthwise, two outputs each */
-    check_conv(g);
-    g.in_c = 17; /* 153 elements: more than a tile */
-    g.groups = 1;
-    check_conv(g);
-    g.stride_h = g.stride_w = g.dilation_h = g.dilation_w = 2;
-    g.pad_top = g.pad_left = 2;
-    g.out_h = 5;
-    g.out_w = 4;
-    check_conv(g);
-}
-
-/* ---- Threads ---- */
-
-static void solve_with(int threads, float *values, double *error) {
-    enum { ROWS = 70, COLUMNS = 300, SAMPLES = 500 };
-    Error err = {0};
-    assert_true(parallel_init(threads, &err));
-    Rule rule;
-    Known k = known_new(ROWS, COLUMNS, &rule);
-    float *x = arena_new_array(k.arena, float, SAMPLES *COLUMNS);
-    random_fill_normal((RandomKey){4, RANDOM_TEST, 0}, 1, SAMPLES * COLUMNS, x);
-    for (int64_t i = 1; i < SAMPLES * COLUMNS; i++) x[i] += 0.8f * x[i - 1];
-    Hessian h = hessian_of(x, SAMPLES, COLUMNS, k.arena);
-    k.p.hessian = h.sum;
-    k.p.run = 50;
-    k.s = solution_new(&k.p, false, k.arena);
-    assert_true(gptq_solve(&k.p, &k.s, k.arena, &err));
-    memcpy(values, k.s.values, sizeof(float) * ROWS * COLUMNS);
-    *error = k.s.error;
-    assert_true(k.s.error < 0.6 * k.s.nearest);
-    arena_free(k.arena);
+    double first[2], last[2];
+    static const char *const of[] = {"[{kind: gptq}]", "[{kind: gptq, inputs: exact}]"};
+    for (int i = 0; i < 2; i++) {
+        Ptq *p = ptq_of("{bits: 32, weights: {bits: 2, quantizer: minmax}}");
+        apply(p, of[i]);
+        first[i] = noted(p, "a", "output_error_nearest");
+        last[i] = noted(p, "c", "output_error_nearest");
+    }
+    assert_true(first[0] == first[1] && last[0] != last[1]);
 }
 
 static void test_threads(void **state) {
     (void)state;
-    static float one[70 * 300], more[70 * 300];
-    double error_of_one, error;
-    solve_with(1, one, &error_of_one);
-    for (int threads = 2; threads <= 4; threads++) {
-        solve_with(threads, more, &error);
-        assert_memory_equal(one, more, sizeof one);
-        assert_memory_equal(&error_of_one, &error, sizeof error);
+    const float *one = NULL;
+    for (int threads = 1; threads <= 4; threads++) {
+        Error err = {0};
+        assert_true(parallel_init(threads, &err));
+        Ptq *p = smooth_ptq(specs[2]);
+        apply(p, "[gptq]");
+        const Tensor *w = &p->qat->sites[1].weight->value;
+        if (one) assert_memory_equal(one, w->data, tensor_bytes(w));
+        if (!one) one = tensor_f32(w);
     }
 }
 
-static void test_bytes(void **state) {
+/* ---- What it leaves, and what it refuses ---- */
+
+static void test_skips_functions_of_weights(void **state) {
     (void)state;
-    Rule rule;
-    Known k = known_new(30, 100, &rule);
-    k.p.settings.act_order = true;
+    Ptq *p = ptq_of("{bits: 32, weights: {bits: 3, quantizer: dorefa, granularity: tensor}}");
+    apply(p, "[gptq]");
+    assert_said("warning: a: quantizer 'dorefa' rounds a function of the weight");
+    assert_said("warning: c: quantizer");
+}
+
+static void test_skips_what_sees_nothing(void **state) {
+    (void)state;
+    Ptq *p = ptq_of("{bits: 32, weights: {bits: 3, quantizer: minmax}}");
+    Tensor *w = &p->qat->sites[1].weight->value; /* b, without a bias: c sees 0 */
+    memset(w->data, 0, tensor_bytes(w));
+    Tensor *of_c = &p->qat->sites[2].weight->value;
+    float before = tensor_f32(of_c)[7];
+    apply(p, "[gptq]");
+    assert_said("warning: c: its input is 0 in all 12 rows of calibration data");
+    assert_true(tensor_f32(of_c)[7] == before && before != 0);
+}
+
+static void test_says_what_is_singular(void **state) {
+    (void)state;
+    Ptq *p = ptq_of("{bits: 32, weights: {bits: 3, quantizer: minmax}}");
+    apply(p, "[{kind: gptq, damping: 0}]");
+    assert_said("warning: c: the Hessian has no Cholesky factor until 0.01 of its mean diagonal is "
+                "added");
+    assert_said("warning: c: 256 inputs, but calibration shows 12 columns of them: raise "
+                "calibration.rows");
+    assert_true(noted(p, "c", "damping") == 0.01);
+    assert_true(noted(p, "a", "damping") == 0);
+}
+
+static void test_refuses_what_takes_too_much(void **state) {
+    (void)state;
+    Ptq *p = ptq_of_model("{kind: sequential, layers: [flatten, linear: {name: a, units: 300}, "
+                          "linear: {name: b, units: 3}]}",
+                          "{bits: 32, weights: {bits: 3, quantizer: minmax}}");
+    List list = methods_of("[{kind: gptq, memory: 1}]");
     Error err = {0};
-    Arena *scratch = arena_new("scratch");
-    assert_true(gptq_solve(&k.p, &k.s, scratch, &err));
-    assert_int_equal(arena_used(scratch), 0);
-    int64_t promised = gptq_solve_bytes(30, 100, 100, k.p.settings.block);
-    assert_in_range(arena_peak(scratch), promised * 9 / 10, promised);
-    arena_free(scratch);
-    arena_free(k.arena);
+    assert_false(ptq_apply(p, &list, 0, &err));
+    assert_int_equal(err.code, ERROR_INPUT);
+    const char *start_of = "quantize.0 (gptq): layer 'a' has 128 inputs, for which GPTQ takes ";
+    assert_int_equal(strncmp(err.message, start_of, strlen(start_of)), 0);
+    assert_true(atol(err.message + strlen(start_of)) > 1 << 20);
+    assert_non_null(strstr(err.message, " bytes: raise its memory, now 1 MiB"));
 }
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_golden),
-        cmocka_unit_test(test_diagonal_is_nearest),
-        cmocka_unit_test(test_two_weights),
-        cmocka_unit_test(test_scales_are_stored_ones),
-        cmocka_unit_test(test_singular_is_damped_more),
-        cmocka_unit_test(test_no_factor),
-        cmocka_unit_test(test_nothing_ever_seen),
-        cmocka_unit_test(test_factor),
-        cmocka_unit_test(test_hessians_of_convolutions),
-        cmocka_unit_test(test_threads),
-        cmocka_unit_test(test_bytes),
+        cmocka_unit_test_setup_teardown(test_error_is_the_output_s, start, finish),
+        cmocka_unit_test_setup_teardown(test_every_kind_of_scale, start, finish),
+        cmocka_unit_test_setup_teardown(test_inputs, start, finish),
+        cmocka_unit_test_setup_teardown(test_threads, start, finish),
+        cmocka_unit_test_setup_teardown(test_skips_functions_of_weights, start, finish),
+        cmocka_unit_test_setup_teardown(test_skips_what_sees_nothing, start, finish),
+        cmocka_unit_test_setup_teardown(test_says_what_is_singular, start, finish),
+        cmocka_unit_test_setup_teardown(test_refuses_what_takes_too_much, start, finish),
     };
     Error err = {0};
     if (!parallel_init(0, &err)) return 1;
