@@ -187,6 +187,32 @@ static void test_two_weights(void **state) {
     arena_free(arena);
 }
 
+/* A dead column counts as H = 1 in the damping, here 0.3 (0.1 + 0.1 + 1) / 3 = 0.12. The first
+ * weight becomes 0, and the second 0.42 + 0.4 x 0.05 / (0.1 + 0.12), which is above 1/2. */
+static void test_dead_counts_as_one(void **state) {
+    (void)state;
+    Arena *arena = arena_new("dead");
+    float w[] = {0.4f, 0.42f, 3}, values[3], scale = 1;
+    double h[] = {0.1, 0.05, 0, 0.05, 0.1, 0, 0, 0, 0};
+    GptqProblem p = {.rows = 1,
+                     .columns = 3,
+                     .weight = w,
+                     .hessian = h,
+                     .grid = grid_signed(4),
+                     .scale_dtype = DTYPE_F32,
+                     .run = 3,
+                     .settings = {.block = 2, .damping = 0.3}};
+    for (int i = 0; i < 2; i++) {
+        GptqSolution s = {.values = values, .scale = &scale};
+        Error err = {0};
+        assert_true(gptq_solve(&p, &s, arena, &err));
+        assert_int_equal(s.dead, 1);
+        assert_true(values[0] == 0 && values[1] == (i ? 0 : 1) && values[2] == 0);
+        w[1] = 0.40f; /* 0.4909 */
+    }
+    arena_free(arena);
+}
+
 /* The scale that counts is the one that is stored. */
 static void test_scales_are_stored_ones(void **state) {
     (void)state;
@@ -316,6 +342,7 @@ int main(void) {
         cmocka_unit_test(test_golden),
         cmocka_unit_test(test_diagonal_is_nearest),
         cmocka_unit_test(test_two_weights),
+        cmocka_unit_test(test_dead_counts_as_one),
         cmocka_unit_test(test_scales_are_stored_ones),
         cmocka_unit_test(test_singular_is_damped_more),
         cmocka_unit_test(test_no_factor),
