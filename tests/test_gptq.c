@@ -100,6 +100,7 @@ static void test_error_is_the_output_s(void **state) {
     assert_float_equal(loss.sum / loss.energy / error, 1, 1e-4);
     double ratio = error / noted(p, "a", "output_error_nearest");
     assert_float_equal(ratio, noted(p, "a", "error_ratio"), 1e-9);
+    ptq_free(p);
 }
 
 static const char *const specs[] = {
@@ -137,6 +138,7 @@ static void test_every_kind_of_scale(void **state) {
             }
             assert_float_equal(noted(p, NULL, "error_ratio"), noted(p, "d", "error_ratio"), 1e-9);
             assert_said("output error of the 1 layers of at least 64 inputs: ");
+            ptq_free(p);
         }
 }
 
@@ -150,6 +152,7 @@ static void test_inputs(void **state) {
         apply(p, of[i]);
         first[i] = noted(p, "a", "output_error_nearest");
         last[i] = noted(p, "c", "output_error_nearest");
+        ptq_free(p);
     }
     assert_true(first[0] == first[1] && last[0] != last[1]);
 }
@@ -165,6 +168,7 @@ static void test_threads(void **state) {
         const Tensor *w = &p->qat->sites[1].weight->value;
         if (one) assert_memory_equal(one, w->data, tensor_bytes(w));
         if (!one) one = tensor_f32(w);
+        ptq_free(p);
     }
 }
 
@@ -176,6 +180,7 @@ static void test_skips_functions_of_weights(void **state) {
     apply(p, "[gptq]");
     assert_said("warning: a: quantizer 'dorefa' rounds a function of the weight");
     assert_said("warning: c: quantizer");
+    ptq_free(p);
 }
 
 static void test_skips_what_sees_nothing(void **state) {
@@ -188,6 +193,7 @@ static void test_skips_what_sees_nothing(void **state) {
     apply(p, "[gptq]");
     assert_said("warning: c: its input is 0 in all 12 rows of calibration data");
     assert_true(tensor_f32(of_c)[7] == before && before != 0);
+    ptq_free(p);
 }
 
 static void test_says_what_is_singular(void **state) {
@@ -200,6 +206,7 @@ static void test_says_what_is_singular(void **state) {
                 "calibration.rows");
     assert_true(noted(p, "c", "damping") == 0.01);
     assert_true(noted(p, "a", "damping") == 0);
+    ptq_free(p);
 }
 
 static void test_refuses_what_takes_too_much(void **state) {
@@ -215,6 +222,7 @@ static void test_refuses_what_takes_too_much(void **state) {
     assert_int_equal(strncmp(err.message, start_of, strlen(start_of)), 0);
     assert_true(atol(err.message + strlen(start_of)) > 1 << 20);
     assert_non_null(strstr(err.message, " bytes: raise its memory, now 1 MiB"));
+    ptq_free(p);
 }
 
 int main(void) {
