@@ -246,9 +246,13 @@ static void test_lost_files_are_made_again(void **state) {
     text_file("lost/evaluations/fp32-s1.json", "{\"checkpoint_digest\": \"0\"}");
     unlink("lost/runs/qat-w8a8-s1/summary.json");
     unlink("lost/results.json");
+    unlink("lost/runs/qat-w2a4-s1/report.html");
+    text_file("lost/evaluations/fp32-s1.json.tmp.1", "half");
     run(0, "compare one.yaml --out lost");
     assert_string_equal(file_text("lost/evaluations/fp32-s1.json"), before);
     assert_true(file_exists("lost/runs/qat-w8a8-s1/summary.json"));
+    assert_true(file_exists("lost/runs/qat-w2a4-s1/report.html"));
+    assert_int_equal(files_with("lost/evaluations", ".tmp."), 0);
 }
 
 static void test_rows_and_seeds_can_be_added(void **state) {

@@ -1,5 +1,6 @@
 #include "experiments/compare/compare.h"
 
+#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <stdio.h>
@@ -36,6 +37,16 @@ static bool claim(const char *directory, int *fd, Error *err) {
                 directory);
 }
 
+/* What a process that was killed left half-written; nobody else writes there now. */
+static void remove_leftovers(const char *directory, const char *folder, Arena *arena) {
+    const char *path = run_path(arena, directory, folder);
+    DIR *listing = opendir(path);
+    if (!listing) return;
+    for (struct dirent *entry; (entry = readdir(listing));)
+        if (strstr(entry->d_name, ".tmp.")) unlink(run_path(arena, path, entry->d_name));
+    closedir(listing);
+}
+
 /* What was begun there must be the same, but for rows and seeds more. */
 static bool check_before(const Comparison *now, const char *directory, Arena *arena, Error *err) {
     Comparison then;
@@ -46,10 +57,12 @@ static bool check_before(const Comparison *now, const char *directory, Arena *ar
 }
 
 static bool write_configs(const Comparison *c, const char *directory, Arena *arena, Error *err) {
-    static const char *const folders[] = {COMPARISON_CONFIGS, COMPARISON_RUNS, COMPARISON_LOGS,
-                                          COMPARISON_EVALUATIONS};
-    for (size_t i = 0; i < sizeof folders / sizeof *folders; i++)
+    static const char *const folders[] = {COMPARISON_RUNS, COMPARISON_LOGS, COMPARISON_CONFIGS,
+                                          COMPARISON_EVALUATIONS, "."};
+    for (size_t i = 0; i < sizeof folders / sizeof *folders; i++) {
         TRY(file_make_directories(run_path(arena, directory, folders[i]), err));
+        if (i >= 2) remove_leftovers(directory, folders[i], arena);
+    }
     for (int i = 0; i < c->row_count; i++) {
         const char *path =
             arena_format(arena, "%s/%s/%s.yaml", directory, COMPARISON_CONFIGS, c->rows[i].name);
@@ -98,7 +111,11 @@ static bool make_all(Schedule *s, Arena *arena, Error *err) {
     Board board;
     double earlier = results_seconds(s->directory);
     int waiting = schedule_count(s, RUN_WAITING);
-    if (waiting) TRY(schedule_survey(s, err));
+    if (waiting) {
+        fprintf(stderr, "looking at %d rows before anything is trained\n",
+                s->comparison->row_count);
+        TRY(schedule_survey(s, err));
+    }
     board_begin(&board, s, earlier, stderr);
     bool ok = make_runs(s, &board, err);
     board_end(&board);

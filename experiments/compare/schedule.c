@@ -5,6 +5,7 @@
 #include <string.h>
 #include <sys/mman.h>
 #include <time.h>
+#include <unistd.h>
 
 #include "core/file.h"
 #include "data/envelope.h"
@@ -40,8 +41,17 @@ static CompareRun run_of(const Schedule *s, const CompareRow *row, int64_t seed,
     };
 }
 
-/* Whether its summary is of its last checkpoint. */
+static bool has_file(const CompareRun *run, const char *file) {
+    Arena *arena = arena_new("run");
+    Error ignored = {0};
+    bool is_there = file_find(run_path(arena, run->directory, file), &ignored) != FILE_ABSENT;
+    arena_free(arena);
+    return is_there;
+}
+
+/* Whether its summary is of its last checkpoint, and its page is there, which comes last. */
 static bool is_made(const CompareRun *run) {
+    if (!has_file(run, RUN_REPORT)) return false;
     Arena *arena = arena_new("run");
     Error ignored = {0};
     char digest[ENVELOPE_DIGEST_TEXT];
@@ -56,14 +66,6 @@ static bool is_made(const CompareRun *run) {
     if (json) json_free(json);
     arena_free(arena);
     return is_of;
-}
-
-static bool has_file(const CompareRun *run, const char *file) {
-    Arena *arena = arena_new("run");
-    Error ignored = {0};
-    bool is_there = file_find(run_path(arena, run->directory, file), &ignored) != FILE_ABSENT;
-    arena_free(arena);
-    return is_there;
 }
 
 /* Done, if its evaluation is there. */
@@ -208,6 +210,13 @@ bool schedule_survey(Schedule *s, Error *err) {
 
 /* ---- Making a run ---- */
 
+/* A run that was killed between its summary and its page makes both again. */
+static void forget_summary(const CompareRun *run) {
+    Arena *arena = arena_new("run");
+    if (!has_file(run, RUN_REPORT)) unlink(run_path(arena, run->directory, RUN_SUMMARY));
+    arena_free(arena);
+}
+
 /* What was begun goes on; what cannot go on is made anew. */
 static bool make(void *context, Error *err) {
     const CompareRun *run = context;
@@ -218,6 +227,7 @@ static bool make(void *context, Error *err) {
 #define WORD(text) words[count++] = arena_strdup(arena, text)
     WORD(method->command);
     if (method->is_trained && has_file(run, RUN_CONFIG)) {
+        forget_summary(run);
         WORD("--resume");
         WORD(run->directory);
     } else {
