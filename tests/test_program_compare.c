@@ -348,6 +348,25 @@ static void test_what_is_made_of_a_failed_run_fails_too(void **state) {
     assert_has(result.out, "PTQ W4A4, seed 1 failed: there is no FP32 run to make it of");
 }
 
+/* The FP32 run of the seed teaches. */
+static void test_a_teacher(void **state) {
+    (void)state;
+    write_config(
+        "taught.yaml", "[1, 2]",
+        "methods:\n"
+        "  - {kind: qat, bits: [2]}\n"
+        "  - {kind: qat, name: taught, bits: [2], distill: true, train: {distill: {weight: "
+        "0.25}}}\n");
+    run(0, "compare taught.yaml --out taught");
+    const char *text = file_text("taught/runs/taught-w2a2-s2/config.yaml");
+    assert_has(text, "/taught/runs/fp32-s2\"\n");
+    assert_has(text, "    weight: 0.25\n");
+    assert_lacks(file_text("taught/runs/qat-w2a2-s2/config.yaml"), "teacher");
+    assert_false(files_equal("taught/runs/qat-w2a2-s1/checkpoint.h5",
+                             "taught/runs/taught-w2a2-s1/checkpoint.h5"));
+    assert_int_equal(json_count(results("taught"), "rows"), 6);
+}
+
 /* What only shows once a network is built is found before anything is trained. */
 static void test_rows_are_looked_at_before_training(void **state) {
     (void)state;
@@ -418,6 +437,7 @@ int main(void) {
         cmocka_unit_test(test_full_disk),
         cmocka_unit_test(test_a_training_that_diverges_fails_alone),
         cmocka_unit_test(test_what_is_made_of_a_failed_run_fails_too),
+        cmocka_unit_test(test_a_teacher),
         cmocka_unit_test(test_mistakes_have_their_place),
         cmocka_unit_test(test_rows_are_looked_at_before_training),
         cmocka_unit_test(test_another_comparison_is_refused),

@@ -43,8 +43,9 @@ static Node *variant_overlay(const Field *field, const Node *below, const Node *
 
 static Node *value_overlay(const Field *field, const Node *below, const Node *above, Arena *arena) {
     bool are_maps = below->type == NODE_MAP && above->type == NODE_MAP;
-    if (field && field->type == FIELD_TYPE_STRUCT && are_maps)
-        return fields_overlay(field->fields, below, above, arena);
+    bool is_section =
+        field && (field->type == FIELD_TYPE_STRUCT || field->type == FIELD_TYPE_OPTIONAL);
+    if (is_section && are_maps) return fields_overlay(field->fields, below, above, arena);
     if (field && field->type == FIELD_TYPE_VARIANT)
         return variant_overlay(field, below, above, arena);
     return node_copy(arena, above);

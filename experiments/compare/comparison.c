@@ -97,6 +97,7 @@ static bool add_row(Reading *r, Comparison *c, const Node *base, const Variant *
     CompareRow row = {.name = slug(label, r->arena),
                       .label = label,
                       .method = method,
+                      .needs_baseline = config->distill || !method->is_trained,
                       .weight_bits = strtod(bits.weights, NULL),
                       .activation_bits = strtod(bits.activations, NULL)};
     if (is_taken(c, row.name))

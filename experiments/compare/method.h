@@ -12,6 +12,7 @@ typedef struct MethodConfig {
     const Node *quant, *optimizer, *schedule, *train; /* over the experiment's */
     const Node *calibration;
     List quantize; /* of Variant: rows of ptq_kinds */
+    bool distill;  /* the FP32 run of the same seed is train.distill.teacher */
 } MethodConfig;
 
 #define METHOD_FIELD_NAME                                                                          \
@@ -54,6 +55,9 @@ bool method_is_baseline(const CompareMethod *method); /* FP32 */
 /* "w4a8", "4", "w4", "1.58". False: it is none of these. */
 bool row_bits_parse(const char *text, RowBits *out, Arena *arena);
 const char *row_bits_name(RowBits bits, Arena *arena); /* "w4a8", "w4" */
+
+/* In a row's text, the teacher that is known once a run is made. */
+#define METHOD_TEACHER "/the-fp32-run-of-the-seed"
 
 /* The section `name` of `base` with the settings `over` (NULL: none) in it. */
 Node *method_overlay(const Node *base, const char *name, const Node *over, Arena *arena);

@@ -161,7 +161,8 @@ typedef struct Survey {
 static bool survey_open(const CompareRun *run, Arena *arena, Experiment *e, Error *err) {
     ExperimentConfig config;
     if (run->row->method->is_trained) {
-        TRY(config_read(run->config, 0, NULL, arena, &config, err));
+        char *no_teacher = arena_strdup(arena, "~train.distill"); /* it is not there yet */
+        TRY(config_read(run->config, run->row->needs_baseline, &no_teacher, arena, &config, err));
         return experiment_open(&config, arena, e, err) && trainer_begin(e, err) &&
                footprint_check(e, err);
     }
@@ -237,6 +238,8 @@ static bool make(void *context, Error *err) {
         WORD(run->directory);
         WORD("--force");
         if (method->is_trained) WORD(arena_format(arena, "seed=%ld", (long)run->seed));
+        if (method->is_trained && run->row->needs_baseline)
+            WORD(arena_format(arena, "train.distill.teacher=%s", run->baseline->directory));
     }
 #undef WORD
     bool ok = commands_call(count, words, err);
@@ -280,7 +283,7 @@ static bool do_job(Schedule *s, CompareRun *run, RunState state, WorkerJob job, 
 
 bool schedule_make(Schedule *s, CompareRun *run, ScheduleWatch watch, void *context, Error *err) {
     const CompareRun *baseline = run->baseline;
-    if (baseline && baseline->state == RUN_FAILED && !run->row->method->is_trained) {
+    if (baseline && baseline->state == RUN_FAILED && run->row->needs_baseline) {
         run->state = RUN_FAILED;
         run->failure = "there is no FP32 run to make it of";
         watch(context, run, true);
