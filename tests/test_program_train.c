@@ -93,6 +93,7 @@ static void test_help_topics(void **state) {
         "lsq",       "mobilenet", "synthetic", "adamw",    "cosine", "conv",       "inspect"};
     for (size_t i = 0; i < sizeof topics / sizeof *topics; i++)
         assert_true(strlen(run(0, "help %s", topics[i]).out) > 10);
+    assert_has(run(0, "help contenders").out, "- kind: qat ");
     assert_has(run(0, "help train").out, "--resume DIR");
     assert_has(run(0, "help train").out, "  --out DIR        directory");
     assert_has(run(0, "help train").out, "--threads N");

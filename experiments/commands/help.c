@@ -26,7 +26,7 @@ static const Topic topics[] = {
     {"methods", "quantize: what 'nibble quantize' does one after the other", &ptq_kinds},
     {"optimizers", "optimizer.kind", &optimizer_kinds},
     {"schedules", "schedule.kind", &schedule_kinds},
-    {"methods", "methods of a comparison", &compare_method_kinds},
+    {"contenders", "methods of a comparison", &compare_method_kinds},
 };
 enum { TOPIC_COUNT = sizeof topics / sizeof *topics };
 
