@@ -308,6 +308,9 @@ static void test_mistakes_have_their_place(void **state) {
     refused(EXPERIMENT "methods: [{kind: qat}]\n", "",
             "bad.yaml:7:11: missing setting "
             "'methods.0.bits'");
+    assert_has(run(2, "compare bad.yaml --out bad").err,
+               "bad.yaml: 1 mistake in the configuration; 'nibble help comparison' lists every "
+               "setting");
     refused(EXPERIMENT "methods: [{kind: qat, bits: [9]}]\n", "",
             "bad.yaml:7:30: '9' are no bits: w4a8 (weights, activations), 4 (both) or w4 (weights "
             "alone), of 1, 1.58, 2 to 8 and 32");

@@ -52,7 +52,7 @@ static bool read_experiment(Reading *r, Comparison *out, Error *err) {
                     r->path);
     const char *name = c->config ? beside(r->path, c->config, r->arena) : r->path;
     if (c->config) TRY(yaml_read_file(name, r->arena, &below, &r->faults, err));
-    TRY(config_report(&r->faults, name, err));
+    TRY(config_report(&r->faults, name, "config", err));
     Node *tree =
         c->experiment ? fields_overlay(experiment_fields, below, c->experiment, r->arena) : below;
     return config_read_tree(tree, name, r->arena, &out->experiment, err);
@@ -173,12 +173,12 @@ static bool check_seeds(Reading *r, Comparison *c) {
 
 static bool resolve(Reading *r, Comparison *out, Error *err) {
     fields_read(comparison_fields, r->root, r->root->mark, &out->config, r->arena, &r->faults);
-    TRY(config_report(&r->faults, r->path, err));
+    TRY(config_report(&r->faults, r->path, "comparison", err));
     check_seeds(r, out);
-    TRY(config_report(&r->faults, r->path, err));
+    TRY(config_report(&r->faults, r->path, "comparison", err));
     TRY(read_experiment(r, out, err));
     if (!add_rows(r, out, err)) {
-        config_report(&r->faults, r->path, err);
+        config_report(&r->faults, r->path, "comparison", err);
         return false;
     }
     if ((int64_t)out->row_count * out->seed_count > COMPARISON_RUNS_MAX)
@@ -194,7 +194,7 @@ bool comparison_read(const char *path, int override_count, char *const *override
     Node *root = NULL;
     if (!yaml_read_file(path, arena, &root, &r.faults, err)) {
         Error ignored = {0};
-        config_report(&r.faults, path, &ignored);
+        config_report(&r.faults, path, "comparison", &ignored);
         return false;
     }
     for (int i = 0; i < override_count; i++)

@@ -93,13 +93,13 @@ static void print_line(void *context, const char *text) {
     log_write(LOG_ERROR, "%s", text);
 }
 
-bool config_report(const Faults *faults, const char *name, Error *err) {
+bool config_report(const Faults *faults, const char *name, const char *topic, Error *err) {
     if (!faults->count) return true;
     faults_print(faults, faults->arena, print_line, NULL);
     return FAIL(err, ERROR_INPUT,
-                "%s: %d mistake%s in the configuration; 'nibble help config' lists "
+                "%s: %d mistake%s in the configuration; 'nibble help %s' lists "
                 "every setting",
-                name, faults->count, faults->count == 1 ? "" : "s");
+                name, faults->count, faults->count == 1 ? "" : "s", topic);
 }
 
 /* `{kind: sgd, momentum: 0}` may also be written `{sgd: {momentum: 0}}`. */
@@ -169,7 +169,7 @@ static bool resolve(Node *root, const char *name, int override_count, char *cons
     *config = (ExperimentConfig){.places = root};
     fields_read(experiment_fields, root, root->mark, config, arena, faults);
     check_sections(config, root, faults);
-    return config_report(faults, name, err);
+    return config_report(faults, name, "config", err);
 }
 
 bool config_read_tree(Node *root, const char *name, Arena *arena, ExperimentConfig *config,
@@ -181,7 +181,7 @@ bool config_read_tree(Node *root, const char *name, Arena *arena, ExperimentConf
 /* Of a text that is no YAML at all, what was noticed before. */
 static bool report_unread(const Faults *faults, const char *name) {
     Error ignored = {0};
-    config_report(faults, name, &ignored);
+    config_report(faults, name, "config", &ignored);
     return false;
 }
 

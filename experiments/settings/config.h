@@ -78,8 +78,9 @@ bool config_read_text(const char *text, const char *name, int override_count,
 bool config_read_tree(Node *root, const char *name, Arena *arena, ExperimentConfig *config,
                       Error *err);
 
-/* Logs the mistakes; false and how many there were if there are any. */
-bool config_report(const Faults *faults, const char *name, Error *err);
+/* Logs the mistakes; false and how many there were if there are any, with the topic of `nibble
+ * help` that lists the settings. */
+bool config_report(const Faults *faults, const char *name, const char *topic, Error *err);
 
 /* Where a setting stands in a tree, or the innermost section that would hold it. */
 Mark config_mark(const Node *root, const char *path, Arena *arena);
