@@ -123,7 +123,11 @@ typedef struct TapeMode {
                          observers observe */
     bool needs_grad;  /* record what backward needs; off in evaluation */
     bool is_dry;      /* shapes only: nothing is computed, no data is allocated */
-    bool is_float;    /* the shadow: quantizing views let values pass */
+    bool is_float;    /* the shadow: quantizing views let values pass, and nothing is folded */
+    bool floats_weights, floats_activations; /* only those of weights do, or of activations; a layer
+                                                whose weight passes is not folded */
+    const char *only[2]; /* scopes, of a layer and of where its input is quantized: all quantizing
+                            views outside of them let values pass; NULL: this asks nothing */
     bool is_rerun;    /* of a batch that was seen: running statistics and ranges stay as they are */
     bool is_watching; /* backward looks for the first gradients that are not finite */
     bool keeps_residuals; /* fake-quant saves its rounding residuals (for tape_replay) */

@@ -78,12 +78,16 @@ static Module *dropout_before(const Search *s, const Module *module, int port) {
     return NULL;
 }
 
+Module *edges_place(const Search *s, Module *module, int port) {
+    Module *dropout = dropout_before(s, module, port);
+    return dropout ? dropout : module;
+}
+
 bool edges_quantize_input(Search *s, Module *module, int port, int bits, Quant **quant) {
     Edge *edge;
     if (bits == BITS_FLOAT) return true;
-    Module *dropout = dropout_before(s, module, port);
-    Module *place = dropout ? dropout : module;
-    int place_port = dropout ? 0 : port;
+    Module *place = edges_place(s, module, port);
+    int place_port = place == module ? port : 0;
     if (!edge_find(s, place->last_in[place_port], bits, &edge)) {
         error_prefix(s->err, "input of %s", module->name);
         return false;

@@ -103,7 +103,10 @@ static bool quantize_layer(Search *s, int first, int end, int *activation_bits) 
         if (bits > *activation_bits) *activation_bits = bits;
     }
     TRY(edges_quantize_input(s, sites[first].module, 0, *activation_bits, &input));
-    for (int i = first; i < end; i++) sites[i].input = input;
+    for (int i = first; i < end; i++) {
+        sites[i].input = input;
+        sites[i].input_at = edges_place(s, sites[i].module, 0);
+    }
     return true;
 }
 

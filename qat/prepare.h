@@ -52,9 +52,10 @@ typedef struct WeightSite {
     const char *name;      /* the layer's where it has no other weight, else the weight's; unique */
     Module *module, *norm; /* norm: the joined batch norm, or NULL */
     Param *weight;
-    bool is_only; /* the layer has no other weight: then its bias goes with it */
-    Quant *quant; /* NULL: the weight stays float */
-    Quant *input; /* the quantizer of the edge that the layer reads, or NULL */
+    bool is_only;     /* the layer has no other weight: then its bias goes with it */
+    Quant *quant;     /* NULL: the weight stays float */
+    Quant *input;     /* the quantizer of the edge that the layer reads, or NULL */
+    Module *input_at; /* whose input that stands at: the layer's, or that of a dropout before it */
 } WeightSite;
 
 typedef struct Edge {

@@ -345,8 +345,17 @@ static Var *values_of(Tape *t, Var *x) {
     return x->decoded;
 }
 
+/* Whether this record wants x unquantized: all of it, weights or activations, or but one layer. */
+static bool passes(const Quant *q, const Tape *t) {
+    const TapeMode *mode = &t->mode;
+    if (mode->only[0] && strcmp(mode->only[0], t->scope) != 0 &&
+        strcmp(mode->only[1], t->scope) != 0)
+        return true;
+    return mode->is_float || (q->is_weight ? mode->floats_weights : mode->floats_activations);
+}
+
 Var *quant_apply(Quant *q, Tape *t, Var *x) {
-    if (t->mode.is_float) return x;
+    if (passes(q, t)) return x;
     if (q->generation == t->generation && q->seen == x) return q->faked;
     Var *values = values_of(t, x);
     observe(q, t, values);

@@ -117,10 +117,10 @@ bool quant_new(Model *model, const char *name, bool is_weight, Shape shape, cons
 bool quant_is_calibrated(const Quant *q);
 
 /* Observes (in training, while observing, and where it calibrates; never else), then fakes; once
- * per record and x. This is the View that is installed: apply = quant_view, self = the Quant. In
- * the shadow x passes, and so it does in an evaluation that finds the quantizer
- * uncalibrated. In training one that is not calibrated yet has seen nothing but zeros, which are
- * the same at any scale. */
+ * per record and x. This is the View that is installed: apply = quant_view, self = the Quant. Where
+ * the record's mode wants it in float x passes, and so it does in an evaluation that finds the
+ * quantizer uncalibrated. In training one that is not calibrated yet has seen nothing but zeros,
+ * which are the same at any scale. */
 Var *quant_apply(Quant *q, Tape *t, Var *x);
 Var *quant_view(void *self, Tape *t, Var *x);
 

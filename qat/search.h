@@ -33,6 +33,10 @@ int rules_residual_bits(const Qat *qat);
 
 /* ---- Edges (edges.c) ---- */
 
+/* At whose input a quantizer of what `module` reads stands: its own, or that of the dropout before
+ * it. */
+Module *edges_place(const Search *s, Module *module, int port);
+
 /* Puts the quantizer of `bits` of the edge that feeds an input of `module` there; it goes to *quant
  * where that is not NULL. BITS_FLOAT: nothing. */
 bool edges_quantize_input(Search *s, Module *module, int port, int bits, Quant **quant);

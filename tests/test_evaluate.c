@@ -1,4 +1,4 @@
-/* Evaluation: loss, accuracy, confusion and logits of a split, the shadow, layer reports. */
+/* Evaluation: loss, accuracy, confusion and logits of a split, the shadow. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -118,34 +118,6 @@ static void the_result_does_not_depend_on_the_thread_count(void **state) {
     }
 }
 
-static void layers_are_compared_with_their_shadow(void **state) {
-    (void)state;
-    open_with("{bits: 8, rules: [{layers: hidden, bits: 3}, {layers: last, bits: 32}]}", 50);
-    static const char *const names[] = {"conv1", "hidden", "classes"};
-    static const int bits[] = {8, 3, BITS_FLOAT};
-    LayerReport reports[3];
-    Error err = {0};
-    assert_int_equal(experiment.qat->site_count, 3);
-    assert_true(evaluate_layers(&experiment, LOADER_TEST, 2, reports, &err));
-    for (int i = 0; i < 3; i++) {
-        assert_string_equal(reports[i].name, names[i]);
-        assert_int_equal(reports[i].weight_bits, bits[i]);
-        assert_int_equal(reports[i].activation_bits, bits[i]);
-        assert_true(isfinite(reports[i].sqnr_db));
-    }
-    /* About 6 dB a bit: five bits fewer are plainly heard. */
-    assert_true(reports[0].sqnr_db > reports[1].sqnr_db + 10);
-}
-
-static void an_unquantized_network_has_no_noise(void **state) {
-    (void)state;
-    open_with("{}", 50);
-    LayerReport reports[3];
-    Error err = {0};
-    assert_true(evaluate_layers(&experiment, LOADER_TEST, 1, reports, &err));
-    for (int i = 0; i < 3; i++) assert_true(isinf(reports[i].sqnr_db) && reports[i].sqnr_db > 0);
-}
-
 static void values_that_are_not_finite_are_named(void **state) {
     (void)state;
     open_with("{}", 50);
@@ -155,10 +127,6 @@ static void values_that_are_not_finite_are_named(void **state) {
     assert_false(evaluate(&experiment, LOADER_TEST, false, &e, &err));
     assert_int_equal(err.code, ERROR_NUMERIC);
     assert_non_null(strstr(err.message, "hidden"));
-    LayerReport reports[3];
-    err = (Error){0};
-    assert_false(evaluate_layers(&experiment, LOADER_TEST, 1, reports, &err));
-    assert_int_equal(err.code, ERROR_NUMERIC);
 }
 
 int main(void) {
@@ -167,8 +135,6 @@ int main(void) {
         TEST(the_figures_follow_from_the_logits),
         TEST(the_shadow_is_another_network_and_leaves_no_trace),
         TEST(the_result_does_not_depend_on_the_thread_count),
-        TEST(layers_are_compared_with_their_shadow),
-        TEST(an_unquantized_network_has_no_noise),
         TEST(values_that_are_not_finite_are_named),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

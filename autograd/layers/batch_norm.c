@@ -2,6 +2,7 @@
  * product that it alone reads (autograd/ops.h has the formulas). */
 #include <assert.h>
 #include <math.h>
+#include <string.h>
 
 #include "autograd/layers.h"
 #include "autograd/layers/batch_norm.h"
@@ -49,8 +50,11 @@ static BatchNormAttr attributes(const Module *self, const Tape *t) {
     };
 }
 
+/* As a layer runs whose weight is not quantized. */
 static bool is_unfolded(const State *s, const Tape *t) {
-    return t->mode.is_float || !*s->is_folding;
+    const TapeMode *mode = &t->mode;
+    bool is_left_out = mode->only[0] && strcmp(mode->only[0], s->weight->owner->name) != 0;
+    return mode->is_float || mode->floats_weights || is_left_out || !*s->is_folding;
 }
 
 static Var *forward(Module *self, Tape *t, Var *const *in) {

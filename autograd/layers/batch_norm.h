@@ -6,9 +6,9 @@
 
 /* Folded batch norm (autograd/ops.h): joins a conv or linear module and the batch_norm that alone
  * reads it. The weight's view becomes: fold, then `inner` (a quantizer's view, may be empty); the
- * norm then runs in its folded form. In the shadow (TapeMode.is_float), and while
- * *is_folding, which must outlive the model, is false, nothing is folded: the steps are those of
- * the float network, bit for bit. */
+ * norm then runs in its folded form. Where the weight is not to be quantized (TapeMode:
+ * is_float, floats_weights, only), and while *is_folding, which must outlive the model, is false,
+ * nothing is folded: the steps are those of the float network, bit for bit. */
 void batch_norm_join(Module *norm, Param *weight, View inner, const bool *is_folding);
 bool batch_norm_is_joined(const Module *norm);
 /* For scales of the joined weight that are learned row by row: scale [channels, ...] times the size

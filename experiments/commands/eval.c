@@ -1,43 +1,17 @@
-/* nibble eval DIR [--json] [--calibrate N] [key=value ...] */
-#include <math.h>
+/* nibble eval DIR [--split] [--layer-rows N] [--json] [--calibrate N] [key=value ...]
+ * nibble eval DIR --sensitivity [--rows N] [--json] ... */
 #include <stdio.h>
 
 #include "core/file.h"
 #include "core/log.h"
+#include "experiments/commands/eval_sensitivity.h"
+#include "experiments/commands/eval_text.h"
 #include "experiments/commands/run_options.h"
 #include "experiments/report/summary.h"
 #include "experiments/ship/packed.h"
 #include "experiments/train/run.h"
 
-enum { JSON, CALIBRATE };
-
-static void print_score(const Json *json, const char *network, const Score *score, Arena *arena) {
-    double value = 0;
-    json_get_number(json, arena_format(arena, "%s.%s", network, score->key), &value);
-    printf("%-18s %.4f\n", arena_format(arena, "%s %s", network, score->name), value);
-}
-
-static void print_text(const Json *json, const Task *task, Arena *arena) {
-    bool has_shadow = isfinite(json_number(json, "shadow.loss"));
-    for (int i = 0; i < task->score_count; i++) {
-        print_score(json, has_shadow ? "quantized" : "test", &task->scores[i], arena);
-        if (has_shadow) print_score(json, "shadow", &task->scores[i], arena);
-    }
-    putchar('\n');
-    printf("%-36s %12s %12s %10s\n", "layer", "weight bits", "input bits", "SQNR dB");
-    for (int i = 0; i < json_count(json, "layers"); i++) {
-        const Json *layer = json_element(json, "layers", i);
-        double bits = 0, activation_bits = 0, sqnr = 0;
-        json_get_number(layer, "bits", &bits);
-        json_get_number(layer, "activation_bits", &activation_bits);
-        bool has_noise = json_get_number(layer, "sqnr_db", &sqnr);
-        printf("%-36s %12g %12g ", json_get_text(layer, "name"), bits, activation_bits);
-        if (has_noise)
-            printf("%10.1f\n", sqnr);
-        else
-            printf("%10s\n", "exact");
-    }
-}
+enum { SPLIT, LAYER_ROWS, SENSITIVITY, ROWS, JSON, CALIBRATE };
 
 /* What is evaluated is not what was shipped. */
 static void tell_stale(const Experiment *e, const char *directory, Arena *arena) {
@@ -52,19 +26,58 @@ static void tell_stale(const Experiment *e, const char *directory, Arena *arena)
                     directory);
 }
 
+typedef struct EvalOptions {
+    RunOptions run;
+    ShadowOptions shadow;
+    int64_t rows; /* of --sensitivity */
+} EvalOptions;
+
+/* What asks for something else is refused. */
+static bool check_options(const Arguments *a, Error *err) {
+    bool is_sensitivity = a->values[SENSITIVITY];
+    if (is_sensitivity && (a->values[SPLIT] || a->values[LAYER_ROWS]))
+        return FAIL(err, ERROR_INPUT,
+                    "--split and --layer-rows are about the test set, --sensitivity is about the "
+                    "validation split; give one of them");
+    if (!is_sensitivity && a->values[ROWS])
+        return FAIL(err, ERROR_INPUT, "--rows says how many rows --sensitivity sees");
+    return true;
+}
+
+static bool read_options(const Arguments *a, EvalOptions *o, Error *err) {
+    const char *layer_rows = a->values[LAYER_ROWS], *rows = a->values[ROWS];
+    *o = (EvalOptions){.shadow = {.split = LOADER_TEST,
+                                  .layer_rows = SHADOW_LAYER_ROWS,
+                                  .has_causes = a->values[SPLIT]},
+                       .rows = EVAL_SENSITIVITY_ROWS};
+    TRY(check_options(a, err) && run_options_read(a, a->values[CALIBRATE], &o->run, err));
+    o->run.reads_training = a->values[SENSITIVITY];
+    if (layer_rows)
+        TRY(run_option_count("--layer-rows", layer_rows, 0, &o->shadow.layer_rows, err));
+    return !rows || run_option_count("--rows", rows, 0, &o->rows, err);
+}
+
+static bool evaluate_run(const Arguments *a, const EvalOptions *o, Experiment *e, Json **json,
+                         Error *err) {
+    if (a->values[SENSITIVITY]) return eval_sensitivity(e, o->rows, json, err);
+    return summary_evaluate(e, &o->shadow, json, err);
+}
+
 static bool run(const Arguments *a, Error *err) {
     Arena *arena = arena_new("configuration");
     Experiment e = {0};
-    RunOptions options;
+    EvalOptions options;
     Json *json = NULL;
-    bool ok = run_options_read(a, a->values[CALIBRATE], &options, err) &&
-              experiment_open_run(a->items[0], &options, arena, &e, err) &&
-              summary_evaluate(&e, &json, err);
+    bool ok = read_options(a, &options, err) &&
+              experiment_open_run(a->items[0], &options.run, arena, &e, err) &&
+              evaluate_run(a, &options, &e, &json, err);
     if (ok) tell_stale(&e, a->items[0], arena);
     if (ok && a->values[JSON])
         printf("%s\n", json_line(json, arena));
+    else if (ok && a->values[SENSITIVITY])
+        eval_sensitivity_print(json, e.task, arena);
     else if (ok)
-        print_text(json, e.task, arena);
+        eval_text_print(json, e.task, arena);
     json_free(json);
     experiment_close(&e);
     arena_free(arena);
@@ -73,11 +86,21 @@ static bool run(const Arguments *a, Error *err) {
 
 const Command command_eval = {
     .name = "eval",
-    .synopsis = "eval DIR [--json] [--calibrate N] [key=value ...]",
-    .help = "scores of the quantized network and of its shadow on the test set, layer by layer",
+    .synopsis = "eval DIR [--split | --sensitivity] [--json] [key=value ...]",
+    .help = "the test set, seen by the quantized network and by its shadow, the same weights with "
+            "nothing quantized: scores, and what quantization does to each layer",
     .min_items = 1,
     .max_items = -1,
-    .options = {[JSON] = {"--json", NULL, "one JSON object"}, [CALIBRATE] = RUN_OPTION_CALIBRATE},
+    .options =
+        {[SPLIT] = {"--split", NULL, "tell apart what weights and activations cause"},
+         [LAYER_ROWS] = {"--layer-rows", "N",
+                         "compare layers over the first N rows (default 512; 0: all)"},
+         [SENSITIVITY] = {"--sensitivity", NULL,
+                          "rank layers by what each costs when it alone is quantized, on the "
+                          "validation split"},
+         [ROWS] = {"--rows", "N", "of --sensitivity, the first N rows (default 1000; 0: all)"},
+         [JSON] = {"--json", NULL, "one JSON object"},
+         [CALIBRATE] = RUN_OPTION_CALIBRATE},
     .is_parallel = true,
     .run = run,
 };

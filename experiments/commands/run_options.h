@@ -15,4 +15,7 @@
 /* From the arguments behind the first, DIR, and the value of --calibrate or NULL. */
 bool run_options_read(const Arguments *a, const char *calibrate, RunOptions *out, Error *err);
 
+/* The value of an option that takes a count of at least `low`. */
+bool run_option_count(const char *option, const char *text, int64_t low, int64_t *out, Error *err);
+
 #endif

@@ -8,7 +8,7 @@
 #include "experiments/plan/available.h"
 #include "experiments/plan/record.h"
 #include "experiments/train/environment.h"
-#include "experiments/train/evaluate.h"
+#include "experiments/train/layers.h"
 #include "experiments/train/teacher.h"
 #include "experiments/train/trainer.h"
 
@@ -64,12 +64,12 @@ static bool record_step(Experiment *e, Tape *t, Arena *arena, Plan **plan, Error
     return true;
 }
 
-/* `is_apart`: as evaluate_layers does it, every value for itself. */
-static bool record_evaluation(Experiment *e, Tape *t, Batch batch, bool is_float, bool is_apart,
+/* `is_apart`: as layers_compare does it, every value for itself. */
+static bool record_evaluation(Experiment *e, Tape *t, Batch batch, Network network, bool is_apart,
                               RecordBytes *out, Error *err) {
     TaskStep step = {.e = e, .batch = batch};
     Arena *arena = arena_new("plan");
-    tape_begin(t, dry(evaluate_mode(is_float)));
+    tape_begin(t, dry(evaluate_mode(network)));
     const Var *output = task_record(&step, t);
     bool ok = check_record(t, err);
     if (ok) *out = record_bytes(t, is_apart ? NULL : plan_new(t, output, arena));
@@ -223,7 +223,7 @@ static bool layers_find(Experiment *e, Tape *t, Arena *arena, Footprint *out, Er
 
 /* ---- Evaluations ---- */
 
-/* The outputs of layers that evaluate_layers keeps beside a record. */
+/* The outputs of layers that layers_compare keeps beside a record. */
 static int64_t copied_bytes(const Qat *qat) {
     int64_t bytes = 0;
     for (int i = 0; i < qat->site_count; i++) {
@@ -234,20 +234,25 @@ static int64_t copied_bytes(const Qat *qat) {
     return bytes;
 }
 
+/* Those of the shadow, kept while another network sees the same batch. */
+static int64_t outputs_bytes(const Experiment *e, int64_t rows) {
+    return (int64_t)sizeof(float) * rows * shape_count(e->model->output);
+}
+
 static bool evaluation_bytes(Experiment *e, Tape *t, int64_t held, int64_t *out, Error *err) {
     int64_t test = loader_rows(e->loader, LOADER_TEST);
     int64_t rows = count_most(test, loader_rows(e->loader, LOADER_VALIDATION));
-    int64_t batch = loader_config(e->loader)->eval_batch, part = EVALUATE_LAYER_ROWS;
+    int64_t batch = loader_config(e->loader)->eval_batch, part = LAYERS_PART_ROWS;
     if (rows > batch) rows = batch;
     if (part > rows) part = rows;
     *out = 0;
     qat_set_evaluation(e->qat);
-    for (int is_float = 0; is_float < 2; is_float++) {
+    for (Network network = NETWORK_TRAINED; network <= NETWORK_SHADOW; network++) {
         RecordBytes whole, layers;
         Batch all = loader_sketch(e->loader, rows), few = loader_sketch(e->loader, part);
-        TRY(record_evaluation(e, t, all, is_float, false, &whole, err));
-        TRY(record_evaluation(e, t, few, is_float, true, &layers, err));
-        *out = count_most(*out, record_arena(&whole) - held);
+        TRY(record_evaluation(e, t, all, network, false, &whole, err));
+        TRY(record_evaluation(e, t, few, network, true, &layers, err));
+        *out = count_most(*out, record_arena(&whole) - held + outputs_bytes(e, rows));
         *out = count_most(*out, record_arena(&layers) - held + copied_bytes(e->qat));
     }
     return true;

@@ -11,22 +11,43 @@
 #include "experiments/train/trainer.h"
 #include "qat/convert.h"
 
-enum { LAYER_BATCHES = 4 }; /* of the test set, for the noise of each layer */
+/* ---- Layers ---- */
 
-static bool add_layers(Experiment *e, Json *json, Error *err) {
-    Arena *arena = arena_new("layers");
-    LayerReport *reports = arena_new_array(arena, LayerReport, e->qat->site_count);
-    bool ok = evaluate_layers(e, LOADER_TEST, LAYER_BATCHES, reports, err);
-    for (int i = 0; ok && i < e->qat->site_count; i++) {
-        Json *layer = json_append(json, "layers");
-        json_set_text(layer, "name", reports[i].name);
-        json_set_shortest(layer, "bits", bits_number(reports[i].weight_bits));
-        json_set_shortest(layer, "activation_bits", bits_number(reports[i].activation_bits));
-        json_set_number(layer, "sqnr_db", reports[i].sqnr_db);
-    }
-    arena_free(arena);
-    return ok;
+static void add_deviation(Json *json, const char *path, const Deviation *d, Arena *arena) {
+    json_set_number(json, arena_format(arena, "%ssqnr_db", path), d->sqnr_db);
+    json_set_number(json, arena_format(arena, "%scosine", path), d->cosine);
+    json_set_number(json, arena_format(arena, "%serror_max", path), d->error_max);
+    json_set_number(json, arena_format(arena, "%serror_mean", path), d->error_mean);
 }
+
+static void add_code_use(Json *json, const char *part, double clipped, int unused, Arena *arena) {
+    json_set_number(json, arena_format(arena, "clipped_%s", part), clipped);
+    const char *path = arena_format(arena, "unused_codes_%s", part);
+    if (unused >= 0)
+        json_set_int(json, path, unused);
+    else
+        json_set_number(json, path, NAN);
+}
+
+static void add_layer(Json *json, const LayerReport *r, bool has_causes, Arena *arena) {
+    static const char *const causes[LAYER_CAUSES] = {
+        [LAYER_WEIGHTS_LOCAL] = "split.weights.local.",
+        [LAYER_WEIGHTS_CUMULATIVE] = "split.weights.cumulative.",
+        [LAYER_INPUT_LOCAL] = "split.activations.local.",
+        [LAYER_INPUT_CUMULATIVE] = "split.activations.cumulative.",
+    };
+    Json *layer = json_append(json, "layers");
+    json_set_text(layer, "name", r->name);
+    json_set_shortest(layer, "bits", bits_number(r->weight_bits));
+    json_set_shortest(layer, "activation_bits", bits_number(r->activation_bits));
+    add_deviation(layer, "", &r->whole, arena);
+    add_code_use(layer, "weight", r->clipped_weight, r->unused_weight, arena);
+    add_code_use(layer, "input", r->clipped_input, r->unused_input, arena);
+    for (int i = 0; has_causes && i < LAYER_CAUSES; i++)
+        add_deviation(layer, causes[i], &r->causes[i], arena);
+}
+
+/* ---- Networks ---- */
 
 /* With the names of the classes, where they have any. */
 static void add_confusion(Json *json, const int64_t *confusion, const Dataset *dataset) {
@@ -46,39 +67,75 @@ static void add_scores(Json *json, const Task *task, const char *network, const 
     json_set_number(json, arena_format(arena, "%s.loss", network), is_missing ? NAN : result->loss);
 }
 
+static void add_shadow(const Experiment *e, Json *json, const Shadow *shadow, bool has_causes,
+                       Arena *arena) {
+    static const char *const names[NETWORK_COUNT] = {
+        [NETWORK_TRAINED] = "test",
+        [NETWORK_SHADOW] = "shadow",
+        [NETWORK_WEIGHTS] = "split.weights",
+        [NETWORK_ACTIVATIONS] = "split.activations",
+    };
+    add_scores(json, e->task, "quantized", &shadow->networks[NETWORK_TRAINED], false, arena);
+    for (int i = 0; i < (has_causes ? NETWORK_COUNT : NETWORK_WEIGHTS); i++) {
+        add_scores(json, e->task, names[i], &shadow->networks[i], false, arena);
+        if (i == NETWORK_SHADOW) continue;
+        const OutputChange *change = &shadow->changes[i];
+        const char *network = i == NETWORK_TRAINED ? "quantized" : names[i];
+        json_set_number(json, arena_format(arena, "%s.kl", network), change->kl);
+        json_set_int(json, arena_format(arena, "%s.changed", network), change->changed);
+    }
+    json_set_int(json, "outputs", shadow->changes[NETWORK_TRAINED].outputs);
+    json_set_int(json, "layer_rows", shadow->layer_rows);
+}
+
 /* `missing`: why there is no quantized network yet; what was trained is its shadow then. A run of
  * which nothing is quantized has neither. */
-static bool add_results(Experiment *e, Json *json, const char *missing, Error *err) {
+static bool add_one_network(Experiment *e, Json *json, const char *missing, int64_t *confusion,
+                            Arena *arena, Error *err) {
+    Evaluation trained = {.confusion = confusion};
+    TRY(evaluate(e, LOADER_TEST, missing ? NETWORK_SHADOW : NETWORK_TRAINED, &trained, err));
+    add_scores(json, e->task, "test", &trained, false, arena);
+    if (!missing) return true;
+    add_scores(json, e->task, "quantized", &trained, true, arena);
+    add_scores(json, e->task, "shadow", &trained, false, arena);
+    json_set_text(json, "quantized.reason", missing);
+    return true;
+}
+
+static bool add_networks(Experiment *e, Json *json, const ShadowOptions *options,
+                         int64_t *confusion, Arena *arena, Error *err) {
+    Shadow shadow;
+    TRY(shadow_evaluate(e, options, confusion, arena, &shadow, err));
+    add_shadow(e, json, &shadow, options->has_causes, arena);
+    for (int i = 0; i < e->qat->site_count; i++)
+        add_layer(json, &shadow.layers[i], options->has_causes, arena);
+    return true;
+}
+
+static bool add_results(Experiment *e, Json *json, const ShadowOptions *options,
+                        const char *missing, Error *err) {
     Arena *arena = arena_new("evaluation");
-    const Task *task = e->task;
     const Dataset *dataset = loader_dataset(e->loader);
-    int64_t classes = dataset->class_count;
-    Evaluation trained = {0};
-    bool has_matrix = task->has_confusion && classes <= REPORT_CLASSES_MAX;
-    if (has_matrix) trained.confusion = arena_new_array(arena, int64_t, classes * classes);
-    bool is_quantized = qat_is_active(e->qat);
-    bool ok = evaluate(e, LOADER_TEST, missing != NULL, &trained, err);
-    Evaluation shadow = trained;
-    shadow.confusion = NULL;
-    if (ok && !missing && is_quantized) ok = evaluate(e, LOADER_TEST, true, &shadow, err);
-    if (ok) {
-        add_scores(json, task, "test", &trained, false, arena);
-        if (is_quantized) add_scores(json, task, "quantized", &trained, missing != NULL, arena);
-        if (is_quantized) add_scores(json, task, "shadow", &shadow, false, arena);
-        if (missing) json_set_text(json, "quantized.reason", missing);
-        if (has_matrix) add_confusion(json, trained.confusion, dataset);
-    }
+    int64_t classes = dataset->class_count, *confusion = NULL;
+    if (e->task->has_confusion && classes <= REPORT_CLASSES_MAX)
+        confusion = arena_new_array(arena, int64_t, classes * classes);
+    bool ok = missing || !qat_is_active(e->qat)
+                  ? add_one_network(e, json, missing, confusion, arena, err)
+                  : add_networks(e, json, options, confusion, arena, err);
+    if (ok && confusion) add_confusion(json, confusion, dataset);
     arena_free(arena);
     return ok;
 }
 
-bool summary_evaluate(Experiment *e, Json **out, Error *err) {
+bool summary_evaluate(Experiment *e, const ShadowOptions *options, Json **out, Error *err) {
     *out = json_new();
-    if (add_results(e, *out, NULL, err) && add_layers(e, *out, err)) return true;
+    if (add_results(e, *out, options, NULL, err)) return true;
     json_free(*out);
     *out = NULL;
     return false;
 }
+
+/* ---- A run ---- */
 
 static void add_facts(const Experiment *e, Json *json, const SummaryTimes *times, Arena *arena) {
     ModelBytes bytes = convert_bytes(e->qat);
@@ -107,7 +164,8 @@ bool summary_write(Experiment *e, const char *directory, const SummaryTimes *tim
     Arena *arena = arena_new("summary");
     add_facts(e, json, times, arena);
     const char *missing = ranges_missing(e, times->steps, trainer_total_steps(e), arena);
-    bool ok = add_results(e, json, missing, err) && (missing || add_layers(e, json, err));
+    ShadowOptions options = {.split = LOADER_TEST, .layer_rows = SHADOW_LAYER_ROWS};
+    bool ok = add_results(e, json, &options, missing, err);
     json_set_int(json, "peak_rss_bytes", environment_peak_rss_bytes());
     optimizer_swap_ema(e->optimizer);
     ok = ok && json_write_file(json, run_path(arena, directory, RUN_SUMMARY), err);

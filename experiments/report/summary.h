@@ -4,7 +4,7 @@
 
 #include "data/envelope.h"
 #include "experiments/report/json.h"
-#include "experiments/train/evaluate.h"
+#include "experiments/train/shadow.h"
 
 /* `seconds` and `samples_per_second` are of the steps after `timed_from`: of this process alone. */
 typedef struct SummaryTimes {
@@ -19,6 +19,6 @@ bool summary_write(Experiment *e, const char *directory, const SummaryTimes *tim
 
 /* What `nibble eval` prints: test, quantized and shadow with the task's scores, layers[]. The
  * weights are evaluated as they are. The object is the caller's. */
-bool summary_evaluate(Experiment *e, Json **out, Error *err);
+bool summary_evaluate(Experiment *e, const ShadowOptions *options, Json **out, Error *err);
 
 #endif

@@ -1,30 +1,25 @@
 #include "experiments/train/evaluate.h"
 
-#include <math.h>
 #include <string.h>
 
-TapeMode evaluate_mode(bool is_float) {
+TapeMode evaluate_mode(Network network) {
     TapeMode mode = TAPE_EVALUATION;
-    mode.is_float = is_float;
+    mode.is_float = network == NETWORK_SHADOW;
+    mode.floats_activations = network == NETWORK_WEIGHTS;
+    mode.floats_weights = network == NETWORK_ACTIVATIONS;
     return mode;
 }
 
-/* One batch on a record of which every value stays. */
-static Var *forward(TaskStep *step, bool is_float) {
-    tape_begin(step->e->tape, evaluate_mode(is_float));
-    return task_record(step, step->e->tape);
+static bool is_sound(const Tape *t, const Var *output) {
+    return var_is_finite(output) && !tape_find_nan(t);
 }
 
-static bool is_sound(const Tape *t, const Var *logits) {
-    return var_is_finite(logits) && !tape_find_nan(t);
-}
-
-static bool check_finite(const Tape *t, const Var *logits, Error *err) {
+bool evaluate_check(const Tape *t, const Var *output, Error *err) {
     if (t->error.code != ERROR_NONE) {
         *err = t->error;
         return false;
     }
-    if (is_sound(t, logits)) return true;
+    if (is_sound(t, output)) return true;
     const Var *bad = tape_find_nonfinite(t);
     return FAIL(err, ERROR_NUMERIC,
                 "evaluation: %s (%s) gives values that are not finite: the training has diverged "
@@ -33,102 +28,55 @@ static bool check_finite(const Tape *t, const Var *logits, Error *err) {
                 *bad->scope ? bad->scope : "input", bad->op ? bad->op->name : "data");
 }
 
-/* To name the layer at fault, a batch is seen once more, and this time every value stays. */
-static bool run_step(TaskStep *step, bool is_float, Error *err) {
-    Tape *t = step->e->tape;
-    tape_run(t, evaluate_mode(is_float), task_record, step);
-    if (t->error.code == ERROR_NONE && !is_sound(t, step->output)) forward(step, is_float);
-    return check_finite(t, step->output, err);
+void evaluate_score(const Task *task, const TaskTally *tally, Evaluation *out) {
+    if (!tally->samples) return;
+    out->loss = tally->loss / (double)tally->samples;
+    task->score(tally, out->scores);
 }
 
-bool evaluate(Experiment *e, LoaderSplit split, bool is_float, Evaluation *out, Error *err) {
-    int64_t batches = loader_batches(e->loader, split);
+static void record_kept(TaskStep *step, TapeMode mode) {
+    tape_begin(step->e->tape, mode);
+    task_record(step, step->e->tape);
+}
+
+bool evaluate_kept(TaskStep *step, TapeMode mode, Error *err) {
+    record_kept(step, mode);
+    return evaluate_check(step->e->tape, step->output, err);
+}
+
+/* To name the layer at fault, a batch is seen once more, and this time every value stays. */
+bool evaluate_batch(TaskStep *step, TapeMode mode, Error *err) {
+    Tape *t = step->e->tape;
+    tape_run(t, mode, task_record, step);
+    if (t->error.code == ERROR_NONE && !is_sound(t, step->output)) record_kept(step, mode);
+    return evaluate_check(t, step->output, err);
+}
+
+Batch evaluate_rows(Experiment *e, LoaderSplit split, int64_t i, int64_t rows, int64_t limit) {
+    bool is_past = i >= loader_batches(e->loader, split) || (limit && rows >= limit);
+    if (is_past) return (Batch){0};
+    Batch batch = loader_batch(e->loader, split, 0, i);
+    return limit && batch.count > limit - rows ? batch_part(&batch, 0, limit - rows) : batch;
+}
+
+bool evaluate_as(Experiment *e, LoaderSplit split, TapeMode mode, Evaluation *out, Error *err) {
     TaskTally tally = {.confusion = out->confusion};
     float *outputs = out->outputs;
     out->rows = 0;
-    for (int64_t i = 0; i < batches && (!out->limit || out->rows < out->limit); i++) {
-        TaskStep step = {.e = e, .batch = loader_batch(e->loader, split, 0, i)};
-        int64_t left = out->limit - out->rows;
-        if (out->limit && step.batch.count > left) step.batch = batch_part(&step.batch, 0, left);
-        TRY(run_step(&step, is_float, err));
+    for (int64_t i = 0;; i++) {
+        TaskStep step = {.e = e, .batch = evaluate_rows(e, split, i, out->rows, out->limit)};
+        if (!step.batch.count) break;
+        TRY(evaluate_batch(&step, mode, err));
         task_tally(&step, &tally);
         int64_t count = var_count(step.output);
         if (outputs) memcpy(outputs, var_f32(step.output), sizeof(float) * (size_t)count);
         if (outputs) outputs += count;
         out->rows += step.batch.count;
     }
-    if (!tally.samples) return true;
-    out->loss = tally.loss / (double)tally.samples;
-    e->task->score(&tally, out->scores);
+    evaluate_score(e->task, &tally, out);
     return true;
 }
 
-/* Where a site's result can be compared: after the batch norm that was folded into it. */
-static Var *site_output(const WeightSite *site) {
-    return site->norm ? site->norm->last_out : site->module->last_out;
-}
-
-typedef struct Noise {
-    double signal, noise;
-} Noise;
-
-static void add_noise(const Var *exact, const float *quantized, Noise *sum) {
-    const float *a = var_f32(exact);
-    int64_t count = var_count(exact);
-    for (int64_t i = 0; i < count; i++) {
-        double difference = (double)a[i] - (double)quantized[i];
-        sum->signal += (double)a[i] * (double)a[i];
-        sum->noise += difference * difference;
-    }
-}
-
-static void report_site(const WeightSite *site, const Noise *sum, LayerReport *report) {
-    *report = (LayerReport){
-        .name = site->name,
-        .weight_bits = site->quant ? site->quant->spec.bits : BITS_FLOAT,
-        .activation_bits = site->input ? site->input->spec.bits : BITS_FLOAT,
-        .sqnr_db = sum->noise > 0 ? 10 * log10(sum->signal / sum->noise) : INFINITY,
-    };
-}
-
-static const float *copy_output(const Var *v, Arena *arena) {
-    size_t bytes = sizeof(float) * (size_t)var_count(v);
-    return memcpy(arena_alloc(arena, bytes), var_f32(v), bytes);
-}
-
-/* Adds what every site's output, quantized, is away from the shadow's. */
-static bool compare_layers(TaskStep *step, Noise *sums, Arena *arena, Error *err) {
-    Experiment *e = step->e;
-    int sites = e->qat->site_count;
-    ArenaMark mark = arena_mark(arena);
-    const float **quantized = arena_new_array(arena, const float *, sites);
-    TRY(check_finite(e->tape, forward(step, false), err));
-    for (int i = 0; i < sites; i++)
-        quantized[i] = copy_output(site_output(&e->qat->sites[i]), arena);
-    TRY(check_finite(e->tape, forward(step, true), err));
-    for (int i = 0; i < sites; i++)
-        add_noise(site_output(&e->qat->sites[i]), quantized[i], &sums[i]);
-    arena_rewind(arena, mark);
-    return true;
-}
-
-bool evaluate_layers(Experiment *e, LoaderSplit split, int64_t batches, LayerReport *reports,
-                     Error *err) {
-    int sites = e->qat->site_count;
-    Arena *arena = arena_new("layer report");
-    Noise *sums = arena_new_array(arena, Noise, sites);
-    int64_t available = loader_batches(e->loader, split);
-    bool ok = true;
-    for (int64_t i = 0; ok && i < batches && i < available; i++) {
-        Batch batch = loader_batch(e->loader, split, 0, i);
-        for (int64_t first = 0; ok && first < batch.count; first += EVALUATE_LAYER_ROWS) {
-            int64_t left = batch.count - first;
-            int64_t count = left < EVALUATE_LAYER_ROWS ? left : EVALUATE_LAYER_ROWS;
-            TaskStep step = {.e = e, .batch = batch_part(&batch, first, count)};
-            ok = compare_layers(&step, sums, arena, err);
-        }
-    }
-    for (int j = 0; j < sites; j++) report_site(&e->qat->sites[j], &sums[j], &reports[j]);
-    arena_free(arena);
-    return ok;
+bool evaluate(Experiment *e, LoaderSplit split, Network network, Evaluation *out, Error *err) {
+    return evaluate_as(e, split, evaluate_mode(network), out, err);
 }

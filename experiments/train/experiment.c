@@ -157,8 +157,9 @@ static bool open_network(const char *directory, const Checkpoint *network,
     const char *path = run_path(config_arena, directory, RUN_CONFIG);
     TRY(config_read_run(path, options->override_count, options->overrides, config_arena, &config,
                         err));
-    TRY(open_with(&config, options->calibrate ? NULL : &network->facts, config_arena, e, err));
-    if (options->calibrate) TRY(experiment_check_data(e, &network->facts, network->path, err));
+    bool reads_all = options->calibrate || options->reads_training;
+    TRY(open_with(&config, reads_all ? NULL : &network->facts, config_arena, e, err));
+    if (reads_all) TRY(experiment_check_data(e, &network->facts, network->path, err));
     TRY(checkpoint_load(network, e->fixed_text, e->model, e->optimizer, err));
     e->step = network->cursor.step;
     memcpy(e->network_digest, network->digest, sizeof e->network_digest);

@@ -47,14 +47,15 @@ bool experiment_check_data(Experiment *e, const DataFacts *then, const char *pat
 typedef struct RunOptions {
     int override_count; /* of settings that may change (config_check_free) */
     char *const *overrides;
-    int64_t calibrate; /* training images that give quantizers without a range one; 0: such a
-                          network is refused */
+    int64_t calibrate;   /* training images that give quantizers without a range one; 0: such a
+                            network is refused */
+    bool reads_training; /* the training images too, with the validation split */
 } RunOptions;
 
 /* Opens the experiment of a run directory, as its config.yaml and the overrides say, with the
  * weights that it reports (saved_open_network), averaged where EMA is on. Of the data the
- * test part alone is read, but for calibration (loader_open_test). Phases are those of a finished
- * training; every quantizer has its range. */
+ * test part alone is read, but for calibration and where asked (loader_open_test). Phases are those
+ * of a finished training; every quantizer has its range. */
 bool experiment_open_run(const char *directory, const RunOptions *options, Arena *config_arena,
                          Experiment *e, Error *err);
 
