@@ -91,7 +91,7 @@ static void test_counts_out_of_range(void **state) {
         {offsetof(Cursor, step), INT64_MAX, "progress: step is"},
         {offsetof(Cursor, step), 1000, "progress: step is 1000, but the training has 16 steps"},
         {offsetof(Cursor, metric_lines), -1, "progress: metric_lines is -1"},
-        {offsetof(Cursor, metric_lines), 2 * STEPS + 1, "progress: metric_lines is 25"},
+        {offsetof(Cursor, metric_lines), 3 * STEPS + 1, "progress: metric_lines is 37"},
         {offsetof(Cursor, best_step), -1, "progress: best_step is -1"},
         {offsetof(Cursor, best_step), STEPS + 1, "progress: best_step is 13, expected 0 to 12"},
         {offsetof(Cursor, loss_scale.clean_steps), -1, "progress: clean_steps is -1"},

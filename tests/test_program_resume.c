@@ -16,7 +16,7 @@
     "model: {kind: cnn, widths: [4, 6], hidden: 12, dropout: 0.2}\n" IMAGES                        \
     "optimizer: {kind: sgd, lr: 0.05, momentum: 0.9, nesterov: true, ema: 0.9}\n"                  \
     "quant: {bits: 4, rules: [{layers: 'first, last', bits: 8}], freeze_batch_norm: 0.7}\n"        \
-    "train: {epochs: 12, accumulate: 2, checkpoint_every: 4, log_every: 3}\n"
+    "train: {epochs: 12, accumulate: 2, checkpoint_every: 4, log_every: 3, shadow_every: 5}\n"
 /* Observed ranges that freeze, fake-quant that starts late, a schedule with warm-up, clipping. */
 #define OBSERVED                                                                                   \
     "model: {kind: cnn, widths: [4, 6], hidden: 0}\n" IMAGES                                       \
@@ -24,7 +24,8 @@
     "schedule: {kind: linear, warmup: 5}\n"                                                        \
     "quant: {bits: 4, weights: {quantizer: mse}, activations: {quantizer: percentile}, "           \
     "start: 0.2, freeze_observers: 0.6}\n"                                                         \
-    "train: {epochs: 6, checkpoint_every: 5, log_every: 7, label_smoothing: 0.1}\n"
+    "train: {epochs: 6, checkpoint_every: 5, log_every: 7, shadow_every: 3, "                      \
+    "label_smoothing: 0.1}\n"
 #define RESNET                                                                                     \
     "model: {kind: resnet, depth: 8, widths: [4, 4, 6]}\n" IMAGES                                  \
     "optimizer: {kind: sgd, lr: 0.05}\n"                                                           \
@@ -326,7 +327,8 @@ static void test_what_cannot_change(void **state) {
     assert_has(run(2, "train --resume same optimizer.lr=1").err,
                "'optimizer.lr=1' cannot change in a run; these can: data.prefetch, "
                "data.class_names, data.changed, data.path, train.steps, train.checkpoint_every, "
-               "train.distill.teacher\n");
+               "train.shadow_every, train.distill.teacher
+");
     /* a run that has weights takes no others, and does not say that it did */
     assert_has(run(2, "train --resume same train.init=elsewhere").err,
                "'train.init=elsewhere' cannot change in a run");

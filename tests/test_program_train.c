@@ -237,7 +237,7 @@ static void test_float_run(void **state) {
     assert_has(result.out, "test accuracy ");
     assert_lacks(result.out, "shadow");
     assert_lacks(result.out, "quantized");
-    assert_lacks(file_text("deep/er/float/report.html"), "hadow");
+    assert_lacks(file_text("deep/er/float/report.html"), "Shadow");
     assert_null(strchr(result.err, '\r')); /* a pipe gets plain lines */
     check_run("deep/er/float", true, 32, 32);
     assert_has(run(2, "convert deep/er/float").err,

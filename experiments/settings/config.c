@@ -44,6 +44,10 @@ const Field train_fields[] = {
     FIELD_INT(TrainConfig, checkpoint_every, "0", 0, INT32_MAX,
               "steps between saves; 0: at the end of each epoch", .may_change = true),
     FIELD_INT(TrainConfig, log_every, "50", 1, INT32_MAX, "steps between lines of metrics.jsonl"),
+    FIELD_INT(
+        TrainConfig, shadow_every, "0", 0, INT32_MAX,
+        "steps between looks at what quantization does to each layer (metrics.jsonl); 0: none",
+        .may_change = true),
     FIELD_FLOAT(TrainConfig, label_smoothing, "0", 0, 0.9,
                 "share of the target given to all classes"),
     FIELD_CHOICE(TrainConfig, grad, "half", grads,

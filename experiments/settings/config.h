@@ -16,6 +16,7 @@ typedef struct TrainConfig {
     int64_t accumulate;       /* micro-batches per step */
     int64_t checkpoint_every; /* steps; 0: once per epoch */
     int64_t log_every;        /* steps */
+    int64_t shadow_every;     /* steps; 0: never */
     double label_smoothing;
     int grad;               /* of weights, under half precision */
     const char *init;       /* a run directory or checkpoint file; NULL: from scratch */

@@ -47,8 +47,8 @@ typedef struct ProgressRow {
 
 static const ProgressRow progress_rows[] = {
     {"step", offsetof(Cursor, step), false, 0, 0x1p40, 0},
-    /* a step's loss, and an evaluation */
-    {"metric_lines", offsetof(Cursor, metric_lines), false, 0, 0, 2},
+    /* a step's loss, its shadow, and an evaluation */
+    {"metric_lines", offsetof(Cursor, metric_lines), false, 0, 0, 3},
     {"best_step", offsetof(Cursor, best_step), false, 0, 0, 1},
     {"best_score", offsetof(Cursor, best_score), true, -DBL_MAX, DBL_MAX, 0},
     {"loss_average", offsetof(Cursor, loss_average), true, -DBL_MAX, DBL_MAX, 0},

@@ -17,6 +17,7 @@
 #include "experiments/train/metrics.h"
 #include "experiments/train/run.h"
 #include "experiments/train/saved.h"
+#include "experiments/train/shadow_line.h"
 #include "experiments/train/stop.h"
 #include "experiments/train/teacher.h"
 #include "optim/schedule.h"
@@ -53,14 +54,17 @@ static double rate(const Training *r) {
     return r->step_seconds > 0 ? (double)r->e->samples / r->step_seconds : 0;
 }
 
+static int64_t epoch_of(const Training *r) {
+    return (r->cursor.step - 1) / r->epoch_steps + 1;
+}
+
 static bool log_step(Training *r, double loss, Error *err) {
     char line[LINE_BYTES];
     snprintf(line, sizeof line,
              "{\"step\":%ld,\"epoch\":%ld,\"loss\":%.9g,\"lr\":%.9g,\"grad_norm\":%.9g,"
              "\"seconds\":%.3f,\"samples_per_second\":%.1f}",
-             (long)r->cursor.step, (long)((r->cursor.step - 1) / r->epoch_steps + 1), loss,
-             learning_rate(r, r->cursor.step - 1), optimizer_norm(r->e->optimizer),
-             environment_seconds() - r->started, rate(r));
+             (long)r->cursor.step, (long)epoch_of(r), loss, learning_rate(r, r->cursor.step - 1),
+             optimizer_norm(r->e->optimizer), environment_seconds() - r->started, rate(r));
     const LossScale *scale = &r->e->loss_scale;
     if (scale->is_dynamic) {
         size_t used = strlen(line) - 1; /* before the brace */
@@ -133,12 +137,22 @@ static bool log_validation(Training *r, const Evaluation *trained, const Evaluat
     const Task *task = r->e->task;
     const char *line =
         arena_format(arena, "{\"step\":%ld,\"epoch\":%ld,\"validation\":{\"loss\":%.9g,%s}",
-                     (long)r->cursor.step, (long)((r->cursor.step - 1) / r->epoch_steps + 1),
-                     trained->loss, scores_text(task, trained->scores, arena));
+                     (long)r->cursor.step, (long)epoch_of(r), trained->loss,
+                     scores_text(task, trained->scores, arena));
     if (shadow)
         line = arena_format(arena, "%s,\"shadow\":{%s}", line,
                             scores_text(task, shadow->scores, arena));
     bool ok = metrics_add(&r->metrics, arena_format(arena, "%s}", line), err);
+    arena_free(arena);
+    return ok;
+}
+
+static bool log_shadow(Training *r, Error *err) {
+    if (!shadow_line_is_due(r->e, r->cursor.step)) return true;
+    Arena *arena = arena_new("line");
+    const char *line;
+    bool ok = shadow_line_make(r->e, r->cursor.step, epoch_of(r), arena, &line, err) &&
+              metrics_add(&r->metrics, line, err);
     arena_free(arena);
     return ok;
 }
@@ -213,6 +227,7 @@ static bool train(Training *r, Error *err) {
         bool logs = done % c->log_every == 0 || ends;
         bool validates = done % r->epoch_steps == 0 || ends;
         if (logs) TRY(log_step(r, loss, err));
+        TRY(log_shadow(r, err));
         show(r, false);
         if (validates) TRY(validate(r, true, err));
         if (done % every == 0 || ends) TRY(save(r, err));
