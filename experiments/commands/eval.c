@@ -94,7 +94,7 @@ const Command command_eval = {
     .options =
         {[SPLIT] = {"--split", NULL, "tell apart what weights and activations cause"},
          [LAYER_ROWS] = {"--layer-rows", "N",
-                         "compare layers over the first N rows (default 512; 0: all)"},
+                         "compare layers over the first N rows (default 256; 0: all)"},
          [SENSITIVITY] = {"--sensitivity", NULL,
                           "rank layers by what each costs when it alone is quantized, on the "
                           "validation split"},

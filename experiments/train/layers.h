@@ -29,7 +29,7 @@ typedef struct LayerReport {
 } LayerReport;
 
 /* Sees so few rows at a time, because it holds every value of every layer. */
-enum { LAYERS_PART_ROWS = 8 };
+enum { LAYERS_PART_ROWS = 16 };
 
 /* `reports` [qat->site_count], over the first `rows` rows (0: all) of a split. `has_causes`: fills
  * causes. Every quantizer has its range. The same for any number of threads. */

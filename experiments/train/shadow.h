@@ -13,7 +13,7 @@ typedef struct ShadowOptions {
     bool has_causes;    /* weights and activations are told apart */
 } ShadowOptions;
 
-enum { SHADOW_LAYER_ROWS = 512 }; /* unless asked for otherwise */
+enum { SHADOW_LAYER_ROWS = 256 }; /* unless asked for otherwise */
 
 /* How a network's outputs differ from the shadow's. An output is a row of logits: a sample's, or a
  * token's. */
