@@ -188,7 +188,7 @@ Var *module_apply_one(Module *self, Tape *t, Var *x) {
 }
 
 static bool reads_origin(const Param *param, const Tape *t) {
-    return param->origin && t->mode.is_float;
+    return param->origin && (t->mode.is_float || t->mode.floats_weights);
 }
 
 float *param_numbers(const Param *param, const Tape *t) {

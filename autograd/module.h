@@ -34,11 +34,11 @@ typedef enum ParamRole {
 typedef struct Param {
     const char *name; /* dotted and unique in the model: "stage1.block1.conv1.weight" */
     ParamRole role;
-    Tensor value;     /* f32 master; of any dtype where param_store put it */
-    float *origin;    /* what the shadow reads in the place of an f32 value: of a network that was
-                         quantized without training, what it had before; NULL: the value */
-    float *grad;      /* same shape; NULL for buffers and what is stored */
-    bool has_grad;    /* grad holds a sum; cleared by model_clear_grads */
+    Tensor value;  /* f32 master; of any dtype where param_store put it */
+    float *origin; /* what records of float weights read in place of an f32 value: of a network that
+                      was quantized without training, what it had before; NULL: the value */
+    float *grad;   /* same shape; NULL for buffers and what is stored */
+    bool has_grad; /* grad holds a sum; cleared by model_clear_grads */
     bool is_frozen;   /* gets no gradient and no update */
     bool is_positive; /* never below 0; where it learns, an update at most halves or doubles it */
     View view;

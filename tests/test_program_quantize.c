@@ -233,6 +233,9 @@ static void test_what_methods_say(void **state) {
     assert_has(metrics, "\"method\": \"bias_correct\", \"layer\": \"conv1\", "
                         "\"largest_correction\": ");
     assert_has(file_text("told/config.yaml"), "  - kind: batch_norm\n  - kind: bias_correct\n");
+    assert_has(run(2, "eval told --sensitivity").err,
+               "the weights were quantized without training (nibble quantize): ask what layers "
+               "cost of the run that they are of");
     assert_lacks(file_text("told/report.html"), "could not be read");
     assert_has(run(2, "quantize told_of w4a4.yaml --out never quantize=[bias_corect]").err,
                "did you mean 'bias_correct'?");

@@ -3,7 +3,7 @@
 #include <math.h>
 
 #include "autograd/layers/batch_norm.h"
-#include "experiments/train/evaluate.h"
+#include "experiments/train/layers.h"
 
 /* ---- Histograms ---- */
 
@@ -153,9 +153,9 @@ static bool visit_rows(Experiment *e, Edges *edges, int64_t rows, Visit visit, A
         Batch batch = loader_batch(e->loader, LOADER_TEST, 0, batch_index);
         for (int64_t first = 0; first < batch.count && seen < rows;) {
             int64_t left = batch.count - first < rows - seen ? batch.count - first : rows - seen;
-            int64_t count = left < EVALUATE_LAYER_ROWS ? left : EVALUATE_LAYER_ROWS;
+            int64_t count = left < LAYERS_PART_ROWS ? left : LAYERS_PART_ROWS;
             TaskStep step = {.e = e, .batch = batch_part(&batch, first, count)};
-            tape_begin(e->tape, evaluate_mode(false));
+            tape_begin(e->tape, evaluate_mode(NETWORK_TRAINED));
             task_record(&step, e->tape);
             if (e->tape->error.code != ERROR_NONE) {
                 *err = e->tape->error;

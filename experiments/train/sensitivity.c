@@ -9,7 +9,17 @@ static int64_t outputs_per_row(const Experiment *e) {
     return shape_count(e->model->output);
 }
 
+static bool check_masters(const Model *model, Error *err) {
+    for (int i = 0; i < model->param_count; i++)
+        if (model->params[i]->origin)
+            return FAIL(err, ERROR_INPUT,
+                        "the weights were quantized without training (nibble quantize): ask what "
+                        "layers cost of the run that they are of");
+    return true;
+}
+
 bool sensitivity_begin(Experiment *e, int64_t rows, Arena *arena, Sensitivity *out, Error *err) {
+    TRY(check_masters(e->model, err));
     int64_t available = loader_rows(e->loader, LOADER_VALIDATION);
     if (!available)
         return FAIL(err, ERROR_INPUT,

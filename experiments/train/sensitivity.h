@@ -41,7 +41,8 @@ typedef struct Sensitivity {
 } Sensitivity;
 
 /* Runs the network without quantization over the first `rows` rows (0: all) of the validation split
- * . ERROR_INPUT where there is none (data.validation: 0), or it was not read (RunOptions). */
+ * . ERROR_INPUT where there is none (data.validation: 0), or it was not read (RunOptions); and of a
+ * network that was quantized without training, whose weights are rounded already. */
 bool sensitivity_begin(Experiment *e, int64_t rows, Arena *arena, Sensitivity *out, Error *err);
 
 /* Of site `site` as settings quantize it, with its own quantizers, which must have their ranges; a
