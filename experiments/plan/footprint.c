@@ -265,7 +265,7 @@ static bool add_teacher(Experiment *e, Tape *t, Arena *arena, Footprint *out, Er
     if (!e->teacher) return true;
     Batch batch = loader_sketch(e->loader, loader_config(e->loader)->batch);
     RecordBytes bytes;
-    TRY(record_evaluation(&e->teacher->network, t, batch, false, false, &bytes, err));
+    TRY(record_evaluation(&e->teacher->network, t, batch, NETWORK_TRAINED, false, &bytes, err));
     out->bytes[FOOTPRINT_TEACHER] += record_arena(&bytes);
     const Flops *flops = flops_by_var(t, arena);
     for (int i = 0; i < t->count; i++)
