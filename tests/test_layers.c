@@ -172,7 +172,7 @@ static void an_unquantized_network_has_no_noise(void **state) {
     const LayerReport *r = compare(20, true);
     for (int i = 0; i < 3; i++) {
         assert_true(isinf(r[i].whole.sqnr_db) && r[i].whole.sqnr_db > 0);
-        assert_true(r[i].whole.cosine == 1 && isnan(r[i].clipped_weight));
+        assert_true(fabs(r[i].whole.cosine - 1) < 1e-12 && isnan(r[i].clipped_weight));
         assert_int_equal(r[i].unused_input, -1);
     }
 }
