@@ -66,7 +66,7 @@ static void check_matrix(int classes, bool is_there) {
     json_free(summary);
     const char *report = file_text("run/report.html");
     const char *told = "There are too many classes for a matrix.";
-    assert_true(is_there == (strstr(report, "<div class=\"matrix\">") != NULL));
+    assert_true(is_there == (strstr(report, "<table class=\"matrix") != NULL));
     assert_true(is_there == (strstr(report, told) == NULL));
 }
 
@@ -86,7 +86,7 @@ static void test_the_matrix_has_the_names_of_the_classes(void **state) {
     assert_int_equal(json_count(summary, "classes"), 2);
     assert_string_equal(json_get_text(summary, "classes.1"), "<dog>");
     json_free(summary);
-    assert_has(file_text("run/report.html"), "&lt;dog&gt;</text>");
+    assert_has(file_text("run/report.html"), "<th scope=\"row\">&lt;dog&gt;</th>");
     configure("");
     run(0, "train limits.yaml --out run --force");
     summary = json_of(file_text("run/summary.json"));

@@ -36,6 +36,7 @@ static void test_run_directory(void **state) {
     Result result = run(0, "quantize fp32 w4a4.yaml --out q");
     assert_has(result.err, "quantize.0: round");
     assert_has(result.out, "test accuracy");
+    assert_has(result.out, "validation accuracy");
     assert_has(file_text("q/config.yaml"), "quantize:\n  - kind: round\n");
     assert_has(file_text("q/metrics.jsonl"), "\"method\": \"round\"");
     Json *json = json_of(file_text("q/summary.json"));

@@ -1,4 +1,5 @@
 /* nibble quantize RUN CONFIG --out DIR [key=value ...] */
+#include <math.h>
 #include <stdio.h>
 #include <sys/stat.h>
 
@@ -48,6 +49,11 @@ static void print_result(const Task *task, const char *directory, Arena *arena) 
                score_text(json, "shadow", score, arena),
                score_text(json, "quantized", score, arena));
     }
+    const Score *first = &task->scores[0];
+    double validated = json_number(json, arena_format(arena, "best.validation_%s", first->key));
+    if (!isnan(validated))
+        printf("%-22s %12s %11.*f%s\n", arena_format(arena, "validation %s", first->name), "",
+               first->decimals, validated * first->factor, first->unit);
     printf("%-22s %12d %12.3f\n", "bits per weight", BITS_FLOAT,
            json_number(json, "bits_per_weight"));
     printf("%-22s %s\n", "run directory", directory);

@@ -1,5 +1,6 @@
 #include "experiments/ptq/quantize.h"
 
+#include <math.h>
 #include <string.h>
 
 #include "core/log.h"
@@ -9,6 +10,7 @@
 #include "experiments/report/text.h"
 #include "experiments/train/checkpoint.h"
 #include "experiments/train/environment.h"
+#include "experiments/train/evaluate.h"
 #include "experiments/train/metrics.h"
 #include "experiments/train/run.h"
 #include "experiments/train/saved.h"
@@ -127,11 +129,28 @@ static bool write_metrics(const Experiment *e, const Ptq *p, const double *secon
     return ok;
 }
 
+/* By which settings are to be chosen: the test set is for what was chosen. NAN: nothing is kept
+ * aside for validation. */
+static bool validate(Experiment *e, double *score, Error *err) {
+    Evaluation result = {0};
+    *score = NAN;
+    if (!loader_rows(e->loader, LOADER_VALIDATION)) return true;
+    TRY(evaluate(e, LOADER_VALIDATION, false, &result, err));
+    *score = result.scores[0];
+    return true;
+}
+
 /* Without a configuration it is no run directory, without a summary no finished one. */
 static bool write_run(Experiment *e, const char *directory, Arena *arena, Error *err) {
     const char *checkpoint = run_path(arena, directory, RUN_CHECKPOINT);
     Cursor cursor = {.step = e->step, .loss_scale = e->loss_scale};
     SummaryTimes times = {.steps = e->step, .timed_from = e->step};
+    double score;
+    TRY(validate(e, &score, err));
+    if (!isnan(score)) {
+        times.best_step = e->step;
+        times.best_score = score;
+    }
     TRY(checkpoint_save(checkpoint, NULL, e->fixed_text, loader_facts(e->loader), &cursor, e->model,
                         e->optimizer, err));
     TRY(envelope_claim(checkpoint, times.checkpoint_digest, err));
