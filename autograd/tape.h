@@ -69,6 +69,9 @@ typedef enum OpFlags {
     OP_GIVES_MOMENTS = 1 << 10, /* forward sets v->moments where v->wants_moments */
     OP_QUANTIZES = 1 << 11,     /* levels that it makes are kept as codes */
     OP_CASTS = 1 << 12, /* its output is kept in half precision even where it is a parameter's */
+    OP_IS_HOMOGENEOUS = 1 << 13, /* a factor above 0 on a channel (of the last dimension) of its one
+                                    input comes out on that channel: output channel modulo the
+                                    input's count, where that divides the output's */
 } OpFlags;
 
 /* Floating-point operations, two per multiply-add. */

@@ -318,6 +318,32 @@ static void test_keeps_sign_on_positive_inputs(void **state) {
     }
 }
 
+/* Factors of channels, powers of two that change nothing else, come out where the flag says. */
+static void test_homogeneous_flags_hold(void **state) {
+    (void)state;
+    for (int r = 0; r < op_row_count; r++) {
+        if (!(op_rows[r]->flags & OP_IS_HOMOGENEOUS)) continue;
+        int checked = 0;
+        Var *out;
+        for (int which = 0; (out = sample(op_rows[r], which)); which++) {
+            Var *in = out->in[0];
+            int64_t channels = shape_last(in->value.shape), count = var_count(out);
+            assert_int_equal(out->in_count, 1);
+            if (in->op || shape_last(out->value.shape) % channels) continue;
+            float *once = arena_alloc(tape->arena, sizeof(float) * (size_t)count);
+            memcpy(once, var_f32(out), sizeof(float) * (size_t)count);
+            for (int64_t i = 0; i < var_count(in); i++)
+                var_f32(in)[i] *= exp2f((float)(i % channels) - 1);
+            tape_replay(tape);
+            for (int64_t i = 0; i < count; i++)
+                if (var_f32(out)[i] != once[i] * exp2f((float)(i % channels) - 1))
+                    fail_msg("%s does not pass on factors of channels", op_rows[r]->name);
+            checked++;
+        }
+        assert_true(checked > 0);
+    }
+}
+
 /* ---- What single ops promise. ---- */
 
 static float *leaf_values(Var **x, Shape shape, float low, float high) {
@@ -505,6 +531,7 @@ int main(void) {
         TEST(test_gradients_join),
         TEST(test_nonnegative_flags_hold),
         TEST(test_keeps_sign_on_positive_inputs),
+        TEST(test_homogeneous_flags_hold),
         TEST(test_shape_errors),
         TEST(test_bad_settings),
         TEST(test_dropout),

@@ -121,7 +121,7 @@ static int64_t forward_scratch(const Var *v) {
 
 const Op op_row_avg_pool2d = {
     .name = "avg_pool2d",
-    .flags = OP_KEEPS_SIGN | OP_SPARES_INPUTS | OP_SPARES_OUTPUT | OP_NO_FLOPS,
+    .flags = OP_IS_HOMOGENEOUS | OP_KEEPS_SIGN | OP_SPARES_INPUTS | OP_SPARES_OUTPUT | OP_NO_FLOPS,
     .infer = infer,
     .forward = forward,
     .backward = backward,

@@ -78,7 +78,7 @@ static int64_t forward_scratch(const Var *v) {
 
 const Op op_row_global_avg_pool = {
     .name = "global_avg_pool",
-    .flags = OP_KEEPS_SIGN | OP_SPARES_INPUTS | OP_SPARES_OUTPUT | OP_NO_FLOPS,
+    .flags = OP_IS_HOMOGENEOUS | OP_KEEPS_SIGN | OP_SPARES_INPUTS | OP_SPARES_OUTPUT | OP_NO_FLOPS,
     .infer = infer,
     .forward = forward,
     .backward = backward,

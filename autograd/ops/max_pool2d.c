@@ -285,8 +285,8 @@ Var *op_max_pool2d(Tape *t, Var *x, Pool2dAttr attr) {
 
 const Op op_row_max_pool2d = {
     .name = "max_pool2d",
-    .flags = OP_READS_LEVELS | OP_READS_HALF | OP_KEEPS_SIGN | OP_SPARES_INPUTS | OP_SPARES_OUTPUT |
-             OP_NO_FLOPS,
+    .flags = OP_IS_HOMOGENEOUS | OP_READS_LEVELS | OP_READS_HALF | OP_KEEPS_SIGN |
+             OP_SPARES_INPUTS | OP_SPARES_OUTPUT | OP_NO_FLOPS,
     .infer = infer,
     .forward = forward,
     .backward = backward,

@@ -30,7 +30,7 @@ Var *op_relu(Tape *t, Var *x) {
 
 const Op op_row_relu = {
     .name = "relu",
-    .flags = OP_IS_NONNEGATIVE | OP_SPARES_INPUTS | OP_NO_FLOPS,
+    .flags = OP_IS_HOMOGENEOUS | OP_IS_NONNEGATIVE | OP_SPARES_INPUTS | OP_NO_FLOPS,
     .infer = elementwise_infer,
     .sample = relu_sample,
     .map = &relu_map,

@@ -53,8 +53,8 @@ Var *op_reshape(Tape *t, Var *x, Shape shape) {
 
 const Op op_row_reshape = {
     .name = "reshape",
-    .flags = OP_ALIASES | OP_READS_LEVELS | OP_KEEPS_SIGN | OP_SPARES_INPUTS | OP_SPARES_OUTPUT |
-             OP_NO_FLOPS,
+    .flags = OP_IS_HOMOGENEOUS | OP_ALIASES | OP_READS_LEVELS | OP_KEEPS_SIGN | OP_SPARES_INPUTS |
+             OP_SPARES_OUTPUT | OP_NO_FLOPS,
     .infer = reshape_infer,
     .forward = reshape_forward,
     .backward = reshape_backward,
