@@ -21,6 +21,8 @@ package(zlib zlib zlib1g-dev)
 package(png libpng libpng-dev)
 package(yaml yaml-0.1 libyaml-dev)
 package(jansson jansson libjansson-dev)
+package(utf8proc libutf8proc libutf8proc-dev)
+package(pcre2 libpcre2-8 libpcre2-dev)
 package(xxhash libxxhash libxxhash-dev)
 
 # Random123 is headers only.

@@ -26,7 +26,7 @@
 #include <unistd.h>
 
 #include "core/arena.h"
-#include "experiments/report/json.h"
+#include "core/json.h"
 
 enum { PROGRAM_WORDS_MAX = 40, PROGRAM_TIMEOUT_SECONDS = 300 };
 

@@ -10,10 +10,10 @@
 #include <unistd.h>
 
 #include "core/arena.h"
+#include "core/json.h"
 #include "data/images.h"
 #include "experiments/compare/page.h"
 #include "experiments/report/image.h"
-#include "experiments/report/json.h"
 #include "tests/html.h"
 
 static char folder[64];

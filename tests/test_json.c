@@ -11,8 +11,8 @@
 
 #include <cmocka.h>
 
+#include "core/json.h"
 #include "core/random.h"
-#include "experiments/report/json.h"
 #include "experiments/report/text.h"
 
 static Json *read_good(const char *text) {
@@ -166,7 +166,7 @@ static void test_files(void **state) {
     Error err = {0};
     for (int i = 0; i < 3; i++) { /* the second and third replace */
         json_set_int(json, "steps", i);
-        assert_true(json_write_file(json, path, &err));
+        assert_true(text_write_json(json, path, &err));
         Json *again = json_read_file(path, &err);
         assert_non_null(again);
         int64_t steps = -1;
@@ -179,7 +179,7 @@ static void test_files(void **state) {
     assert_non_null(strstr(err.message, "No such file"));
     assert_int_equal(rmdir(directory), 0); /* nothing was left beside it */
     err = (Error){0};
-    assert_false(json_write_file(json, path, &err));
+    assert_false(text_write_json(json, path, &err));
     assert_int_equal(err.code, ERROR_SYSTEM);
     assert_non_null(strstr(err.message, "cannot write"));
     err = (Error){0};

@@ -4,10 +4,10 @@
 #include <png.h>
 #include <zlib.h>
 
+#include "core/json.h"
 #include "core/settings/yaml.h"
 #include "data/idx.h"
 #include "data/images.h"
-#include "experiments/report/json.h"
 
 static char folder[] = "/tmp/test_memory_XXXXXX";
 

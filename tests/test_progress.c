@@ -12,8 +12,8 @@
 #include <unistd.h>
 
 #include "core/arena.h"
+#include "core/json.h"
 #include "core/parallel.h"
-#include "experiments/report/json.h"
 #include "experiments/report/progress.h"
 #include "experiments/train/environment.h"
 

@@ -10,8 +10,8 @@
 #include <unistd.h>
 
 #include "core/arena.h"
+#include "core/json.h"
 #include "experiments/report/chart.h"
-#include "experiments/report/json.h"
 #include "experiments/report/page.h"
 #include "experiments/report/report.h"
 #include "experiments/train/run.h"

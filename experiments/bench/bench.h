@@ -3,8 +3,8 @@
 #ifndef NIBBLE_EXPERIMENTS_BENCH_BENCH_H
 #define NIBBLE_EXPERIMENTS_BENCH_BENCH_H
 
+#include "core/json.h"
 #include "experiments/bench/bench_samples.h"
-#include "experiments/report/json.h"
 
 enum { BENCH_MODELS = 4, BENCH_VARIANTS = 4 };
 extern const char *const bench_model_names[BENCH_MODELS];

@@ -2,7 +2,7 @@
 #ifndef NIBBLE_EXPERIMENTS_COMMANDS_EVAL_SENSITIVITY_H
 #define NIBBLE_EXPERIMENTS_COMMANDS_EVAL_SENSITIVITY_H
 
-#include "experiments/report/json.h"
+#include "core/json.h"
 #include "experiments/train/task.h"
 
 enum { EVAL_SENSITIVITY_ROWS = 1000 }; /* unless asked for otherwise */

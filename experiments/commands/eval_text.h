@@ -2,7 +2,7 @@
 #ifndef NIBBLE_EXPERIMENTS_COMMANDS_EVAL_TEXT_H
 #define NIBBLE_EXPERIMENTS_COMMANDS_EVAL_TEXT_H
 
-#include "experiments/report/json.h"
+#include "core/json.h"
 #include "experiments/train/task.h"
 
 void eval_text_print(const Json *json, const Task *task, Arena *arena);

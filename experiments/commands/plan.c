@@ -1,9 +1,9 @@
 /* nibble plan CONFIG [key=value ...] [--json] */
 #include <stdio.h>
 
+#include "core/json.h"
 #include "experiments/commands/commands.h"
 #include "experiments/plan/footprint.h"
-#include "experiments/report/json.h"
 #include "experiments/train/trainer.h"
 #include "qat/convert.h"
 

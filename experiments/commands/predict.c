@@ -7,9 +7,9 @@
 #include <unistd.h>
 
 #include "core/file.h"
+#include "core/json.h"
 #include "data/images.h"
 #include "experiments/commands/commands.h"
-#include "experiments/report/json.h"
 #include "experiments/report/progress.h"
 #include "experiments/ship/packed.h"
 #include "experiments/ship/ranking.h"

@@ -3,10 +3,10 @@
 #include <stdio.h>
 #include <sys/stat.h>
 
+#include "core/json.h"
 #include "core/log.h"
 #include "experiments/commands/commands.h"
 #include "experiments/ptq/quantize.h"
-#include "experiments/report/json.h"
 #include "experiments/train/run.h"
 #include "experiments/train/task.h"
 

@@ -3,10 +3,10 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "core/json.h"
 #include "core/log.h"
 #include "experiments/commands/commands.h"
 #include "experiments/plan/footprint.h"
-#include "experiments/report/json.h"
 #include "experiments/train/checkpoint.h"
 #include "experiments/train/experiment.h"
 #include "experiments/train/run.h"

@@ -3,8 +3,8 @@
 #ifndef NIBBLE_EXPERIMENTS_COMPARE_DETAILS_H
 #define NIBBLE_EXPERIMENTS_COMPARE_DETAILS_H
 
+#include "core/json.h"
 #include "experiments/report/image.h"
-#include "experiments/report/json.h"
 #include "experiments/train/task.h"
 
 enum {

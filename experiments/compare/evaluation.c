@@ -213,7 +213,7 @@ bool evaluation_write(const EvaluationJob *job, Error *err) {
     bool ok = (!job->baseline || see_baseline(job->baseline, arena, &baseline, err)) &&
               experiment_open_run(job->directory, &(RunOptions){0}, arena, &e, err) &&
               describe(&e, job, job->baseline ? &baseline : NULL, json, arena, err) &&
-              json_write_file(json, job->path, err);
+              text_write_json(json, job->path, err);
     json_free(json);
     experiment_close(&e);
     arena_free(arena);

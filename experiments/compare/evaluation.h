@@ -5,7 +5,7 @@
 
 #include <stdint.h>
 
-#include "experiments/report/json.h"
+#include "core/json.h"
 
 typedef struct EvaluationJob {
     const char *run;       /* its name */

@@ -3,8 +3,8 @@
 #define NIBBLE_EXPERIMENTS_COMPARE_PAGE_PARTS_H
 
 #include "core/error.h"
+#include "core/json.h"
 #include "experiments/compare/statistics.h"
-#include "experiments/report/json.h"
 #include "experiments/report/page.h"
 
 /* A row of the comparison, over its seeds. Accuracies are fractions; NAN: unknown. */

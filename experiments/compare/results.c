@@ -294,7 +294,7 @@ static bool write_csv(const Schedule *s, Arena *arena, Error *err) {
 bool results_write(const Schedule *s, double seconds, Error *err) {
     Arena *arena = arena_new("results");
     Json *json = results_of(s, seconds, arena);
-    bool ok = json_write_file(json, run_path(arena, s->directory, COMPARISON_RESULTS), err) &&
+    bool ok = text_write_json(json, run_path(arena, s->directory, COMPARISON_RESULTS), err) &&
               write_csv(s, arena, err);
     json_free(json);
     arena_free(arena);

@@ -4,8 +4,8 @@
 #ifndef NIBBLE_EXPERIMENTS_COMPARE_SCHEDULE_H
 #define NIBBLE_EXPERIMENTS_COMPARE_SCHEDULE_H
 
+#include "core/json.h"
 #include "experiments/compare/comparison.h"
-#include "experiments/report/json.h"
 
 typedef enum RunState {
     RUN_WAITING,

@@ -3,9 +3,9 @@
 #include <math.h>
 #include <string.h>
 
+#include "core/json.h"
 #include "core/log.h"
 #include "experiments/ptq/stream.h"
-#include "experiments/report/json.h"
 #include "experiments/report/summary.h"
 #include "experiments/report/text.h"
 #include "experiments/train/checkpoint.h"

@@ -3,7 +3,7 @@
 #include <math.h>
 #include <string.h>
 
-#include "experiments/report/json.h"
+#include "core/json.h"
 
 typedef enum Curve {
     TRAINING_LOSS,

@@ -3,7 +3,7 @@
 #ifndef NIBBLE_EXPERIMENTS_REPORT_LAYER_TABLE_H
 #define NIBBLE_EXPERIMENTS_REPORT_LAYER_TABLE_H
 
-#include "experiments/report/json.h"
+#include "core/json.h"
 #include "experiments/report/page.h"
 
 /* Of layers[] as summary.json has them, or an evaluation of a comparison (docs/formats.md).

@@ -7,8 +7,8 @@
 #include <sys/stat.h>
 
 #include "core/file.h"
+#include "core/json.h"
 #include "experiments/report/curves.h"
-#include "experiments/report/json.h"
 #include "experiments/report/layer_table.h"
 #include "experiments/report/page.h"
 #include "experiments/report/table.h"

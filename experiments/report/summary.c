@@ -5,6 +5,7 @@
 
 #include "core/log.h"
 #include "experiments/report/report.h"
+#include "experiments/report/text.h"
 #include "experiments/train/environment.h"
 #include "experiments/train/ranges.h"
 #include "experiments/train/run.h"
@@ -168,7 +169,7 @@ bool summary_write(Experiment *e, const char *directory, const SummaryTimes *tim
     bool ok = add_results(e, json, &options, missing, err);
     json_set_int(json, "peak_rss_bytes", environment_peak_rss_bytes());
     optimizer_swap_ema(e->optimizer);
-    ok = ok && json_write_file(json, run_path(arena, directory, RUN_SUMMARY), err);
+    ok = ok && text_write_json(json, run_path(arena, directory, RUN_SUMMARY), err);
     arena_free(arena);
     json_free(json);
     return ok && report_write(directory, e->task, err);

@@ -2,8 +2,8 @@
 #ifndef NIBBLE_EXPERIMENTS_REPORT_SUMMARY_H
 #define NIBBLE_EXPERIMENTS_REPORT_SUMMARY_H
 
+#include "core/json.h"
 #include "data/envelope.h"
-#include "experiments/report/json.h"
 #include "experiments/train/shadow.h"
 
 /* `seconds` and `samples_per_second` are of the steps after `timed_from`: of this process alone. */

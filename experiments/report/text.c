@@ -37,3 +37,10 @@ const char *text_last_name(const char *path, Arena *arena) {
     while (start && path[start - 1] != '/') start--;
     return arena_format(arena, "%.*s", (int)(end - start), path + start);
 }
+
+bool text_write_json(const Json *object, const char *path, Error *err) {
+    Arena *arena = arena_new("JSON");
+    bool is_done = text_write(path, json_indented(object, arena), err);
+    arena_free(arena);
+    return is_done;
+}

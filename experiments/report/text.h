@@ -6,9 +6,11 @@
 
 #include "core/arena.h"
 #include "core/error.h"
+#include "core/json.h"
 
 /* Written beside `path`, synced, renamed (data/envelope.h, without its trailer). */
 bool text_write(const char *path, const char *text, Error *err);
+bool text_write_json(const Json *object, const char *path, Error *err); /* json_indented */
 
 /* The last name of a path, or of a directory's with slashes at its end: where a file lies is no
  * part of a report. Of "/" it is "". */

@@ -13,6 +13,7 @@
 #include "core/kernels.h"
 #include "core/log.h"
 #include "core/parallel.h"
+#include "experiments/report/text.h"
 
 double environment_seconds(void) {
     struct timespec now;
@@ -109,7 +110,7 @@ void environment_describe(Json *json) {
 bool environment_write(const char *path, Error *err) {
     Json *json = json_new();
     environment_describe(json);
-    bool is_written = json_write_file(json, path, err);
+    bool is_written = text_write_json(json, path, err);
     json_free(json);
     return is_written;
 }

@@ -7,7 +7,7 @@
 #include <stdint.h>
 
 #include "core/error.h"
-#include "experiments/report/json.h"
+#include "core/json.h"
 
 /* Sets nibble.{version,compiler}, machine.{cpu,cores,usable_cores,memory_bytes},
  * system. {kernel,name}, threads, blas, kernels. After parallel_init. Neither the host's name nor a

@@ -1,4 +1,4 @@
-#include "experiments/report/json.h"
+#include "core/json.h"
 
 #include <assert.h>
 #include <jansson.h>
@@ -9,7 +9,6 @@
 
 #include "core/file.h"
 #include "core/settings/field.h"
-#include "experiments/report/text.h"
 
 /* A Json is a json_t that is an object; jansson counts references, we hold the root's only. */
 static json_t *inside(const Json *object) {
@@ -64,7 +63,7 @@ static json_t *element_of(const json_t *list, const char *name) {
 static json_t *find(const Json *object, const char *path) {
     json_t *at = inside(object);
     char name[JSON_NAME_MAX];
-    while (path && at) {
+    while (path && *path && at) {
         path = first_name(path, name);
         /* NULL where `at` is neither */
         at = json_is_array(at) ? element_of(at, name) : json_object_get(at, name);
@@ -228,6 +227,56 @@ Json *json_element(const Json *object, const char *path, int i) {
     return json_is_object(element) ? outside(element) : NULL;
 }
 
+/* ---- Members of an object whose names are not known ---- */
+
+static JsonType type_of(const json_t *value) {
+    if (!value) return JSON_ABSENT;
+    switch (json_typeof(value)) {
+    case JSON_OBJECT:
+        return JSON_MEMBERS;
+    case JSON_ARRAY:
+        return JSON_LIST;
+    case JSON_STRING:
+        return JSON_TEXT;
+    case JSON_INTEGER:
+        return JSON_INT;
+    case JSON_REAL:
+        return JSON_NUMBER;
+    case JSON_TRUE:
+    case JSON_FALSE:
+        return JSON_BOOL;
+    case JSON_NULL:
+        return JSON_NOTHING;
+    }
+    return JSON_ABSENT;
+}
+
+JsonType json_type_at(const Json *object, const char *path) {
+    return type_of(find(object, path));
+}
+
+static JsonMember member_of(const char *name, json_t *value) {
+    bool has_members = json_is_object(value) || json_is_array(value);
+    return (JsonMember){.name = name,
+                        .type = type_of(value),
+                        .integer = json_integer_value(value),
+                        .text = json_string_value(value),
+                        .inside = has_members ? outside(value) : NULL};
+}
+
+bool json_each(const Json *object, const char *path, JsonVisit visit, void *context) {
+    json_t *found = find(object, path);
+    for (size_t i = 0; i < json_array_size(found); i++) {
+        JsonMember member = member_of(NULL, json_array_get(found, i));
+        if (!visit(context, &member)) return false;
+    }
+    for (void *at = json_object_iter(found); at; at = json_object_iter_next(found, at)) {
+        JsonMember member = member_of(json_object_iter_key(at), json_object_iter_value(at));
+        if (!visit(context, &member)) return false;
+    }
+    return true;
+}
+
 /* ---- Reading ---- */
 
 Json *json_read_text(const char *text, size_t bytes, const char *name, Error *err) {
@@ -346,11 +395,4 @@ const char *json_indented(const Json *object, Arena *arena) {
     write_value(&writer, inside(object), 0);
     writer_put(&writer, "\n");
     return writer.text;
-}
-
-bool json_write_file(const Json *object, const char *path, Error *err) {
-    Arena *arena = arena_new("JSON");
-    bool is_done = text_write(path, json_indented(object, arena), err);
-    arena_free(arena);
-    return is_done;
 }

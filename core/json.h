@@ -5,8 +5,8 @@
  * "confusion.2.0". Members keep the order in which they were first set. A number that is not finite
  * becomes null: JSON has no word for it. Numbers are printed with the fewest digits that read back
  * the same. */
-#ifndef NIBBLE_EXPERIMENTS_REPORT_JSON_H
-#define NIBBLE_EXPERIMENTS_REPORT_JSON_H
+#ifndef NIBBLE_CORE_JSON_H
+#define NIBBLE_CORE_JSON_H
 
 #include <stdbool.h>
 #include <stddef.h>
@@ -16,7 +16,7 @@
 #include "core/error.h"
 
 enum {
-    JSON_BYTES_MAX = 16 << 20, /* of a file or text that is read */
+    JSON_BYTES_MAX = 64 << 20, /* of a file or text that is read */
     JSON_NAME_MAX = 128,       /* bytes of one name in a path */
 };
 
@@ -53,6 +53,33 @@ double json_number(const Json *object, const char *path); /* NAN: no such number
 int json_count(const Json *object, const char *path);     /* elements of a list; 0 if none */
 Json *json_element(const Json *object, const char *path, int i); /* NULL if it is not an object */
 
+typedef enum JsonType {
+    JSON_ABSENT,
+    JSON_NOTHING, /* null */
+    JSON_BOOL,
+    JSON_INT,
+    JSON_NUMBER, /* with a point or an exponent */
+    JSON_TEXT,
+    JSON_LIST,
+    JSON_MEMBERS, /* an object */
+} JsonType;
+
+JsonType json_type_at(const Json *object, const char *path);
+
+/* A member of an object, or an element of a list; lives with it. */
+typedef struct JsonMember {
+    const char *name; /* NULL: of a list */
+    JsonType type;
+    int64_t integer;    /* of JSON_INT */
+    const char *text;   /* of JSON_TEXT */
+    const Json *inside; /* of JSON_MEMBERS and JSON_LIST, for the calls above */
+} JsonMember;
+
+/* Every member of the object or list at `path` ("": itself), in order, until `visit` returns false;
+ * false then. Where there is neither, nothing is visited. */
+typedef bool (*JsonVisit)(void *context, const JsonMember *member);
+bool json_each(const Json *object, const char *path, JsonVisit visit, void *context);
+
 /* Objects only; duplicate names, deep nesting (over 2,048 levels) and sizes over JSON_BYTES_MAX are
  * errors. Files are those of run directories (core/file.h). */
 Json *json_read_text(const char *text, size_t bytes, const char *name, Error *err);
@@ -62,8 +89,5 @@ Json *json_read_file(const char *path, Error *err);
  */
 const char *json_line(const Json *object, Arena *arena);
 const char *json_indented(const Json *object, Arena *arena);
-
-/* Indented text in a file that is replaced whole. */
-bool json_write_file(const Json *object, const char *path, Error *err);
 
 #endif
