@@ -189,6 +189,12 @@ static const Bad bads[] = {
      "model: vocab: the id of 'a' must be 0 to 4194303"},
     {"{\"model\": {\"vocab\": {\"a\": 1, \"b\": 1}}}",
      "model: vocab: 'a' and 'b' have the same id 1"},
+    {"{\"model\": {\"vocab\": {\"a\": 99999}}}",
+     "model: vocab: 1 tokens have ids up to 99999; most would be unused"},
+    {WITH("\"post_processor\": {\"type\": \"TemplateProcessing\", \"single\": [{\"SpecialToken\": "
+          "{\"id\": \"s\"}}, {\"Sequence\": {\"id\": \"A\"}}], \"special_tokens\": {\"s\": "
+          "{\"ids\": [77]}}}"),
+     "post_processor: no token has the id 77"},
     {"{\"model\": {" VOCAB "}}", "model: merges: must be a list"},
     {"{\"model\": {" VOCAB ", \"merges\": [\"ab\"]}}", "model: merges.0: is no pair of tokens"},
     {"{\"model\": {" VOCAB ", \"merges\": [\"a b a\"]}}", "model: merges.0: is no pair of tokens"},

@@ -4,6 +4,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+enum { UNUSED_MAX = 1 << 16 }; /* ids without a token, besides as many as have one */
+
 typedef struct Token {
     Span text;
     int32_t id;
@@ -115,6 +117,9 @@ static bool read_tokens(const Json *json, Reading *r) {
     TRY(json_each(json, "vocab", read_token, r));
     if (!bpe->token_count) return FAIL(r->err, ERROR_INPUT, "vocab: holds no tokens");
     qsort(bpe->tokens, (size_t)bpe->token_count, sizeof *bpe->tokens, compare_tokens);
+    if (bpe->size > 2 * bpe->token_count + UNUSED_MAX)
+        return FAIL(r->err, ERROR_INPUT, "vocab: %d tokens have ids up to %d; most would be unused",
+                    (int)bpe->token_count, (int)bpe->size - 1);
     bpe->by_id = arena_new_array(bpe->arena, Span, bpe->size);
     for (int32_t i = 0; i < bpe->token_count; i++) {
         Span *place = &bpe->by_id[bpe->tokens[i].id];

@@ -133,16 +133,37 @@ static bool read_all(Tokenizer *t, const Json *json, Arena *arena, Error *err) {
     return read_template(t, sections.processor, err);
 }
 
-bool tokenizer_open(const char *path, Arena *arena, Tokenizer **out, Error *err) {
+/* A frame of ids that are no tokens would come out of every text. */
+static bool check_frame(const Tokenizer *t, const int32_t *ids, int count, Error *err) {
+    for (int i = 0; i < count; i++)
+        if (!tokenizer_token(t, ids[i]).text)
+            return FAIL(err, ERROR_INPUT, "post_processor: no token has the id %d", (int)ids[i]);
+    return true;
+}
+
+bool tokenizer_read(const char *text, size_t bytes, const char *name, Arena *arena, Tokenizer **out,
+                    Error *err) {
     Tokenizer *t = *out = arena_new_array(arena, Tokenizer, 1);
-    t->path = arena_strdup(arena, path);
+    t->path = arena_strdup(arena, name);
     t->scratch = arena_new("text to tokens");
     t->merging = arena_new("word to tokens");
-    Json *json = json_read_file(path, err);
+    Json *json = json_read_text(text, bytes, name, err);
     if (!json) return false;
-    bool is_read = read_all(t, json, arena, err);
+    bool is_read = read_all(t, json, arena, err) &&
+                   check_frame(t, t->before, t->before_count, err) &&
+                   check_frame(t, t->after, t->after_count, err);
     json_free(json);
-    if (!is_read) error_prefix(err, "%s", path);
+    if (!is_read) error_prefix(err, "%s", name);
+    return is_read;
+}
+
+bool tokenizer_open(const char *path, Arena *arena, Tokenizer **out, Error *err) {
+    Arena *file = arena_new("tokenizer.json");
+    size_t bytes;
+    *out = NULL;
+    const char *text = file_read(path, JSON_BYTES_MAX, file, &bytes, err);
+    bool is_read = text && tokenizer_read(text, bytes, path, arena, out, err);
+    arena_free(file);
     return is_read;
 }
 

@@ -17,6 +17,9 @@ typedef struct Tokenizer Tokenizer;
 /* Everything lives in `arena` but the regular expressions: tokenizer_close is due whatever the
  * result. Errors name the file and the place in it. */
 bool tokenizer_open(const char *path, Arena *arena, Tokenizer **out, Error *err);
+/* The same of text; `name` stands for it in errors. */
+bool tokenizer_read(const char *text, size_t bytes, const char *name, Arena *arena, Tokenizer **out,
+                    Error *err);
 void tokenizer_close(Tokenizer *tokenizer); /* accepts NULL */
 
 /* Adds the ids of a text; `is_framed`: with the tokens that the template puts around, such as one
