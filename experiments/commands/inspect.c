@@ -1,10 +1,12 @@
-/* nibble inspect FILE: what is in a checkpoint or a packed model. */
+/* nibble inspect FILE: what is in a checkpoint, a packed model, or files of safetensors. */
 #include <stdio.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <unistd.h>
 
 #include "core/file.h"
 #include "data/h5.h"
+#include "data/safetensors.h"
 #include "experiments/commands/commands.h"
 #include "experiments/train/run.h"
 
@@ -89,19 +91,50 @@ static bool check_path(const char *path, Arena *arena, Error *err) {
     return FAIL(err, ERROR_INPUT, "%s is a directory; give one of its files: %s", path, found);
 }
 
-static bool run(const Arguments *a, Error *err) {
-    Arena *arena = arena_new("inspected file");
+/* A file of safetensors, or a directory of them. */
+static bool is_safetensors(const char *path, Arena *arena) {
+    size_t length = strlen(path), end = strlen(".safetensors");
+    if (length > end && !strcmp(path + length - end, ".safetensors")) return true;
+    return !access(arena_format(arena, "%s/model.safetensors", path), F_OK) ||
+           !access(arena_format(arena, "%s/model.safetensors.index.json", path), F_OK);
+}
+
+static bool print_safetensors(const char *path, Arena *arena, Error *err) {
+    SafeTensors st;
+    bool ok = safetensors_open(path, arena, &st, err);
+    int64_t bytes = 0;
+    for (int i = 0; ok && i < st.count; i++) {
+        char text[SHAPE_TEXT_BYTES];
+        const SafeTensor *t = &st.items[i];
+        printf("%s  %s %s\n", t->name, t->type, shape_text(t->shape, text));
+        bytes += t->bytes;
+    }
+    if (ok)
+        printf("%d tensor%s, %ld bytes, in %d file%s\n", st.count, st.count == 1 ? "" : "s",
+               (long)bytes, st.file_count, st.file_count == 1 ? "" : "s");
+    safetensors_close(&st);
+    return ok;
+}
+
+static bool print_h5(const char *path, Arena *arena, Error *err) {
     H5Reader *r = NULL;
-    if (check_path(a->items[0], arena, err))
-        r = h5_read_open(file_resolve(a->items[0], arena), arena, err);
+    if (check_path(path, arena, err)) r = h5_read_open(file_resolve(path, arena), arena, err);
     bool ok = r != NULL;
     if (ok) {
         char digest[33];
         h5_read_digest(r, digest);
-        printf("%s\ndigest %s (XXH3-128), verified\n", a->items[0], digest);
+        printf("%s\ndigest %s (XXH3-128), verified\n", path, digest);
         ok = print_tree(r, "", 0, arena, err);
     }
     h5_read_close(r);
+    return ok;
+}
+
+static bool run(const Arguments *a, Error *err) {
+    Arena *arena = arena_new("inspected file");
+    const char *path = a->items[0];
+    bool ok = is_safetensors(path, arena) ? print_safetensors(path, arena, err)
+                                          : print_h5(path, arena, err);
     arena_free(arena);
     return ok;
 }
@@ -109,7 +142,8 @@ static bool run(const Arguments *a, Error *err) {
 const Command command_inspect = {
     .name = "inspect",
     .synopsis = "inspect FILE",
-    .help = "list what a checkpoint or packed model holds, after checking its digest",
+    .help = "list what a checkpoint or packed model holds, after checking its digest; or what "
+            "files of safetensors do",
     .min_items = 1,
     .max_items = 1,
     .run = run,
