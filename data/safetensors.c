@@ -153,33 +153,35 @@ static bool check_places(const Reading *r, int first) {
            FAIL(r->err, ERROR_INPUT, "%ld bytes at its end belong to no tensor", (long)(end - at));
 }
 
-static bool read_header(Reading *r, int descriptor, int64_t file_bytes) {
+/* N, which must be what the file has. */
+static bool read_length(int descriptor, int64_t file_bytes, uint64_t *count, Error *err) {
     unsigned char head[8];
-    uint64_t count = 0;
-    Arena *arena = arena_new("header of safetensors");
-    bool is_there = file_bytes >= 8 && pread(descriptor, head, 8, 0) == 8;
-    for (int i = 7; is_there && i >= 0; i--) count = count << 8 | head[i];
-    bool ok = is_there || FAIL(r->err, ERROR_INPUT, "is too short to be of safetensors");
-    if (ok && count > (uint64_t)file_bytes - 8)
-        ok = FAIL(r->err, ERROR_INPUT,
-                  "its header claims %llu bytes, but the file has %ld: it is cut short, or no "
-                  "safetensors",
-                  (unsigned long long)count, (long)file_bytes);
-    if (ok && count > SAFETENSORS_HEADER_MAX)
-        ok = FAIL(r->err, ERROR_INPUT, "its header has %llu bytes; nibble reads up to %d",
-                  (unsigned long long)count, SAFETENSORS_HEADER_MAX);
-    if (ok) {
-        int first = r->st->count;
-        char *text = arena_alloc(arena, (size_t)count + 1);
-        ok = pread(descriptor, text, (size_t)count, 8) == (ssize_t)count ||
-             FAIL(r->err, ERROR_SYSTEM, "cannot be read: %s", strerror(errno));
-        Json *json = ok ? json_read_text(text, (size_t)count, "header", r->err) : NULL;
-        r->data_start = 8 + (int64_t)count;
-        r->data_bytes = file_bytes - r->data_start;
-        ok = json && json_each(json, "", add_tensor, r) && check_places(r, first);
-        json_free(json);
-    }
-    arena_free(arena);
+    if (file_bytes < 8 || pread(descriptor, head, 8, 0) != 8)
+        return FAIL(err, ERROR_INPUT, "is too short to be of safetensors");
+    *count = 0;
+    for (int i = 7; i >= 0; i--) *count = *count << 8 | head[i];
+    if (*count > (uint64_t)file_bytes - 8)
+        return FAIL(err, ERROR_INPUT,
+                    "its header claims %llu bytes, but the file has %ld: it is cut short, or no "
+                    "safetensors",
+                    (unsigned long long)*count, (long)file_bytes);
+    return *count <= SAFETENSORS_HEADER_MAX ||
+           FAIL(err, ERROR_INPUT, "its header has %llu bytes; nibble reads up to %d",
+                (unsigned long long)*count, SAFETENSORS_HEADER_MAX);
+}
+
+static bool read_header(Reading *r, int descriptor, int64_t file_bytes, Arena *arena) {
+    uint64_t count;
+    int first = r->st->count;
+    TRY(read_length(descriptor, file_bytes, &count, r->err));
+    char *text = arena_alloc(arena, (size_t)count + 1);
+    if (pread(descriptor, text, (size_t)count, 8) != (ssize_t)count)
+        return FAIL(r->err, ERROR_SYSTEM, "cannot be read: %s", strerror(errno));
+    Json *json = json_read_text(text, (size_t)count, "header", r->err);
+    r->data_start = 8 + (int64_t)count;
+    r->data_bytes = file_bytes - r->data_start;
+    bool ok = json && json_each(json, "", add_tensor, r) && check_places(r, first);
+    json_free(json);
     return ok;
 }
 
@@ -193,7 +195,9 @@ static bool add_file(Reading *r, const char *path) {
     struct stat status;
     bool ok = !fstat(descriptor, &status) ||
               FAIL(r->err, ERROR_SYSTEM, "cannot be looked at: %s", strerror(errno));
-    ok = ok && read_header(r, descriptor, status.st_size);
+    Arena *arena = arena_new("header of safetensors");
+    ok = ok && read_header(r, descriptor, status.st_size, arena);
+    arena_free(arena);
     if (!ok) error_prefix(r->err, "%s", path);
     return ok;
 }
@@ -340,47 +344,58 @@ static const char *quoted(const char *text, Arena *arena) {
     return arena_format(arena, "%.*s", (int)(length - 7), line + 6);
 }
 
+static const char *metadata_item(const char *const *metadata, Arena *arena) {
+    const char *item = "";
+    for (const char *const *m = metadata; *m; m += 2)
+        item = arena_format(arena, "%s%s%s: %s", item, *item ? ", " : "", quoted(m[0], arena),
+                            quoted(m[1], arena));
+    return arena_format(arena, "\"__metadata__\": {%s}", item);
+}
+
+static const char *tensor_item(const SafeTensorData *data, int64_t at, int64_t bytes,
+                               Arena *arena) {
+    const Shape *shape = &data->tensor.shape;
+    const char *dims = "";
+    for (int i = 0; i < shape->rank; i++)
+        dims = arena_format(arena, "%s%s%ld", dims, i ? ", " : "", (long)shape->dim[i]);
+    return arena_format(arena,
+                        "%s: {\"dtype\": \"%s\", \"shape\": [%s], \"data_offsets\": [%ld, %ld]}",
+                        quoted(data->name, arena), type_name(data->tensor.dtype), dims, (long)at,
+                        (long)(at + bytes));
+}
+
+/* Ends in spaces, so that what follows is aligned. */
+static const char *join_items(const char *const *items, int count, Arena *arena) {
+    size_t bytes = 2 + 8 + 1;
+    for (int i = 0; i < count; i++) bytes += strlen(items[i]) + 1;
+    char *text = arena_alloc(arena, bytes), *at = text;
+    *at++ = '{';
+    for (int i = 0; i < count; i++) {
+        if (i) *at++ = ',';
+        at = stpcpy(at, items[i]);
+    }
+    *at++ = '}';
+    while ((at - text) % 8) *at++ = ' ';
+    *at = '\0';
+    return text;
+}
+
+static int64_t data_bytes(const Tensor *tensor) {
+    return (int64_t)dtype_bytes(tensor->dtype, tensor_count(tensor));
+}
+
 static const char *write_header(const SafeTensorData *tensors, int count,
                                 const char *const *metadata, Arena *arena) {
-    size_t used = 1, capacity = 256;
-    char *text = arena_alloc(arena, capacity);
-    text[0] = '{';
+    const char **items = arena_new_array(arena, const char *, count + 1);
+    int item_count = 0;
     int64_t at = 0;
-    int written = 0;
-    for (int i = metadata ? -1 : 0; i < count; i++) {
-        const char *item = "";
-        if (i < 0) {
-            for (const char *const *m = metadata; *m; m += 2)
-                item = arena_format(arena, "%s%s%s: %s", item, *item ? ", " : "",
-                                    quoted(m[0], arena), quoted(m[1], arena));
-            item = arena_format(arena, "\"__metadata__\": {%s}", item);
-        } else {
-            const Tensor *t = &tensors[i].tensor;
-            const char *shape = "";
-            for (int d = 0; d < t->shape.rank; d++)
-                shape = arena_format(arena, "%s%s%ld", shape, d ? ", " : "", (long)t->shape.dim[d]);
-            int64_t bytes = (int64_t)dtype_bytes(t->dtype, tensor_count(t));
-            item = arena_format(
-                arena, "%s: {\"dtype\": \"%s\", \"shape\": [%s], \"data_offsets\": [%ld, %ld]}",
-                quoted(tensors[i].name, arena), type_name(t->dtype), shape, (long)at,
-                (long)(at + bytes));
-            at += bytes;
-        }
-        size_t length = strlen(item);
-        if (used + length + 16 > capacity) {
-            capacity = 2 * (capacity + length + 16);
-            char *larger = arena_alloc(arena, capacity);
-            memcpy(larger, text, used);
-            text = larger;
-        }
-        if (written++) text[used++] = ',';
-        memcpy(text + used, item, length);
-        used += length;
+    if (metadata) items[item_count++] = metadata_item(metadata, arena);
+    for (int i = 0; i < count; i++) {
+        int64_t bytes = data_bytes(&tensors[i].tensor);
+        items[item_count++] = tensor_item(&tensors[i], at, bytes, arena);
+        at += bytes;
     }
-    text[used++] = '}';
-    while (used % 8) text[used++] = ' ';
-    text[used] = '\0';
-    return text;
+    return join_items(items, item_count, arena);
 }
 
 static bool write_all(int descriptor, const SafeTensorData *tensors, int count,
@@ -391,7 +406,7 @@ static bool write_all(int descriptor, const SafeTensorData *tensors, int count,
     bool ok = file_write_bytes(descriptor, head, 8) && file_write_bytes(descriptor, header, bytes);
     for (int i = 0; ok && i < count; i++) {
         const Tensor *t = &tensors[i].tensor;
-        ok = file_write_bytes(descriptor, t->data, dtype_bytes(t->dtype, tensor_count(t)));
+        ok = file_write_bytes(descriptor, t->data, (size_t)data_bytes(t));
     }
     return ok;
 }
@@ -410,8 +425,7 @@ bool safetensors_write(const char *path, const SafeTensorData *tensors, int coun
             ok = false;
             cause = errno;
         }
-        if (!ok)
-            ok = FAIL(err, ERROR_SYSTEM, "%s: cannot write: %s", temporary, strerror(cause));
+        if (!ok) ok = FAIL(err, ERROR_SYSTEM, "%s: cannot write: %s", temporary, strerror(cause));
         ok = ok && envelope_publish(temporary, path, NULL, err);
         if (!ok) unlink(temporary);
     }
