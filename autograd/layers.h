@@ -23,7 +23,7 @@ typedef struct LinearConfig {
     bool bias;
 } LinearConfig;
 
-typedef struct NormConfig { /* batch_norm, layer_norm */
+typedef struct NormConfig { /* batch_norm, layer_norm, rms_norm */
     LayerConfig layer;
     double epsilon, momentum;
 } NormConfig;

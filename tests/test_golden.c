@@ -118,6 +118,11 @@ static Var *build_conv_batch_norm(Case *c) {
     return op_batch_norm_folded(tape, product, gamma, beta, bias, attr);
 }
 
+static Var *build_rms_norm(Case *c) {
+    Var *x = leaf(c, "x"), *gamma = leaf(c, "gamma");
+    return op_rms_norm(tape, x, gamma, number(c, "epsilon"));
+}
+
 static Var *build_layer_norm(Case *c) {
     Var *x = leaf(c, "x"), *gamma = leaf(c, "gamma"), *beta = leaf(c, "beta");
     return op_layer_norm(tape, x, gamma, beta, number(c, "epsilon"));
@@ -217,6 +222,7 @@ static const struct Builder {
     BUILDER(conv2d),
     BUILDER(batch_norm),
     BUILDER(layer_norm),
+    BUILDER(rms_norm),
     BUILDER(relu),
     BUILDER(relu6),
     BUILDER(gelu),

@@ -209,6 +209,7 @@ static const LayerCase layer_cases[] = {
     {"batch_norm", "batch_norm: {epsilon: 1e-3, momentum: 0.5}", {3, {6, 7, 4}}, {4, {1, 6, 7, 4}}},
     {"batch_norm", "batch_norm", {1, {7}}, {2, {1, 7}}},
     {"layer_norm", "layer_norm: {epsilon: 1e-3}", {2, {3, 7}}, {3, {1, 3, 7}}},
+    {"rms_norm", "rms_norm: {epsilon: 1e-3}", {2, {3, 7}}, {3, {1, 3, 7}}},
     {"relu", "relu", {3, {6, 7, 4}}, {4, {1, 6, 7, 4}}},
     {"relu6", "relu6: {name: six}", {3, {6, 7, 4}}, {4, {1, 6, 7, 4}}},
     {"gelu", "gelu", {1, {7}}, {2, {1, 7}}},
