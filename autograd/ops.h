@@ -10,6 +10,13 @@ typedef struct Conv2dAttr {
     int64_t pad_top, pad_bottom, pad_left, pad_right;
 } Conv2dAttr;
 
+/* Queries of head h meet keys and values of head h / (heads / kv_heads) (grouped-query attention,
+ * Ainslie et al. 2023). */
+typedef struct AttentionAttr {
+    int64_t heads, kv_heads; /* kv_heads divides heads */
+    float scale;             /* of products of queries and keys, above 0: 1 / sqrt(dim) */
+} AttentionAttr;
+
 typedef struct Pool2dAttr {
     int64_t kernel, stride, padding;
 } Pool2dAttr;

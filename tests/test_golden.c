@@ -123,6 +123,17 @@ static Var *build_rms_norm(Case *c) {
     return op_rms_norm(tape, x, gamma, number(c, "epsilon"));
 }
 
+static Var *build_attention(Case *c) {
+    AttentionAttr attr = {.heads = integer(c, "heads"),
+                          .kv_heads = integer(c, "kv_heads"),
+                          .scale = number(c, "scale")};
+    Var *q = leaf(c, "q"), *k = leaf(c, "k"), *v = leaf(c, "v");
+    const GoldenTensor *at = golden_find(&c->golden, "starts");
+    Tensor starts = {.dtype = DTYPE_F32};
+    if (at) starts.shape = at->shape, starts.data = at->values;
+    return op_attention(tape, q, k, v, at ? tape_constant(tape, starts) : NULL, attr);
+}
+
 static Var *build_layer_norm(Case *c) {
     Var *x = leaf(c, "x"), *gamma = leaf(c, "gamma"), *beta = leaf(c, "beta");
     return op_layer_norm(tape, x, gamma, beta, number(c, "epsilon"));
@@ -248,6 +259,16 @@ static const struct Builder {
     BUILDER(fake_quant),
     BUILDER(max_normalize),
     BUILDER(conv_batch_norm),
+    BUILDER(linear),     BUILDER(conv2d),        BUILDER(batch_norm),
+    BUILDER(layer_norm), BUILDER(rms_norm),      BUILDER(attention),
+    BUILDER(relu),       BUILDER(relu6),         BUILDER(gelu),
+    BUILDER(silu),       BUILDER(sigmoid),       BUILDER(tanh),
+    BUILDER(max_pool2d), BUILDER(avg_pool2d),    BUILDER(global_avg_pool),
+    BUILDER(add),        BUILDER(mul),           BUILDER(scale),
+    BUILDER(concat),     BUILDER(reshape),       BUILDER(slice),
+    BUILDER(transpose),  BUILDER(mean),          BUILDER(sum),
+    BUILDER(softmax),    BUILDER(cross_entropy), BUILDER(mse),
+    BUILDER(fake_quant), BUILDER(max_normalize), BUILDER(conv_batch_norm),
 #undef BUILDER
 };
 enum { BUILDER_COUNT = sizeof builders / sizeof *builders };

@@ -201,6 +201,13 @@ static Var *large_layer(int which, Var *x) {
         return op_global_avg_pool(tape, images);
     case 9:
         return op_fake_quant(tape, x, scale, NULL, lsq);
+    case 10:
+        return op_rms_norm(tape, x, gamma, 1e-5f);
+    case 11: {
+        AttentionAttr attr = {.heads = 37, .kv_heads = 37, .scale = 0.3f};
+        Var *sequences = op_reshape(tape, op_slice(tape, x, 0, 0, 200), SHAPE(2, 100, 37));
+        return op_attention(tape, sequences, sequences, sequences, NULL, attr);
+    }
     default:
         return NULL;
     }

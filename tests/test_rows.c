@@ -345,11 +345,59 @@ static void test_transpose(void **state) {
     unsetenv("NIBBLE_ISA");
 }
 
+/* Against the C library's in double; the same bits on every instruction set, whole vectors and
+ * rests. */
+static void test_exponentials(void **state) {
+    (void)state;
+    enum { COUNT = 40007 };
+    static float from[COUNT], y[COUNT], first[COUNT];
+    for (int i = 0; i < COUNT; i++) from[i] = (float)(-105 + 193.0 * i / COUNT);
+    for (int j = 0; j < ISA_COUNT; j++) {
+        if (!choose(isas[j])) continue;
+        isa_active()->exponentials(from, COUNT, 1, 0, y);
+        if (j == 0) memcpy(first, y, sizeof first);
+        assert_memory_equal(first, y, sizeof first);
+        for (int i = 0; i < COUNT; i++) {
+            double exact = exp((double)from[i]), unit = exact * 0x1p-23;
+            if (unit < 0x1p-149) unit = 0x1p-149;
+            if (fabs((double)y[i] - exact) > 2 * unit)
+                fail_msg("%s: exp(%.9g) is %.9g", isas[j], (double)from[i], (double)y[i]);
+        }
+        const float few[] = {0, 1, -INFINITY, NAN, -200, -3};
+        isa_active()->exponentials(few, 6, 2, 1, y);
+        assert_true(y[0] == (float)exp(-1) && y[2] == 0 && isnan(y[3]) && y[4] == 0);
+        assert_true(fabs((double)y[1] - exp(1)) < 1e-6 && fabs((double)y[5] - exp(-7)) < 1e-9);
+    }
+    unsetenv("NIBBLE_ISA");
+}
+
+static void test_largest(void **state) {
+    (void)state;
+    draw(3);
+    for (int j = 0; j < ISA_COUNT; j++) {
+        if (!choose(isas[j])) continue;
+        for (int64_t count = 1; count < 70; count++) {
+            float most, wanted = x[0];
+            for (int64_t i = 1; i < count; i++) wanted = x[i] > wanted ? x[i] : wanted;
+            isa_active()->largest(x, count, &most);
+            assert_true(most == wanted);
+        }
+        float most;
+        isa_active()->largest((const float[]){-300, NAN, -200}, 3, &most);
+        assert_true(most == -200);
+    }
+    unsetenv("NIBBLE_ISA");
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_row_kernels),          cmocka_unit_test(test_transpose),
-        cmocka_unit_test(test_not_a_number),         cmocka_unit_test(test_not_a_number_is_said),
+        cmocka_unit_test(test_row_kernels),
+        cmocka_unit_test(test_transpose),
+        cmocka_unit_test(test_not_a_number),
+        cmocka_unit_test(test_not_a_number_is_said),
         cmocka_unit_test(test_half_precision_codes),
+        cmocka_unit_test(test_exponentials),
+        cmocka_unit_test(test_largest),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -260,6 +260,30 @@ def newer(out):
     check(out, "rms_norm", lambda x, gamma, epsilon=1e-5: F.rms_norm(x, (6,), gamma, epsilon),
           dict(x=draw(3, 4, 6), gamma=draw(6)), dict(epsilon=1e-5))
 
+    def attention(heads, kv_heads, starts=None):
+        def run(q, k, v):
+            def split(x, count):
+                return x.reshape(x.shape[0], x.shape[1], count, -1).transpose(1, 2)
+
+            length = q.shape[1]
+            key, query = torch.arange(length)[None, :], torch.arange(length)[:, None]
+            first = torch.zeros(q.shape[0], length) if starts is None else torch.tensor(starts)
+            sees = (key <= query) & (key >= first[:, None, :, None])
+            y = F.scaled_dot_product_attention(split(q, heads), split(k, kv_heads), split(v, kv_heads), attn_mask=sees,
+                                               scale=0.5, enable_gqa=heads != kv_heads)
+            return y.transpose(1, 2).reshape(q.shape)
+        return run
+
+    for batch, length, heads, kv_heads, dim, starts in [
+        (2, 7, 2, 2, 4, None), (1, 40, 3, 1, 5, None), (2, 6, 4, 2, 3, [[0, 0, 0, 3, 3, 3], [0, 1, 1, 1, 4, 4]]),
+    ]:
+        inputs = dict(q=draw(batch, length, heads * dim, low=-2, high=2), k=draw(batch, length, kv_heads * dim),
+                      v=draw(batch, length, kv_heads * dim))
+        settings = dict(heads=heads, kv_heads=kv_heads, scale=0.5)
+        if starts:
+            settings["starts"] = np.array(starts, np.float32)
+        check(out, "attention", attention(heads, kv_heads, starts), inputs, settings)
+
 
 ops = Writer(FOLDER / "ops.txt")
 for part in [products, norms, activations, pools, arithmetic, shapes, reductions, losses, quantizers]:
