@@ -17,6 +17,13 @@ typedef struct AttentionAttr {
     float scale;             /* of products of queries and keys, above 0: 1 / sqrt(dim) */
 } AttentionAttr;
 
+typedef struct RotaryAttr {
+    int64_t heads;
+    const float
+        *frequencies; /* [dim / 2], radians a position; the caller's, as long as the record */
+    int64_t position; /* of the first of each sequence; 0 in training */
+} RotaryAttr;
+
 typedef struct Pool2dAttr {
     int64_t kernel, stride, padding;
 } Pool2dAttr;

@@ -123,15 +123,31 @@ static Var *build_rms_norm(Case *c) {
     return op_rms_norm(tape, x, gamma, number(c, "epsilon"));
 }
 
+static Var *constant(Case *c, const char *name) {
+    const GoldenTensor *at = golden_tensor(&c->golden, name);
+    return tape_constant(tape,
+                         (Tensor){.dtype = DTYPE_F32, .shape = at->shape, .data = at->values});
+}
+
 static Var *build_attention(Case *c) {
     AttentionAttr attr = {.heads = integer(c, "heads"),
                           .kv_heads = integer(c, "kv_heads"),
                           .scale = number(c, "scale")};
     Var *q = leaf(c, "q"), *k = leaf(c, "k"), *v = leaf(c, "v");
-    const GoldenTensor *at = golden_find(&c->golden, "starts");
-    Tensor starts = {.dtype = DTYPE_F32};
-    if (at) starts.shape = at->shape, starts.data = at->values;
-    return op_attention(tape, q, k, v, at ? tape_constant(tape, starts) : NULL, attr);
+    Var *starts = golden_find(&c->golden, "starts") ? constant(c, "starts") : NULL;
+    return op_attention(tape, q, k, v, starts, attr);
+}
+
+static Var *build_rotary(Case *c) {
+    RotaryAttr attr = {.heads = integer(c, "heads"), .frequencies = numbers(c, "frequencies")};
+    Var *x = leaf(c, "x"), *starts = constant(c, "starts");
+    return op_rotary(tape, x, starts, attr);
+}
+
+static Var *build_embedding(Case *c) {
+    static int32_t ids[6];
+    for (int i = 0; i < 6; i++) ids[i] = (int32_t)numbers(c, "ids")[i];
+    return op_embedding(tape, leaf(c, "table"), ids, SHAPE(2, 3));
 }
 
 static Var *build_layer_norm(Case *c) {
@@ -234,6 +250,9 @@ static const struct Builder {
     BUILDER(batch_norm),
     BUILDER(layer_norm),
     BUILDER(rms_norm),
+    BUILDER(attention),
+    BUILDER(rotary),
+    BUILDER(embedding),
     BUILDER(relu),
     BUILDER(relu6),
     BUILDER(gelu),
@@ -269,6 +288,9 @@ static const struct Builder {
     BUILDER(transpose),  BUILDER(mean),          BUILDER(sum),
     BUILDER(softmax),    BUILDER(cross_entropy), BUILDER(mse),
     BUILDER(fake_quant), BUILDER(max_normalize), BUILDER(conv_batch_norm),
+    BUILDER(fake_quant),
+    BUILDER(max_normalize),
+    BUILDER(conv_batch_norm),
 #undef BUILDER
 };
 enum { BUILDER_COUNT = sizeof builders / sizeof *builders };

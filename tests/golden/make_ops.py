@@ -284,6 +284,23 @@ def newer(out):
             settings["starts"] = np.array(starts, np.float32)
         check(out, "attention", attention(heads, kv_heads, starts), inputs, settings)
 
+    def rotary(heads, starts):
+        def run(x):
+            length, half = x.shape[1], x.shape[2] // heads // 2
+            angles = (torch.arange(length)[None] - torch.tensor(starts))[..., None] * torch.tensor([1.0, 0.3, 0.01])
+            cosine, sine = (f(angles.double()).repeat(1, 1, 2)[:, :, None] for f in (torch.cos, torch.sin))
+            parts = x.reshape(x.shape[0], length, heads, 2 * half)
+            turned = torch.cat((-parts[..., half:], parts[..., :half]), -1)
+            return (parts * cosine + turned * sine).reshape(x.shape)
+        return run
+
+    for starts in [[[0] * 5], [[0, 0, 2, 2, 4]]]:
+        check(out, "rotary", rotary(2, starts), dict(x=draw(1, 5, 12)),
+              dict(heads=2, frequencies=np.array([1, 0.3, 0.01], np.float32), starts=np.array(starts, np.float32)))
+    ids = np.array([[3, 0, 3], [1, 1, 3]])
+    check(out, "embedding", lambda table: F.embedding(torch.tensor(ids), table), dict(table=draw(5, 4)),
+          dict(ids=ids.astype(np.float32)))
+
 
 ops = Writer(FOLDER / "ops.txt")
 for part in [products, norms, activations, pools, arithmetic, shapes, reductions, losses, quantizers]:

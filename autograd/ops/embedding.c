@@ -1,0 +1,79 @@
+/* Rows of a table by their numbers: y[i] = table[ids[i]]. The table may be stored in any dtype.
+ * Numbers are the caller's, must lie within the table, and live as long as the record. */
+#include <assert.h>
+
+#include "autograd/ops.h"
+
+typedef struct Attr {
+    const int32_t *ids;
+    Shape shape; /* of ids */
+} Attr;
+
+static bool infer(Var *v, Error *err) {
+    const Attr *attr = v->attr;
+    char a[SHAPE_TEXT_BYTES], b[SHAPE_TEXT_BYTES];
+    Shape table = v->in[0]->value.shape, shape = attr->shape;
+    if (table.rank != 2 || shape.rank >= SHAPE_RANK_MAX)
+        return FAIL(
+            err, ERROR_INPUT,
+            "table %s and ids %s: a table has rows of numbers, and ids at most %d dimensions",
+            shape_text(table, a), shape_text(shape, b), SHAPE_RANK_MAX - 1);
+    shape.dim[shape.rank++] = table.dim[1];
+    v->value.shape = shape;
+    return true;
+}
+
+static void forward(Tape *t, Var *v) {
+    (void)t;
+    const Attr *attr = v->attr;
+    const Tensor *table = &v->in[0]->value;
+    int64_t width = table->shape.dim[1];
+#pragma omp parallel for schedule(static)
+    for (int64_t i = 0; i < shape_count(attr->shape); i++) {
+        assert(attr->ids[i] >= 0 && attr->ids[i] < table->shape.dim[0]);
+        tensor_decode_part(table, attr->ids[i] * width, width, var_f32(v) + i * width);
+    }
+}
+
+/* A row may be wanted many times: a thread adds up columns of its own, in the order of ids. */
+static void backward(Tape *t, Var *v) {
+    enum { COLUMNS = 16 };
+    const Attr *attr = v->attr;
+    float beta;
+    float *grad = tape_grad(t, v->in[0], &beta);
+    if (!grad) return;
+    Shape table = v->in[0]->value.shape;
+    int64_t width = table.dim[1], count = shape_count(attr->shape);
+#pragma omp parallel for schedule(static)
+    for (int64_t first = 0; first < width; first += COLUMNS) {
+        int64_t end = first + COLUMNS < width ? first + COLUMNS : width;
+        for (int64_t r = 0; beta == 0 && r < table.dim[0]; r++)
+            for (int64_t c = first; c < end; c++) grad[r * width + c] = 0;
+        for (int64_t i = 0; i < count; i++) {
+            float *to = grad + attr->ids[i] * width;
+            const float *dy = var_grad_f32(v) + i * width;
+            for (int64_t c = first; c < end; c++) to[c] += dy[c];
+        }
+    }
+}
+
+static Var *sample(Tape *t, int which) {
+    static const int32_t ids[] = {2, 0, 3, 3, 2, 2};
+    if (which >= 2) return NULL;
+    Var *table = tape_sample_leaf(t, which ? SHAPE(4, 19) : SHAPE(5, 3), -1, 1);
+    return op_embedding(t, table, ids, which ? SHAPE(2, 3) : SHAPE(6));
+}
+
+Var *op_embedding(Tape *t, Var *table, const int32_t *ids, Shape shape) {
+    Attr attr = {.ids = ids, .shape = shape};
+    return tape_record(t, &op_row_embedding, 1, &table, &attr, sizeof attr);
+}
+
+const Op op_row_embedding = {
+    .name = "embedding",
+    .flags = OP_READS_LEVELS | OP_SPARES_OUTPUT | OP_SPARES_INPUTS | OP_NO_FLOPS,
+    .infer = infer,
+    .forward = forward,
+    .backward = backward,
+    .sample = sample,
+};
