@@ -1,6 +1,7 @@
 #include "experiments/ptq/stream.h"
 
 #include "core/log.h"
+#include "core/parallel.h"
 #include "experiments/train/task.h"
 
 typedef struct Stream {
@@ -32,6 +33,7 @@ static Var *record(void *context, int64_t index, Tape *t, int64_t *rows) {
     Stream *s = context;
     TaskStep step = {.e = s->e, .batch = batch_at(s, index)};
     *rows = step.batch.count;
+    parallel_adapt();
     return task_record(&step, t);
 }
 

@@ -2,6 +2,7 @@
 
 #include <string.h>
 
+#include "core/parallel.h"
 TapeMode evaluate_mode(Network network) {
     TapeMode mode = TAPE_EVALUATION;
     mode.is_float = network == NETWORK_SHADOW;
@@ -66,6 +67,7 @@ bool evaluate_as(Experiment *e, LoaderSplit split, TapeMode mode, Evaluation *ou
     for (int64_t i = 0;; i++) {
         TaskStep step = {.e = e, .batch = evaluate_rows(e, split, i, out->rows, out->limit)};
         if (!step.batch.count) break;
+        parallel_adapt();
         TRY(evaluate_batch(&step, mode, err));
         task_tally(&step, &tally);
         int64_t count = var_count(step.output);
