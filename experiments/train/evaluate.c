@@ -3,6 +3,7 @@
 #include <string.h>
 
 #include "core/parallel.h"
+
 TapeMode evaluate_mode(Network network) {
     TapeMode mode = TAPE_EVALUATION;
     mode.is_float = network == NETWORK_SHADOW;
