@@ -255,6 +255,27 @@ static void test_lost_files_are_made_again(void **state) {
     assert_int_equal(files_with("lost/evaluations", ".tmp."), 0);
 }
 
+/* A run of another seed, or of another row, in a run's place is no run of this comparison. */
+static void test_another_run_is_not_believed(void **state) {
+    (void)state;
+    ensure_whole();
+    write_config("two.yaml", "[1, 2]", METHODS);
+    run(0, "compare two.yaml --out swapped");
+    run(0, "compare two.yaml --out swapped"); /* as it is, it is */
+    rename("swapped/runs/fp32-s1", "swapped/runs/was");
+    rename("swapped/runs/fp32-s2", "swapped/runs/fp32-s1");
+    assert_has(run(2, "compare two.yaml --out swapped").err,
+               "swapped/runs/fp32-s1/config.yaml is not of the run fp32-s1: it has another seed");
+    rename("swapped/runs/fp32-s1", "swapped/runs/fp32-s2");
+    rename("swapped/runs/was", "swapped/runs/fp32-s1");
+    rename("swapped/runs/qat-w8a8-s1", "swapped/runs/was");
+    rename("swapped/runs/qat-w2a4-s1", "swapped/runs/qat-w8a8-s1");
+    assert_has(run(2, "compare two.yaml --out swapped").err,
+               "move swapped/runs/qat-w8a8-s1 away, and that run is made again");
+    rename("swapped/runs/qat-w8a8-s1", "swapped/runs/qat-w2a4-s1");
+    run(0, "compare two.yaml --out swapped"); /* what is away is made again */
+}
+
 static void test_rows_and_seeds_can_be_added(void **state) {
     (void)state;
     ensure_whole();
@@ -437,6 +458,7 @@ int main(void) {
         cmocka_unit_test(test_a_signal_stops_it_after_a_save),
         cmocka_unit_test(test_lost_files_are_made_again),
         cmocka_unit_test(test_rows_and_seeds_can_be_added),
+        cmocka_unit_test(test_another_run_is_not_believed),
         cmocka_unit_test(test_full_disk),
         cmocka_unit_test(test_a_training_that_diverges_fails_alone),
         cmocka_unit_test(test_what_is_made_of_a_failed_run_fails_too),

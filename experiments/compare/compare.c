@@ -141,7 +141,7 @@ bool compare_run(const Comparison *comparison, const char *directory, Error *err
     if (ok) {
         stop_install();
         schedule_open(&schedule, comparison, directory, arena);
-        ok = make_all(&schedule, arena, err);
+        ok = schedule_check_runs(&schedule, err) && make_all(&schedule, arena, err);
         schedule_close(&schedule);
     }
     if (fd >= 0) close(fd);

@@ -152,6 +152,52 @@ static bool wait_for(Worker *worker, CompareRun *run, ScheduleWatch watch, void 
 
 /* ---- Before anything is made ---- */
 
+/* ---- Whose run it is ---- */
+
+/* What its configuration is to be. */
+static bool read_wanted(const CompareRun *run, Arena *arena, ExperimentConfig *config, Error *err) {
+    char *words[2] = {arena_format(arena, "seed=%ld", (long)run->seed)};
+    if (run->row->method->is_trained) {
+        words[1] = arena_strdup(arena, "~train.distill"); /* a path, which may move */
+        return config_read(run->config, run->row->needs_baseline ? 2 : 1, words, arena, config,
+                           err);
+    }
+    const char *baseline = run_path(arena, run->baseline->directory, RUN_CONFIG);
+    return config_read_quantize(baseline, run->config, 0, NULL, arena, config, err);
+}
+
+/* A run that is there must be this one: of its seed, with its settings. Bits that were chosen
+ * (bits: auto) stand in a run's configuration as rules. */
+static bool check_run(const CompareRun *run, Arena *arena, Error *err) {
+    const char *path = run_path(arena, run->directory, RUN_CONFIG);
+    ExperimentConfig wanted, there;
+    if (!has_file(run, RUN_CONFIG) || (run->baseline && !has_file(run->baseline, RUN_CONFIG)))
+        return true;
+    TRY(read_wanted(run, arena, &wanted, err) &&
+        config_read_run(path, 0, NULL, arena, &there, err));
+    there.train.distill = wanted.train.distill = NULL;
+    bool is_chosen = bits_value(wanted.quant.bits) == BITS_AUTO;
+    if (wanted.seed == there.seed && (is_chosen || !strcmp(config_write_fixed(&wanted, arena),
+                                                           config_write_fixed(&there, arena))))
+        return true;
+    return FAIL(err, ERROR_INPUT,
+                "%s is not of the run %s: it has another seed or other settings; move %s away, and "
+                "that run is made again",
+                path, run->name, run->directory);
+}
+
+bool schedule_check_runs(const Schedule *s, Error *err) {
+    for (int i = 0; i < s->run_count; i++) {
+        Arena *arena = arena_new("configuration");
+        bool ok = check_run(&s->runs[i], arena, err);
+        arena_free(arena);
+        if (!ok) return false;
+    }
+    return true;
+}
+
+/* ---- Before anything is trained ---- */
+
 typedef struct Survey {
     const Schedule *schedule;
     int64_t *steps; /* of each row; shared between the processes */

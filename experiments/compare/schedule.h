@@ -42,6 +42,9 @@ void schedule_open(Schedule *schedule, const Comparison *comparison, const char 
                    Arena *arena);
 void schedule_close(Schedule *schedule);
 
+/* Refuses a directory of a run that is another run's: of another seed, or with other settings. */
+bool schedule_check_runs(const Schedule *schedule, Error *err);
+
 /* Opens each row's experiment once, in a process of its own, so that what is wrong with one shows
  * before anything is trained; and learns how many steps it has. */
 bool schedule_survey(Schedule *schedule, Error *err);
