@@ -16,6 +16,7 @@ typedef enum RandomStream { /* add at the end: the values are part of what a see
                             RANDOM_SPLIT,   /* validation split */
                             RANDOM_SYNTHETIC, /* synthetic data sets */
                             RANDOM_TEST,
+                            RANDOM_SAMPLES, /* of a layer; step: its site, and the iteration */
 } RandomStream;
 
 typedef struct RandomKey {

@@ -128,6 +128,8 @@ void ptq_set_levels(const WeightSite *site, const float *levels);
  * the one it had, which stays where all are 0. Fails where the scale cannot be stored. */
 bool ptq_refit(const WeightSite *site, const float *values, Error *err);
 
+/* Whether in the last record the layer was one product of its input with its weight, and a bias. */
+bool ptq_is_product(const WeightSite *site);
 int64_t ptq_channels(const WeightSite *site); /* output channels: rows of the weight */
 /* Whether there is a Param that moves the deployed bias: a bias, or a joined norm's beta. */
 bool ptq_has_bias(const WeightSite *site);

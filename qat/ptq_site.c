@@ -5,6 +5,12 @@
 #include "autograd/layers/batch_norm.h"
 #include "qat/ptq.h"
 
+bool ptq_is_product(const WeightSite *site) {
+    const Var *y = site->module->last_out;
+    return site->is_only && y->op && y->op->geometry && y->in[0] == site->module->last_seen[0] &&
+           (y->in[1] == site->weight->read || y->in[1] == site->weight->leaf);
+}
+
 int64_t ptq_channels(const WeightSite *site) {
     return site->weight->value.shape.dim[0];
 }

@@ -6,6 +6,7 @@
 #include <math.h>
 #include <stdio.h>
 
+#include "autograd/layers.h"
 #include "core/log.h"
 #include "qat/ptq.h"
 #include "tests/prepare_cases.h"
@@ -89,5 +90,24 @@ static inline const PtqNote *ptq_source_note(const Ptq *p, const char *layer, co
     }
     return NULL;
 }
+
+/* ---- A layer whose weight is no product's ---- */
+
+static inline bool gain_build(Module *self, Var *const *in, Error *err) {
+    (void)err;
+    Shape shape = SHAPE(shape_last(in[0]->value.shape));
+    return module_param(self, "weight", shape, PARAM_WEIGHT, (Init){INIT_ONE, 0});
+}
+
+static inline Var *gain_forward(Module *self, Tape *t, Var *const *in) {
+    Var *weight = param_read(module_find_param(self, "weight"), t);
+    return op_mul(t, in[0], weight);
+}
+
+__attribute__((unused)) static const Layer layer_gain = {
+    .kind = {"gain", "x w", sizeof(PlainConfig), NULL},
+    .input_count = 1,
+    .build = gain_build,
+    .forward = gain_forward};
 
 #endif

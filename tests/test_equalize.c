@@ -243,24 +243,8 @@ static void stored_weights_stay(void **state) {
                 0);
 }
 
-/* A weight that is no product's. */
-static bool gain_build(Module *self, Var *const *in, Error *err) {
-    (void)err;
-    Shape shape = SHAPE(shape_last(in[0]->value.shape));
-    return module_param(self, "weight", shape, PARAM_WEIGHT, (Init){INIT_ONE, 0});
-}
-
-static Var *gain_forward(Module *self, Tape *t, Var *const *in) {
-    Var *weight = param_read(module_find_param(self, "weight"), t);
-    return op_mul(t, in[0], weight);
-}
-
 static void other_layers_stay(void **state) {
     (void)state;
-    static const Layer layer_gain = {.kind = {"gain", "x w", sizeof(PlainConfig), NULL},
-                                     .input_count = 1,
-                                     .build = gain_build,
-                                     .forward = gain_forward};
     static PlainConfig flatten = {.layer = {"flatten"}}, relu = {.layer = {"relu"}};
     static PlainConfig gain = {.layer = {"gain"}};
     static LinearConfig linear = {.layer = {"a"}, .units = 4, .bias = true};

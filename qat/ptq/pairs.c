@@ -60,13 +60,6 @@ static const WeightSite *site_of(const Qat *qat, const Var *x) {
 
 /* ---- Whether factors can move ---- */
 
-/* y = x w + b, or a convolution: one product with a weight that can change, and nothing else. */
-static bool is_product(const WeightSite *site) {
-    const Var *y = site->module->last_out;
-    return site->is_only && y->op && y->op->flops && y->in_count >= 2 &&
-           y->in[0] == site->module->last_in[0] && y->in[1] == site->weight->leaf;
-}
-
 static bool can_change(const Module *module) {
     for (int i = 0; i < module->param_count; i++)
         if (module->params[i]->value.dtype != DTYPE_F32) return false;
@@ -74,7 +67,7 @@ static bool can_change(const Module *module) {
 }
 
 static bool check_layer(const WeightSite *site, PairReason *reason) {
-    if (!is_product(site))
+    if (!ptq_is_product(site))
         return no_pair(reason, "%s is not a product with one weight", site->module->name);
     if (!can_change(site->module))
         return no_pair(reason, "%s is stored, and cannot change", site->module->name);
