@@ -326,6 +326,8 @@ static void test_mistakes_have_their_place(void **state) {
     (void)state;
     refused("methods: []\n", "",
             "bad.yaml: give `experiment`, its settings, or `config`, its file");
+    refused(EXPERIMENT "  quantize: [round]\nmethods: [{kind: qat, bits: [4]}]\n", "",
+            "quantize: training runs no PTQ methods");
     refused(EXPERIMENT "methods: [{kind: qat}]\n", "",
             "bad.yaml:7:11: missing setting "
             "'methods.0.bits'");

@@ -55,7 +55,8 @@ static bool read_experiment(Reading *r, Comparison *out, Error *err) {
     TRY(config_report(&r->faults, name, "config", err));
     Node *tree =
         c->experiment ? fields_overlay(experiment_fields, below, c->experiment, r->arena) : below;
-    return config_read_tree(tree, name, r->arena, &out->experiment, err);
+    return config_read_tree(tree, name, r->arena, &out->experiment, err) &&
+           config_check_trains(&out->experiment, err);
 }
 
 /* ---- Rows ---- */
