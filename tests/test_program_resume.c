@@ -131,6 +131,7 @@ static void check_kills(const char *name, const char *config, int kills) {
         }
         assert_same_run(whole_run, directory);
         remove_tree(directory);
+        whole /= 2; /* it was done before: the machine has become faster since */
     }
     run(0, "%s", continue_command(path, directory));
     assert_same_run(whole_run, directory);
