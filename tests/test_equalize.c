@@ -121,6 +121,8 @@ static void a_single_pair(void **state) {
     (void)state;
     Ptq *p = ptq_source("flatten, linear: {name: a, units: 5}, relu, linear: {name: b, units: 3}",
                         "{bits: 4}", stir);
+    Error err = {0};
+    assert_true(pairs_begin(p, &err)); /* range_of asks for norms, which a record shows */
     Pair pair = {
         .first = &p->qat->sites[0], .second = &p->qat->sites[1], .channels = 5, .depth = 5};
     double least = INFINITY, most = 0;

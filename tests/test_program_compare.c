@@ -27,8 +27,17 @@ static void ensure_whole(void) {
     run(0, "compare c.yaml --out whole");
 }
 
+enum { HELD_MAX = 512 };
+static Json *held[HELD_MAX]; /* until the end, so that an assertion may name them in passing */
+static int held_count;
+
+static Json *kept(const char *text) {
+    assert_true(held_count < HELD_MAX);
+    return held[held_count++] = json_of(text);
+}
+
 static const Json *results(const char *directory) {
-    return json_of(file_text(format("%s/results.json", directory)));
+    return kept(file_text(format("%s/results.json", directory)));
 }
 
 /* ---- What it leaves ---- */
@@ -48,7 +57,7 @@ static void test_results(void **state) {
         assert_string_equal(json_get_text(row, "run"), format("%s-s%d", rows[i % 4], i / 4 + 1));
         assert_true(number_of(row, "seed") == i / 4 + 1);
         Json *summary =
-            json_of(file_text(format("whole/runs/%s/summary.json", json_get_text(row, "run"))));
+            kept(file_text(format("whole/runs/%s/summary.json", json_get_text(row, "run"))));
         assert_true(fraction_of(row, "accuracy") == number_of(summary, "test.accuracy"));
         assert_true(number_of(row, "bytes") == number_of(summary, "quantized_bytes"));
         assert_true(number_of(row, "bits_per_weight") == number_of(summary, "bits_per_weight"));
@@ -85,8 +94,8 @@ static void test_groups(void **state) {
 static void test_evaluations(void **state) {
     (void)state;
     ensure_whole();
-    Json *fp32 = json_of(file_text("whole/evaluations/fp32-s1.json"));
-    Json *narrow = json_of(file_text("whole/evaluations/qat-w2a4-s1.json"));
+    Json *fp32 = kept(file_text("whole/evaluations/fp32-s1.json"));
+    Json *narrow = kept(file_text("whole/evaluations/qat-w2a4-s1.json"));
     int64_t a[100], b[100], labels[100], changed = 0, right = 0, told = -1;
     assert_true(json_get_ints(fp32, "predictions", a, 100));
     assert_true(json_get_ints(narrow, "predictions", b, 100));
@@ -108,12 +117,12 @@ static void test_evaluations(void **state) {
 static void test_page(void **state) {
     (void)state;
     ensure_whole();
-    Json *narrow = json_of(file_text("whole/evaluations/qat-w2a4-s1.json"));
+    Json *narrow = kept(file_text("whole/evaluations/qat-w2a4-s1.json"));
     assert_int_equal(json_count(narrow, "histograms"), 8); /* four layers, weights and inputs */
     int64_t changed = 0, a[100], b[100], index;
     assert_true(json_get_int(narrow, "changed", &changed));
     assert_true(json_get_ints(narrow, "predictions", b, 100));
-    Json *fp32 = json_of(file_text("whole/evaluations/fp32-s1.json"));
+    Json *fp32 = kept(file_text("whole/evaluations/fp32-s1.json"));
     assert_true(json_get_ints(fp32, "predictions", a, 100));
     assert_int_equal(json_count(fp32, "histograms"), 0);
     assert_int_equal(json_count(narrow, "examples"), changed < 12 ? changed : 12);
@@ -447,6 +456,11 @@ static void test_arguments(void **state) {
     assert_has(run(2, "compare --out x --resume x").err, "give one of them");
 }
 
+static int leave(void **state) {
+    while (held_count) json_free(held[--held_count]);
+    return program_folder_leave(state);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_results),
@@ -471,5 +485,5 @@ int main(void) {
         cmocka_unit_test(test_one_at_a_time),
         cmocka_unit_test(test_arguments),
     };
-    return cmocka_run_group_tests(tests, program_folder_enter, program_folder_leave);
+    return cmocka_run_group_tests(tests, program_folder_enter, leave);
 }
