@@ -3,8 +3,7 @@
 #ifndef NIBBLE_TESTS_PTQ_CASES_H
 #define NIBBLE_TESTS_PTQ_CASES_H
 
-#include "qat/ptq.h"
-#include "tests/prepare_cases.h"
+#include "tests/ptq_source.h"
 
 /* A convolution with a batch norm behind it, one without a bias, and a linear layer. */
 #define PTQ_NETWORK                                                                                \
@@ -57,27 +56,9 @@ static inline Ptq *ptq_of(const char *quant) {
     return ptq_of_model(PTQ_NETWORK, quant);
 }
 
-static inline List methods_of(const char *text) {
-    typedef struct Methods {
-        List list;
-    } Methods;
-    static const Field fields[] = {FIELD_VARIANTS(Methods, list, "[]", &ptq_kinds, "methods"),
-                                   FIELD_END};
-    Faults faults = {.arena = arena};
-    Node *root = NULL;
-    Error err = {0};
-    Methods methods = {0};
-    text = arena_format(arena, "list: %s\n", text);
-    if (!yaml_read_text(text, strlen(text), "test", arena, &root, &faults, &err))
-        fail_msg("%s", err.message);
-    fields_read(fields, root, root->mark, &methods, arena, &faults);
-    if (faults.count) fail_msg("%s", faults.first->message);
-    return methods.list;
-}
-
 static inline void apply(Ptq *p, const char *text) {
     Error err = {0};
-    List methods = methods_of(text);
+    List methods = ptq_source_methods(text);
     if (!ptq_check(&methods, &err)) fail_msg("%s", err.message);
     for (int i = 0; i < methods.count; i++)
         if (!ptq_apply(p, &methods, i, &err)) fail_msg("%s", err.message);

@@ -214,7 +214,7 @@ static void test_refuses_what_takes_too_much(void **state) {
     Ptq *p = ptq_of_model("{kind: sequential, layers: [flatten, linear: {name: a, units: 300}, "
                           "linear: {name: b, units: 3}]}",
                           "{bits: 32, weights: {bits: 3, quantizer: minmax}}");
-    List list = methods_of("[{kind: gptq, memory: 1}]");
+    List list = ptq_source_methods("[{kind: gptq, memory: 1}]");
     Error err = {0};
     assert_false(ptq_apply(p, &list, 0, &err));
     assert_int_equal(err.code, ERROR_INPUT);

@@ -200,7 +200,7 @@ static void test_zeros(void **state) {
     for (int i = 0; i < 6; i++) tensor_f32(&shift->value)[i] = -1000;
     ptq_free(p);
     p = ptq_new(p->qat, p->data, arena);
-    List methods = methods_of("[round]");
+    List methods = ptq_source_methods("[round]");
     assert_false(ptq_apply(p, &methods, 0, &err));
     assert_string_equal(err.message,
                         "quantize.0 (round): 'relu1.out4' saw nothing but zeros in 12 rows of "

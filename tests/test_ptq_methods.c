@@ -17,7 +17,7 @@ enum { CHANNELS_MAX = 8, SITES_MAX = 4 };
 
 static const char *order_error(const char *text) {
     Error *err = arena_new_array(arena, Error, 1);
-    List methods = methods_of(text);
+    List methods = ptq_source_methods(text);
     return ptq_check(&methods, err) ? "" : err->message;
 }
 

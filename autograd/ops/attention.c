@@ -13,6 +13,7 @@
 #include <string.h>
 
 #include "autograd/ops.h"
+#include "autograd/ops/row_sum.h"
 #include "core/kernels/isa.h"
 #include "core/parallel.h"
 
@@ -157,17 +158,6 @@ static int64_t start_of(const Var *v, const Sizes *s, int64_t b, int64_t positio
     if (!v->in[3]) return 0;
     int64_t start = (int64_t)var_f32(v->in[3])[b * s->length + position];
     return start < 0 ? 0 : start > position ? position : start;
-}
-
-static double row_sum(const float *x, int64_t count) {
-    enum { APART = 8 };
-    double lane[APART] = {0};
-    int64_t i = 0;
-    for (; i + APART <= count; i += APART)
-        for (int j = 0; j < APART; j++) lane[j] += (double)x[i + j];
-    for (; i < count; i++) lane[0] += (double)x[i];
-    return ((lane[0] + lane[4]) + (lane[2] + lane[6])) +
-           ((lane[1] + lane[5]) + (lane[3] + lane[7]));
 }
 
 static void clear(float *x, int64_t first, int64_t end) {

@@ -4,6 +4,7 @@
 
 #include "autograd/channel.h"
 #include "autograd/ops.h"
+#include "autograd/ops/row_sum.h"
 
 typedef struct Attr {
     float epsilon;
@@ -22,35 +23,6 @@ static bool infer(Var *v, Error *err) {
                         i == 1 ? "gamma" : "beta", shape_text(v->in[i]->value.shape, a),
                         shape_text(x, b));
     return true;
-}
-
-/* Lanes keep a row's sum vectorised and its order fixed. */
-enum { LANES = 8 };
-
-static double sum_lanes(const double lane[LANES]) {
-    return ((lane[0] + lane[4]) + (lane[2] + lane[6])) +
-           ((lane[1] + lane[5]) + (lane[3] + lane[7]));
-}
-
-static double row_sum(const float *x, int64_t count) {
-    double lane[LANES] = {0};
-    int64_t i = 0;
-    for (; i + LANES <= count; i += LANES)
-        for (int j = 0; j < LANES; j++) lane[j] += (double)x[i + j];
-    for (; i < count; i++) lane[0] += (double)x[i];
-    return sum_lanes(lane);
-}
-
-static double row_squares(const float *x, float mean, int64_t count) {
-    double lane[LANES] = {0};
-    int64_t i = 0;
-    for (; i + LANES <= count; i += LANES)
-        for (int j = 0; j < LANES; j++) {
-            double d = (double)(x[i + j] - mean);
-            lane[j] += d * d;
-        }
-    for (; i < count; i++) lane[0] += (double)(x[i] - mean) * (double)(x[i] - mean);
-    return sum_lanes(lane);
 }
 
 static int64_t saved_bytes(const Tape *t, const Var *v) {

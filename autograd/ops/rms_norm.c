@@ -4,6 +4,7 @@
 
 #include "autograd/channel.h"
 #include "autograd/ops.h"
+#include "autograd/ops/row_sum.h"
 
 typedef struct Attr {
     float epsilon;
@@ -15,18 +16,6 @@ static bool infer(Var *v, Error *err) {
     if (x.rank >= 1 && var_count(v->in[1]) == shape_last(x)) return true;
     return FAIL(err, ERROR_INPUT, "gamma %s does not fit input %s: one value per column",
                 shape_text(v->in[1]->value.shape, a), shape_text(x, b));
-}
-
-/* Lanes keep a row's sum vectorised and its order fixed. */
-static double row_squares(const float *x, int64_t count) {
-    enum { LANES = 8 };
-    double lane[LANES] = {0};
-    int64_t i = 0;
-    for (; i + LANES <= count; i += LANES)
-        for (int j = 0; j < LANES; j++) lane[j] += (double)x[i + j] * (double)x[i + j];
-    for (; i < count; i++) lane[0] += (double)x[i] * (double)x[i];
-    return ((lane[0] + lane[4]) + (lane[2] + lane[6])) +
-           ((lane[1] + lane[5]) + (lane[3] + lane[7]));
 }
 
 static int64_t saved_bytes(const Tape *t, const Var *v) {
@@ -45,7 +34,7 @@ static void forward(Tape *t, Var *v) {
     for (int64_t r = 0; r < rows; r++) {
         const float *restrict x = var_f32(v->in[0]) + r * columns;
         float *restrict y = var_f32(v) + r * columns;
-        double square = row_squares(x, columns) / (double)columns;
+        double square = row_squares(x, 0, columns) / (double)columns;
         float factor = (float)(1 / sqrt(square + (double)attr->epsilon));
         for (int64_t c = 0; c < columns; c++) y[c] = x[c] * factor * gamma[c];
         saved[r] = factor;

@@ -11,6 +11,7 @@
 #include "experiments/report/text.h"
 #include "experiments/train/evaluate.h"
 #include "experiments/train/run.h"
+#include "experiments/train/shadow.h"
 
 /* The network of a run on the whole test split. */
 typedef struct Seen {
@@ -21,27 +22,6 @@ typedef struct Seen {
 } Seen;
 
 /* ---- Seeing the test set ---- */
-
-static double log_sum(const float *x, int64_t count) {
-    double most = (double)x[0], sum = 0;
-    for (int64_t i = 1; i < count; i++) most = fmax(most, (double)x[i]);
-    for (int64_t i = 0; i < count; i++) sum += exp((double)x[i] - most);
-    return most + log(sum);
-}
-
-double evaluation_divergence(const float *reference, const float *outputs, int64_t rows,
-                             int64_t classes) {
-    double sum = 0;
-    for (int64_t i = 0; i < rows; i++) {
-        const float *p = reference + i * classes, *q = outputs + i * classes;
-        double p_scale = log_sum(p, classes), q_scale = log_sum(q, classes);
-        for (int64_t j = 0; j < classes; j++) {
-            double log_p = (double)p[j] - p_scale, log_q = (double)q[j] - q_scale;
-            sum += exp(log_p) * (log_p - log_q);
-        }
-    }
-    return rows ? sum / (double)rows : 0;
-}
 
 static bool see(Experiment *e, Arena *arena, Seen *out, Error *err) {
     if (!e->task->has_confusion)
@@ -151,10 +131,13 @@ static void add_labels(Json *json, const Experiment *e, const Seen *seen, Arena 
 static void add_results(Json *json, const Seen *seen, const Seen *baseline) {
     json_set_number(json, "accuracy", seen->result.scores[0]);
     json_set_number(json, "loss", seen->result.loss);
-    json_set_number(json, "kl",
-                    baseline ? evaluation_divergence(baseline->outputs, seen->outputs, seen->rows,
-                                                     seen->classes)
-                             : NAN);
+    OutputChange change = {.kl = NAN};
+    if (baseline) {
+        change.kl = 0;
+        output_change_add(&change, baseline->outputs, seen->outputs, seen->rows, seen->classes);
+        output_change_end(&change);
+    }
+    json_set_number(json, "kl", change.kl);
     json_set_text(json, "changed", NULL);
     if (baseline) {
         int64_t changed = 0;

@@ -22,8 +22,4 @@ bool evaluation_write(const EvaluationJob *job, Error *err);
 /* Reads `path` if it is of the checkpoint that `directory` has now; else NULL. */
 Json *evaluation_read(const char *path, const char *directory);
 
-/* KL divergence of the softmax of `outputs` from that of `reference`, in nats, mean over rows. */
-double evaluation_divergence(const float *reference, const float *outputs, int64_t rows,
-                             int64_t classes);
-
 #endif

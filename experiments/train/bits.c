@@ -4,10 +4,10 @@
 
 #include "core/log.h"
 #include "core/parallel.h"
-#include "experiments/compare/evaluation.h"
 #include "experiments/models/models.h"
 #include "experiments/train/evaluate.h"
 #include "experiments/train/saved.h"
+#include "experiments/train/shadow.h"
 #include "qat/allocation.h"
 #include "qat/calibration.h"
 #include "qat/convert.h"
@@ -142,9 +142,12 @@ static bool measure(const Allocation *a, int layer, int bits, double *cost, Erro
     Experiment probe;
     bool ok = probe_open(a, &quant, &probe, err) && calibrate(&probe, err) &&
               answer(a, &probe, false, a->outputs, err);
+    OutputChange change = {0};
     if (ok)
-        *cost = evaluation_divergence(a->exact, a->outputs, a->rows * a->row_outputs / a->classes,
-                                      a->classes);
+        output_change_add(&change, a->exact, a->outputs, a->rows * a->row_outputs / a->classes,
+                          a->classes);
+    output_change_end(&change);
+    *cost = change.kl;
     probe_close(&probe);
     return ok;
 }
