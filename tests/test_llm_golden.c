@@ -142,10 +142,38 @@ static void test_adapters(void **state) {
     }
 }
 
+/* As bitsandbytes stores llama: codes and scales of the projections, everything else as it was. */
+static void test_quantized(void **state) {
+    (void)state;
+    for (int is_double = 0; is_double < 2; is_double++) {
+        Arena *arena = arena_new("test");
+        const char *kind = is_double ? "nf4" : "fp4";
+        SafeTensors st = open_directory(arena_format(arena, LLM_GOLDEN "llama_%s", kind), arena);
+        static const char weight[] = "model.layers.1.mlp.up_proj.weight";
+        const SafeTensor *codes = safetensors_find(&st, weight);
+        assert_non_null(codes);
+        assert_true(shape_equal(codes->shape, SHAPE(48 * 32 / 2, 1)));
+        const SafeTensor *absmax = safetensors_find(&st, arena_format(arena, "%s.absmax", weight));
+        assert_non_null(absmax);
+        assert_string_equal(absmax->type, is_double ? "U8" : "F32");
+        const char *quant_state =
+            arena_format(arena, "%s.quant_state.bitsandbytes__%s", weight, kind);
+        assert_non_null(safetensors_find(&st, quant_state));
+        assert_int_equal(safetensors_find(&st, "model.embed_tokens.weight")->dtype, DTYPE_F32);
+        safetensors_close(&st);
+        SafeTensors out =
+            open_directory(arena_format(arena, LLM_GOLDEN "llama_%s.safetensors", kind), arena);
+        assert_non_null(safetensors_find(&out, "logits"));
+        safetensors_close(&out);
+        arena_free(arena);
+    }
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_models),
         cmocka_unit_test(test_adapters),
+        cmocka_unit_test(test_quantized),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

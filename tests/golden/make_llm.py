@@ -2,7 +2,7 @@
 """Makes tests/golden/llm: tiny random language models as Hugging Face's transformers save them, adapters as PEFT saves
 them, and what both compute with them.
 
-    pip install torch transformers peft tokenizers safetensors
+    pip install torch transformers peft bitsandbytes tokenizers safetensors
     python3 tests/golden/make_llm.py
 
 For each model of MODELS there are a directory NAME (config.json, weights, tokenizer.json) and beside it
@@ -25,6 +25,9 @@ NAME.safetensors   ids, logits: as above, with the adapter
                    that batch; PARAM is the adapter's name of it, without `base_model.model.`
 NAME.json          losses before each of the three steps; learning_rate, beta1, beta2, epsilon, weight_decay
 
+llama_nf4 (with double quantization) and llama_fp4 are llama as bitsandbytes stores it on a CPU; beside them are ids
+and logits; llama_nf4_lora.safetensors and .json are as an adapter's, without .after, of the adapter lora on it.
+
 Weights are larger than a new model's, and norms and biases are no ones and zeros, so that whatever is left out or
 confused shows. Random numbers are PyTorch's, so another version of it may write other files, which agree with each
 other.
@@ -36,12 +39,12 @@ import pathlib
 import shutil
 
 import torch
-from peft import LoraConfig, get_peft_model
+from peft import LoraConfig, PeftModel, get_peft_model
 from safetensors.torch import save_file
 from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
 from tokenizers.trainers import BpeTrainer
-from transformers import (AutoModelForCausalLM, LlamaConfig, MistralConfig, PreTrainedTokenizerFast, Qwen2Config,
-                          Qwen3Config)  # fmt: skip
+from transformers import (AutoModelForCausalLM, BitsAndBytesConfig, LlamaConfig, MistralConfig,
+                          PreTrainedTokenizerFast, Qwen2Config, Qwen3Config)  # fmt: skip
 
 OUT = pathlib.Path(__file__).parent / "llm"
 TEXT = (OUT / "text.txt").read_text()
@@ -211,6 +214,38 @@ def make_model(name, config, dtype, shard, begins):
     print(name, f"margin {margin:.3f}, perplexity {facts['perplexity']:.3f} and {facts['stride']['perplexity']:.3f}")
 
 
+def make_batch():
+    ids = PreTrainedTokenizerFast.from_pretrained(OUT / "llama").encode(TEXT)
+    tokens = torch.tensor([ids[:ROW], ids[ROW : 2 * ROW]])
+    labels = tokens.clone()
+    labels[1, :8] = -100
+    return ids[:LENGTH], tokens, labels
+
+
+def facts_of(model, ids, tokens, labels):
+    shifted = torch.cat([labels[:, 1:].clamp(min=-1), torch.full((2, 1), -1)], 1)
+    return {
+        "ids": torch.tensor(ids, dtype=torch.int32),
+        "logits": logits_of(model, ids),
+        "tokens": tokens.to(torch.int32),
+        "labels": shifted.to(torch.int32),
+    }
+
+
+def adapter_params(model):
+    """By the names of the adapter's file, without what all begin with."""
+    params = {}
+    for name, param in model.named_parameters():
+        if param.requires_grad:
+            short = name.removeprefix("base_model.model.").replace(".default", "")
+            params[short.replace("magnitude_vector.weight", "magnitude_vector")] = param
+    return params
+
+
+def save_tensors(name, tensors):
+    save_file({key: tensor.detach().clone().contiguous() for key, tensor in tensors.items()}, OUT / f"{name}.safetensors")
+
+
 def make_adapter(name, settings):
     base = load("llama")
     base.name_or_path = base.config._name_or_path = "tests/golden/llm/llama"
@@ -224,23 +259,14 @@ def make_adapter(name, settings):
     shutil.rmtree(OUT / name, ignore_errors=True)
     model.save_pretrained(OUT / name)
     (OUT / name / "README.md").unlink(missing_ok=True)
+    path = OUT / name / "adapter_config.json"
+    config = json.loads(path.read_text())
+    config["target_modules"].sort()  # of a set, in any order
+    path.write_text(json.dumps(config, indent=2) + "\n")
 
-    ids = PreTrainedTokenizerFast.from_pretrained(OUT / "llama").encode(TEXT)
-    tokens = torch.tensor([ids[:ROW], ids[ROW : 2 * ROW]])
-    labels = tokens.clone()
-    labels[1, :8] = -100
-    tensors = {
-        "ids": torch.tensor(ids[:LENGTH], dtype=torch.int32),
-        "logits": logits_of(model.eval(), ids[:LENGTH]),
-        "tokens": tokens.to(torch.int32),
-        "labels": torch.cat([labels[:, 1:].clamp(min=-1), torch.full((2, 1), -1)], 1).to(torch.int32),
-    }
-
-    def plain(param_name):
-        short = param_name.removeprefix("base_model.model.").replace(".default", "")
-        return short.replace("magnitude_vector.weight", "magnitude_vector")
-
-    params = {plain(n): p for n, p in model.named_parameters() if p.requires_grad}
+    ids, tokens, labels = make_batch()
+    tensors = facts_of(model, ids, tokens, labels)
+    params = adapter_params(model)
     optimizer = torch.optim.AdamW(
         params.values(), lr=ADAM["learning_rate"], betas=(ADAM["beta1"], ADAM["beta2"]), eps=ADAM["epsilon"],
         weight_decay=ADAM["weight_decay"], foreach=False,
@@ -254,10 +280,42 @@ def make_adapter(name, settings):
         if step == 0:
             tensors |= {f"{n}.grad": p.grad.clone() for n, p in params.items()}
         optimizer.step()
-    tensors |= {f"{n}.after": p.detach().clone() for n, p in params.items()}
-    save_file({n: t.contiguous() for n, t in tensors.items()}, OUT / f"{name}.safetensors")
+    save_tensors(name, tensors | {f"{n}.after": p for n, p in params.items()})
     (OUT / f"{name}.json").write_text(json.dumps({"losses": losses} | ADAM, indent=1) + "\n")
     print(name, losses)
+
+
+def make_quantized(name, kind, is_double):
+    settings = BitsAndBytesConfig(
+        load_in_4bit=True,
+        bnb_4bit_quant_type=kind,
+        bnb_4bit_use_double_quant=is_double,
+        bnb_4bit_compute_dtype=torch.float32,
+    )
+    model = AutoModelForCausalLM.from_pretrained(
+        OUT / "llama", dtype=torch.float32, attn_implementation="eager", quantization_config=settings, device_map="cpu"
+    )
+    shutil.rmtree(OUT / name, ignore_errors=True)
+    model.save_pretrained(OUT / name)
+    (OUT / name / "generation_config.json").unlink(missing_ok=True)
+    for file in ("tokenizer.json", "tokenizer_config.json"):
+        shutil.copy(OUT / "llama" / file, OUT / name / file)
+
+    model.train()  # where bitsandbytes evaluates, it wants rows of whole blocks
+    ids, tokens, labels = make_batch()
+    if not is_double:
+        save_tensors(name, {"ids": torch.tensor(ids, dtype=torch.int32), "logits": logits_of(model, ids)})
+        return
+    plain = logits_of(model, ids)
+    model = PeftModel.from_pretrained(model, OUT / "lora", is_trainable=True)
+    facts = facts_of(model, ids, tokens, labels)
+    loss = model(input_ids=tokens, labels=labels).loss
+    loss.backward()
+    gradients = {f"{n}.grad": p.grad for n, p in adapter_params(model).items()}
+    save_tensors(name, {"ids": facts["ids"], "logits": plain})
+    save_tensors(f"{name}_lora", facts | gradients)
+    (OUT / f"{name}_lora.json").write_text(json.dumps({"losses": [loss.item()]}, indent=1) + "\n")
+    print(name, loss.item())
 
 
 if __name__ == "__main__":
@@ -267,3 +325,5 @@ if __name__ == "__main__":
         make_model(name, *arguments)
     for name, settings in ADAPTERS.items():
         make_adapter(name, settings)
+    make_quantized("llama_nf4", "nf4", True)
+    make_quantized("llama_fp4", "fp4", False)
