@@ -243,7 +243,8 @@ def adapter_params(model):
 
 
 def save_tensors(name, tensors):
-    save_file({key: tensor.detach().clone().contiguous() for key, tensor in tensors.items()}, OUT / f"{name}.safetensors")
+    plain = {key: tensor.detach().clone().contiguous() for key, tensor in tensors.items()}
+    save_file(plain, OUT / f"{name}.safetensors")
 
 
 def make_adapter(name, settings):
