@@ -155,12 +155,35 @@ static void test_no_estimate(void **state) {
     fixture_close(&f);
 }
 
+/* A run that has no steps takes as long as its row's did, else as others without steps, else as
+ * long as it takes to see the test set. */
+static void test_runs_without_steps_take_time(void **state) {
+    (void)state;
+    Fixture f;
+    fixture_open(&f);
+    f.rows[1].method = &compare_method_ptq;
+    finish(&f.runs[0], 0.9);
+    f.runs[0].seconds = 12;
+    f.runs[0].making_seconds = 10;
+    f.runs[2].state = f.runs[4].state = RUN_FAILED; /* three runs of PTQ are left */
+    assert_float_equal(schedule_left(&f.schedule), 3 * 2, 1e-9);
+    finish(&f.runs[1], 0.8);
+    f.runs[1].seconds = 7;
+    assert_float_equal(schedule_left(&f.schedule), 2 * 7, 1e-9);
+    CompareRow other = {.method = &compare_method_ptq};
+    f.runs[3].row = &other; /* never made: as the other row */
+    assert_float_equal(schedule_left(&f.schedule), 2 * 7, 1e-9);
+    f.runs[3].row = &f.rows[1];
+    fixture_close(&f);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_lines),
         cmocka_unit_test(test_a_long_run),
         cmocka_unit_test(test_table),
         cmocka_unit_test(test_no_estimate),
+        cmocka_unit_test(test_runs_without_steps_take_time),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

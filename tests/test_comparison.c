@@ -145,7 +145,7 @@ static void test_written_and_read(void **state) {
     assert_true(comparison_continues(&c, &again, "d", &err));
     again.rows[1].text = "quant: 1\n";
     assert_false(comparison_continues(&c, &again, "d", &err));
-    assert_has(err.message, "'quant:', and now it is 'quant: 1'");
+    assert_has(err.message, "'quant: bits: 8', and now it is 'quant: 1'");
     arena_free(arena);
 }
 

@@ -202,8 +202,9 @@ static void test_says_what_is_singular(void **state) {
     apply(p, "[{kind: gptq, damping: 0}]");
     assert_said("warning: c: the Hessian has no Cholesky factor until 0.01 of its mean diagonal is "
                 "added");
-    assert_said("warning: c: 256 inputs, but calibration shows 12 columns of them: raise "
-                "calibration.rows");
+    assert_said(
+        "warning: c: 256 inputs, but calibration shows each 12 times, fewer than there are: raise "
+        "calibration.rows");
     assert_true(noted(p, "c", "damping") == 0.01);
     assert_true(noted(p, "a", "damping") == 0);
     ptq_free(p);

@@ -95,6 +95,9 @@ static void test_smallest(void **state) {
     Result result = run(2, "train auto.yaml --out none quant.budget_bytes=100");
     assert_has(result.err, "quant.budget_bytes: no choice of bits meets 100 bytes: with 2 bits ");
     assert_has(result.err, "nibble: command line: quant.budget_bytes=100: ");
+    assert_has(run(2, "train auto.yaml --out none quant.budget_bytes=100").err,
+               "a smaller model, or in place of auto 1 or 1.58 bits (weights: {quantizer: "
+               "paretoq})");
     assert_false(file_exists("none"));
     const char *takes = strstr(result.err, "network takes ");
     assert_non_null(takes);
@@ -201,6 +204,30 @@ static void test_quantize(void **state) {
     run(0, "verify ptq");
 }
 
+/* What is measured is to be a network that was trained in FP32. */
+static void test_a_quantized_network_is_told(void **state) {
+    (void)state;
+    static const char message[] = "is of a network that was quantized already";
+    assert_lacks(run(0, "train auto.yaml --out told train.steps=1").err, message);
+    run(0, "train fp.yaml --out qat quant.bits=4");
+    assert_has(run(0, "train auto.yaml --out told --force train.steps=1 train.init=qat").err,
+               message);
+}
+
+/* A signal ends the measuring with a word. */
+static void test_stopped(void **state) {
+    (void)state;
+    run(0, "train fp.yaml --out wide train.steps=1 model.widths=[96,96]");
+    pid_t child = program_start((Start){0}, "train auto.yaml --out stopped train.init=wide "
+                                            "model.widths=[96,96] quant.budget_bytes=100000");
+    while (!strstr(file_text("stderr"), "are measured")) usleep(1000);
+    kill(child, SIGTERM);
+    Result result = program_wait(child);
+    assert_int_equal(result.code, 143);
+    assert_has(result.err, "nibble: stopped by SIGTERM; nothing was written\n");
+    assert_false(file_exists("stopped"));
+}
+
 /* ---- Bad input ---- */
 
 static void test_bad_input(void **state) {
@@ -236,6 +263,8 @@ int main(void) {
         cmocka_unit_test(test_kinds_of_networks),
         cmocka_unit_test(test_names_that_are_words),
         cmocka_unit_test(test_quantize),
+        cmocka_unit_test(test_a_quantized_network_is_told),
+        cmocka_unit_test(test_stopped),
         cmocka_unit_test(test_bad_input),
     };
     return cmocka_run_group_tests(tests, files_make, program_folder_leave);

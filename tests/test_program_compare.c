@@ -186,7 +186,7 @@ static void test_data_have_a_name(void **state) {
                           "  model: {kind: mlp, widths: [4]}\n"
                           "  data: {kind: idx, path: clothes/, batch: 16, validation: 16}\n"
                           "  train: {epochs: 1}\n"
-                          "methods: []\n");
+                          "methods: [{kind: ptq, bits: [8], calibration: {rows: 8}}]\n");
     run(0, "compare idx.yaml --out named");
     assert_string_equal(json_get_text(results("named"), "data.name"), "clothes");
     assert_has(file_text("named/report.html"), "<h1>mlp on clothes, quantized</h1>");
@@ -361,6 +361,18 @@ static void test_mistakes_have_their_place(void **state) {
     refused(EXPERIMENT "methods: [{kind: ptq, bits: [4], calibration: {rows: 0}}]\n", "",
             "'calibration.rows' must be from 1 to 2147483647, not 0");
     refused(EXPERIMENT "methods: [{kind: qta, bits: [4]}]\n", "", "did you mean 'qat'");
+    refused(EXPERIMENT "methods: []\n", "",
+            "bad.yaml:7:10: nothing is compared with FP32: list a method, such as {kind: qat, "
+            "bits: [4]}");
+    refused(EXPERIMENT "methods: [{kind: qat, bits: [8, 32]}]\n", "",
+            "bad.yaml:7:33: 32 bits quantize nothing: that is FP32, which is always there");
+    refused(EXPERIMENT "methods: [{kind: ptq, bits: [1.58]}]\n", "",
+            "bad.yaml:7:30: activations have 2 bits or more: give w1.58a8, or w1.58 for weights "
+            "alone");
+    refused(EXPERIMENT "methods: [{kind: ptq, name: fp32, bits: [4]}]\n", "",
+            "bad.yaml:7:29: FP32 is what the network trained with nothing quantized is called: "
+            "give another name");
+    assert_false(file_exists("bad"));
     refused(EXPERIMENT "seeds: []\nmethods: []\n", "",
             "bad.yaml:7:8: no seed: there is nothing to "
             "train");
@@ -426,6 +438,12 @@ static void test_another_comparison_is_refused(void **state) {
                "whole holds a comparison in which FP32 was 'lr: 0.05', and now it is "
                "'lr: 0.1'. Go on with the old one ('nibble compare --resume whole'), or "
                "give another --out");
+    /* Of a setting that is a list, its first element. */
+    write_config("listed.yaml", "[1, 2]",
+                 "methods: [{kind: qat, bits: [8, w2a4]}, {kind: ptq, bits: [w2a4], calibration: "
+                 "{rows: 100}, quantize: [batch_norm]}]\n");
+    assert_has(run(2, "compare listed.yaml --out whole").err,
+               "PTQ W2A4 was 'quantize: []', and now it is 'quantize: - kind: batch_norm'");
     result = run(2, "compare c.yaml --out whole seeds=[1]");
     assert_has(result.err, "with seed 2, which is not there any more");
     result = run(2, "compare c.yaml --out whole methods.0.bits=[8]");
@@ -434,6 +452,23 @@ static void test_another_comparison_is_refused(void **state) {
                "whole/runs/fp32-s1 is not the directory of a comparison: its config.yaml lists no "
                "methods");
     assert_has(run(2, "compare --resume nothing").err, "nothing/config.yaml");
+}
+
+/* What is for runs says that this holds some. */
+static void test_its_directory_is_no_run(void **state) {
+    (void)state;
+    ensure_whole();
+    static const char message[] =
+        "whole is the directory of a comparison: name one of its runs, whole/runs/ROW-sSEED, or go "
+        "on with all of it ('nibble compare --resume whole')";
+    text_file("w4.yaml", "quant: {bits: 4}\n");
+    static const char *const commands[] = {"eval whole", "train --resume whole", "convert whole",
+                                           "quantize whole w4.yaml --out other",
+                                           "train whole/configs/fp32.yaml --out other "
+                                           "train.init=whole"};
+    for (size_t i = 0; i < sizeof commands / sizeof *commands; i++)
+        assert_has(run(2, "%s", commands[i]).err, message);
+    run(0, "eval whole/runs/fp32-s1");
 }
 
 static void test_one_at_a_time(void **state) {
@@ -482,6 +517,7 @@ int main(void) {
         cmocka_unit_test(test_mistakes_have_their_place),
         cmocka_unit_test(test_rows_are_looked_at_before_training),
         cmocka_unit_test(test_another_comparison_is_refused),
+        cmocka_unit_test(test_its_directory_is_no_run),
         cmocka_unit_test(test_one_at_a_time),
         cmocka_unit_test(test_arguments),
     };

@@ -77,13 +77,44 @@ static void test_training_refuses(void **state) {
     assert_false(file_exists("never"));
 }
 
+/* A signal ends it with a word. */
+static void test_stopped(void **state) {
+    (void)state;
+    pid_t child =
+        program_start((Start){0}, "quantize fp32 w4a4.yaml --out stopped "
+                                  "quantize=[{\"kind\":\"adaround\",\"iterations\":1000000}]");
+    while (!strstr(file_text("stderr"), "adaround")) usleep(1000);
+    kill(child, SIGTERM);
+    Result result = program_wait(child);
+    assert_int_equal(result.code, 143);
+    assert_has(result.err,
+               "nibble: stopped by SIGTERM; stopped holds no whole run: quantize again, "
+               "with --force\n");
+    assert_false(file_exists("stopped/checkpoint.h5"));
+}
+
+/* Of a network that was quantized already, the shadow is no baseline. */
+static void test_a_quantized_network_is_told(void **state) {
+    (void)state;
+    static const char message[] = "is of a network that was quantized already";
+    run(0, "quantize fp32 w4a4.yaml --out once");
+    assert_lacks(run(0, "quantize fp32 w4a4.yaml --out twice --force").err, message);
+    assert_has(run(0, "quantize once w4a4.yaml --out twice --force").err,
+               format("warning: once/checkpoint.h5 %s", message));
+    run(0, "train cnn.yaml --out qat quant.bits=4");
+    assert_has(run(0, "quantize qat w4a4.yaml --out twice --force").err, message);
+}
+
 static void test_settings(void **state) {
     (void)state;
     assert_has(run(2, "quantize fp32 cnn.yaml --out s").err,
                "cnn.yaml:1:1: 'model' comes from fp32/config.yaml: here stand quant, calibration "
                "and quantize alone");
     assert_has(run(2, "quantize fp32 w4a4.yaml --out s seed=2").err,
-               "'seed=2' cannot change in a run");
+               "'seed=2' comes from the run and stays; these can be given: quant, calibration, "
+               "quantize, data.prefetch, ");
+    assert_has(run(2, "quantize fp32 w4a4.yaml --out s train.steps=3").err,
+               "'train.steps=3' comes from the run and stays");
     assert_has(run(2, "quantize fp32 w4a4.yaml --out s calibration.rows=1000").err,
                "calibration.rows is 1000, but there are 256 training images");
     assert_has(run(2, "quantize fp32 w4a4.yaml --out s quant.bits=32 ~quant.weights "
@@ -464,6 +495,7 @@ int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_run_directory),    cmocka_unit_test(test_weights_only),
         cmocka_unit_test(test_training_refuses), cmocka_unit_test(test_settings),
+        cmocka_unit_test(test_stopped),          cmocka_unit_test(test_a_quantized_network_is_told),
         cmocka_unit_test(test_directories),      cmocka_unit_test(test_every_method),
         cmocka_unit_test(test_every_range),      cmocka_unit_test(test_configurations),
         cmocka_unit_test(test_what_methods_say), cmocka_unit_test(test_help),

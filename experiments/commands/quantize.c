@@ -8,6 +8,7 @@
 #include "experiments/commands/commands.h"
 #include "experiments/ptq/quantize.h"
 #include "experiments/train/run.h"
+#include "experiments/train/stop.h"
 #include "experiments/train/task.h"
 
 enum { OUT, FORCE };
@@ -65,9 +66,11 @@ static bool quantize(const char *run, const char *out, const ExperimentConfig *c
                      Error *err) {
     Experiment e = {0};
     RunClaim claim = {.fd = -1};
+    stop_at_once("nothing was written");
     /* Nothing of an earlier run is touched before everything else is known to be right. */
-    bool ok = quantize_open(run, config, arena, &e, err) && run_create(out, true, &claim, err) &&
-              quantize_run(&e, out, err);
+    bool ok = quantize_open(run, config, arena, &e, err) && run_create(out, true, &claim, err);
+    stop_at_once(arena_format(arena, "%s holds no whole run: quantize again, with --force", out));
+    ok = ok && quantize_run(&e, out, err);
     if (ok) print_result(e.task, out, arena);
     run_release(&claim);
     experiment_close(&e);

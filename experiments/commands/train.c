@@ -85,6 +85,7 @@ static bool train(const ExperimentConfig *config, const char *directory, bool re
                   Arena *arena, Error *err) {
     Experiment e;
     RunClaim claim = {.fd = -1};
+    stop_at_once("nothing was written");
     bool ok = experiment_open(config, arena, &e, err);
     ok = ok && teacher_check_apart(&e, directory, err);
     if (ok && !resumes) ok = trainer_begin(&e, err);

@@ -2,8 +2,11 @@
 
 #include <ctype.h>
 #include <limits.h>
+#include <math.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <strings.h>
 #include <unistd.h>
 
 #include "core/file.h"
@@ -113,33 +116,56 @@ static bool add_row(Reading *r, Comparison *c, const Node *base, const Variant *
     return true;
 }
 
+static bool is_fp32(const Variant *given) {
+    return method_is_baseline((const CompareMethod *)given->kind);
+}
+
+static bool check_name(Reading *r, const Variant *given, const char *setting) {
+    const char *name = ((const MethodConfig *)given->config)->name;
+    setting = arena_format(r->arena, "%s.name", setting);
+    if (name && !is_name(name))
+        return fault(r, setting,
+                     "a name has at most 40 letters, digits, and . _ + -, a letter or digit first");
+    bool is_baseline = name && !strcasecmp(name, compare_method_fp32.label) && !is_fp32(given);
+    return !is_baseline || fault(r, setting,
+                                 "FP32 is what the network trained with nothing quantized is "
+                                 "called: give another name");
+}
+
+/* Bits of a row. */
+static bool read_bits(Reading *r, const char *text, const char *setting, RowBits *out) {
+    if (!row_bits_parse(text, out, r->arena))
+        return fault(r, setting,
+                     arena_format(r->arena,
+                                  "'%.20s' are no bits: w4a8 (weights, activations), 4 (both) or "
+                                  "w4 (weights alone), of 1, 1.58, 2 to 8 and 32",
+                                  text));
+    double weights = strtod(out->weights, NULL), activations = strtod(out->activations, NULL);
+    if (activations < 2)
+        return fault(r, setting,
+                     arena_format(r->arena,
+                                  "activations have 2 bits or more: give w%sa8, or w%s for weights "
+                                  "alone",
+                                  out->weights, out->weights));
+    return fmin(weights, activations) < BITS_FLOAT ||
+           fault(r, setting, "32 bits quantize nothing: that is FP32, which is always there");
+}
+
 static bool add_method(Reading *r, Comparison *c, const Node *base, int index, Error *err) {
     const Variant *given = (const Variant *)c->config.methods.items + index;
     const CompareMethod *method = (const CompareMethod *)given->kind;
-    const MethodConfig *config = given->config;
+    const List *widths = &((const MethodConfig *)given->config)->bits;
     const char *setting = arena_format(r->arena, "methods.%d", index);
-    const char *const *widths = config->bits.items;
-    if (config->name && !is_name(config->name))
-        return fault(r, arena_format(r->arena, "%s.name", setting),
-                     "a name has at most 40 letters, digits, and . _ + -, a letter or digit first");
-    if (method->has_bits && !config->bits.count)
-        return fault(r, setting, "no row: 'bits' is empty");
+    TRY(check_name(r, given, setting));
+    if (method->has_bits && !widths->count) return fault(r, setting, "no row: 'bits' is empty");
     if (!method->has_bits) return add_row(r, c, base, given, setting, (RowBits){"32", "32"}, err);
-    for (int i = 0; i < config->bits.count; i++) {
+    for (int i = 0; i < widths->count; i++) {
         RowBits bits;
-        if (!row_bits_parse(widths[i], &bits, r->arena))
-            return fault(r, arena_format(r->arena, "%s.bits.%d", setting, i),
-                         arena_format(r->arena,
-                                      "'%.20s' are no bits: w4a8 (weights, activations), 4 (both) "
-                                      "or w4 (weights alone), of 1, 1.58, 2 to 8 and 32",
-                                      widths[i]));
+        const char *text = ((const char *const *)widths->items)[i];
+        TRY(read_bits(r, text, arena_format(r->arena, "%s.bits.%d", setting, i), &bits));
         TRY(add_row(r, c, base, given, setting, bits, err));
     }
     return true;
-}
-
-static bool is_fp32(const Variant *given) {
-    return method_is_baseline((const CompareMethod *)given->kind);
 }
 
 /* FP32 first, whether it is listed or not. */
@@ -157,7 +183,9 @@ static bool add_rows(Reading *r, Comparison *c, Error *err) {
                     : add_row(r, c, base, &usual, "methods", (RowBits){"32", "32"}, err));
     for (int i = 0; i < c->config.methods.count; i++)
         if (i != listed) TRY(add_method(r, c, base, i, err));
-    return true;
+    return c->row_count > 1 || fault(r, "methods",
+                                     "nothing is compared with FP32: list a method, such as "
+                                     "{kind: qat, bits: [4]}");
 }
 
 static bool check_seeds(Reading *r, Comparison *c) {
@@ -244,35 +272,48 @@ static const CompareRow *row_named(const Comparison *c, const char *name) {
     return NULL;
 }
 
-/* The first line in which two texts differ. */
-static void first_difference(const char *a, const char *b, const char **a_line, int *a_length,
-                             const char **b_line, int *b_length) {
+/* The first line of a text, with those behind it that are its value: up to one that does not end in
+ * a colon. At most 60 characters. */
+static const char *setting_of(const char *text, Arena *arena) {
+    char out[61] = "";
+    size_t used = 0;
+    for (bool has_value = false; *text && !has_value;) {
+        text += strspn(text, " ");
+        size_t length = strcspn(text, "\n");
+        has_value = !length || text[length - 1] != ':';
+        used += (size_t)snprintf(out + used, sizeof out - used, "%s%.*s", used ? " " : "",
+                                 (int)length, text);
+        if (used >= sizeof out) break;
+        text += length + (text[length] == '\n');
+    }
+    return arena_strdup(arena, out);
+}
+
+/* In the first line in which they differ. */
+static void first_difference(const char *a, const char *b, Arena *arena, const char **was,
+                             const char **is) {
     for (;;) {
         size_t m = strcspn(a, "\n"), n = strcspn(b, "\n");
-        if (m != n || strncmp(a, b, m) != 0 || !a[m] || !b[n]) {
-            *a_line = a + strspn(a, " ");
-            *b_line = b + strspn(b, " ");
-            *a_length = (int)strcspn(*a_line, "\n");
-            *b_length = (int)strcspn(*b_line, "\n");
-            return;
-        }
+        if (m != n || strncmp(a, b, m) != 0 || !a[m] || !b[n]) break;
         a += m + 1;
         b += n + 1;
     }
+    *was = setting_of(a, arena);
+    *is = setting_of(b, arena);
 }
 
 static bool same_row(const CompareRow *then, const CompareRow *now, const char *directory,
                      Error *err) {
     if (!strcmp(then->text, now->text)) return true;
     const char *was, *is;
-    int was_length, is_length;
-    first_difference(then->text, now->text, &was, &was_length, &is, &is_length);
-    return FAIL(
-        err, ERROR_INPUT,
-        "%s holds a comparison in which %s was '%.*s', and now it is '%.*s'. Go on with the "
-        "old one ('nibble compare --resume %s'), or give another --out",
-        directory, then->label, was_length < 60 ? was_length : 60, was,
-        is_length < 60 ? is_length : 60, is, directory);
+    Arena *arena = arena_new("difference");
+    first_difference(then->text, now->text, arena, &was, &is);
+    (void)FAIL(err, ERROR_INPUT,
+               "%s holds a comparison in which %s was '%s', and now it is '%s'. Go on with the old "
+               "one ('nibble compare --resume %s'), or give another --out",
+               directory, then->label, was, is, directory);
+    arena_free(arena);
+    return false;
 }
 
 bool comparison_continues(const Comparison *then, const Comparison *now, const char *directory,

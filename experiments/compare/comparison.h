@@ -4,12 +4,13 @@
 #define NIBBLE_EXPERIMENTS_COMPARE_COMPARISON_H
 
 #include "experiments/compare/method.h"
+#include "experiments/train/run.h"
 
-#define COMPARISON_CONFIG      "config.yaml" /* resolved */
-#define COMPARISON_CONFIGS     "configs"     /* <row>.yaml: what the row's runs are made with */
-#define COMPARISON_RUNS        "runs"        /* <run>: run directories */
-#define COMPARISON_LOGS        "logs"        /* <run>.txt: what was printed meanwhile */
-#define COMPARISON_EVALUATIONS "evaluations" /* <run>.json */
+#define COMPARISON_CONFIG      "config.yaml"    /* resolved */
+#define COMPARISON_CONFIGS     "configs"        /* <row>.yaml: what the row's runs are made with */
+#define COMPARISON_RUNS        RUNS_FOLDER      /* <run>: run directories */
+#define COMPARISON_LOGS        "logs"           /* <run>.txt: what was printed meanwhile */
+#define COMPARISON_EVALUATIONS RUNS_EVALUATIONS /* <run>.json */
 #define COMPARISON_RESULTS     "results.json"
 #define COMPARISON_TABLE       "results.csv"
 #define COMPARISON_REPORT      "report.html"

@@ -150,8 +150,6 @@ static bool wait_for(Worker *worker, CompareRun *run, ScheduleWatch watch, void 
     return FAIL(err, ERROR_STOPPED, "stopped by %s", stop_name());
 }
 
-/* ---- Before anything is made ---- */
-
 /* ---- Whose run it is ---- */
 
 /* What its configuration is to be. */
@@ -324,6 +322,7 @@ static bool do_job(Schedule *s, CompareRun *run, RunState state, WorkerJob job, 
     bool ok = worker_start(&worker, job, job_context, run->log, err) &&
               wait_for(&worker, run, watch, context, err);
     run->seconds = environment_seconds() - run->began;
+    if (state == RUN_MAKING) run->making_seconds = run->seconds;
     return settle(s, run, ok, err);
 }
 
@@ -337,6 +336,7 @@ bool schedule_make(Schedule *s, CompareRun *run, ScheduleWatch watch, void *cont
     }
     run->began = environment_seconds();
     run->first_step = run->step = metrics_step(run, 0);
+    run->making_seconds = 0;
     if (!is_made(run)) TRY(do_job(s, run, RUN_MAKING, make, run, watch, context, err));
     bool has_baseline = baseline && baseline->state == RUN_DONE;
     EvaluationJob job = {.run = run->name,
@@ -354,33 +354,54 @@ bool schedule_make(Schedule *s, CompareRun *run, ScheduleWatch watch, void *cont
 
 /* ---- The time left ---- */
 
-/* Seconds a step, or a whole run where runs have no steps, of those that this process made; with
- * `row` NULL of any that train. */
-static double pace(const Schedule *s, const CompareRow *row) {
+/* Of those that this process made. */
+static bool is_timed(const CompareRun *run) {
+    return run->state == RUN_DONE && run->began > 0;
+}
+
+/* Seconds a step, or a whole run where runs have no steps, of the runs that this process made, or
+ * with `row` of its alone; NAN: of none. */
+static double pace(const Schedule *s, const CompareRow *row, bool has_steps) {
     double seconds = 0, units = 0;
     for (int i = 0; i < s->run_count; i++) {
         const CompareRun *run = &s->runs[i];
-        bool is_like = row ? run->row == row : run->row->method->is_trained;
-        bool is_over = run->state == RUN_DONE && run->began > 0;
-        if (!is_like || !(is_over || run->state == RUN_MAKING)) continue;
-        bool has_steps = run->row->method->is_trained;
-        if (!is_over && !has_steps) continue;
+        if (row ? run->row != row : run->row->method->is_trained != has_steps) continue;
+        bool is_over = is_timed(run);
+        if (!is_over && !(run->state == RUN_MAKING && has_steps)) continue;
         seconds += is_over ? run->seconds : environment_seconds() - run->began;
         units += has_steps ? (double)(run->step - run->first_step) : 1;
     }
     return units > 0 ? seconds / units : NAN;
 }
 
+/* What seeing the test set takes, which is most of a run that is rounded and no more. */
+static double evaluation_seconds(const Schedule *s) {
+    double seconds = 0;
+    int count = 0;
+    for (int i = 0; i < s->run_count; i++) {
+        if (!is_timed(&s->runs[i])) continue;
+        seconds += s->runs[i].seconds - s->runs[i].making_seconds;
+        count++;
+    }
+    return count ? seconds / count : 0;
+}
+
+/* A step, or a run without steps: as its own row's, else as others like it, else at least as its
+ * evaluation. */
+static double guess(const Schedule *s, const CompareRow *row) {
+    bool has_steps = row->method->is_trained;
+    double own = pace(s, row, has_steps), others = pace(s, NULL, has_steps);
+    if (!isnan(own)) return own;
+    return isnan(others) && !has_steps ? evaluation_seconds(s) : others;
+}
+
 double schedule_left(const Schedule *s) {
-    double sum = 0, any = pace(s, NULL);
+    double sum = 0;
     for (int i = 0; i < s->run_count; i++) {
         const CompareRun *run = &s->runs[i];
         if (run->state == RUN_DONE || run->state == RUN_FAILED) continue;
         bool has_steps = run->row->method->is_trained;
-        double own = pace(s, run->row), left = has_steps ? (double)(run->steps - run->step) : 1;
-        /* What was never made yet and has no steps: as nothing, beside trainings. */
-        double each = !isnan(own) ? own : has_steps ? any : 0;
-        sum += each * left;
+        sum += guess(s, run->row) * (has_steps ? (double)(run->steps - run->step) : 1);
     }
     return sum;
 }

@@ -26,6 +26,7 @@ typedef struct CompareRun {
     int64_t step, steps;   /* of its training: done, and all (0: not known) */
     int64_t first_step;    /* done before this process began with it */
     double began, seconds; /* of this process: when it began with the run, and what that took */
+    double making_seconds; /* of these, until it was there and the test set was seen */
 } CompareRun;
 
 typedef struct Schedule {

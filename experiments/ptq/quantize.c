@@ -27,7 +27,7 @@ static bool load(const Checkpoint *network, Experiment *e, Error *err) {
     }
     e->step = network->cursor.step;
     memcpy(e->network_digest, network->digest, sizeof e->network_digest);
-    return true;
+    return saved_warn_quantized(network, e->model, err);
 }
 
 static bool check_quantizes(const Experiment *e, Error *err) {

@@ -248,10 +248,25 @@ static void take_sections(Node *run, Node *from, const char *run_path, Faults *f
     }
 }
 
-static bool check_quantize_override(const char *override, Error *err) {
-    override += *override == '~';
-    return is_quantize_section(override, strcspn(override, ".=")) ||
-           config_check_free(override, err);
+/* What may change in a run and is not about its training: of the data. */
+static const Field *data_fields(Field out[2]) {
+    for (const Field *f = experiment_fields; f->type != FIELD_TYPE_END; f++)
+        if (!strcmp(f->name, "data")) out[0] = *f;
+    out[1] = (Field)FIELD_END;
+    return out;
+}
+
+static bool check_quantize_override(const char *override, Arena *arena, Error *err) {
+    Field rows[2];
+    const Field *data = data_fields(rows);
+    const char *name = override + (*override == '~');
+    const char *path = arena_format(arena, "%.*s", (int)strcspn(name, "="), name);
+    const Field *field = fields_find(data, path);
+    if (is_quantize_section(path, strcspn(path, ".")) || (field && field->may_change)) return true;
+    return FAIL(err, ERROR_INPUT,
+                "'%s' comes from the run and stays; these can be given: quant, calibration, "
+                "quantize, %s",
+                override, fields_changeable(data, arena));
 }
 
 static void round_at_least(ExperimentConfig *config, Arena *arena) {
@@ -267,7 +282,7 @@ bool config_read_quantize(const char *run_path, const char *path, int override_c
     Faults faults = {.arena = arena};
     Node *run = NULL, *own = NULL;
     size_t bytes;
-    for (int i = 0; i < override_count; i++) TRY(check_quantize_override(overrides[i], err));
+    for (int i = 0; i < override_count; i++) TRY(check_quantize_override(overrides[i], arena, err));
     const char *text = file_read(run_path, YAML_BYTES_MAX, arena, &bytes, err);
     if (!text || !yaml_read_text(text, bytes, run_path, arena, &run, &faults, err) ||
         !yaml_read_file(path, arena, &own, &faults, err))
@@ -276,6 +291,7 @@ bool config_read_quantize(const char *run_path, const char *path, int override_c
     run->mark = own->mark; /* what is missing is missing there */
     TRY(resolve(run, path, override_count, overrides, arena, &faults, config, err));
     round_at_least(config, arena);
+    config->train.distill = NULL; /* nobody is taught */
     Error order = {0};
     if (ptq_check(&config->quantize, &order)) return true;
     config_place(config, &order);

@@ -178,7 +178,7 @@ static bool begin(Allocation *a, Error *err) {
         find_layers(a, probe.qat);
         a->rest = total = convert_bytes(probe.qat).quantized;
         for (int i = 0; i < a->count; i++) a->rest -= layer_bytes(probe.qat, a->layers[i].site);
-        ok = find_exact(a, &probe, err);
+        ok = saved_warn_quantized(a->network, probe.model, err) && find_exact(a, &probe, err);
     }
     probe_close(&probe);
     TRY(ok);
@@ -189,8 +189,9 @@ static bool begin(Allocation *a, Error *err) {
     if (budget >= total) return true;
     return FAIL(err, ERROR_INPUT,
                 "quant.budget_bytes: no choice of bits meets %ld bytes: with %d bits everywhere "
-                "but where rules say otherwise the packed network takes %ld; give that, or a "
-                "smaller model",
+                "but where rules say otherwise the packed network takes %ld; give that, a "
+                "smaller model, or in place of auto 1 or 1.58 bits (weights: {quantizer: "
+                "paretoq})",
                 (long)budget, candidates[0], (long)total) ||
            error_blame(err, "quant.budget_bytes");
 }

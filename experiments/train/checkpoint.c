@@ -317,6 +317,18 @@ static bool read_all(const Source *s, Model *model, Optimizer *optimizer, Arena 
     return !optimizer || optimizer_visit(optimizer, read_state, (void *)s);
 }
 
+bool checkpoint_is_quantized(const Checkpoint *c, const Model *model, bool *out, Error *err) {
+    const char **names;
+    int count;
+    TRY(h5_read_names(c->reader, "params", c->file, &names, &count, err));
+    *out = false;
+    for (int i = 0; i < count; i++) {
+        const Param *p = model_find_param(model, names[i]);
+        *out |= !p || !p->owner;
+    }
+    return true;
+}
+
 /* The first line of a text, without the blanks before it. */
 static const char *line_of(const char *text, Arena *arena) {
     text += strspn(text, " ");

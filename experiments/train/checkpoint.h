@@ -51,6 +51,10 @@ bool checkpoint_open(const char *path, Arena *arena, Checkpoint *out, Error *err
 bool checkpoint_open_weights(const char *path, Arena *arena, Checkpoint *out, Error *err);
 void checkpoint_close(Checkpoint *checkpoint);
 
+/* Whether it holds numbers of quantizers, which no Param of a module is. */
+bool checkpoint_is_quantized(const Checkpoint *checkpoint, const Model *model, bool *out,
+                             Error *err);
+
 /* Fills model and optimizer (NULL: left alone). The configuration must be the one that was saved.
  * Every Param must be in the file with its shape, and nothing may be in the file that the model
  * lacks. */

@@ -104,6 +104,23 @@ bool run_check_files(const char *directory, Error *err) {
     return ok;
 }
 
+static bool is_directory(const char *path) {
+    struct stat info;
+    return !stat(path, &info) && S_ISDIR(info.st_mode);
+}
+
+bool run_is_one(const char *directory, Error *err) {
+    Arena *arena = arena_new("run directory");
+    bool is_comparison = is_directory(run_path(arena, directory, RUNS_FOLDER)) &&
+                         is_directory(run_path(arena, directory, RUNS_EVALUATIONS));
+    arena_free(arena);
+    if (!is_comparison) return true;
+    return FAIL(err, ERROR_INPUT,
+                "%s is the directory of a comparison: name one of its runs, %s/" RUNS_FOLDER
+                "/ROW-sSEED, or go on with all of it ('nibble compare --resume %s')",
+                directory, directory, directory);
+}
+
 bool run_exists(const char *directory, Error *err) {
     struct stat info;
     int cause = stat(directory, &info) ? errno : 0;
@@ -112,6 +129,7 @@ bool run_exists(const char *directory, Error *err) {
     if (cause || !S_ISDIR(info.st_mode))
         return FAIL(err, ERROR_INPUT, "%s is not a run directory: %s", directory,
                     cause ? "there is no such directory" : "it is a file");
+    TRY(run_is_one(directory, err));
     Arena *arena = arena_new("run directory");
     FileState state = file_find(run_path(arena, directory, RUN_CONFIG), err);
     arena_free(arena);

@@ -19,6 +19,10 @@
 #define RUN_LOGITS      "logits.h5"    /* of the fake-quant network on the test set, by convert */
 #define RUN_REPORT      "report.html"
 
+/* Folders of a comparison's directory, which is no run: its runs, and what was found of each. */
+#define RUNS_FOLDER      "runs"
+#define RUNS_EVALUATIONS "evaluations"
+
 typedef struct RunClaim {
     int fd; /* of the directory, locked; -1: none */
 } RunClaim;
@@ -42,5 +46,7 @@ bool run_is_free(const char *directory, Error *err);
 bool run_check_files(const char *directory, Error *err);
 /* The directory is there and holds a run. */
 bool run_exists(const char *directory, Error *err);
+/* It is not the directory of a comparison, which holds runs. */
+bool run_is_one(const char *directory, Error *err);
 
 #endif

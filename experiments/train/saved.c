@@ -109,6 +109,7 @@ bool saved_open_best(const char *directory, const Cursor *cursor, Arena *arena, 
 bool saved_open_network(const char *directory, Arena *arena, Checkpoint *out, Error *err) {
     Saved saved;
     const char *why = NULL;
+    TRY(run_is_one(directory, err));
     TRY(saved_open(directory, arena, &saved, err));
     *out = saved.checkpoint;
     const Cursor cursor = out->cursor;
@@ -135,4 +136,15 @@ bool saved_open_weights(const char *from, Arena *arena, Checkpoint *out, Error *
                     from, strerror(errno));
     if (S_ISDIR(info.st_mode)) return saved_open_network(from, arena, out, err);
     return checkpoint_open_weights(file_resolve(from, arena), arena, out, err);
+}
+
+bool saved_warn_quantized(const Checkpoint *network, const Model *model, Error *err) {
+    bool is_quantized;
+    TRY(checkpoint_is_quantized(network, model, &is_quantized, err));
+    if (is_quantized)
+        log_warning("%s is of a network that was quantized already: what is looked at is its "
+                    "weights with nothing quantized, which nobody trained to be used so; a run "
+                    "that was trained in FP32 is meant",
+                    network->path);
+    return true;
 }

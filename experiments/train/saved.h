@@ -35,4 +35,8 @@ bool saved_open_network(const char *directory, Arena *arena, Checkpoint *out, Er
  * file, for its weights alone. */
 bool saved_open_weights(const char *from, Arena *arena, Checkpoint *out, Error *err);
 
+/* For what is to be of a network trained in FP32: a warning where `network`, whose weights `model`
+ * has, was quantized. */
+bool saved_warn_quantized(const Checkpoint *network, const Model *model, Error *err);
+
 #endif

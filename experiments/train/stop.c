@@ -3,6 +3,7 @@
 #include <signal.h>
 #include <stdbool.h>
 #include <stddef.h>
+#include <unistd.h>
 
 static const struct {
     int number;
@@ -21,18 +22,47 @@ static void on_signal(int number) {
     if (!received) received = number;
 }
 
+static const char *at_once = "";
+
+/* What a handler may call. */
+static void print(const char *text) {
+    size_t length = 0;
+    while (text[length]) length++;
+    ssize_t written = write(STDERR_FILENO, text, length);
+    (void)written;
+}
+
+static void on_signal_at_once(int number) {
+    received = number;
+    print("nibble: stopped by ");
+    print(stop_name());
+    print("; ");
+    print(at_once);
+    print("\n");
+    _exit(128 + number);
+}
+
 static bool is_ignored(int number) {
     struct sigaction before;
     return !sigaction(number, NULL, &before) && before.sa_handler == SIG_IGN;
 }
 
-void stop_install(void) {
+static void install(void (*handler)(int)) {
     for (int i = 0; i < ROWS; i++) {
         if (rows[i].number == SIGHUP && is_ignored(SIGHUP)) continue;
-        struct sigaction action = {.sa_handler = on_signal, .sa_flags = rows[i].flags | SA_RESTART};
+        struct sigaction action = {.sa_handler = handler, .sa_flags = rows[i].flags | SA_RESTART};
         sigemptyset(&action.sa_mask);
         sigaction(rows[i].number, &action, NULL);
     }
+}
+
+void stop_install(void) {
+    install(on_signal);
+}
+
+void stop_at_once(const char *text) {
+    at_once = text;
+    install(on_signal_at_once);
 }
 
 int stop_signal(void) {

@@ -192,9 +192,10 @@ static void report(const Work *layer, const Result *r) {
         log_warning("%s: the Hessian has no Cholesky factor until %g of its mean diagonal is added",
                     name, r->damping);
     if (layer->columns_seen < layer->hessian.size)
-        log_warning("%s: %ld inputs, but calibration shows %ld columns of them: raise "
-                    "calibration.rows",
-                    name, (long)layer->hessian.size, (long)layer->columns_seen);
+        log_warning(
+            "%s: %ld inputs, but calibration shows each %ld times, fewer than there are: raise "
+            "calibration.rows",
+            name, (long)layer->hessian.size, (long)layer->columns_seen);
     ptq_note(layer->ptq, name, "inputs", (double)layer->hessian.size);
     ptq_note(layer->ptq, name, "output_error", r->error / energy);
     ptq_note(layer->ptq, name, "output_error_nearest", r->nearest / energy);
