@@ -6,6 +6,7 @@
 
 #include "core/kernels/isa.h"
 #include "core/parallel.h"
+#include "optim/state.h"
 
 static const Kind *const kinds[] = {
 #define OPTIMIZER(name) &optimizer_##name.kind,
@@ -13,6 +14,8 @@ static const Kind *const kinds[] = {
 #undef OPTIMIZER
 };
 const KindTable optimizer_kinds = {"optimizer", kinds, sizeof kinds / sizeof *kinds};
+
+const char *const optimizer_state_bits[] = {"32", "8", NULL};
 
 /* Counts are saved as f32, exact up to here. Nothing changes from there on: bias corrections became
  * exactly 1 long before (0.99999^(2^24) is 1e-73). */
@@ -23,7 +26,7 @@ enum { CHUNK_ELEMENTS = 16384, BLOCK_ELEMENTS = 1024 };
 /* A Param with its state. */
 typedef struct Slot {
     Param *param;
-    float *state[OPTIMIZER_STATES_MAX];
+    Tensor state[OPTIMIZER_STATES_MAX];
     const char *state_name[OPTIMIZER_STATES_MAX];
     float *average; /* NULL: no EMA */
     const char *average_name;
@@ -44,6 +47,7 @@ struct Optimizer {
     const void *config;
     const OptimizerConfig *shared;
     int state_count, slot_count, chunk_count;
+    const StateMap *maps[OPTIMIZER_STATES_MAX]; /* of states in 8 bits */
     Slot *slots;
     Chunk *chunks;
     int *order;         /* [chunk_count]: chunks as threads share them */
@@ -68,24 +72,29 @@ static int count_states(const UpdateRule *rule, const void *config) {
     return count;
 }
 
-int optimizer_states(const Variant *settings) {
+double optimizer_bytes_each(const Variant *settings) {
     const OptimizerConfig *shared = settings->config;
-    return count_states((const UpdateRule *)settings->kind, settings->config) + (shared->ema > 0);
+    int states = count_states((const UpdateRule *)settings->kind, settings->config);
+    double each = shared->state_bits == OPTIMIZER_STATE_8 ? state_coded_bytes_each() : 4;
+    return states * each + (shared->ema > 0 ? 4 : 0);
 }
 
-static float *new_state(Arena *arena, const Param *param) {
-    return arena_new_array(arena, float, tensor_count(&param->value));
+/* What is learned of quantizers is small, and steers much. */
+static bool is_coded(const Optimizer *o, const Param *param) {
+    return o->shared->state_bits == OPTIMIZER_STATE_8 && !param->is_positive &&
+           param->role != PARAM_SCALE && tensor_count(&param->value) >= STATE_CODED_MIN;
 }
 
 static void add_slot(Optimizer *o, Param *param, Arena *arena) {
     Slot *slot = &o->slots[o->slot_count++];
     slot->param = param;
     for (int i = 0; i < o->state_count; i++) {
-        slot->state[i] = new_state(arena, param);
+        slot->state[i] =
+            state_new(arena, param->value.shape, is_coded(o, param) ? o->maps[i] : NULL);
         slot->state_name[i] = arena_format(arena, "%s/%s", o->rule->states[i], param->name);
     }
     if (o->shared->ema > 0) {
-        slot->average = new_state(arena, param);
+        slot->average = arena_new_array(arena, float, tensor_count(&param->value));
         slot->average_name = arena_format(arena, "ema/%s", param->name);
     }
 }
@@ -123,6 +132,8 @@ bool optimizer_new(const Variant *settings, Model *model, Arena *arena, Optimize
     o->rule = (const UpdateRule *)settings->kind;
     o->config = o->shared = settings->config;
     o->state_count = count_states(o->rule, o->config);
+    for (int i = 0; i < o->state_count; i++)
+        o->maps[i] = state_map_new(arena, o->rule->is_unsigned[i]);
     o->slots = arena_new_array(arena, Slot, model->param_count);
     for (int i = 0; i < model->param_count; i++)
         if (model->params[i]->grad) add_slot(o, model->params[i], arena);
@@ -247,10 +258,12 @@ static void update_positive(const Optimizer *o, const Slot *slot, int64_t count,
 /* A part of a chunk that stays in the first cache, `first` elements from the chunk's own first. */
 static void update_block(const Optimizer *o, const Slot *slot, Chunk *c, int64_t first,
                          int64_t count, float factor) {
-    float scaled[BLOCK_ELEMENTS], *state[OPTIMIZER_STATES_MAX] = {0};
+    float scaled[BLOCK_ELEMENTS], decoded[OPTIMIZER_STATES_MAX][BLOCK_ELEMENTS];
+    float *state[OPTIMIZER_STATES_MAX] = {0};
     float *value = tensor_f32(&slot->param->value) + c->first + first;
     const float *grad = slot->param->grad + c->first + first;
-    for (int i = 0; i < o->state_count; i++) state[i] = slot->state[i] + c->first + first;
+    for (int i = 0; i < o->state_count; i++)
+        state[i] = state_read(&slot->state[i], c->first + first, count, decoded[i]);
     if (factor != 1) {
         isa_active()->multiply(grad, factor, count, scaled);
         grad = scaled;
@@ -261,6 +274,8 @@ static void update_block(const Optimizer *o, const Slot *slot, Chunk *c, int64_t
         o->rule->update(o->config, &slot->terms, count, value, grad, state);
     for (int i = 0; i < o->state_count; i++)
         if (!c->bad && !is_finite_range(state[i], count)) c->bad = o->rule->states[i];
+    for (int i = 0; i < o->state_count; i++)
+        state_write(&slot->state[i], o->maps[i], c->first + first, count, state[i]);
     if (!c->bad && !is_finite_range(value, count)) c->bad = "value";
 }
 
@@ -334,7 +349,7 @@ bool optimizer_visit(Optimizer *o, bool (*visit)(void *context, const char *name
     for (int i = 0; i < o->slot_count; i++) {
         const Slot *slot = &o->slots[i];
         for (int j = 0; j < o->state_count; j++)
-            TRY(visit(context, slot->state_name[j], like_value(slot, slot->state[j])));
+            TRY(visit(context, slot->state_name[j], slot->state[j]));
         if (slot->average) TRY(visit(context, slot->average_name, like_value(slot, slot->average)));
     }
     return true;

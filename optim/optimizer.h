@@ -9,7 +9,10 @@
  * f32, sums in double over fixed chunks: the same bits for any number of threads. A step allocates
  * nothing.
  *
- * Weight decay applies to PARAM_WEIGHT, to norms and biases when asked for, to scales never. */
+ * Weight decay applies to PARAM_WEIGHT, to norms and biases when asked for, to scales never.
+ *
+ * State is f32, or codes of 8 bits (optim/state.h): then a block's is decoded, updated and encoded
+ * again while it is in cache. */
 #ifndef NIBBLE_OPTIM_OPTIMIZER_H
 #define NIBBLE_OPTIM_OPTIMIZER_H
 
@@ -23,7 +26,11 @@ typedef struct OptimizerConfig {
     double scale_lr;
     double clip_norm; /* 0: off */
     double ema;       /* 0: off */
+    int state_bits;   /* OptimizerStateBits */
 } OptimizerConfig;
+
+typedef enum OptimizerStateBits { OPTIMIZER_STATE_32, OPTIMIZER_STATE_8 } OptimizerStateBits;
+extern const char *const optimizer_state_bits[]; /* "32", "8" */
 
 #define OPTIMIZER_FIELD_FLOAT(Struct, member, fallback_, min_, max_, help_)                        \
     {                                                                                              \
@@ -50,7 +57,14 @@ typedef struct OptimizerConfig {
         OPTIMIZER_FIELD_FLOAT(Struct, clip_norm, "0", 0, 1e9,                                      \
                               "largest norm of all gradients; 0: no limit"),                       \
         OPTIMIZER_FIELD_FLOAT(Struct, ema, "0", 0, 0.99999,                                        \
-                              "decay of the average of weights; 0: no average")
+                              "decay of the average of weights; 0: no average"),                   \
+    {                                                                                              \
+        .name = "state_bits", .type = FIELD_TYPE_CHOICE,                                           \
+        .offset = offsetof(Struct, optimizer.state_bits), .fallback = "32",                        \
+        .choices = optimizer_state_bits, .omits_zero = true,                                       \
+        .help = "of what is kept per element between steps; 8: codes under a scale per 256, "      \
+                "for tensors of 4,096 elements or more, averages excepted"                         \
+    }
 
 /* What one update of one Param is told. */
 typedef struct UpdateTerms {
@@ -65,6 +79,7 @@ enum { OPTIMIZER_STATES_MAX = 2 };
 typedef struct UpdateRule {
     Kind kind;
     const char *states[OPTIMIZER_STATES_MAX]; /* names of what is kept per element, "momentum" */
+    bool is_unsigned[OPTIMIZER_STATES_MAX];   /* and which of them are never below 0 */
     /* How many of them these settings need; NULL: every one that has a name. */
     int (*state_count)(const void *config);
     /* Refuses settings that contradict each other; NULL: none do. */
@@ -90,8 +105,8 @@ bool optimizer_check(const Variant *settings, Error *err);
  * one later works. `settings` and the model are borrowed. */
 bool optimizer_new(const Variant *settings, Model *model, Arena *arena, Optimizer **out,
                    Error *err);
-/* Numbers that it keeps per parameter, averaged weights among them. */
-int optimizer_states(const Variant *settings);
+/* Bytes that it keeps per element of a large Param, averaged weights among them. */
+double optimizer_bytes_each(const Variant *settings);
 
 /* One step with the schedule's factor (optim/schedule.h). Params without a gradient are left as
  * they are; gradients stay as they are, and set (model_clear_grads is the caller's).
@@ -108,8 +123,8 @@ double optimizer_norm(const Optimizer *optimizer);
 
 /* Every tensor of saved state under a name that depends on the model only: "steps" [Params],
  * updates counted per Param; "momentum/conv1.weight"; "ema/conv1.weight". The visitor reads or
- * fills the tensor's data. Stops when it returns false, and returns that. Not while averages are
- * swapped in. */
+ * fills the tensor's data, and its scales' where it has any. Stops when it returns false, and
+ * returns that. Not while averages are swapped in. */
 bool optimizer_visit(Optimizer *optimizer,
                      bool (*visit)(void *context, const char *name, Tensor value), void *context);
 

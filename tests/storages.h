@@ -12,7 +12,12 @@ typedef struct Storages {
     int count;
 } Storages;
 
-/* Numbers, and entries of codebooks under scales of every format that is not for levels. */
+/* Scales less their mean are of either sign. */
+static inline bool storages_can_hold_scales(Dtype dtype) {
+    return dtype_codec(dtype)->stores != CODE_LEVEL && dtype != DTYPE_UDYNAMIC8;
+}
+
+/* Numbers, and entries of codebooks under scales of every format that can hold them. */
 static inline Storages storages_make(void) {
     static const int64_t blocks[] = {0, 24};
     Storages s = {.count = 0};
@@ -20,7 +25,7 @@ static inline Storages storages_make(void) {
         CodeMeaning stores = dtype_codec((Dtype)d)->stores;
         if (stores == CODE_NUMBER) s.all[s.count++] = (Storage){.dtype = (Dtype)d};
         for (int e = 0; stores == CODE_ENTRY && e < DTYPE_COUNT; e++)
-            for (int b = 0; dtype_codec((Dtype)e)->stores != CODE_LEVEL && b < 2; b++) {
+            for (int b = 0; storages_can_hold_scales((Dtype)e) && b < 2; b++) {
                 assert_true(s.count < STORAGES_MAX);
                 s.all[s.count++] = (Storage){(Dtype)d, blocks[b], (Dtype)e, b ? 5 : 0};
             }

@@ -65,13 +65,14 @@ static int entries_of(Dtype dtype, float entries[256]) {
     return count;
 }
 
-static void entries_ascend_from_minus_one_to_one(void **state) {
+static void entries_ascend_to_one(void **state) {
     (void)state;
     for (int d = 0; d < DTYPE_COUNT; d++) {
         if (dtype_codec((Dtype)d)->stores != CODE_ENTRY) continue;
         float entries[256];
         int count = entries_of((Dtype)d, entries);
-        assert_true(entries[0] >= -1 && entries[0] < -0.99f && entries[count - 1] == 1);
+        assert_true(entries[0] == 0 || (entries[0] >= -1 && entries[0] < -0.99f));
+        assert_true(entries[count - 1] == 1);
         for (int i = 1; i < count; i++) assert_true(entries[i] > entries[i - 1]);
     }
 }
@@ -231,9 +232,24 @@ static void dynamic8_is_the_formula(void **state) {
     assert_true(entries[127] == 0);
 }
 
+/* The unsigned one has twice as many, all above 0. */
+static void udynamic8_is_the_formula(void **state) {
+    (void)state;
+    float entries[256];
+    int at = 1;
+    entries_of(DTYPE_UDYNAMIC8, entries);
+    for (int d = -6; d <= 0; d++)
+        for (int parts = 1 << (d + 7), i = 0; i < parts; i++, at++) {
+            double expected = pow(10, d) * (0.1 + 0.9 * (i + 0.5) / parts);
+            assert_true(fabs((double)entries[at] - expected) <= 3e-7 * expected);
+        }
+    assert_int_equal(at, 255);
+    assert_true(entries[0] == 0 && entries[255] == 1);
+}
+
 static int code_at_place(const Codebook *book, float unit) {
     float place = floorf((unit + 1) * 32767.5f + 0.5f);
-    return codebook_nearest(book, (float)(-1 + 2 * (double)place / 65535));
+    return codebook_nearest(book, -1 + 2 * place / 65535);
 }
 
 /* Values are multiplied by the reciprocal of their scale: sought where dividing gives another code,
@@ -379,11 +395,12 @@ static void what_cannot_be_stored_is_refused(void **state) {
 int main(void) {
     static const struct CMUnitTest tests[] = {
         cmocka_unit_test(an_entry_is_the_nearest),
-        cmocka_unit_test_setup_teardown(entries_ascend_from_minus_one_to_one, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(entries_ascend_to_one, set_up, tear_down),
         cmocka_unit_test_setup_teardown(rows_store_and_read_back, set_up, tear_down),
         cmocka_unit_test_setup_teardown(codes_are_written_whole, set_up, tear_down),
         cmocka_unit_test_setup_teardown(nf4_divides_short_blocks, set_up, tear_down),
         cmocka_unit_test_setup_teardown(dynamic8_is_the_formula, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(udynamic8_is_the_formula, set_up, tear_down),
         cmocka_unit_test_setup_teardown(dynamic8_multiplies, set_up, tear_down),
         cmocka_unit_test_setup_teardown(doubly_quantized_scales_are_small, set_up, tear_down),
         cmocka_unit_test_setup_teardown(what_cannot_be_stored_is_refused, set_up, tear_down),

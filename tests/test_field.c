@@ -618,6 +618,10 @@ static void test_round_trip(void **state) {
 }
 
 /* What is left out leaves no trace, in the text of old files nor in that of new ones. */
+typedef struct RareChoice {
+    int style, other;
+} RareChoice;
+
 static void test_optional(void **state) {
     (void)state;
     Arena *arena = arena_new("test");
@@ -640,6 +644,16 @@ static void test_optional(void **state) {
     assert_string_equal(node_to_yaml(fields_write(rare, &with, arena), arena), "{}\n");
     with.seed = 3;
     assert_string_equal(node_to_yaml(fields_write(rare, &with, arena), arena), "seed: 3\n");
+    static const char *const choices[] = {"plain", "fancy", NULL};
+    static const Field choice[] = {
+        FIELD_CHOICE(RareChoice, style, "plain", choices, "rarely given", .omits_zero = true),
+        FIELD_END,
+    };
+    RareChoice rarely = {0, 7};
+    assert_string_equal(node_to_yaml(fields_write(choice, &rarely, arena), arena), "{}\n");
+    rarely.style = 1;
+    assert_string_equal(node_to_yaml(fields_write(choice, &rarely, arena), arena),
+                        "style: fancy\n");
     arena_free(arena);
 }
 

@@ -104,14 +104,15 @@ typedef struct Snapshot {
 
 static bool copy_tensor(void *context, const char *name, Tensor value) {
     Snapshot *s = context;
-    size_t bytes = tensor_bytes(&value);
+    size_t bytes = dtype_bytes(value.dtype, tensor_count(&value));
+    if (value.scales) copy_tensor(s, "", *value.scales->stored);
     assert_true(s->size + bytes <= s->capacity);
     if (s->is_loading) {
         memcpy(value.data, s->bytes + s->size, bytes);
     } else {
         memcpy(s->bytes + s->size, value.data, bytes);
         assert_true(strlen(s->names) + strlen(name) + 2 < sizeof s->names);
-        strcat(strcat(s->names, name), " ");
+        if (*name) strcat(strcat(s->names, name), " ");
     }
     s->size += bytes;
     return true;
@@ -453,6 +454,7 @@ static void test_reports_updates_that_overflow(void **state) {
         {"{kind: sgd, lr: 1e-9}", "momentum", 3e38f}, /* the second step overflows it */
         {"{kind: adam}", "mean_square", 1e25f},       /* would stop the Param without a word */
         {"{kind: adamw}", "mean_square", 1e25f},
+        {"{kind: adamw, state_bits: 8}", "mean_square", 1e25f},
     };
     for (size_t k = 0; k < sizeof cases / sizeof *cases; k++) {
         Arena *arena = arena_new("overflow");
@@ -527,16 +529,17 @@ static void test_no_averages(void **state) {
     arena_free(arena);
 }
 
-/* ---- State, threads, memory: every row ---- */
+/* ---- State, threads, memory: every row, with state in 32 and in 8 bits ---- */
 
 static const char *row_settings(Arena *arena, int row) {
-    return arena_format(arena, "{kind: %s, weight_decay: 0.01, clip_norm: 50, ema: 0.9}",
-                        optimizer_kinds.kinds[row]->name);
+    return arena_format(arena,
+                        "{kind: %s, weight_decay: 0.01, clip_norm: 50, ema: 0.9, state_bits: %s}",
+                        optimizer_kinds.kinds[row / 2]->name, optimizer_state_bits[row % 2]);
 }
 
 static void test_state_round_trip(void **state) {
     (void)state;
-    for (int row = 0; row < optimizer_kinds.count; row++) {
+    for (int row = 0; row < 2 * optimizer_kinds.count; row++) {
         Arena *arena = arena_new("round trip");
         const char *yaml = row_settings(arena, row);
         Model *model = model_of_roles(arena, 30000);
@@ -613,7 +616,7 @@ static void test_threads_do_not_change_bits(void **state) {
     (void)state;
     Error err = {0};
     int threads_before = parallel_threads();
-    for (int row = 0; row < optimizer_kinds.count; row++) {
+    for (int row = 0; row < 2 * optimizer_kinds.count; row++) {
         Arena *arena = arena_new("threads");
         Snapshot *one = NULL;
         for (int threads = 1; threads <= 4; threads++) {
@@ -632,7 +635,7 @@ static void test_threads_do_not_change_bits(void **state) {
 
 static void test_steps_take_no_memory(void **state) {
     (void)state;
-    for (int row = 0; row < optimizer_kinds.count; row++) {
+    for (int row = 0; row < 2 * optimizer_kinds.count; row++) {
         Arena *arena = arena_new("memory");
         Model *model = model_of_roles(arena, 30000);
         Optimizer *optimizer = make(arena, model, row_settings(arena, row));

@@ -86,6 +86,17 @@ static void test_figures_of_an_mlp(void **state) {
     json_free(json);
 }
 
+/* Of a large weight two codes per element and two scales per 256 of them, f32 of all else. */
+static void test_state_in_8_bits(void **state) {
+    (void)state;
+    enum { WIDE = 80, LARGE = INPUTS * WIDE, REST = WIDE + WIDE * CLASSES + CLASSES };
+    text_file("mlp.yaml", "model: {kind: mlp, widths: [80]}\n" PROGRAM_DATA
+                          "optimizer: {kind: adamw, state_bits: 8}\n");
+    Json *json = plan("mlp.yaml", "");
+    assert_true(peak_of(json, "optimizer") == 2 * (LARGE + 4 * LARGE / 256 + 4 * REST) + 4 * 4);
+    json_free(json);
+}
+
 static void test_kinds_make_up_the_peak(void **state) {
     (void)state;
     text_file("cnn.yaml", CNN);
@@ -255,6 +266,7 @@ static void test_bad_input(void **state) {
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_figures_of_an_mlp),
+        cmocka_unit_test(test_state_in_8_bits),
         cmocka_unit_test(test_kinds_make_up_the_peak),
         cmocka_unit_test(test_packed_bytes),
         cmocka_unit_test(test_settings_count),

@@ -33,10 +33,10 @@
     "schedule: {kind: step}\n"                                                                     \
     "quant: {bits: 4, activations: {quantizer: ema}}\n"                                            \
     "train: {epochs: 2, checkpoint_every: 6, log_every: 5}\n"
-/* Saves at the ends of epochs only. */
+/* Saves at the ends of epochs only. Optimizer state of the first weight is in 8 bits. */
 #define MLP                                                                                        \
-    "model: {kind: mlp, widths: [24], dropout: 0.1}\n" IMAGES                                      \
-    "optimizer: {kind: adam, lr: 0.005, ema: 0.8}\n"                                               \
+    "model: {kind: mlp, widths: [72], dropout: 0.1}\n" IMAGES                                      \
+    "optimizer: {kind: adam, lr: 0.005, ema: 0.8, state_bits: 8}\n"                                \
     "quant: {bits: 4, weights: {quantizer: lsq_plus, affine: true}, activations: "                 \
     "{quantizer: lsq_plus, affine: true}}\n"                                                       \
     "train: {epochs: 20, log_every: 4}\n"

@@ -6,9 +6,7 @@
  *
  * For decade d = -6 .. 0 there are 2^(d + 6) entries of either sign, the middles of as many equal
  * parts of 10^d [0.1, 1]; then 0 and 1. */
-#include <math.h>
-
-#include "core/codebook.h"
+#include "core/codecs/dynamic.h"
 
 static const float entries[256] = {
     -0.99296874f,    -0.9789063f,     -0.96484375f,    -0.9507812f,
@@ -76,16 +74,6 @@ static const float entries[256] = {
     0.9085938f,      0.92265624f,     0.93671876f,     0.9507812f,
     0.96484375f,     0.9789063f,      0.99296874f,     1.0f};
 
-/* To one of 65,536 numbers from -1 to 1; of those the nearest entry is taken. In a block of zeros
- * they are NaN, whose code is 0. */
-static void normalize(const float *x, int64_t count, float scale, bool is_whole, float *unit) {
-    (void)is_whole;
-    float inverse = 1 / scale;
-    for (int64_t i = 0; i < count; i++) {
-        float place = floorf((x[i] * inverse + 1) * 32767.5f + 0.5f);
-        unit[i] = (float)(-1 + 2 * (double)place / 65535);
-    }
-}
-
 CODEBOOK(dynamic8, 8, 256, codebook_largest,
-         "8 bits: an entry of the signed dynamic map, with scales; for scales of scales");
+         "8 bits: an entry of the signed dynamic map, with scales; for scales of scales, and for "
+         "moments");

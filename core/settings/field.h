@@ -56,7 +56,8 @@ struct Field {
     const char *help;     /* one line, with the unit */
     bool may_change;      /* while a run goes on: what is trained does not depend on it */
     bool is_path;         /* a string that names a file or a directory */
-    bool omits_zero;      /* an integer that is not written where it is 0, its default */
+    bool omits_zero;      /* an integer, or a choice, that is not written where it is 0 (the first
+                             one), its default: files of before it was known are the same */
     bool is_aside; /* of something else than training: it cannot change in a run, and nothing that
                       is trained depends on it */
 };

@@ -16,7 +16,7 @@ enum { FORMAT_VERSION = 3, OLDEST_VERSION = 2, NAME_BYTES = 512 };
 static bool write_state(void *context, const char *name, Tensor value) {
     char path[NAME_BYTES];
     snprintf(path, sizeof path, "optimizer/%s", name);
-    h5_write_tensor(context, path, H5_F32, value.shape, value.data);
+    stored_write(context, path, &value);
     return true;
 }
 
@@ -152,7 +152,7 @@ static bool read_state(void *context, const char *name, Tensor value) {
     const Source *s = context;
     char path[NAME_BYTES];
     snprintf(path, sizeof path, "optimizer/%s", name);
-    return stored_read_floats(s->reader, path, value.shape, -FLT_MAX, value.data, s->err);
+    return stored_read(s->reader, path, &value, s->err);
 }
 
 static bool read_digest(const Source *s, const char *name, Arena *arena, char *digest) {

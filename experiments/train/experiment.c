@@ -22,7 +22,7 @@ static bool parameters_fit(const ExperimentConfig *config, Shape input, int64_t 
                            Arena *scratch, Error *err) {
     int64_t parameters, available = available_bytes();
     TRY(models_count(&config->model, input, classes, scratch, &parameters, err));
-    double each = (double)sizeof(float) * (2 + optimizer_states(&config->optimizer));
+    double each = 2 * (double)sizeof(float) + optimizer_bytes_each(&config->optimizer);
     double bytes = each * (double)parameters;
     if (bytes <= (double)available) return true;
     return FAIL(err, ERROR_INPUT,

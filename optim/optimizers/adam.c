@@ -34,5 +34,6 @@ static void adam_update(const void *config, const UpdateTerms *terms, int64_t co
 const UpdateRule optimizer_adam = {
     .kind = {"adam", "adaptive moments", sizeof(AdamConfig), adam_fields},
     .states = ADAM_STATES,
+    .is_unsigned = ADAM_UNSIGNED,
     .update = adam_update,
 };

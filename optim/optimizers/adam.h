@@ -16,6 +16,8 @@ typedef struct AdamConfig {
 
 #define ADAM_STATES                                                                                \
     { "mean", "mean_square" }
+#define ADAM_UNSIGNED                                                                              \
+    { false, true }
 
 /* At step t, with g = grad + decay x:
  *   m = beta1 m + (1 - beta1) g;  v = beta2 v + (1 - beta2) g^2

@@ -18,5 +18,6 @@ static void adamw_update(const void *config, const UpdateTerms *terms, int64_t c
 const UpdateRule optimizer_adamw = {
     .kind = {"adamw", "Adam with decoupled weight decay", sizeof(AdamConfig), adamw_fields},
     .states = ADAM_STATES,
+    .is_unsigned = ADAM_UNSIGNED,
     .update = adamw_update,
 };

@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """make_codebook.py DTYPE > tests/golden/codebook_DTYPE.txt: what bitsandbytes stores on a CPU, and what it
 reads back, of values in flat blocks; with scales in f32, then (4 bits) with scales that are quantized again.
-DTYPE is nf4 or dynamic8. Needs torch 2 and bitsandbytes.
+DTYPE is nf4, dynamic8 or udynamic8 (of magnitudes). Needs torch 2 and bitsandbytes.
 
 The format is tests/golden.h's. Codes are one a value, whatever their order within a byte. The last block is
 shorter than the others, and one block is zeros."""
@@ -13,6 +13,7 @@ import bitsandbytes.functional as F
 import torch
 
 DTYPE = sys.argv[1]
+IS_DYNAMIC = DTYPE.endswith("dynamic8")
 torch.manual_seed(5)
 
 
@@ -26,7 +27,7 @@ def values(rows, columns, block):
 
 
 def codes_of(packed, count):
-    if DTYPE == "dynamic8":
+    if IS_DYNAMIC:
         return packed.flatten()
     packed = packed.flatten()  # the first of two in the high half
     return torch.stack([packed >> 4, packed & 15], 1).flatten()[:count]
@@ -42,8 +43,10 @@ def case(name, tensors):
 
 def plain(rows, columns, block):
     x = values(rows, columns, block)
-    if DTYPE == "dynamic8":
-        packed, state = F.quantize_blockwise(x, blocksize=block)
+    if IS_DYNAMIC:
+        is_signed = DTYPE == "dynamic8"
+        x = x if is_signed else x.abs()
+        packed, state = F.quantize_blockwise(x, F.create_dynamic_map(is_signed), blocksize=block)
         y = F.dequantize_blockwise(packed, state)
     else:
         packed, state = F.quantize_4bit(x, blocksize=block, quant_type=DTYPE)
@@ -63,7 +66,7 @@ def double(rows, columns, block):
 
 
 print(f"# by tests/golden/make_codebook.py {DTYPE}, bitsandbytes {bitsandbytes.__version__}")
-if DTYPE == "dynamic8":
+if IS_DYNAMIC:
     plain(3, 300, 256)
 else:
     plain(5, 78, 64)
