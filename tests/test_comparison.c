@@ -133,6 +133,26 @@ static void test_a_baseline_of_ones_own(void **state) {
 }
 
 /* What is written is the same comparison, and needs no other file. */
+static void test_other_settings(void **state) {
+    (void)state;
+    Arena *arena = arena_new("test");
+    Comparison c;
+    read_text(EXPERIMENT "methods:\n"
+                         "  - {kind: with, name: wide, settings: {model: {widths: [16]}, train: "
+                         "{epochs: 3}}}\n"
+                         "  - {kind: with, name: as it is}\n",
+              arena, &c);
+    assert_int_equal(c.row_count, 3);
+    const CompareRow *wide = row_named(&c, "wide"), *same = row_named(&c, "as-it-is");
+    assert_has(wide->text, "widths: [16]");
+    assert_has(wide->text, "epochs: 3");
+    assert_has(wide->text, "  bits: 4\n"); /* what is not named stays */
+    assert_has(same->text, "widths: [8]");
+    assert_has(same->text, "epochs: 10");
+    assert_false(wide->needs_baseline);
+    arena_free(arena);
+}
+
 static void test_written_and_read(void **state) {
     (void)state;
     Arena *arena = arena_new("test");
@@ -169,6 +189,7 @@ int main(void) {
         cmocka_unit_test(test_bits),
         cmocka_unit_test(test_rows),
         cmocka_unit_test(test_a_baseline_of_ones_own),
+        cmocka_unit_test(test_other_settings),
         cmocka_unit_test(test_written_and_read),
         cmocka_unit_test(test_shipped),
     };

@@ -99,8 +99,8 @@ static void test_figures_of_a_row(void **state) {
     results_groups(&f.schedule, groups);
     const Group *q2 = group_named(groups, "q2");
     assert_int_equal(q2->seeds, 2);
-    assert_float_equal(q2->accuracy.mean, 0.89, 1e-12);
-    assert_float_equal(q2->accuracy.high, 0.89 + 12.706204736174694 * 0.01, 1e-9);
+    assert_float_equal(q2->score.mean, 0.89, 1e-12);
+    assert_float_equal(q2->score.high, 0.89 + 12.706204736174694 * 0.01, 1e-9);
     assert_float_equal(q2->difference.mean, -0.02, 1e-12);
     assert_float_equal(q2->difference.low, -0.02, 1e-9); /* both seeds lose two images */
     /* Of 90 right ones two are wrong now, at the front, and of the next none is right. */
@@ -135,7 +135,7 @@ static void test_one_seed(void **state) {
     fixture_open(&f, 1);
     results_groups(&f.schedule, groups);
     const Group *q2 = group_named(groups, "q2");
-    assert_true(q2->is_by_rows && isnan(q2->accuracy.low));
+    assert_true(q2->is_by_rows && isnan(q2->score.low));
     assert_float_equal(q2->difference.mean, -0.02, 1e-12);
     assert_true(q2->difference.low < -0.02 && q2->difference.high > -0.02);
     f.runs[0].state = RUN_FAILED;

@@ -82,8 +82,24 @@ static void test_of_too_few_there_is_no_interval(void **state) {
     assert_true(mcnemar(0, 0) == 1);
 }
 
+/* Of equal weights it is the mean of values; a value of twice the weight is worth more. */
+static void test_weights(void **state) {
+    (void)state;
+    const double values[] = {0.5, -1, 2, 0.25}, equal[] = {3, 3, 3, 3}, other[] = {1, 2, 1, 1};
+    Interval plain = interval_of(values, 4), weighted = weighted_interval(values, equal, 4);
+    const double expected[] = {plain.mean, plain.low, plain.high};
+    check_interval(weighted, expected, "equal weights");
+    /* Mean 0.15; squares of w (x - mean) / 5: 0.07^2 + 0.46^2 + 0.37^2 + 0.02^2, times 4 / 3. */
+    double half = student_critical(3) * sqrt((0.0049 + 0.2116 + 0.1369 + 0.0004) * 4 / 3);
+    const double by_hand[] = {0.15, 0.15 - half, 0.15 + half};
+    check_interval(weighted_interval(values, other, 4), by_hand, "other weights");
+    assert_true(isnan(weighted_interval(values, equal, 1).low));
+    assert_true(isnan(weighted_interval(values, equal, 0).mean));
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_weights),
         cmocka_unit_test(test_golden),
         cmocka_unit_test(test_of_too_few_there_is_no_interval),
     };

@@ -4,6 +4,7 @@
 #include <string.h>
 #include <sys/ioctl.h>
 
+#include "experiments/compare/results.h"
 #include "experiments/report/progress.h"
 #include "experiments/train/environment.h"
 
@@ -24,6 +25,14 @@ static void print_head(const Board *b) {
     if (!isnan(seconds)) fprintf(b->stream, ", about %s left", duration_print(seconds, left));
 }
 
+/* Without its unit. */
+static const char *score_text(const CompareRun *run, char text[CELL_BYTES]) {
+    const Score *score = &results_run_task(run)->scores[0];
+    snprintf(text, CELL_BYTES, "%.*f", score->decimals,
+             score->factor * json_number(run->result, score->key));
+    return text;
+}
+
 static void cell_text(const CompareRun *run, char text[CELL_BYTES]) {
     double share = run->steps > 0 ? (double)run->step / (double)run->steps : 0;
     switch (run->state) {
@@ -40,7 +49,7 @@ static void cell_text(const CompareRun *run, char text[CELL_BYTES]) {
         snprintf(text, CELL_BYTES, "> test");
         break;
     case RUN_DONE:
-        snprintf(text, CELL_BYTES, "%.2f", 100 * json_number(run->result, "accuracy"));
+        score_text(run, text);
         break;
     case RUN_FAILED:
         snprintf(text, CELL_BYTES, "failed");
@@ -113,7 +122,7 @@ static void draw(Board *b, const CompareRun *at) {
 /* ---- A pipe ---- */
 
 static void print_change(const Board *b, const CompareRun *run) {
-    char seconds[DURATION_BYTES];
+    char seconds[DURATION_BYTES], text[CELL_BYTES];
     if (run->state == RUN_EVALUATING) return;
     fprintf(b->stream, "%s, seed %ld: ", run->row->label, (long)run->seed);
     if (run->state == RUN_MAKING) {
@@ -121,8 +130,9 @@ static void print_change(const Board *b, const CompareRun *run) {
     } else if (run->state == RUN_FAILED) {
         fprintf(b->stream, "failed: %s", run->failure);
     } else {
-        fprintf(b->stream, "%.2f %% in %s; ", 100 * json_number(run->result, "accuracy"),
-                duration_print(run->seconds, seconds));
+        const Score *score = &results_run_task(run)->scores[0];
+        fprintf(b->stream, "%s%s%s in %s; ", score_text(run, text), *score->unit ? " " : "",
+                score->unit, duration_print(run->seconds, seconds));
         print_head(b);
     }
     fputc('\n', b->stream);

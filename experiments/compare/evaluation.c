@@ -16,7 +16,9 @@
 /* The network of a run on the whole test split. */
 typedef struct Seen {
     Evaluation result;
-    int64_t rows, classes;
+    int64_t rows, batches;
+    EvaluationPart *parts; /* [batches] */
+    int64_t classes;       /* 0: the task has none; nor answers and outputs */
     int64_t *answers;
     float *outputs;
 } Seen;
@@ -24,13 +26,13 @@ typedef struct Seen {
 /* ---- Seeing the test set ---- */
 
 static bool see(Experiment *e, Arena *arena, Seen *out, Error *err) {
-    if (!e->task->has_confusion)
-        return FAIL(err, ERROR_INPUT,
-                    "a comparison is of networks that choose a class, and those "
-                    "of the task '%s' do not",
-                    e->task->name);
     *out = (Seen){.rows = loader_rows(e->loader, LOADER_TEST),
-                  .classes = loader_dataset(e->loader)->class_count};
+                  .batches = loader_batches(e->loader, LOADER_TEST)};
+    out->parts = arena_new_array(arena, EvaluationPart, out->batches);
+    out->result.parts = out->parts;
+    if (!e->task->has_confusion)
+        return evaluate(e, LOADER_TEST, NETWORK_TRAINED, &out->result, err);
+    out->classes = loader_dataset(e->loader)->class_count;
     out->outputs = arena_new_array(arena, float, out->rows * out->classes);
     out->answers = arena_new_array(arena, int64_t, out->rows);
     out->result.outputs = out->outputs;
@@ -98,6 +100,8 @@ static void add_summary(Json *json, const EvaluationJob *job, const Json *summar
     json_set_number(json, "bytes", has_bytes ? (double)bytes : NAN);
     if (has_bytes) json_set_int(json, "bytes", bytes);
     json_set_number(json, "train_seconds", train_seconds(job, summary, arena));
+    json_set_number(json, "samples_per_second", json_number(summary, "samples_per_second"));
+    json_set_number(json, "peak_rss_bytes", json_number(summary, "peak_rss_bytes"));
     if (json_get_int(summary, "steps", &steps)) json_set_int(json, "steps", steps);
 }
 
@@ -111,11 +115,12 @@ static const char *data_name(Variant data, Arena *arena) {
     return *name ? name : data.kind->name;
 }
 
-static void add_classes(Json *json, const Experiment *e, const Seen *seen, Arena *arena) {
-    const char *const *names = loader_dataset(e->loader)->class_names.names;
+static void add_data(Json *json, const Experiment *e, const Seen *seen, Arena *arena) {
     json_set_text(json, "data", data_name(e->config.data, arena));
     json_set_text(json, "task", e->task->name);
     json_set_int(json, "test_rows", seen->rows);
+    if (!seen->classes) return;
+    const char *const *names = loader_dataset(e->loader)->class_names.names;
     json_set_int(json, "class_count", seen->classes);
     for (int64_t i = 0; names && i < seen->classes; i++)
         json_append_text(json, "classes", names[i]);
@@ -128,9 +133,15 @@ static void add_labels(Json *json, const Experiment *e, const Seen *seen, Arena 
     json_set_ints(json, "labels", wide, (int)seen->rows);
 }
 
-static void add_results(Json *json, const Seen *seen, const Seen *baseline) {
-    json_set_number(json, "accuracy", seen->result.scores[0]);
-    json_set_number(json, "loss", seen->result.loss);
+static void add_parts(Json *json, const Seen *seen) {
+    for (int64_t i = 0; i < seen->batches; i++) {
+        Json *part = json_append(json, "parts");
+        json_set_int(part, "samples", seen->parts[i].samples);
+        json_set_number(part, "loss", seen->parts[i].loss);
+    }
+}
+
+static void add_answers(Json *json, const Seen *seen, const Seen *baseline) {
     OutputChange change = {.kl = NAN};
     if (baseline) {
         change.kl = 0;
@@ -151,6 +162,16 @@ static void add_results(Json *json, const Seen *seen, const Seen *baseline) {
                          (int)seen->classes);
 }
 
+static void add_results(Json *json, const Task *task, const Seen *seen, const Seen *baseline) {
+    for (int i = 0; i < task->score_count; i++)
+        json_set_number(json, task->scores[i].key, seen->result.scores[i]);
+    json_set_number(json, "loss", seen->result.loss);
+    if (task->has_confusion)
+        add_answers(json, seen, baseline);
+    else
+        add_parts(json, seen);
+}
+
 /* ---- The job ---- */
 
 static bool see_baseline(const char *directory, Arena *arena, Seen *out, Error *err) {
@@ -166,7 +187,8 @@ static bool describe(Experiment *e, const EvaluationJob *job, const Seen *baseli
     Seen seen;
     char digest[ENVELOPE_DIGEST_TEXT];
     TRY(see(e, arena, &seen, err));
-    if (baseline && (baseline->rows != seen.rows || baseline->classes != seen.classes))
+    if (baseline && (baseline->rows != seen.rows || baseline->classes != seen.classes ||
+                     baseline->batches != seen.batches))
         return FAIL(err, ERROR_INPUT,
                     "%s has %ld test %s and the FP32 run %ld: their data are not "
                     "the same",
@@ -176,14 +198,14 @@ static bool describe(Experiment *e, const EvaluationJob *job, const Seen *baseli
     TRY(summary != NULL);
     json_set_text(json, "run", job->run);
     json_set_text(json, "checkpoint_digest", digest);
-    add_results(json, &seen, baseline);
-    add_labels(json, e, &seen, arena);
+    add_results(json, e->task, &seen, baseline);
+    if (seen.classes) add_labels(json, e, &seen, arena);
     add_summary(json, job, summary, arena);
     json_set_shortest(json, "epochs", e->config.train.epochs);
-    add_classes(json, e, &seen, arena);
+    add_data(json, e, &seen, arena);
     copy_layers(json, summary);
     json_free(summary);
-    if (baseline)
+    if (baseline && seen.classes)
         details_add_examples(loader_dataset(e->loader), baseline->answers, seen.answers, json);
     return details_add_histograms(e, json, err);
 }

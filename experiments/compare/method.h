@@ -11,8 +11,9 @@ typedef struct MethodConfig {
     List bits;        /* of const char *, a row each: "w4a8", "4", "w4" */
     const Node *quant, *optimizer, *schedule, *train; /* over the experiment's */
     const Node *calibration;
-    List quantize; /* of Variant: rows of ptq_kinds */
-    bool distill;  /* the FP32 run of the same seed is train.distill.teacher */
+    const Node *settings; /* of any section, over the experiment's */
+    List quantize;        /* of Variant: rows of ptq_kinds */
+    bool distill;         /* the FP32 run of the same seed is train.distill.teacher */
 } MethodConfig;
 
 #define METHOD_FIELD_NAME                                                                          \

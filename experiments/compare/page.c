@@ -38,14 +38,14 @@ static void contents_put(Page *page, const char *body) {
 }
 
 static void machine_put(ComparisonPage *c) {
-    static const struct {
+    const struct {
         const char *name, *path;
     } rows[] = {{"Processor", "machine.cpu"},
                 {"Cores", "machine.cores"},
                 {"Threads", "machine.threads"},
                 {"Kernels", "machine.isa"},
                 {"Memory, bytes", "machine.memory_bytes"},
-                {"Test images", "data.test_rows"}};
+                {arena_format(c->arena, "Test %s", c->task->rows), "data.test_rows"}};
     Page *page = &c->page;
     page_put(page, "<div class=\"scroll\"><table>\n");
     for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {

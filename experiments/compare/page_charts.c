@@ -70,7 +70,7 @@ static int curves_of(const ComparisonPage *c, Curve *curves) {
 
 static const char *said_of(const ComparisonPage *c, const PageGroup *group) {
     Page text = {.arena = c->arena};
-    const Interval *a = &group->accuracy;
+    const Interval *a = &group->score;
     page_format(&text, "%s: %.2f\xe2\x80\xaf%%", group->label, 100 * a->mean);
     if (isfinite(a->low + a->high))
         page_format(&text, " (%.2f to %.2f)", 100 * a->low, 100 * a->high);
@@ -105,10 +105,10 @@ static Series series_of(const ComparisonPage *c, const char *name, const Point *
     for (int i = 0; i < count; i++) {
         const PageGroup *group = points[i].group;
         x[i] = points[i].x;
-        y[i] = 100 * group->accuracy.mean;
+        y[i] = 100 * group->score.mean;
         /* Student's t knows no bounds; NAN stays what it is. */
-        low[i] = group->accuracy.low < 0 ? 0 : 100 * group->accuracy.low;
-        high[i] = group->accuracy.high > 1 ? 100 : 100 * group->accuracy.high;
+        low[i] = group->score.low < 0 ? 0 : 100 * group->score.low;
+        high[i] = group->score.high > 1 ? 100 : 100 * group->score.high;
         labels[i] = said_of(c, group);
     }
     return (Series){
@@ -144,7 +144,7 @@ static void accuracy_chart(ComparisonPage *c, LineChart chart, Place place) {
         Point point = {place(fp32, chart.ticks, chart.tick_count), fp32};
         series[count] = series_of(c, "FP32", &point, 1);
         chart.reference = (ChartReference){.name = "FP32",
-                                           .value = 100 * fp32->accuracy.mean,
+                                           .value = 100 * fp32->score.mean,
                                            .low = series[count].low[0],
                                            .high = series[count].high[0]};
         series[count].colour = CHART_MUTED;
@@ -223,7 +223,7 @@ static int ticks_of_bytes(const ComparisonPage *c, ChartTick ticks[TICKS_MAX]) {
 
 void page_charts_put(ComparisonPage *c) {
     ChartTick ticks[TICKS_MAX];
-    if (!c->group_count) return;
+    if (!c->group_count || !c->task->has_confusion) return;
     page_put(&c->page, "<h2 id=\"charts\">Accuracy against bits and bytes</h2>\n");
     page_note(&c->page, "Whiskers are 95 % intervals; the dotted line and its band are FP32. "
                         "Values far below the rest stand at the lower edge.");

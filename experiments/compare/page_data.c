@@ -26,7 +26,15 @@ static const char *family_of(const char *label, const char *method, Arena *arena
     return arena_format(arena, "%.*s", (int)(end - label), label);
 }
 
-static PageGroup group_read(const Json *json, Arena *arena) {
+/* Of a loss to that of its exponential. */
+static Interval relative(Interval d) {
+    return (Interval){expm1(d.mean), expm1(d.low), expm1(d.high)};
+}
+
+static PageGroup group_read(const ComparisonPage *c, const Json *json) {
+    Arena *arena = c->arena;
+    Interval difference = interval_read(json, "difference", arena);
+    if (!c->task->has_confusion) difference = relative(difference);
     const char *row = text_or(json, "row", "");
     const char *method = text_or(json, "method", "");
     const char *label = text_or(json, "label", row);
@@ -38,9 +46,10 @@ static PageGroup group_read(const Json *json, Arena *arena) {
         .weight_bits = json_number(json, "weight_bits"),
         .activation_bits = json_number(json, "activation_bits"),
         .seeds = json_number(json, "seeds"),
-        .accuracy = interval_read(json, "accuracy", arena),
-        .difference = interval_read(json, "difference", arena),
-        .is_by_rows = !strcmp(text_or(json, "difference.paired_by", ""), "row"),
+        .score = interval_read(json, c->score->key, arena),
+        .difference = difference,
+        .loss = c->task->has_confusion ? -difference.mean : difference.mean,
+        .is_by_rows = strcmp(text_or(json, "difference.paired_by", "seed"), "seed") != 0,
         .kl = json_number(json, "kl"),
         .better = json_number(json, "mcnemar.better"),
         .worse = json_number(json, "mcnemar.worse"),
@@ -50,7 +59,7 @@ static PageGroup group_read(const Json *json, Arena *arena) {
         .bytes = json_number(json, "bytes"),
         .train_seconds = json_number(json, "train_seconds"),
         .is_fp32 = !strcmp(method, "fp32"),
-        .is_trained = !strcmp(method, "qat"),
+        .is_trained = !strcmp(method, "qat") || !strcmp(method, "with"),
         .seed = NAN,
     };
 }
@@ -139,10 +148,10 @@ const PageGroup *page_data_fewest(const ComparisonPage *c, bool is_trained) {
     for (int i = 0; i < c->group_count; i++) {
         const PageGroup *group = &c->groups[i];
         bool counts = !group->is_fp32 && (is_trained || !group->is_trained);
-        if (!counts || !(group->difference.mean >= -PAGE_LOSS_MAX)) continue;
+        if (!counts || !(group->loss <= PAGE_LOSS_MAX)) continue;
         bool is_smaller = !fewest || size_of(group) < size_of(fewest);
         bool is_better = fewest && size_of(group) == size_of(fewest) &&
-                         group->accuracy.mean > fewest->accuracy.mean;
+                         task_is_better(c->task, group->score.mean, fewest->score.mean);
         if (is_smaller || is_better) fewest = group;
     }
     return fewest;
@@ -153,17 +162,27 @@ static const PageGroup *group_choose(const ComparisonPage *c) {
     const PageGroup *chosen = page_data_fewest(c, true);
     for (int i = 0; i < c->group_count; i++) {
         const PageGroup *group = &c->groups[i];
-        if (chosen && chosen->difference.mean >= -PAGE_LOSS_MAX) return chosen;
-        if (group->is_fp32 || !isfinite(group->accuracy.mean)) continue;
-        if (!chosen || group->accuracy.mean > chosen->accuracy.mean) chosen = group;
+        if (chosen && chosen->loss <= PAGE_LOSS_MAX) return chosen;
+        if (group->is_fp32 || !isfinite(group->score.mean)) continue;
+        if (!chosen || task_is_better(c->task, group->score.mean, chosen->score.mean))
+            chosen = group;
     }
     return chosen;
+}
+
+static void task_read(ComparisonPage *c) {
+    c->task = task_find(text_or(c->results, "task", ""));
+    if (!c->task) c->task = tasks[0];
+    c->score = &c->task->scores[0];
+    c->points = c->task->has_confusion ? "points" : "%";
+    c->half_a_point = c->task->has_confusion ? "half a point" : "half a per cent";
 }
 
 bool page_data_read(ComparisonPage *c, Error *err) {
     const char *path = arena_format(c->arena, "%s/" COMPARISON_RESULTS, c->directory);
     c->results = json_read_file(path, err);
     if (!c->results) return false;
+    task_read(c);
     c->run_count = json_count(c->results, "rows");
     c->evaluations = arena_new_array(c->arena, Json *, c->run_count + 1);
     int count = json_count(c->results, "groups");
@@ -171,7 +190,7 @@ bool page_data_read(ComparisonPage *c, Error *err) {
     for (int i = 0; i < count; i++) {
         const Json *group = json_element(c->results, "groups", i);
         if (!group || json_number(group, "seeds") == 0) continue; /* none of its runs is done */
-        c->groups[c->group_count] = group_read(group, c->arena);
+        c->groups[c->group_count] = group_read(c, group);
         c->groups[c->group_count].index = i;
         c->group_count++;
     }

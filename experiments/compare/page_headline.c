@@ -5,12 +5,21 @@
 
 static const double NONSENSE = 1e6; /* of a fraction */
 
-void page_percent(Page *page, double fraction, int decimals) {
-    if (!(fabs(fraction) < NONSENSE)) {
+void page_number(Page *page, double value, int decimals) {
+    if (fabs(value) < 100 * NONSENSE)
+        page_format(page, "%.*f", decimals, value);
+    else
         page_put(page, "\xe2\x80\x93");
-        return;
-    }
-    page_format(page, "%.*f", decimals, 100 * fraction);
+}
+
+void page_score_put(ComparisonPage *c, double value) {
+    const Score *score = c->score;
+    page_number(&c->page, score->factor * value, score->decimals);
+    if (*score->unit) page_format(&c->page, "&#8239;%s", score->unit);
+}
+
+const char *page_unit(const ComparisonPage *c) {
+    return *c->score->unit ? arena_format(c->arena, " (%s)", c->score->unit) : "";
 }
 
 void page_points(Page *page, double fraction) {
@@ -36,13 +45,15 @@ static void size_put(ComparisonPage *c, const PageGroup *group) {
     page_bytes(page, c->fp32->bytes);
 }
 
-static void difference_put(Page *page, const Interval *difference) {
+static void difference_put(ComparisonPage *c, const Interval *difference) {
+    Page *page = &c->page;
     double points = round(10000 * difference->mean) / 100;
     if (!(fabs(difference->mean) < NONSENSE)) return;
     if (points == 0) {
         page_put(page, ", the same as FP32");
     } else {
-        page_format(page, ", %.2f points %s FP32", fabs(points), points < 0 ? "below" : "above");
+        page_format(page, ", %.2f %s %s FP32", fabs(points), c->points,
+                    points < 0 ? "below" : "above");
     }
     if (!isfinite(difference->low + difference->high)) return;
     page_put(page, " (95 % interval ");
@@ -63,17 +74,17 @@ static void sentence_put(ComparisonPage *c) {
         page_put(page, "The FP32 network that the others are compared with is not there yet.");
     } else if (!group) {
         page_put(page, "FP32 reaches ");
-        page_percent(page, c->fp32->accuracy.mean, 2);
-        page_put(page, "&#8239;%; no quantized network is complete yet.");
+        page_score_put(c, c->fp32->score.mean);
+        page_put(page, "; no quantized network is complete yet.");
     } else {
         if (!is_close)
-            page_put(page, "Nothing quantized stays within half a point of FP32. Closest: ");
+            page_format(page,
+                        "Nothing quantized stays within %s of FP32. Closest: ", c->half_a_point);
         page_put(page, "<strong>");
         page_text(page, group->label);
         page_put(page, "</strong> reaches ");
-        page_percent(page, group->accuracy.mean, 2);
-        page_put(page, "&#8239;%");
-        difference_put(page, &group->difference);
+        page_score_put(c, group->score.mean);
+        difference_put(c, &group->difference);
         size_put(c, group);
         page_put(page, ".");
     }
@@ -94,11 +105,11 @@ static void fewest_tile(ComparisonPage *c, const char *title, bool is_trained) {
     page_put(page, "<small>");
     if (group) {
         page_points(page, group->difference.mean);
-        page_put(page, " points");
+        page_format(page, " %s", c->points);
         if (isfinite(group->bits_per_weight))
             page_format(page, ", %.3g bits per weight", group->bits_per_weight);
     } else {
-        page_put(page, "each loses more than half a point");
+        page_format(page, "each loses more than %s", c->half_a_point);
     }
     page_put(page, "</small></dd></div>\n");
 }
@@ -127,8 +138,8 @@ static void fp32_tile(ComparisonPage *c) {
     Page *page = &c->page;
     const PageGroup *fp32 = c->fp32;
     tile_begin(page, "FP32, trained in full precision");
-    page_percent(page, fp32->accuracy.mean, 2);
-    page_put(page, "&#8239;%<small>");
+    page_score_put(c, fp32->score.mean);
+    page_put(page, "<small>");
     if (fp32->seeds >= 1 && fp32->seeds < 1e6)
         page_format(page, "%.0f seed%s", fp32->seeds, fp32->seeds > 1 ? "s" : "");
     if (fp32->bytes > 0) {
@@ -147,7 +158,8 @@ static void tiles_put(ComparisonPage *c) {
     if (!c->fp32) return;
     page_put(&c->page, "<dl class=\"tiles\">\n");
     fp32_tile(c);
-    if (has_qat) fewest_tile(c, "Fewest bits within half a point", true);
+    const char *title = arena_format(c->arena, "Fewest bits within %s", c->half_a_point);
+    if (has_qat) fewest_tile(c, title, true);
     if (has_ptq) fewest_tile(c, "Fewest bits without training", false);
     layer_tile(c);
     page_put(&c->page, "</dl>\n");

@@ -6,16 +6,19 @@
 #include "core/json.h"
 #include "experiments/compare/statistics.h"
 #include "experiments/report/page.h"
+#include "experiments/train/task.h"
 
-/* A row of the comparison, over its seeds. Accuracies are fractions; NAN: unknown. */
+/* A row of the comparison, over its seeds. Differences to FP32 are fractions: of a task with
+ * classes, of answers; else of the score. NAN: unknown. */
 typedef struct PageGroup {
     const char *row, *label, *method;
     const char *family; /* rows that differ in bits alone: what their labels begin with */
     double weight_bits, activation_bits, seeds;
-    Interval accuracy, difference; /* difference: to FP32 */
-    bool is_by_rows;               /* paired by test row, not by seed: there is one seed */
-    double better, worse, p;       /* McNemar's */
-    double kl;                     /* divergence from FP32's outputs, nats */
+    Interval score, difference;
+    double loss;             /* how much worse than FP32, as a difference */
+    bool is_by_rows;         /* paired by test row, not by seed: there is one seed */
+    double better, worse, p; /* McNemar's */
+    double kl;               /* divergence from FP32's outputs, nats */
     double recovered, bits_per_weight, bytes, train_seconds;
     int colour; /* its family's, or CHART_MUTED */
     bool is_fp32, is_trained;
@@ -30,7 +33,10 @@ typedef struct ComparisonPage {
     Arena *arena;
     Page page;
     Json *results;
-    Json **evaluations; /* to be freed: one a row of results.json; NULL: not read */
+    const Task *task;
+    const Score *score;                /* the task's first */
+    const char *points, *half_a_point; /* what differences are in: "points", "half a point" */
+    Json **evaluations;                /* to be freed: one a row of results.json; NULL: not read */
     int run_count;
     PageGroup *groups; /* from many weight bits to few */
     int group_count;
@@ -64,8 +70,10 @@ void page_images_put(ComparisonPage *c); /* confusion matrices and images that c
 
 /* ---- Numbers. ---- */
 
-void page_percent(Page *page, double fraction, int decimals); /* "92.81" or a dash; no sign */
-void page_points(Page *page, double fraction);                /* "+0.12", in points */
-void page_name_put(Page *page, const PageGroup *group);       /* with its family's mark */
+void page_number(Page *page, double value, int decimals); /* "92.81" or a dash; no sign */
+void page_score_put(ComparisonPage *c, double value);     /* "92.81 %", "4.712", or a dash */
+const char *page_unit(const ComparisonPage *c);           /* " (%)", or nothing */
+void page_points(Page *page, double fraction);            /* "+0.12", a hundredth as 1 */
+void page_name_put(Page *page, const PageGroup *group);   /* with its family's mark */
 
 #endif

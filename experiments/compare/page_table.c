@@ -3,10 +3,11 @@
 #include "experiments/compare/page_parts.h"
 #include "experiments/report/chart.h"
 #include "experiments/report/table.h"
+#include "experiments/report/text.h"
 
 static const char heads[] =
-    "<thead><tr><th scope=\"col\">Row</th><th scope=\"col\" class=\"n\">Accuracy, %</th>"
-    "<th scope=\"col\" class=\"n\">Difference to FP32, points</th><th aria-hidden=\"true\"></th>"
+    "<thead><tr><th scope=\"col\">Row</th><th scope=\"col\" class=\"n\">%s%s%s</th>"
+    "<th scope=\"col\" class=\"n\">Difference to FP32, %s</th><th aria-hidden=\"true\"></th>"
     "<th scope=\"col\" class=\"n\">Recovered</th><th scope=\"col\" class=\"n\">Bits per weight</th>"
     "<th scope=\"col\" class=\"n\">Size</th><th scope=\"col\" class=\"n\">Time</th>"
     "</tr></thead>\n";
@@ -20,11 +21,15 @@ void page_name_put(Page *page, const PageGroup *group) {
     page_put(page, "</span>");
 }
 
-static void accuracy_put(Page *page, const Interval *accuracy) {
+static void score_put(ComparisonPage *c, const Interval *interval) {
+    Page *page = &c->page;
+    const Score *score = c->score;
     page_put(page, "<td class=\"n\">");
-    page_percent(page, accuracy->mean, 2);
-    double half = (accuracy->high - accuracy->low) / 2;
-    if (isfinite(half)) page_format(page, " <small>\xc2\xb1&#8239;%.2f</small>", 100 * half);
+    page_number(page, score->factor * interval->mean, score->decimals);
+    double half = (interval->high - interval->low) / 2;
+    if (isfinite(half))
+        page_format(page, " <small>\xc2\xb1&#8239;%.*f</small>", score->decimals,
+                    score->factor * half);
     page_put(page, "</td>");
 }
 
@@ -47,7 +52,7 @@ static TableInterval axis_of_differences(const ComparisonPage *c) {
     TableInterval axis = {.min = -0.001, .max = 0.001};
     for (int i = 0; i < c->group_count; i++) {
         const Interval *d = &c->groups[i].difference;
-        if (c->groups[i].is_fp32 || !isfinite(d->mean) || d->mean < deepest) continue;
+        if (c->groups[i].is_fp32 || !isfinite(d->mean) || c->groups[i].loss > -deepest) continue;
         axis.min = fmin(axis.min, fmin(d->mean, d->low));
         axis.max = fmax(axis.max, fmax(d->mean, d->high));
     }
@@ -62,7 +67,7 @@ static void group_put(ComparisonPage *c, const PageGroup *group, TableInterval a
     page_put(page, "<th scope=\"row\">");
     page_name_put(page, group);
     page_put(page, "</th>");
-    accuracy_put(page, &group->accuracy);
+    score_put(c, &group->score);
     Interval none = {NAN, NAN, NAN};
     const Interval *difference = group->is_fp32 ? &none : &group->difference;
     difference_put(page, difference);
@@ -92,16 +97,21 @@ static void notes_put(ComparisonPage *c) {
     bool has_recovered = false, has_interval = false, is_by_rows = false;
     for (int i = 0; i < c->group_count; i++) {
         has_recovered |= isfinite(c->groups[i].recovered);
-        has_interval |= isfinite(c->groups[i].accuracy.high);
+        has_interval |= isfinite(c->groups[i].score.high);
         is_by_rows |= c->groups[i].is_by_rows;
     }
     double epochs = epochs_of(c);
     page_put(&c->page, "<p class=\"note\">");
     if (epochs > 0)
         page_format(&c->page, "Trained for %.3g epoch%s. ", epochs, epochs == 1 ? "" : "s");
-    const char *one_seed = is_by_rows ? "One seed: intervals are of the differences alone, paired "
-                                        "by test image (95&#8239;%, normal approximation). "
-                                      : "One seed: there are no intervals. ";
+    const char *pairs = c->task->has_confusion ? "by test image (95&#8239;%, normal approximation)"
+                                               : "by batch of the test split (95&#8239;%)";
+    const char *one_seed = is_by_rows
+                               ? arena_format(c->arena,
+                                              "One seed: intervals are of the differences alone, "
+                                              "paired %s. ",
+                                              pairs)
+                               : "One seed: there are no intervals. ";
     page_put(&c->page, has_interval
                            ? "Means over seeds with their 95&#8239;% intervals (Student's t); "
                              "differences are paired by seed. "
@@ -122,7 +132,8 @@ void page_table_put(ComparisonPage *c) {
     if (!c->group_count) return;
     page_put(page, "<h2 id=\"results\">Results</h2>\n<div class=\"scroll\" tabindex=\"0\" "
                    "role=\"region\" aria-label=\"Results\"><table class=\"results\">");
-    page_put(page, heads);
+    page_format(page, heads, text_capital(c->score->name, c->arena), *c->score->unit ? ", " : "",
+                c->score->unit, c->points);
     for (int i = 0; i < c->group_count; i++) { /* rows of the same weight bits stand together */
         const PageGroup *group = &c->groups[i];
         bool is_next = !is_open || group->weight_bits != bits || i == 1;

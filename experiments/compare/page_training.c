@@ -23,11 +23,6 @@ typedef struct Training {
     int run_count;
 } Training;
 
-static const CurveRow rows[KINDS] = {
-    [LOSS] = {"", "loss", 1},
-    [SCORE] = {"", "validation.accuracy", 100},
-};
-
 /* Adds the curve of one more run; steps that not all runs have are cut off. */
 static void mean_add(Mean *mean, const Series *one, int earlier, Arena *arena) {
     if (!earlier)
@@ -51,6 +46,8 @@ static void run_add(ComparisonPage *c, Training *training, const char *run) {
     size_t bytes = 0;
     Error err = {0};
     Series series[KINDS];
+    const char *score = arena_format(c->arena, "validation.%s", c->score->key);
+    const CurveRow rows[KINDS] = {{"", "loss", 1}, {"", score, c->score->factor}};
     const char *path =
         arena_format(c->arena, "%s/" COMPARISON_RUNS "/%s/%s", c->directory, run, RUN_METRICS);
     if (file_find(path, &err) == FILE_ABSENT) return;
@@ -129,8 +126,8 @@ void page_training_put(ComparisonPage *c) {
         &c->page,
         "Means over seeds, with a band from the least to the largest; grey is FP32. All on one "
         "scale.");
-    page_put(&c->page, "<h3>Validation accuracy (%)</h3>\n");
-    multiples_put(c, all, SCORE, 20);
+    page_format(&c->page, "<h3>Validation %s%s</h3>\n", c->score->name, page_unit(c));
+    multiples_put(c, all, SCORE, c->score->is_lower_better ? 0 : 20);
     page_put(&c->page, "<h3>Training loss (nats)</h3>\n");
     multiples_put(c, all, LOSS, 0);
 }

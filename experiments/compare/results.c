@@ -12,16 +12,34 @@
 /* Runs of one row that are done, with the FP32 run of the same seed where that is done too. */
 typedef struct Gathered {
     int count, pairs;
-    double *accuracies, *differences;
+    double *scores, *differences;
     Disagreement rows;
+    Interval batches; /* the difference of the loss, of the last pair */
 } Gathered;
 
 static bool is_done(const CompareRun *run) {
     return run && run->state == RUN_DONE;
 }
 
-static double accuracy_of(const CompareRun *run) {
-    return json_number(run->result, "accuracy");
+const Task *results_run_task(const CompareRun *run) {
+    const char *name = json_get_text(run->result, "task");
+    const Task *task = name ? task_find(name) : NULL;
+    return task ? task : tasks[0];
+}
+
+const Task *results_task(const Schedule *s) {
+    for (int i = 0; i < s->run_count; i++)
+        if (is_done(&s->runs[i])) return results_run_task(&s->runs[i]);
+    return tasks[0];
+}
+
+static double score_of(const Task *task, const CompareRun *run) {
+    return json_number(run->result, task->scores[0].key);
+}
+
+static double difference_of(const Task *task, const CompareRun *run) {
+    if (task->has_confusion) return score_of(task, run) - score_of(task, run->baseline);
+    return json_number(run->result, "loss") - json_number(run->baseline->result, "loss");
 }
 
 /* Counts the test rows that one of two runs alone got right. */
@@ -41,19 +59,43 @@ static void count_rows(const Json *baseline, const Json *result, const int64_t *
     arena_rewind(arena, mark);
 }
 
-static void gather(const Schedule *s, const CompareRow *row, Arena *arena, Gathered *out) {
-    *out = (Gathered){.accuracies = arena_new_array(arena, double, s->run_count),
+/* The losses of two runs on the same batches of the test split. */
+static Interval compare_batches(const CompareRun *run, Arena *arena) {
+    int count = json_count(run->result, "parts");
+    if (count != json_count(run->baseline->result, "parts")) return (Interval){NAN, NAN, NAN};
+    double *differences = arena_new_array(arena, double, count);
+    double *weights = arena_new_array(arena, double, count);
+    for (int i = 0; i < count; i++) {
+        const Json *is = json_element(run->result, "parts", i);
+        weights[i] = json_number(is, "samples");
+        differences[i] = json_number(is, "loss") -
+                         json_number(json_element(run->baseline->result, "parts", i), "loss");
+    }
+    return weighted_interval(differences, weights, count);
+}
+
+static void gather_pair(const Task *task, const CompareRun *run, Arena *arena, Gathered *out) {
+    out->differences[out->pairs++] = difference_of(task, run);
+    if (!task->has_confusion) {
+        out->batches = compare_batches(run, arena);
+        return;
+    }
+    int64_t count = json_count(run->result, "labels");
+    int64_t *labels = arena_new_array(arena, int64_t, count);
+    if (json_get_ints(run->result, "labels", labels, count))
+        count_rows(run->baseline->result, run->result, labels, count, &out->rows, arena);
+}
+
+static void gather(const Schedule *s, const Task *task, const CompareRow *row, Arena *arena,
+                   Gathered *out) {
+    *out = (Gathered){.batches = {NAN, NAN, NAN},
+                      .scores = arena_new_array(arena, double, s->run_count),
                       .differences = arena_new_array(arena, double, s->run_count)};
     for (int i = 0; i < s->run_count; i++) {
         const CompareRun *run = &s->runs[i];
         if (run->row != row || !is_done(run)) continue;
-        out->accuracies[out->count++] = accuracy_of(run);
-        if (!is_done(run->baseline)) continue;
-        out->differences[out->pairs++] = accuracy_of(run) - accuracy_of(run->baseline);
-        int64_t count = json_count(run->result, "labels");
-        int64_t *labels = arena_new_array(arena, int64_t, count);
-        if (json_get_ints(run->result, "labels", labels, count))
-            count_rows(run->baseline->result, run->result, labels, count, &out->rows, arena);
+        out->scores[out->count++] = score_of(task, run);
+        if (is_done(run->baseline)) gather_pair(task, run, arena, out);
     }
 }
 
@@ -71,14 +113,15 @@ static double mean_of(const Schedule *s, const CompareRow *row, const char *path
     return count ? sum / count : NAN;
 }
 
-static void fill_group(const Schedule *s, const CompareRow *row, Group *g) {
+static void fill_group(const Schedule *s, const Task *task, const CompareRow *row, Group *g) {
     Arena *arena = arena_new("group");
     Gathered all;
-    gather(s, row, arena, &all);
+    gather(s, task, row, arena, &all);
     *g = (Group){
         .row = row,
+        .task = task,
         .seeds = all.count,
-        .accuracy = interval_of(all.accuracies, all.count),
+        .score = interval_of(all.scores, all.count),
         .difference = interval_of(all.differences, all.pairs),
         .better = all.rows.better,
         .worse = all.rows.worse,
@@ -88,9 +131,12 @@ static void fill_group(const Schedule *s, const CompareRow *row, Group *g) {
         .bytes = mean_of(s, row, "bytes"),
         .train_seconds = mean_of(s, row, "train_seconds"),
         .kl = mean_of(s, row, "kl"),
+        .samples_per_second = mean_of(s, row, "samples_per_second"),
+        .peak_bytes = mean_of(s, row, "peak_rss_bytes"),
     };
-    g->is_by_rows = all.pairs == 1 && all.rows.rows > 1;
-    if (g->is_by_rows) g->difference = disagreement_difference(all.rows);
+    g->is_by_rows = all.pairs == 1 && (all.rows.rows > 1 || !isnan(all.batches.low));
+    if (g->is_by_rows)
+        g->difference = task->has_confusion ? disagreement_difference(all.rows) : all.batches;
     arena_free(arena);
 }
 
@@ -110,8 +156,8 @@ static const Group *ptq_beside(const Group *groups, int count, const Group *g) {
 static void set_recovered(Group *groups, int count, Group *g) {
     const Group *ptq = ptq_beside(groups, count, g);
     if (!ptq || ptq == g || !ptq->seeds || !g->seeds) return;
-    double lost = -ptq->difference.mean;
-    if (lost >= RESULTS_LOSS_MIN) g->recovered = (lost + g->difference.mean) / lost;
+    double sign = g->task->has_confusion ? -1 : 1, lost = sign * ptq->difference.mean;
+    if (lost >= RESULTS_LOSS_MIN) g->recovered = (lost - sign * g->difference.mean) / lost;
 }
 
 /* FP32 first; then more bits of weights before fewer, then of activations; else as in the file. */
@@ -133,7 +179,8 @@ static void sort_groups(Group *groups, int count) {
 
 void results_groups(const Schedule *s, Group *groups) {
     const Comparison *c = s->comparison;
-    for (int i = 0; i < c->row_count; i++) fill_group(s, &c->rows[i], &groups[i]);
+    const Task *task = results_task(s);
+    for (int i = 0; i < c->row_count; i++) fill_group(s, task, &c->rows[i], &groups[i]);
     for (int i = 0; i < c->row_count; i++) set_recovered(groups, c->row_count, &groups[i]);
     sort_groups(groups, c->row_count);
 }
@@ -157,18 +204,20 @@ static void set_whole(Json *json, const char *name, double value) {
     if (!isnan(value)) json_set_int(json, name, llround(value));
 }
 
-static void add_row(Json *json, const CompareRun *run, Arena *arena) {
+static void add_row(Json *json, const Task *task, const CompareRun *run, Arena *arena) {
     Json *row = json_append(json, "rows");
     json_set_text(row, "row", run->row->name);
     json_set_text(row, "run", run->name);
     json_set_text(row, "method", run->row->method->kind.name);
     set_bits(row, run->row);
     json_set_int(row, "seed", run->seed);
-    json_set_number(row, "accuracy", accuracy_of(run));
+    json_set_number(row, task->scores[0].key, score_of(task, run));
     json_set_number(row, "loss", json_number(run->result, "loss"));
     json_set_number(row, "bits_per_weight", json_number(run->result, "bits_per_weight"));
     set_whole(row, "bytes", json_number(run->result, "bytes"));
     json_set_number(row, "train_seconds", json_number(run->result, "train_seconds"));
+    json_set_number(row, "samples_per_second", json_number(run->result, "samples_per_second"));
+    json_set_number(row, "peak_rss_bytes", json_number(run->result, "peak_rss_bytes"));
     json_set_number(row, "epochs", json_number(run->result, "epochs"));
     json_set_text(row, "evaluation",
                   arena_format(arena, COMPARISON_EVALUATIONS "/%s.json", run->name));
@@ -181,10 +230,13 @@ static void add_group(Json *json, const Group *g, Arena *arena) {
     json_set_text(group, "method", g->row->method->kind.name);
     set_bits(group, g->row);
     json_set_int(group, "seeds", g->seeds);
-    set_interval(group, "accuracy", g->accuracy, arena);
+    set_interval(group, g->task->scores[0].key, g->score, arena);
     if (!method_is_baseline(g->row->method)) {
         set_interval(group, "difference", g->difference, arena);
-        json_set_text(group, "difference.paired_by", g->is_by_rows ? "row" : "seed");
+        const char *by = g->task->has_confusion ? "row" : "batch";
+        json_set_text(group, "difference.paired_by", g->is_by_rows ? by : "seed");
+    }
+    if (!method_is_baseline(g->row->method) && g->task->has_confusion) {
         json_set_int(group, "mcnemar.better", g->better);
         json_set_int(group, "mcnemar.worse", g->worse);
         json_set_number(group, "mcnemar.p", g->p);
@@ -194,6 +246,8 @@ static void add_group(Json *json, const Group *g, Arena *arena) {
     set_whole(group, "bytes", g->bytes);
     json_set_number(group, "train_seconds", g->train_seconds);
     json_set_number(group, "kl", g->kl);
+    json_set_number(group, "samples_per_second", g->samples_per_second);
+    json_set_number(group, "peak_rss_bytes", g->peak_bytes);
 }
 
 static void copy_text(Json *to, const char *name, const Json *from, const char *path) {
@@ -254,7 +308,7 @@ static Json *results_of(const Schedule *s, double seconds, Arena *arena) {
     json_set_text(json, "model", c->experiment.model.kind->name);
     if (first) add_data(json, first);
     for (int i = 0; i < s->run_count; i++)
-        if (is_done(&s->runs[i])) add_row(json, &s->runs[i], arena);
+        if (is_done(&s->runs[i])) add_row(json, results_task(s), &s->runs[i], arena);
     Group *groups = arena_new_array(arena, Group, c->row_count);
     results_groups(s, groups);
     for (int i = 0; i < c->row_count; i++)
@@ -271,23 +325,26 @@ static const char *csv_number(double value, Arena *arena) {
     return isnan(value) ? "" : arena_strdup(arena, number_print(value, text));
 }
 
-static const char *csv_line(const CompareRun *run, Arena *arena) {
+static const char *csv_line(const CompareRun *run, const char *score, Arena *arena) {
     const Json *result = run->result;
 #define NUMBER(path) csv_number(json_number(result, path), arena)
     return arena_format(arena, "%s,%s,%s,%s,%ld,%s,%s,%s,%s,%s,%s\n", run->row->name,
                         run->row->method->kind.name, csv_number(run->row->weight_bits, arena),
                         csv_number(run->row->activation_bits, arena), (long)run->seed,
-                        NUMBER("accuracy"), NUMBER("loss"), NUMBER("bits_per_weight"),
-                        NUMBER("bytes"), NUMBER("train_seconds"), NUMBER("epochs"));
+                        NUMBER(score), NUMBER("loss"), NUMBER("bits_per_weight"), NUMBER("bytes"),
+                        NUMBER("train_seconds"), NUMBER("epochs"));
 #undef NUMBER
 }
 
 static bool write_csv(const Schedule *s, Arena *arena, Error *err) {
-    const char *text = "row,method,weight_bits,activation_bits,seed,accuracy,loss,bits_per_weight,"
-                       "bytes,train_seconds,epochs\n";
+    const char *score = results_task(s)->scores[0].key;
+    const char *text = arena_format(arena,
+                                    "row,method,weight_bits,activation_bits,seed,%s,loss,"
+                                    "bits_per_weight,bytes,train_seconds,epochs\n",
+                                    score);
     for (int i = 0; i < s->run_count; i++)
         if (is_done(&s->runs[i]))
-            text = arena_format(arena, "%s%s", text, csv_line(&s->runs[i], arena));
+            text = arena_format(arena, "%s%s", text, csv_line(&s->runs[i], score, arena));
     return text_write(run_path(arena, s->directory, COMPARISON_TABLE), text, err);
 }
 

@@ -5,22 +5,32 @@
 
 #include "experiments/compare/schedule.h"
 #include "experiments/compare/statistics.h"
+#include "experiments/train/task.h"
 
 typedef struct Group {
     const CompareRow *row;
-    int seeds;             /* runs that are done */
-    Interval accuracy;     /* over seeds */
-    Interval difference;   /* to FP32, paired by seed; of one seed: paired by test row */
-    bool is_by_rows;       /* the latter */
+    const Task *task;
+    int seeds;      /* runs that are done */
+    Interval score; /* the task's first, over seeds */
+    /* To FP32, paired by seed; of one seed: paired by test row, or by batch of the test split. Of a
+     * task without classes it is that of the loss. */
+    Interval difference;
+    bool is_by_rows;       /* of one seed */
     int64_t better, worse; /* test rows that this row, or FP32, alone got right; all seeds */
-    double p;              /* McNemar, of these */
+    double p;              /* McNemar, of these; NAN: no classes */
     double recovered; /* of what PTQ at the same bits loses; NAN: it loses too little, or none */
     double bits_per_weight, bytes, train_seconds; /* means; NAN: not known */
     double kl;                                    /* to the FP32 run's outputs, mean */
+    double samples_per_second, peak_bytes;        /* of training, and of its process */
 } Group;
 
 /* PTQ must lose so much before a share of it means anything. */
 static const double RESULTS_LOSS_MIN = 0.02;
+
+/* What a run that is done was trained for. */
+const Task *results_run_task(const CompareRun *run);
+/* Of the runs that are done; the first task where none is. */
+const Task *results_task(const Schedule *schedule);
 
 /* `groups` [row_count], in the order of the table: FP32 first, then by bits, from many to few. */
 void results_groups(const Schedule *schedule, Group *groups);

@@ -54,6 +54,23 @@ double student_critical(int degrees) {
     return (low + high) / 2;
 }
 
+/* The variance of a ratio of sums, linearized (Cochran, Sampling Techniques, 6.4). */
+Interval weighted_interval(const double *values, const double *weights, int count) {
+    double sum = 0, all = 0, squares = 0;
+    for (int i = 0; i < count; i++) {
+        sum += weights[i] * values[i];
+        all += weights[i];
+    }
+    double mean = all > 0 ? sum / all : NAN;
+    if (count < 2 || isnan(mean)) return (Interval){mean, NAN, NAN};
+    for (int i = 0; i < count; i++) {
+        double part = weights[i] * (values[i] - mean) / all;
+        squares += part * part;
+    }
+    double half = student_critical(count - 1) * sqrt(squares * count / (count - 1));
+    return (Interval){mean, mean - half, mean + half};
+}
+
 Interval interval_of(const double *values, int count) {
     double sum = 0, squares = 0;
     for (int i = 0; i < count; i++) sum += values[i];

@@ -14,6 +14,10 @@ typedef struct Interval {
 /* Over `count` independent values, by Student's t. Of one value there is no interval. */
 Interval interval_of(const double *values, int count);
 
+/* The same of a mean in which each value has a weight: the difference of two losses, of batches
+ * that have some samples each. */
+Interval weighted_interval(const double *values, const double *weights, int count);
+
 /* The two-sided critical value: of `degrees` of freedom, t is beyond it with probability 0.05. */
 double student_critical(int degrees);
 

@@ -1,6 +1,5 @@
 #include "experiments/report/report.h"
 
-#include <ctype.h>
 #include <errno.h>
 #include <math.h>
 #include <string.h>
@@ -95,10 +94,6 @@ static void bytes_tile(Page *page, const char *name, double bytes, double full) 
 }
 
 /* "accuracy" as the beginning of a title. */
-static const char *capital(Arena *arena, const char *word) {
-    return arena_format(arena, "%c%s", toupper((unsigned char)*word), word + 1);
-}
-
 static double score_of(const Report *r, const Json *summary, const char *network, int i) {
     const char *key = r->task->scores[i].key;
     return json_number(summary, arena_format(r->arena, "%s.%s", network, key));
@@ -145,7 +140,7 @@ static void put_headline(Report *r, const Json *summary) {
     bytes_tile(page, "Model, FP32", model_bytes, 0);
     bytes_tile(page, "Model, quantized", json_number(summary, "quantized_bytes"), model_bytes);
     const char *speed =
-        arena_format(r->arena, "%s/s in training", capital(r->arena, r->task->samples));
+        arena_format(r->arena, "%s/s in training", text_capital(r->task->samples, r->arena));
     count_tile(page, speed, json_number(summary, "samples_per_second"));
     count_tile(page, "Steps", json_number(summary, "steps"));
     if (isfinite(seconds)) {

@@ -1,5 +1,6 @@
 #include "experiments/report/text.h"
 
+#include <ctype.h>
 #include <errno.h>
 #include <string.h>
 #include <unistd.h>
@@ -43,4 +44,8 @@ bool text_write_json(const Json *object, const char *path, Error *err) {
     bool is_done = text_write(path, json_indented(object, arena), err);
     arena_free(arena);
     return is_done;
+}
+
+const char *text_capital(const char *word, Arena *arena) {
+    return arena_format(arena, "%c%s", toupper((unsigned char)*word), word + 1);
 }

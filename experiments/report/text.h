@@ -16,4 +16,7 @@ bool text_write_json(const Json *object, const char *path, Error *err); /* json_
  * part of a report. Of "/" it is "". */
 const char *text_last_name(const char *path, Arena *arena);
 
+/* "accuracy" as "Accuracy" */
+const char *text_capital(const char *word, Arena *arena);
+
 #endif

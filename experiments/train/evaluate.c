@@ -61,6 +61,11 @@ Batch evaluate_rows(Experiment *e, LoaderSplit split, int64_t i, int64_t rows, i
     return limit && batch.count > limit - rows ? batch_part(&batch, 0, limit - rows) : batch;
 }
 
+static EvaluationPart part_of(const TaskStep *step) {
+    return (EvaluationPart){.samples = step->e->task->count_samples(&step->batch),
+                            .loss = (double)var_f32(step->loss)[0]};
+}
+
 bool evaluate_as(Experiment *e, LoaderSplit split, TapeMode mode, Evaluation *out, Error *err) {
     TaskTally tally = {.confusion = out->confusion};
     float *outputs = out->outputs;
@@ -71,6 +76,7 @@ bool evaluate_as(Experiment *e, LoaderSplit split, TapeMode mode, Evaluation *ou
         parallel_adapt();
         TRY(evaluate_batch(&step, mode, err));
         task_tally(&step, &tally);
+        if (out->parts) out->parts[i] = part_of(&step);
         int64_t count = var_count(step.output);
         if (outputs) memcpy(outputs, var_f32(step.output), sizeof(float) * (size_t)count);
         if (outputs) outputs += count;

@@ -13,6 +13,12 @@ typedef enum Network {
     NETWORK_COUNT
 } Network;
 
+/* A batch of an evaluation. */
+typedef struct EvaluationPart {
+    int64_t samples;
+    double loss; /* mean over them */
+} EvaluationPart;
+
 typedef struct Evaluation {
     int64_t limit;                  /* how many rows are seen, the first; 0: all */
     double loss;                    /* mean over samples */
@@ -20,6 +26,7 @@ typedef struct Evaluation {
     int64_t rows;
     int64_t *confusion; /* [classes, classes]: true class, predicted class; the caller's, or NULL */
     float *outputs;     /* of all rows, one after the other; the caller's, or NULL */
+    EvaluationPart *parts; /* of each batch; the caller's, or NULL */
 } Evaluation;
 
 TapeMode evaluate_mode(Network network);

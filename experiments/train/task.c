@@ -29,6 +29,12 @@ static const char *columns_text(const Column *columns, int count, char *text, si
     return text;
 }
 
+const Task *task_find(const char *name) {
+    for (int i = 0; tasks[i]; i++)
+        if (!strcmp(tasks[i]->name, name)) return tasks[i];
+    return NULL;
+}
+
 bool task_choose(const Column *columns, int column_count, const Task **out, Error *err) {
     for (int i = 0; tasks[i]; i++) {
         int found = 0;

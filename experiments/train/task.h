@@ -66,6 +66,8 @@ typedef struct Task {
 
 extern const Task *const tasks[]; /* ends with NULL */
 
+const Task *task_find(const char *name); /* NULL: none is called so */
+
 /* The first task that reads nothing but what the data hold. */
 bool task_choose(const Column *columns, int column_count, const Task **out, Error *err);
 
