@@ -400,6 +400,23 @@ static void test_curves_follow_activations(void **unused) {
     assert_null(strstr(html, "class=\"dot s3\""));
 }
 
+/* Bits that were chosen layer by layer have no number; their mean says where they lie. */
+static void test_chosen_bits_lie_by_their_mean(void **unused) {
+    (void)unused;
+#define CHOSEN(label, mean, accuracy)                                                              \
+    ", {\"row\": \"x\", \"label\": \"" label "\", \"method\": \"qat\", \"weight_bits\": null, "    \
+    "\"activation_bits\": null, \"bits_per_weight\": " #mean                                       \
+    ", \"accuracy\": {\"mean\": " #accuracy "}}"
+    put("results.json",
+        "{\"groups\": [{\"method\": \"fp32\", \"weight_bits\": 32}" GROUP("QAT W4A4", 4, 4, 0.9)
+            GROUP("QAT W8A8", 8, 8, 0.91) GROUP("QAT W4", 4, 32, 0.89) CHOSEN("QAT AUTO", 5, 0.905)
+                CHOSEN("QAT few AUTO", 3, 0.88) "]}");
+    const char *html = page();
+    assert_says(html, "QAT, activations as weights: QAT W4A4: 90.00\xe2\x80\xaf%. QAT AUTO: "
+                      "90.50\xe2\x80\xaf%, 5.00 bits per weight. QAT W8A8: ");
+    assert_says(html, "QAT few: QAT few AUTO: 88.00\xe2\x80\xaf%, 3.00 bits per weight.");
+}
+
 /* What image_png writes is read by libpng as it was. */
 static void test_images_are_png(void **unused) {
     (void)unused;
@@ -430,6 +447,7 @@ int main(void) {
         cmocka_unit_test_setup_teardown(test_damaged_results_are_named, setup, teardown),
         cmocka_unit_test_setup_teardown(test_many_classes_fit, setup, teardown),
         cmocka_unit_test_setup_teardown(test_curves_follow_activations, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_chosen_bits_lie_by_their_mean, setup, teardown),
         cmocka_unit_test_setup_teardown(test_images_are_png, setup, teardown),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

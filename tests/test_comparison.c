@@ -7,6 +7,7 @@
 #include <cmocka.h>
 
 #include <glob.h>
+#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -72,9 +73,12 @@ static void test_bits(void **state) {
                 {"w4", "4", "32", "w4"},
                 {"1.58", "1.58", "1.58", "w1.58a1.58"},
                 {"w1.58a8", "1.58", "8", "w1.58a8"},
-                {"w32a8", "32", "8", "w32a8"}};
-    static const char *const bad[] = {"",    "w",     "a4", "9",   "4a4", "w4a", "w4a9",
-                                      "w4 ", "w4a8x", "16", "1.5", "W4",  "44"};
+                {"w32a8", "32", "8", "w32a8"},
+                {"auto", "auto", "auto", "auto"},
+                {"wauto", "auto", "32", "wauto"},
+                {"wautoa8", "auto", "8", "wautoa8"}};
+    static const char *const bad[] = {"",      "w",  "a4",  "9",  "4a4", "w4a",   "w4a9",    "w4 ",
+                                      "w4a8x", "16", "1.5", "W4", "44",  "auto4", "w4aauto", "aut"};
     Arena *arena = arena_new("test");
     RowBits bits;
     for (size_t i = 0; i < sizeof good / sizeof *good; i++) {
@@ -119,6 +123,42 @@ static void test_rows(void **state) {
     arena_free(arena);
 }
 
+/* Rows that begin from another's run: FP32, another row, or that of another method at the same
+ * bits; and bits that are chosen layer by layer, which begin from FP32. */
+static void test_rows_of_rows(void **state) {
+    (void)state;
+    Arena *arena = arena_new("test");
+    Comparison c;
+    read_text(EXPERIMENT "methods:\n"
+                         "  - {kind: ptq, bits: [4, w2a4, auto], quant: {budget_bytes: 9000}}\n"
+                         "  - {kind: qat, name: Tuned, bits: [4, w2a4], init: PTQ}\n"
+                         "  - {kind: qat, name: more, bits: [4], init: tuned-w2a4}\n"
+                         "  - {kind: qat, bits: [4, wautoa8], quant: {budget_bytes: 9000}}\n"
+                         "  - {kind: qat, name: last, bits: [auto], init: tuned-w4a4, quant: "
+                         "{budget_bytes: 8000}}\n",
+              arena, &c);
+    static const char *const sources[][2] = {
+        {"ptq-w4a4", "fp32"},        {"ptq-auto", "fp32"},        {"tuned-w4a4", "ptq-w4a4"},
+        {"tuned-w2a4", "ptq-w2a4"},  {"more-w4a4", "tuned-w2a4"}, {"qat-wautoa8", "fp32"},
+        {"last-auto", "tuned-w4a4"},
+    };
+    for (size_t i = 0; i < sizeof sources / sizeof *sources; i++)
+        assert_string_equal(row_named(&c, sources[i][0])->source->name, sources[i][1]);
+    assert_null(row_named(&c, "fp32")->source);
+    assert_null(row_named(&c, "qat-w4a4")->source);
+    assert_has(row_named(&c, "more-w4a4")->text, "  init: \"/the-run-of-the-seed/tuned-w2a4\"\n");
+    const CompareRow *both = row_named(&c, "last-auto"), *weights = row_named(&c, "qat-wautoa8");
+    assert_string_equal(both->label, "last AUTO");
+    assert_true(both->has_chosen_bits && isnan(both->weight_bits) && isnan(both->activation_bits));
+    assert_true(isnan(weights->weight_bits) && weights->activation_bits == 8);
+    assert_has(both->text, "  bits: auto\n  budget_bytes: 8000\n");
+    assert_has(weights->text, "  activations:\n    bits: 8\n");
+    /* Rows of fixed bits have no budget. */
+    assert_false(row_named(&c, "qat-w4a4")->has_chosen_bits);
+    assert_has(row_named(&c, "qat-w4a4")->text, "  bits: 4\n");
+    arena_free(arena);
+}
+
 /* The baseline may have settings of its own, and comes first wherever it stands. */
 static void test_a_baseline_of_ones_own(void **state) {
     (void)state;
@@ -149,7 +189,7 @@ static void test_other_settings(void **state) {
     assert_has(wide->text, "  bits: 4\n"); /* what is not named stays */
     assert_has(same->text, "widths: [8]");
     assert_has(same->text, "epochs: 10");
-    assert_false(wide->needs_baseline);
+    assert_null(wide->source);
     arena_free(arena);
 }
 
@@ -186,11 +226,9 @@ static void test_shipped(void **state) {
 int main(void) {
     log_set_sink(keep_message, NULL);
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_bits),
-        cmocka_unit_test(test_rows),
-        cmocka_unit_test(test_a_baseline_of_ones_own),
-        cmocka_unit_test(test_other_settings),
-        cmocka_unit_test(test_written_and_read),
+        cmocka_unit_test(test_bits),           cmocka_unit_test(test_rows),
+        cmocka_unit_test(test_rows_of_rows),   cmocka_unit_test(test_a_baseline_of_ones_own),
+        cmocka_unit_test(test_other_settings), cmocka_unit_test(test_written_and_read),
         cmocka_unit_test(test_shipped),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

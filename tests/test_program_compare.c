@@ -345,7 +345,7 @@ static void test_mistakes_have_their_place(void **state) {
                "setting");
     refused(EXPERIMENT "methods: [{kind: qat, bits: [9]}]\n", "",
             "bad.yaml:7:30: '9' are no bits: w4a8 (weights, activations), 4 (both) or w4 (weights "
-            "alone), of 1, 1.58, 2 to 8 and 32");
+            "alone), of 1, 1.58, 2 to 8, 32 and auto");
     refused(EXPERIMENT "methods: [{kind: qat, bits: []}]\n", "",
             "bad.yaml:7:11: no row: 'bits' is "
             "empty");
@@ -412,6 +412,61 @@ static void test_a_teacher(void **state) {
     assert_false(files_equal("taught/runs/qat-w2a2-s1/checkpoint.h5",
                              "taught/runs/taught-w2a2-s1/checkpoint.h5"));
     assert_int_equal(json_count(results("taught"), "rows"), 6);
+}
+
+/* Rows that begin from other rows' runs, and bits that are chosen by what the FP32 run shows. */
+static void test_rows_of_rows(void **state) {
+    (void)state;
+    static const char methods[] =
+        "methods:\n"
+        "  - {kind: ptq, bits: [4, auto], quant: {budget_bytes: 1000}, calibration: {rows: 100}}\n"
+        "  - {kind: qat, name: tuned, bits: [4], init: ptq}\n"
+        "  - {kind: qat, bits: [auto], quant: {budget_bytes: 1000}}\n";
+    write_config("rows.yaml", "[1, 2]", methods);
+    run(0, "compare rows.yaml --out rows");
+    assert_has(file_text("rows/runs/tuned-w4a4-s2/config.yaml"), "/rows/runs/ptq-w4a4-s2\"\n");
+    assert_has(file_text("rows/runs/qat-auto-s2/config.yaml"), "/rows/runs/fp32-s2\"\n");
+    run(0, "train rows/configs/tuned-w4a4.yaml --out alone seed=2 "
+           "train.init=rows/runs/ptq-w4a4-s2");
+    assert_files_equal("alone/checkpoint.h5", "rows/runs/tuned-w4a4-s2/checkpoint.h5");
+    run(0, "train rows/configs/qat-auto.yaml --out chosen seed=2 train.init=rows/runs/fp32-s2");
+    assert_files_equal("chosen/checkpoint.h5", "rows/runs/qat-auto-s2/checkpoint.h5");
+    const Json *json = results("rows");
+    for (int i = 2; i < 5; i += 2) {
+        const Json *row = json_element(json, "rows", i);
+        assert_int_equal(json_type_at(row, "weight_bits"), JSON_NOTHING);
+        assert_true(number_of(row, "bytes") <= 1000 && number_of(row, "bits_per_weight") > 2);
+    }
+    /* Stopped and gone on with, it is the same. */
+    for (useconds_t pause = 20000; pause < 400000; pause *= 2)
+        kill_after("compare rows.yaml --out gone", pause);
+    run(0, "compare --resume gone");
+    assert_files_equal("gone/runs/tuned-w4a4-s2/checkpoint.h5", "alone/checkpoint.h5");
+    assert_files_equal("gone/runs/qat-auto-s2/checkpoint.h5", "chosen/checkpoint.h5");
+    assert_has(run(2, "compare rows.yaml --out rows methods.1.init=fp32").err,
+               "tuned W4A4 was 'init: \"/the-run-of-the-seed/ptq-w4a4\"', and now it is 'init: "
+               "\"/the-run-of-the-seed/fp32\"'");
+}
+
+/* Before anything is trained. */
+static void test_mistakes_in_rows_of_rows(void **state) {
+    (void)state;
+    refused(EXPERIMENT "methods: [{kind: qat, bits: [4], init: ptq}, {kind: ptq, bits: [4]}]\n", "",
+            "bad.yaml:7:40: no row 'ptq', nor 'ptq-w4a4', is listed before this one; 'fp32' always "
+            "is there");
+    refused(EXPERIMENT "methods: [{kind: qat, bits: [auto]}]\n", "",
+            "quant.bits: auto needs quant.budget_bytes");
+    static const char *const kinds[] = {"qat", "ptq"};
+    for (int i = 0; i < 2; i++) {
+        write_config("tight.yaml", "[1]",
+                     format("methods: [{kind: %s, bits: [auto], quant: {budget_bytes: 100}%s}]\n",
+                            kinds[i], i ? ", calibration: {rows: 9}" : ""));
+        assert_has(run(2, "compare tight.yaml --out tight%d", i).err,
+                   format("AUTO: tight%d/configs/%s-auto.yaml:", i, kinds[i]));
+        assert_has(run(2, "compare tight.yaml --out tight%d", i).err,
+                   "quant.budget_bytes: no choice of bits meets 100 bytes");
+        assert_false(file_exists(format("tight%d/runs/fp32-s1", i)));
+    }
 }
 
 /* What only shows once a network is built is found before anything is trained. */
@@ -515,6 +570,8 @@ int main(void) {
         cmocka_unit_test(test_what_is_made_of_a_failed_run_fails_too),
         cmocka_unit_test(test_a_teacher),
         cmocka_unit_test(test_mistakes_have_their_place),
+        cmocka_unit_test(test_rows_of_rows),
+        cmocka_unit_test(test_mistakes_in_rows_of_rows),
         cmocka_unit_test(test_rows_are_looked_at_before_training),
         cmocka_unit_test(test_another_comparison_is_refused),
         cmocka_unit_test(test_its_directory_is_no_run),

@@ -91,6 +91,20 @@ static void test_order(void **state) {
     fixture_close(&f);
 }
 
+/* Bits that were chosen layer by layer stand by their mean, here 4.25. */
+static void test_order_of_chosen_bits(void **state) {
+    (void)state;
+    static const char *const expected[ROWS] = {"fp32", "p2", "q4", "p4", "q2"};
+    Fixture f;
+    Group groups[ROWS];
+    fixture_open(&f, SEEDS);
+    f.rows[1].has_chosen_bits = true;
+    f.rows[1].weight_bits = f.rows[1].activation_bits = NAN;
+    results_groups(&f.schedule, groups);
+    for (int i = 0; i < ROWS; i++) assert_string_equal(groups[i].row->name, expected[i]);
+    fixture_close(&f);
+}
+
 static void test_figures_of_a_row(void **state) {
     (void)state;
     Fixture f;
@@ -171,8 +185,11 @@ static void test_table(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_order),     cmocka_unit_test(test_figures_of_a_row),
-        cmocka_unit_test(test_recovered), cmocka_unit_test(test_one_seed),
+        cmocka_unit_test(test_order),
+        cmocka_unit_test(test_order_of_chosen_bits),
+        cmocka_unit_test(test_figures_of_a_row),
+        cmocka_unit_test(test_recovered),
+        cmocka_unit_test(test_one_seed),
         cmocka_unit_test(test_table),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -84,10 +84,33 @@ static const char *upper(const char *text, Arena *arena) {
     return copy;
 }
 
-static bool is_taken(const Comparison *c, const char *name) {
+static const CompareRow *row_named(const Comparison *c, const char *name) {
     for (int i = 0; i < c->row_count; i++)
-        if (!strcmp(c->rows[i].name, name)) return true;
-    return false;
+        if (!strcmp(c->rows[i].name, name)) return &c->rows[i];
+    return NULL;
+}
+
+/* The row that one of `init` begins from: of that name, or of that method at the same bits. */
+static bool find_source(Reading *r, const Comparison *c, const char *init, const char *width,
+                        const char *setting, const CompareRow **out) {
+    const char *name = slug(init, r->arena);
+    *out = row_named(c, name);
+    if (!*out) *out = row_named(c, arena_format(r->arena, "%s-%s", name, width));
+    return *out || fault(r, arena_format(r->arena, "%s.init", setting),
+                         arena_format(r->arena,
+                                      "no row '%.40s', nor '%.40s-%s', is listed before this one; "
+                                      "'%s' always is there",
+                                      name, name, width, c->rows[0].name));
+}
+
+/* What a method begins from where it does not say: what is made of FP32, and bits that are chosen
+ * by what FP32 shows. */
+static bool set_source(Reading *r, const Comparison *c, const MethodConfig *config,
+                       const char *width, const char *setting, CompareRow *row) {
+    bool is_made = !row->method->is_trained;
+    if (config->init) return find_source(r, c, config->init, width, setting, &row->source);
+    if (is_made || row->has_chosen_bits) row->source = &c->rows[0];
+    return true;
 }
 
 static bool add_row(Reading *r, Comparison *c, const Node *base, const Variant *given,
@@ -101,16 +124,19 @@ static bool add_row(Reading *r, Comparison *c, const Node *base, const Variant *
     CompareRow row = {.name = slug(label, r->arena),
                       .label = label,
                       .method = method,
-                      .needs_baseline = config->distill || !method->is_trained,
-                      .weight_bits = strtod(bits.weights, NULL),
-                      .activation_bits = strtod(bits.activations, NULL)};
-    if (is_taken(c, row.name))
+                      .is_taught = config->distill,
+                      .has_chosen_bits = row_bits_are_chosen(bits),
+                      .weight_bits = row_bits_number(bits.weights),
+                      .activation_bits = row_bits_number(bits.activations)};
+    if (row_named(c, row.name))
         return fault(r, setting,
                      arena_format(r->arena,
                                   "there are two rows '%s': give one of them "
                                   "another name",
                                   row.name));
-    row.text = method->write(base, config, bits, r->path, r->arena, err);
+    TRY(set_source(r, c, config, width, setting, &row));
+    RowPlan plan = {.bits = bits, .init = row.source ? row.source->name : NULL};
+    row.text = method->write(base, config, plan, r->path, r->arena, err);
     if (!row.text) return false;
     c->rows[c->row_count++] = row;
     return true;
@@ -138,16 +164,17 @@ static bool read_bits(Reading *r, const char *text, const char *setting, RowBits
         return fault(r, setting,
                      arena_format(r->arena,
                                   "'%.20s' are no bits: w4a8 (weights, activations), 4 (both) or "
-                                  "w4 (weights alone), of 1, 1.58, 2 to 8 and 32",
+                                  "w4 (weights alone), of 1, 1.58, 2 to 8, 32 and auto",
                                   text));
-    double weights = strtod(out->weights, NULL), activations = strtod(out->activations, NULL);
+    double weights = row_bits_number(out->weights), activations = row_bits_number(out->activations);
     if (activations < 2)
         return fault(r, setting,
                      arena_format(r->arena,
                                   "activations have 2 bits or more: give w%sa8, or w%s for weights "
                                   "alone",
                                   out->weights, out->weights));
-    return fmin(weights, activations) < BITS_FLOAT ||
+    bool is_float = weights == BITS_FLOAT && activations == BITS_FLOAT;
+    return !is_float ||
            fault(r, setting, "32 bits quantize nothing: that is FP32, which is always there");
 }
 
@@ -265,12 +292,6 @@ const char *comparison_run_name(const CompareRow *row, int64_t seed, Arena *aren
 }
 
 /* ---- Going on ---- */
-
-static const CompareRow *row_named(const Comparison *c, const char *name) {
-    for (int i = 0; i < c->row_count; i++)
-        if (!strcmp(c->rows[i].name, name)) return &c->rows[i];
-    return NULL;
-}
 
 /* The first line of a text, with those behind it that are its value: up to one that does not end in
  * a colon. At most 60 characters. */

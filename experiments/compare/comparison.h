@@ -29,8 +29,11 @@ typedef struct CompareRow {
     const char *name;  /* "qat-w4a4" */
     const char *label; /* "QAT W4A4" */
     const CompareMethod *method;
-    bool needs_baseline; /* a run is made of, or taught by, the FP32 run of its seed */
-    double weight_bits, activation_bits; /* 32: not quantized; 1.58: ternary */
+    /* Whose run of the same seed a run is made of, or begins from; listed before. NULL: none. */
+    const struct CompareRow *source;
+    bool is_taught;                      /* by the FP32 run of the same seed */
+    bool has_chosen_bits;                /* quant.bits: auto */
+    double weight_bits, activation_bits; /* 32: not quantized; 1.58: ternary; NAN: chosen */
     const char *text;                    /* YAML: the configuration of its runs, but for the seed */
 } CompareRow;
 

@@ -13,6 +13,7 @@ typedef struct MethodConfig {
     const Node *calibration;
     const Node *settings; /* of any section, over the experiment's */
     List quantize;        /* of Variant: rows of ptq_kinds */
+    const char *init;     /* the row whose run of the same seed is train.init; NULL: none */
     bool distill;         /* the FP32 run of the same seed is train.distill.teacher */
 } MethodConfig;
 
@@ -20,7 +21,8 @@ typedef struct MethodConfig {
     FIELD_STRING(MethodConfig, name, "", "what its rows are called instead of the method's name")
 #define METHOD_FIELD_BITS(fallback)                                                                \
     FIELD_NUMBERS(MethodConfig, bits, fallback, FIELD_TYPE_STRING, 0, 0,                           \
-                  "a row each: w4a8 (weights, activations), 4 (both), w4 (weights alone)")
+                  "a row each: w4a8 (weights, activations), 4 (both), w4 (weights alone); auto, "  \
+                  "wautoa8, wauto: chosen layer by layer for quant.budget_bytes")
 #define METHOD_FIELD_QUANT                                                                         \
     FIELD_TREE(MethodConfig, quant, "over the experiment's", .fields = qat_fields)
 #define METHOD_FIELDS_TRAINING                                                                     \
@@ -28,10 +30,17 @@ typedef struct MethodConfig {
         FIELD_TREE(MethodConfig, schedule, "over the experiment's", .kinds = &schedule_kinds),     \
         FIELD_TREE(MethodConfig, train, "over the experiment's", .fields = train_fields)
 
-/* Bit-widths of a row as they are written in `quant`; "32": not quantized. */
+/* Bit-widths of a row as they are written in `quant`; "32": not quantized; "auto": chosen layer by
+ * layer, of the weights alone or, where activations are "auto" too, of both. */
 typedef struct RowBits {
     const char *weights, *activations;
 } RowBits;
+
+/* A row of a method. */
+typedef struct RowPlan {
+    RowBits bits;
+    const char *init; /* the row that its runs begin from (train.init); NULL: none */
+} RowPlan;
 
 typedef struct CompareMethod {
     Kind kind; /* config: MethodConfig */
@@ -41,7 +50,7 @@ typedef struct CompareMethod {
     const char *command; /* of the program: `command CONFIG`, with or without that run before it */
     /* The resolved configuration of that command as YAML text, NULL if it is wrong; `base` is that
      * of the experiment. */
-    const char *(*write)(const Node *base, const MethodConfig *config, RowBits bits,
+    const char *(*write)(const Node *base, const MethodConfig *config, RowPlan plan,
                          const char *row, Arena *arena, Error *err);
 } CompareMethod;
 
@@ -53,12 +62,17 @@ extern const KindTable compare_method_kinds;
 
 bool method_is_baseline(const CompareMethod *method); /* FP32 */
 
-/* "w4a8", "4", "w4", "1.58". False: it is none of these. */
+/* "w4a8", "4", "w4", "1.58", "auto", "wautoa8". False: it is none of these. */
 bool row_bits_parse(const char *text, RowBits *out, Arena *arena);
-const char *row_bits_name(RowBits bits, Arena *arena); /* "w4a8", "w4" */
+const char *row_bits_name(RowBits bits, Arena *arena); /* "w4a8", "w4", "auto" */
+bool row_bits_are_chosen(RowBits bits);                /* auto */
+/* 32: not quantized; 1.58: ternary; NAN: chosen layer by layer. */
+double row_bits_number(const char *bits);
 
-/* In a row's text, the teacher that is known once a run is made. */
+/* In a row's text, the runs that are known once a run is made: the teacher, and before a row's name
+ * the run that it begins from. */
 #define METHOD_TEACHER "/the-fp32-run-of-the-seed"
+#define METHOD_INIT    "/the-run-of-the-seed/"
 
 /* The section `name` of `base` with the settings `over` (NULL: none) in it. */
 Node *method_overlay(const Node *base, const char *name, const Node *over, Arena *arena);

@@ -22,10 +22,16 @@ typedef struct Curve {
     bool is_dashed;
 } Curve;
 
+/* Chosen layer by layer, or the same number. */
+static bool is_as_weights(const PageGroup *group) {
+    bool are_chosen = isnan(group->weight_bits) && isnan(group->activation_bits);
+    return are_chosen || group->activation_bits == group->weight_bits;
+}
+
 static bool curve_has(const Curve *curve, const PageGroup *group) {
     if (group->is_fp32 || strcmp(group->family, curve->family)) return false;
     if (isinf(curve->activation_bits)) return true;
-    if (isnan(curve->activation_bits)) return group->activation_bits == group->weight_bits;
+    if (isnan(curve->activation_bits)) return is_as_weights(group);
     return group->activation_bits == curve->activation_bits;
 }
 
@@ -43,8 +49,7 @@ static int ways_of(const ComparisonPage *c, const char *family, double *ways) {
     int count = 0;
     for (int i = 0; i < c->group_count; i++) {
         const PageGroup *group = &c->groups[i];
-        bool is_same = group->activation_bits == group->weight_bits;
-        double way = is_same ? NAN : group->activation_bits;
+        double way = is_as_weights(group) ? NAN : group->activation_bits;
         if (group->is_fp32 || strcmp(group->family, family)) continue;
         int found = 0;
         while (found < count && ways[found] != way && !(isnan(ways[found]) && isnan(way))) found++;
@@ -158,11 +163,15 @@ static void accuracy_chart(ComparisonPage *c, LineChart chart, Place place) {
 
 /* ---- Accuracy against bits: bit-widths that occur, evenly spaced. ---- */
 
+/* Bits that were chosen layer by layer lie between those, by their mean. */
 static double place_of_bits(const PageGroup *group, const ChartTick *ticks, int tick_count) {
-    char name[32];
-    snprintf(name, sizeof name, "%g", group->weight_bits);
-    for (int i = 0; i < tick_count; i++)
-        if (!strcmp(ticks[i].name, name)) return i;
+    bool are_chosen = isnan(group->weight_bits);
+    double bits = are_chosen ? group->bits_per_weight : group->weight_bits;
+    for (int i = 0; i < tick_count; i++) {
+        double at = strtod(ticks[i].name, NULL), before = i ? strtod(ticks[i - 1].name, NULL) : 0;
+        if (bits == at) return i;
+        if (are_chosen && bits < at) return i ? i - (at - bits) / (at - before) : 0;
+    }
     return NAN;
 }
 

@@ -19,10 +19,17 @@ static Interval interval_read(const Json *json, const char *name, Arena *arena) 
                       json_number(json, arena_format(arena, "%s.high", name))};
 }
 
+/* "W4A4", "WAUTOA8", "AUTO" */
+static bool is_width(const char *word) {
+    bool has_w = *word == 'W';
+    word += has_w;
+    return !strncmp(word, "AUTO", 4) || (has_w && isdigit((unsigned char)*word));
+}
+
 /* "QAT" of "QAT W4A4"; the method where a label ends otherwise. */
 static const char *family_of(const char *label, const char *method, Arena *arena) {
     const char *end = strrchr(label, ' ');
-    if (!end || end[1] != 'W' || !isdigit((unsigned char)end[2])) return method;
+    if (!end || !is_width(end + 1)) return method;
     return arena_format(arena, "%.*s", (int)(end - label), label);
 }
 
@@ -114,10 +121,15 @@ const char *page_data_class(const ComparisonPage *c, int64_t i) {
 
 /* ---- Groups. ---- */
 
+/* Where bits were chosen layer by layer, their mean. */
+static double weight_bits_of(const PageGroup *group) {
+    return isnan(group->weight_bits) ? group->bits_per_weight : group->weight_bits;
+}
+
 /* From many weight bits to few, then activation bits; FP32 first, what is unknown last. */
 static int group_order(const void *a, const void *b) {
     const PageGroup *x = a, *y = b;
-    double bits[4] = {x->weight_bits, y->weight_bits, x->activation_bits, y->activation_bits};
+    double bits[4] = {weight_bits_of(x), weight_bits_of(y), x->activation_bits, y->activation_bits};
     for (int i = 0; i < 4; i++) bits[i] = isnan(bits[i]) ? -1 : bits[i];
     if (x->is_fp32 != y->is_fp32) return x->is_fp32 ? -1 : 1;
     if (bits[0] != bits[1]) return bits[0] > bits[1] ? -1 : 1;

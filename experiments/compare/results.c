@@ -160,9 +160,15 @@ static void set_recovered(Group *groups, int count, Group *g) {
     if (lost >= RESULTS_LOSS_MIN) g->recovered = (lost - sign * g->difference.mean) / lost;
 }
 
+/* Where bits were chosen layer by layer, their mean; 0: not known yet. */
+static double weight_bits_of(const Group *g) {
+    double bits = g->row->has_chosen_bits ? g->bits_per_weight : g->row->weight_bits;
+    return isnan(bits) ? 0 : bits;
+}
+
 /* FP32 first; then more bits of weights before fewer, then of activations; else as in the file. */
 static int by_bits(const Group *a, const Group *b) {
-    double weights = b->row->weight_bits - a->row->weight_bits;
+    double weights = weight_bits_of(b) - weight_bits_of(a);
     double activations = b->row->activation_bits - a->row->activation_bits;
     double first = weights != 0 ? weights : activations;
     return first > 0 ? 1 : first < 0 ? -1 : 0;

@@ -14,6 +14,7 @@
 #include "experiments/compare/worker.h"
 #include "experiments/plan/footprint.h"
 #include "experiments/ptq/stream.h"
+#include "experiments/train/bits.h"
 #include "experiments/train/environment.h"
 #include "experiments/train/run.h"
 #include "experiments/train/stop.h"
@@ -90,6 +91,8 @@ void schedule_open(Schedule *s, const Comparison *comparison, const char *direct
             CompareRun *run = &s->runs[i * rows + j];
             *run = run_of(s, &comparison->rows[j], comparison->seeds[i],
                           j ? &s->runs[i * rows] : NULL);
+            const CompareRow *source = run->row->source;
+            if (source) run->source = &s->runs[i * rows + (source - comparison->rows)];
             if (is_made(run)) take_result(run);
         }
 }
@@ -152,16 +155,26 @@ static bool wait_for(Worker *worker, CompareRun *run, ScheduleWatch watch, void 
 
 /* ---- Whose run it is ---- */
 
+enum { WORDS_MAX = 16 };
+
+/* Settings of a row that name other runs: paths, which may move, and may not be there yet. */
+static int words_without_runs(const CompareRow *row, Arena *arena, char **words) {
+    int count = 0;
+    if (row->is_taught) words[count++] = arena_strdup(arena, "~train.distill");
+    if (row->method->is_trained && row->source) words[count++] = arena_strdup(arena, "~train.init");
+    return count;
+}
+
 /* What its configuration is to be. */
 static bool read_wanted(const CompareRun *run, Arena *arena, ExperimentConfig *config, Error *err) {
-    char *words[2] = {arena_format(arena, "seed=%ld", (long)run->seed)};
     if (run->row->method->is_trained) {
-        words[1] = arena_strdup(arena, "~train.distill"); /* a path, which may move */
-        return config_read(run->config, run->row->needs_baseline ? 2 : 1, words, arena, config,
-                           err);
+        char *words[WORDS_MAX];
+        int count = words_without_runs(run->row, arena, words);
+        words[count++] = arena_format(arena, "seed=%ld", (long)run->seed);
+        return config_read(run->config, count, words, arena, config, err);
     }
-    const char *baseline = run_path(arena, run->baseline->directory, RUN_CONFIG);
-    return config_read_quantize(baseline, run->config, 0, NULL, arena, config, err);
+    const char *source = run_path(arena, run->source->directory, RUN_CONFIG);
+    return config_read_quantize(source, run->config, 0, NULL, arena, config, err);
 }
 
 /* A run that is there must be this one: of its seed, with its settings. Bits that were chosen
@@ -201,17 +214,39 @@ typedef struct Survey {
     int64_t *steps; /* of each row; shared between the processes */
 } Survey;
 
+/* Whether the network at the fewest bits that can be chosen meets the budget. */
+static bool survey_budget(const CompareRun *run, const Experiment *e, Arena *arena, Error *err) {
+    ExperimentConfig config;
+    char *words[WORDS_MAX];
+    int count = words_without_runs(run->row, arena, words);
+    if (run->row->method->is_trained)
+        TRY(config_read(run->config, count, words, arena, &config, err));
+    else
+        TRY(config_read_quantize(run->source->config, run->config, 0, NULL, arena, &config, err));
+    if (bits_check_budget(config.quant.budget_bytes, e->qat, err)) return true;
+    config_place(&config, err);
+    return false;
+}
+
 /* A run of the row, or, where it is made of the FP32 run, of that with the row's quantization. */
 static bool survey_open(const CompareRun *run, Arena *arena, Experiment *e, Error *err) {
     ExperimentConfig config;
-    if (run->row->method->is_trained) {
-        char *no_teacher = arena_strdup(arena, "~train.distill"); /* it is not there yet */
-        TRY(config_read(run->config, run->row->needs_baseline, &no_teacher, arena, &config, err));
-        return experiment_open(&config, arena, e, err) && trainer_begin(e, err) &&
-               footprint_check(e, err);
+    char *words[WORDS_MAX];
+    int count = words_without_runs(run->row, arena, words);
+    if (run->row->has_chosen_bits) { /* nothing can be measured yet */
+        words[count++] = arena_format(arena, "quant.bits=%d", BITS_AUTO_LEAST);
+        words[count++] = arena_strdup(arena, "quant.budget_bytes=0");
     }
-    TRY(config_read_quantize(run->baseline->config, run->config, 0, NULL, arena, &config, err));
-    return experiment_open(&config, arena, e, err) && stream_check(e, err);
+    if (run->row->method->is_trained) {
+        TRY(config_read(run->config, count, words, arena, &config, err));
+        TRY(experiment_open(&config, arena, e, err) && trainer_begin(e, err) &&
+            footprint_check(e, err));
+    } else {
+        TRY(config_read_quantize(run->source->config, run->config, count, words, arena, &config,
+                                 err));
+        TRY(experiment_open(&config, arena, e, err) && stream_check(e, err));
+    }
+    return !run->row->has_chosen_bits || survey_budget(run, e, arena, err);
 }
 
 static bool survey_row(const CompareRun *run, int64_t *steps, Error *err) {
@@ -267,7 +302,7 @@ static bool make(void *context, Error *err) {
     const CompareRun *run = context;
     const CompareMethod *method = run->row->method;
     Arena *arena = arena_new("command");
-    char *words[16];
+    char *words[WORDS_MAX];
     int count = 0;
 #define WORD(text) words[count++] = arena_strdup(arena, text)
     WORD(method->command);
@@ -276,14 +311,16 @@ static bool make(void *context, Error *err) {
         WORD("--resume");
         WORD(run->directory);
     } else {
-        if (!method->is_trained) WORD(run->baseline->directory);
+        if (!method->is_trained) WORD(run->source->directory);
         WORD(run->config);
         WORD("--out");
         WORD(run->directory);
         WORD("--force");
         if (method->is_trained) WORD(arena_format(arena, "seed=%ld", (long)run->seed));
-        if (method->is_trained && run->row->needs_baseline)
+        if (run->row->is_taught)
             WORD(arena_format(arena, "train.distill.teacher=%s", run->baseline->directory));
+        if (method->is_trained && run->source)
+            WORD(arena_format(arena, "train.init=%s", run->source->directory));
     }
 #undef WORD
     bool ok = commands_call(count, words, err);
@@ -326,11 +363,20 @@ static bool do_job(Schedule *s, CompareRun *run, RunState state, WorkerJob job, 
     return settle(s, run, ok, err);
 }
 
+/* A run that failed, without which this one cannot be made. */
+static const CompareRun *failed_need(const CompareRun *run) {
+    const CompareRun *taught_by = run->row->is_taught ? run->baseline : NULL;
+    if (run->source && run->source->state == RUN_FAILED) return run->source;
+    return taught_by && taught_by->state == RUN_FAILED ? taught_by : NULL;
+}
+
 bool schedule_make(Schedule *s, CompareRun *run, ScheduleWatch watch, void *context, Error *err) {
     const CompareRun *baseline = run->baseline;
-    if (baseline && baseline->state == RUN_FAILED && run->row->needs_baseline) {
+    const CompareRun *failed = failed_need(run);
+    if (failed) {
         run->state = RUN_FAILED;
-        run->failure = "there is no FP32 run to make it of";
+        run->failure =
+            arena_format(s->arena, "there is no %s run to make it of", failed->row->label);
         watch(context, run, true);
         return true;
     }

@@ -19,6 +19,7 @@ typedef struct CompareRun {
     const CompareRow *row;
     int64_t seed;
     struct CompareRun *baseline; /* the FP32 run with the same seed; NULL: it is that */
+    struct CompareRun *source;   /* that it is made of, or begins from; NULL: none */
     const char *name, *directory, *log, *config, *evaluation;
     RunState state;
     Json *result;          /* once done: its evaluation; the schedule's */

@@ -12,7 +12,7 @@
 #include "qat/calibration.h"
 #include "qat/convert.h"
 
-static const int candidates[] = {2, 3, 4, 5, 6, 7, 8};
+static const int candidates[] = {BITS_AUTO_LEAST, 3, 4, 5, 6, 7, 8};
 enum { CANDIDATES = sizeof candidates / sizeof *candidates, ROWS = 512 /* looked at */ };
 
 /* A layer whose bits are to be chosen: all its weights but those that a rule gives bits. */
@@ -168,32 +168,35 @@ static bool find_exact(Allocation *a, Experiment *probe, Error *err) {
     return answer(a, probe, true, a->exact, err);
 }
 
+bool bits_check_budget(int64_t budget, Qat *smallest, Error *err) {
+    int64_t total = convert_bytes(smallest).quantized;
+    if (budget >= total) return true;
+    return FAIL(err, ERROR_INPUT,
+                "quant.budget_bytes: no choice of bits meets %ld bytes: with %d bits everywhere "
+                "but where rules say otherwise the packed network takes %ld; give that, a smaller "
+                "model, or in place of auto 1 or 1.58 bits (weights: {quantizer: paretoq})",
+                (long)budget, BITS_AUTO_LEAST, (long)total) ||
+           error_blame(err, "quant.budget_bytes");
+}
+
 /* The smallest network says what there is to choose, and whether it can be small enough. */
 static bool begin(Allocation *a, Error *err) {
     const QatConfig smallest = uniform(a, candidates[0]);
-    int64_t budget = a->e->config.quant.budget_bytes, total = 0;
     Experiment probe;
     bool ok = probe_open(a, &smallest, &probe, err);
     if (ok) {
         find_layers(a, probe.qat);
-        a->rest = total = convert_bytes(probe.qat).quantized;
+        a->rest = convert_bytes(probe.qat).quantized;
         for (int i = 0; i < a->count; i++) a->rest -= layer_bytes(probe.qat, a->layers[i].site);
-        ok = saved_warn_quantized(a->network, probe.model, err) && find_exact(a, &probe, err);
+        if (!a->count)
+            ok = FAIL(err, ERROR_INPUT,
+                      "quant.bits: auto has nothing to choose: rules give every layer its bits") ||
+                 error_blame(err, "quant.bits");
+        ok = ok && bits_check_budget(a->e->config.quant.budget_bytes, probe.qat, err) &&
+             saved_warn_quantized(a->network, probe.model, err) && find_exact(a, &probe, err);
     }
     probe_close(&probe);
-    TRY(ok);
-    if (!a->count)
-        return FAIL(err, ERROR_INPUT,
-                    "quant.bits: auto has nothing to choose: rules give every layer its bits") ||
-               error_blame(err, "quant.bits");
-    if (budget >= total) return true;
-    return FAIL(err, ERROR_INPUT,
-                "quant.budget_bytes: no choice of bits meets %ld bytes: with %d bits everywhere "
-                "but where rules say otherwise the packed network takes %ld; give that, a "
-                "smaller model, or in place of auto 1 or 1.58 bits (weights: {quantizer: "
-                "paretoq})",
-                (long)budget, candidates[0], (long)total) ||
-           error_blame(err, "quant.budget_bytes");
+    return ok;
 }
 
 /* A layer's bytes at each width. */

@@ -18,4 +18,10 @@
  */
 bool bits_resolve(Experiment *e, const char *from, Arena *config_arena, Error *err);
 
+enum { BITS_AUTO_LEAST = 2 }; /* bits that a layer can get */
+
+/* Whether a network prepared at BITS_AUTO_LEAST bits, where they are chosen, packs into `budget`
+ * bytes: if not, no choice does. */
+bool bits_check_budget(int64_t budget, Qat *smallest, Error *err);
+
 #endif

@@ -10,9 +10,9 @@ static const Field fields[] = {
     FIELD_END,
 };
 
-static const char *write(const Node *base, const MethodConfig *config, RowBits bits,
+static const char *write(const Node *base, const MethodConfig *config, RowPlan plan,
                          const char *row, Arena *arena, Error *err) {
-    (void)bits;
+    (void)plan;
     ExperimentConfig experiment;
     Node *none = yaml_read_own("{bits: 32, weights: {bits: inherit}, activations: {bits: inherit}, "
                                "rules: []}",

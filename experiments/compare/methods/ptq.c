@@ -32,12 +32,12 @@ static const char *sections(const ExperimentConfig *config, Arena *arena) {
     return node_to_yaml(map, arena);
 }
 
-static const char *write(const Node *base, const MethodConfig *config, RowBits bits,
+static const char *write(const Node *base, const MethodConfig *config, RowPlan plan,
                          const char *row, Arena *arena, Error *err) {
     ExperimentConfig experiment;
     Node *tree = method_overlay(with_minmax(base, arena), "quant", config->quant, arena);
     tree = method_overlay(tree, "calibration", config->calibration, arena);
-    tree = method_set_bits(tree, bits, arena);
+    tree = method_set_bits(tree, plan.bits, arena);
     if (!config_read_tree(tree, row, arena, &experiment, err)) return NULL;
     experiment.quantize = config->quantize;
     return ptq_check(&experiment.quantize, err) ? sections(&experiment, arena) : NULL;

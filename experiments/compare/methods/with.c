@@ -7,9 +7,9 @@ static const Field fields[] = {
     FIELD_END,
 };
 
-static const char *write(const Node *base, const MethodConfig *config, RowBits bits,
+static const char *write(const Node *base, const MethodConfig *config, RowPlan plan,
                          const char *row, Arena *arena, Error *err) {
-    (void)bits;
+    (void)plan;
     ExperimentConfig experiment;
     Node *tree = config->settings ? fields_overlay(experiment_fields, base, config->settings, arena)
                                   : node_copy(arena, base);
