@@ -14,6 +14,14 @@ static const Kind *const kinds[] = {
 };
 const KindTable layer_kinds = {"layer", kinds, sizeof kinds / sizeof *kinds};
 
+const char *layer_kinds_with(LayerFlags flag, Arena *arena) {
+    const char *text = "";
+    for (int i = 0; i < layer_kinds.count; i++)
+        if (((const Layer *)kinds[i])->flags & flag)
+            text = arena_format(arena, "%s%s%s", text, *text ? ", " : "", kinds[i]->name);
+    return text;
+}
+
 static const char *join_names(Arena *arena, const char *parent, const char *name) {
     return *parent ? arena_format(arena, "%s.%s", parent, name) : arena_strdup(arena, name);
 }
@@ -151,8 +159,16 @@ static bool module_build(Module *self, Tape *t, Var *const *in) {
     return false;
 }
 
+/* The outermost of blocks within blocks. */
+static bool segment_begin(const Module *self, Tape *t) {
+    if (!(self->layer->flags & LAYER_IS_BLOCK) || t->segment) return false;
+    t->segment = ++t->segment_count;
+    return true;
+}
+
 Var *module_apply(Module *self, Tape *t, Var *const *in) {
     const char *outer = t->scope;
+    bool is_block = segment_begin(self, t);
     t->scope = self->name;
     Var *seen[MODULE_INPUTS_MAX] = {0};
     for (int i = 0; i < self->layer->input_count; i++) {
@@ -169,6 +185,7 @@ Var *module_apply(Module *self, Tape *t, Var *const *in) {
     }
     self->last_out = out;
     t->scope = outer;
+    if (is_block) t->segment = 0;
     return out;
 }
 
@@ -286,8 +303,8 @@ static bool visit_tree(Module *module, bool (*visit)(void *, Module *), void *co
     return true;
 }
 
-void model_visit(Model *model, bool (*visit)(void *context, Module *module), void *context) {
-    visit_tree(model->root, visit, context);
+bool model_visit(Model *model, bool (*visit)(void *context, Module *module), void *context) {
+    return visit_tree(model->root, visit, context);
 }
 
 typedef struct Search {

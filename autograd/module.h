@@ -60,6 +60,8 @@ typedef enum LayerFlags {
     LAYER_FOLDS = 2,         /* a batch norm: folds into the product before it, and can be frozen */
     LAYER_DROPS = 4,         /* drops elements in training, and gives its input in evaluation */
     LAYER_ADDS = 8,          /* the sum of its inputs: a residual stream begins */
+    LAYER_IS_BLOCK = 16,     /* what a deep network has many of, one after the other; its values can
+                                be made again for backward (TapeMode.recomputes) */
 } LayerFlags;
 
 /* A row of layers.def. The config struct of every layer begins with LayerConfig. */
@@ -130,8 +132,8 @@ Var *model_forward(Model *model, Tape *t, Var *x);
 void model_clear_grads(Model *model);
 Param *model_find_param(const Model *model, const char *name);
 Module *model_find_module(const Model *model, const char *name);
-/* Every module in the order of building; return false to stop. */
-void model_visit(Model *model, bool (*visit)(void *context, Module *module), void *context);
+/* Every module in the order of building; return false to stop, which it then returns. */
+bool model_visit(Model *model, bool (*visit)(void *context, Module *module), void *context);
 int64_t model_trainable_count(const Model *model); /* elements with a gradient, scales excluded */
 
 /* For layers and quantizers. */
@@ -164,5 +166,7 @@ void param_store(Param *param, Tensor value);
 #undef LAYER
 
 extern const KindTable layer_kinds;
+/* The names of the rows that have a flag, with ", " between. */
+const char *layer_kinds_with(LayerFlags flag, Arena *arena);
 
 #endif

@@ -25,13 +25,14 @@ uint64_t plan_signature(const Tape *record, const Var *root) {
     uint64_t hash = mix_int(0xcbf29ce484222325u, record->count);
     hash = mix_int(hash, root->index);
     hash = mix_int(hash, record->mode.half + 64 * record->mode.keeps_f32_grads);
-    hash = mix_int(hash, record->mode.keeps_residuals);
+    hash = mix_int(hash, record->mode.keeps_residuals + 2 * record->mode.recomputes);
     for (int i = 0; i < record->count; i++) {
         const Var *v = record->vars[i];
         hash = mix(hash, &v->op, sizeof v->op);
         hash = mix(hash, &v->probe, sizeof v->probe);
         hash = mix_int(hash, v->needs_grad + 2 * v->is_probed + 4 * v->is_parameter);
         hash = mix_int(hash, map_fits_tail(v));
+        hash = mix_int(hash, v->segment);
         if (map_fits(v)) hash = mix_int(hash, map_flow(v));
         hash = mix_int(hash, takes_moments(v));
         hash = mix_int(hash, v->value.shape.rank);
@@ -42,129 +43,15 @@ uint64_t plan_signature(const Tape *record, const Var *root) {
     return hash;
 }
 
-/* ---- Lifetimes. ---- */
+/* ---- What buffers are kept as. ---- */
 
-static size_t padded_bytes(size_t bytes) {
-    return (bytes + ARENA_ALIGNMENT - 1) / ARENA_ALIGNMENT * ARENA_ALIGNMENT;
-}
-
-/* Whose memory v's value is. */
-static const Var *memory_of(const Var *v) {
+const Var *plan_owner(const Var *v) {
     while (v->op && (v->op->flags & OP_ALIASES)) v = v->in[0];
     return v;
 }
 
-static void reach(PlanBuffer *buffer, int time) {
-    if (buffer->end < time) buffer->end = time;
-}
-
-/* A group runs when its last op is recorded, and on the way back when that one is met. */
-static int forward_time(const Plan *plan, int index) {
-    const PlanGroup *group = plan_group_of(plan, index, true);
-    return group ? group->last : index;
-}
-
-static int backward_time(const Plan *plan, int index) {
-    const PlanGroup *group = plan_group_of(plan, index, false);
-    return 2 * plan->count - 1 - (group ? group->last : index);
-}
-
-/* Within a group values and gradients are passed along. */
-static bool are_together(const Plan *plan, const Var *a, const Var *b, bool is_forward) {
-    const PlanGroup *group = plan_group_of(plan, a->index, is_forward);
-    return group && group == plan_group_of(plan, b->index, is_forward);
-}
-
-/* What v reads as input j is there until `time`. */
-static void read_at(Plan *plan, const Var *v, int j, int time) {
-    PlanBuffer *value = &plan->slots[memory_of(v->in[j])->index].value;
-    value->bytes = 1; /* kept; the size comes later */
-    reach(value, time);
-}
-
-static void read_forward(Plan *plan, const Var *v) {
-    for (int j = 0; j < v->in_count; j++)
-        if (v->in[j] && !are_together(plan, v->in[j], v, true))
-            read_at(plan, v, j, forward_time(plan, v->index));
-}
-
-/* `is_map`: what its group makes again is not read. */
-static void read_backward(Plan *plan, const Var *v, int j, bool is_map) {
-    const Var *in = v->in[j];
-    bool is_made = is_map && in && are_together(plan, in, v, false);
-    if (in && !is_made) read_at(plan, v, j, backward_time(plan, v->index));
-}
-
-static void op_reads_back(Plan *plan, const Var *v) {
-    for (int j = 0; j < v->in_count && !(v->op->flags & OP_SPARES_INPUTS); j++)
-        read_backward(plan, v, j, false);
-    if (v->op->flags & OP_SPARES_OUTPUT) return;
-    reach(&plan->slots[memory_of(v)->index].value, backward_time(plan, v->index));
-}
-
-static void keep_mask(Plan *plan, const Var *v) {
-    PlanBuffer *mask = &plan->slots[v->index].mask;
-    *mask =
-        (PlanBuffer){.begin = forward_time(plan, v->index), .end = backward_time(plan, v->index)};
-    mask->bytes = padded_bytes(map_mask_bytes(v));
-}
-
-static void group_reads_back(Plan *plan, const Tape *record, const PlanGroup *own) {
-    const MapGroup group = plan_group(plan, record, record->vars[own->last], false);
-    Var *const *ops = group.ops;
-    int count = group.count;
-    bool is_made[MAP_GROUP_MAX], reads[MAP_GROUP_MAX][MAP_INPUTS_MAX];
-    bool has_masks = !record->mode.keeps_residuals && map_takes_masks(ops, count);
-    map_needs(ops, count, has_masks, is_made, reads);
-    for (int i = 0; has_masks && i < count; i++)
-        if (ops[i]->needs_grad && map_flow(ops[i]) == MAP_FLOW_MASK) keep_mask(plan, ops[i]);
-    for (int i = 0; i < count; i++)
-        for (int j = 0; j < ops[i]->in_count; j++)
-            if (j < ops[i]->op->map->input_count ? reads[i][j] : ops[i]->needs_grad)
-                read_backward(plan, ops[i], j, true);
-}
-
-static void values_live(Plan *plan, const Tape *record, const Var *root) {
-    for (int i = 0; i < record->count; i++) {
-        const Var *v = record->vars[i];
-        const PlanGroup *group = plan_group_of(plan, i, true);
-        PlanSlot *slot = &plan->slots[i];
-        slot->value.begin = group ? group->first : i;
-        reach(&slot->value, forward_time(plan, i));
-        if (!v->op) continue;
-        slot->probe = v->probe;
-        bool is_passed_on = group && group->tail != i;
-        if (v->is_probed || !is_passed_on) slot->value.bytes = 1;
-        read_forward(plan, v);
-        group = plan_group_of(plan, i, false);
-        bool has_own_backward = !group || group->feed == i;
-        if (has_own_backward && v->needs_grad) op_reads_back(plan, v);
-    }
-    for (int i = 0; i < plan->backward.count; i++)
-        group_reads_back(plan, record, &plan->backward.groups[i]);
-    PlanBuffer *result = &plan->slots[memory_of(root)->index].value;
-    result->bytes = 1;
-    reach(result, 2 * record->count);
-}
-
-/* A gradient is there from the backward of its last reader to its own; within a group it is not
- * kept. */
-static void gradients_live(Plan *plan, const Tape *record, const Var *root) {
-    if (root->needs_grad && root->op) plan->slots[root->index].grad.begin = record->count;
-    for (int i = record->count - 1; i >= 0; i--) {
-        const Var *v = record->vars[i];
-        if (!v->op || !v->needs_grad) continue;
-        for (int j = 0; j < v->in_count; j++) {
-            const Var *in = v->in[j];
-            if (!in || !in->needs_grad || !in->op) continue;
-            if (are_together(plan, in, v, false)) continue;
-            PlanBuffer *grad = &plan->slots[in->index].grad;
-            int time = backward_time(plan, i); /* of a fed group earlier than its place says */
-            if (!grad->begin || time < grad->begin) grad->begin = time;
-        }
-        /* The group of maps walks first to last, and reads till its own end. */
-        if (plan->slots[i].grad.begin) plan->slots[i].grad.end = backward_time(plan, i);
-    }
+static size_t padded_bytes(size_t bytes) {
+    return (bytes + ARENA_ALIGNMENT - 1) / ARENA_ALIGNMENT * ARENA_ALIGNMENT;
 }
 
 static bool has_flag(const Var *v, unsigned flag) {
@@ -174,7 +61,7 @@ static bool has_flag(const Var *v, unsigned flag) {
 /* Tensors of half precision: not scalars, vectors, or what somebody reads as f32. */
 static bool may_be_half(const Tape *record, const Var *v, const Var *root) {
     return record->mode.half != DTYPE_F32 && v->op && v->value.shape.rank > 1 && !v->is_probed &&
-           memory_of(v) != memory_of(root);
+           plan_owner(v) != plan_owner(root);
 }
 
 /* Maps write pieces (autograd/piece.h), several threads at a time: where a row could begin within a
@@ -208,7 +95,7 @@ static size_t kept_bytes(const Var *v, Dtype dtype) {
 
 /* ---- Packing: the largest first, each at the lowest place that is free while it lives. ---- */
 
-enum { BUFFERS_PER_VAR = 3 };
+enum { BUFFERS_PER_VAR = 4 };
 
 static bool live_together(const PlanBuffer *a, const PlanBuffer *b) {
     return a->begin <= b->end && b->begin <= a->end;
@@ -244,8 +131,9 @@ static void pack(Plan *plan, Arena *scratch) {
     PlanBuffer **sorted = arena_new_array(scratch, PlanBuffer *, most);
     PlanBuffer **placed = arena_new_array(scratch, PlanBuffer *, most);
     for (int i = 0; i < plan->count; i++) {
-        PlanBuffer *buffers[BUFFERS_PER_VAR] = {&plan->slots[i].value, &plan->slots[i].grad,
-                                                &plan->slots[i].mask};
+        PlanSlot *slot = &plan->slots[i];
+        PlanBuffer *buffers[BUFFERS_PER_VAR] = {&slot->value, &slot->grad, &slot->mask,
+                                                &slot->again};
         for (int j = 0; j < BUFFERS_PER_VAR; j++)
             if (buffers[j]->bytes) insert_by_size(sorted, count++, buffers[j]);
     }
@@ -268,10 +156,51 @@ static void find_moments(Plan *plan, const Tape *record) {
     }
 }
 
+static bool is_kept(const Plan *plan, const PlanBuffer *value) {
+    return value->bytes && value->end >= plan->count;
+}
+
 size_t plan_kept_bytes(const Plan *plan, int index) {
     const PlanSlot *slot = &plan->slots[index];
-    bool is_kept = slot->value.bytes && slot->value.end >= plan->count;
-    return (is_kept ? slot->value.bytes : 0) + slot->mask.bytes;
+    size_t mask = plan->segment_of[index] < 0 ? slot->mask.bytes : 0;
+    return (is_kept(plan, &slot->value) ? slot->value.bytes : 0) + mask;
+}
+
+/* Of what waits for its backward, that which is there at `time`. */
+static size_t kept_at(const Plan *plan, int time) {
+    size_t bytes = 0;
+    for (int i = 0; i < plan->count; i++) {
+        const PlanSlot *slot = &plan->slots[i];
+        const PlanBuffer *buffers[] = {&slot->value, &slot->mask, &slot->again};
+        for (int j = 0; j < 3; j++) {
+            bool is_there = buffers[j]->begin <= time && buffers[j]->end >= time;
+            if (is_there && is_kept(plan, buffers[j])) bytes += buffers[j]->bytes;
+        }
+    }
+    return bytes;
+}
+
+/* The most is there when backward begins, or when that of a segment does. */
+static void count_kept(Plan *plan) {
+    plan->value_bytes_kept = kept_at(plan, plan->count);
+    for (int i = 0; i < plan->segment_count; i++) {
+        size_t bytes = kept_at(plan, plan->back_at[plan->segments[i].last]);
+        if (bytes > plan->value_bytes_kept) plan->value_bytes_kept = bytes;
+    }
+}
+
+/* Once lives are known. */
+static void set_slot(PlanSlot *slot, const Tape *record, const Var *v, const Var *root) {
+    bool is_owner = v->op && plan_owner(v) == v;
+    slot->op = v->op;
+    slot->shape = v->value.shape;
+    slot->probe = v->op ? v->probe : NULL;
+    slot->dtype = kept_dtype(record, v, root);
+    slot->grad_dtype = grad_dtype(record, v, root);
+    slot->value.bytes = is_owner && slot->value.bytes ? kept_bytes(v, slot->dtype) : 0;
+    slot->again.bytes = is_owner && slot->again.bytes ? kept_bytes(v, slot->dtype) : 0;
+    if (slot->grad.begin) slot->grad.bytes = kept_bytes(v, slot->grad_dtype);
+    if (slot->mask.bytes) slot->mask.bytes = padded_bytes(map_mask_bytes(v));
 }
 
 Plan *plan_new(const Tape *record, const Var *root, Arena *arena) {
@@ -282,20 +211,11 @@ Plan *plan_new(const Tape *record, const Var *root, Arena *arena) {
     plan->slots = arena_new_array(arena, PlanSlot, record->count);
     find_moments(plan, record);
     plan_find_groups(plan, record, root, arena);
-    values_live(plan, record, root);
-    gradients_live(plan, record, root);
-    for (int i = 0; i < record->count; i++) {
-        const Var *v = record->vars[i];
-        PlanSlot *slot = &plan->slots[i];
-        bool is_owner = v->op && memory_of(v) == v;
-        slot->op = v->op;
-        slot->shape = v->value.shape;
-        slot->dtype = kept_dtype(record, v, root);
-        slot->grad_dtype = grad_dtype(record, v, root);
-        slot->value.bytes = is_owner && slot->value.bytes ? kept_bytes(v, slot->dtype) : 0;
-        if (slot->grad.begin) slot->grad.bytes = kept_bytes(v, slot->grad_dtype);
-        plan->value_bytes_kept += plan_kept_bytes(plan, i);
-    }
+    plan_find_segments(plan, record, arena);
+    plan_find_lives(plan, record, root);
+    for (int i = 0; i < record->count; i++)
+        set_slot(&plan->slots[i], record, record->vars[i], root);
+    count_kept(plan);
     pack(plan, arena);
     return plan;
 }

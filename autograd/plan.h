@@ -8,7 +8,14 @@
  * or half a byte where codes of at most 4 bits lie in rows of an even length. Where a bit per
  * element tells backward all that it needs of values, bits are kept.
  *
- * Time counts the calls of a step: forward of Var i is i, its backward is 2 n - 1 - i. */
+ * A segment, what a block recorded, can be run again (TapeMode.recomputes): then of its values only
+ * those are kept that somebody outside reads, and its forward runs once more just before its
+ * backward, into memory that all segments share. What parameters alone make is not of it, and a
+ * group is wholly in a segment or wholly outside, so that groups, and with them bits, are those of
+ * a step that keeps everything. The last of its ops need not run again, unless backward reads them.
+ *
+ * Time counts the calls of a step: forward of Var i is i; then, from the last Var to the first, its
+ * backward, and before that of a segment's last one the segment's forward again. */
 #ifndef NIBBLE_AUTOGRAD_PLAN_H
 #define NIBBLE_AUTOGRAD_PLAN_H
 
@@ -24,9 +31,11 @@ typedef struct PlanSlot { /* of one Var */
     const Op *op;
     Shape shape;
     PlanBuffer value, grad, mask; /* mask: see map_takes_masks */
-    bool wants_moments;           /* a batch norm asks for them next (Map.takes_moments) */
-    Probe *probe;                 /* what is asked of it (tape_probe), or NULL */
-    Dtype dtype, grad_dtype;      /* what the value and the gradient are kept as */
+    PlanBuffer again;             /* in a segment: the value from when it is made again */
+    bool runs_again;
+    bool wants_moments;      /* a batch norm asks for them next (Map.takes_moments) */
+    Probe *probe;            /* what is asked of it (tape_probe), or NULL */
+    Dtype dtype, grad_dtype; /* what the value and the gradient are kept as */
 } PlanSlot;
 
 /* Vars that run as one (autograd/map.h), by index. */
@@ -43,13 +52,24 @@ typedef struct PlanGroups {
     int *of; /* by Var: its group, or -1: it runs by itself */
 } PlanGroups;
 
+/* Vars first .. last that run again together. */
+typedef struct PlanSegment {
+    int first, last;
+} PlanSegment;
+
 typedef struct Plan {
     PlanSlot *slots;
     int count;
+    PlanSegment *segments; /* in the order of the tape */
+    int segment_count;
+    int *segment_of;              /* by Var: whose it is, or -1: nobody's, it runs once */
+    int *again_at, *back_at;      /* by Var: time of its forward again, and of its backward */
+    int end;                      /* of time */
     PlanGroups forward, backward; /* a value that is looked at ends a group of the former only */
     uint64_t signature;           /* of the record it was made for */
     size_t bytes;                 /* of the block that all buffers share */
-    size_t value_bytes_kept;      /* values and masks that live from forward to backward */
+    size_t value_bytes_kept; /* the most that waits for backward at one time: values and masks since
+                                forward, and what a segment made again */
 } Plan;
 
 /* From a dry record whose result is `root`: its value is kept to the end. Memory from `arena`. */
@@ -64,6 +84,16 @@ const PlanGroup *plan_group_of(const Plan *plan, int index, bool is_forward);
 
 /* A step of plan_new: fills `forward` and `backward`. */
 void plan_find_groups(Plan *plan, const Tape *record, const Var *root, Arena *arena);
+
+/* The next: the segments of the record, and all times. */
+void plan_find_segments(Plan *plan, const Tape *record, Arena *arena);
+
+/* The next: when each value and each gradient is there (PlanBuffer.begin, end), and which are kept
+ * at all (bytes 1). */
+void plan_find_lives(Plan *plan, const Tape *record, const Var *root);
+
+/* Whose memory v's value is. */
+const Var *plan_owner(const Var *v);
 
 /* What lives from forward to backward of one Var: its value, its mask. */
 size_t plan_kept_bytes(const Plan *plan, int index);

@@ -29,7 +29,7 @@ static void place_as_planned(Tape *t, Var *v) {
     if (v->op->flags & OP_ALIASES) return;
     v->value.dtype = slot->dtype;
     v->value.data = planned_at(t, &slot->value);
-    v->mask = planned_at(t, &slot->mask);
+    v->mask = slot->runs_again ? NULL : planned_at(t, &slot->mask);
     v->wants_moments = slot->wants_moments;
     v->probe = slot->probe;
 }
@@ -59,7 +59,8 @@ static void op_forward(Tape *t, Var *v) {
     if (is_staged) half_forward_end(t, v, &stage);
 }
 
-static void run_forward(Tape *t, Var *v) {
+/* `is_again`: what maps prepare is there. */
+static void run_forward(Tape *t, Var *v, bool is_again) {
     if (v->op->flags & OP_ALIASES) {
         v->value.data = v->in[0]->value.data;
         v->value.scales = v->in[0]->value.scales;
@@ -69,7 +70,7 @@ static void run_forward(Tape *t, Var *v) {
         op_forward(t, v);
         return;
     }
-    if (v->op->map) map_prepare(t, v);
+    if (v->op->map && !is_again) map_prepare(t, v);
     MapGroup g = plan_group(t->plan, t, v, true);
     if (g.count) map_forward(t, &g);
 }
@@ -106,7 +107,7 @@ Var *tape_record(Tape *t, const Op *op, int in_count, Var *const *in, const void
         describe_scales(t, v);
     } else {
         place(t, v);
-        run_forward(t, v);
+        run_forward(t, v, false);
     }
     return v;
 }
@@ -115,7 +116,7 @@ void tape_replay(Tape *t) {
     assert(t->mode.keeps_residuals && t->error.code == ERROR_NONE);
     t->is_replay = true;
     for (int i = 0; i < t->count; i++)
-        if (t->vars[i]->op) run_forward(t, t->vars[i]);
+        if (t->vars[i]->op) run_forward(t, t->vars[i], false);
     t->is_replay = false;
 }
 
@@ -177,12 +178,42 @@ static void watch(Tape *t, const Var *v) {
         if (!var_has_finite_grad(g.ops[i])) t->overflowed = g.ops[i];
 }
 
+/* What others read, or the shape alone decides, is there still; whoever looked at values has seen
+ * them. */
+static void place_again(Tape *t, Var *v) {
+    const PlanSlot *slot = slot_of(t, v);
+    bool is_held = slot->value.bytes && slot->value.end >= t->plan->count;
+    if (v->op->flags & OP_ALIASES) return;
+    if (!is_held) v->value.data = planned_at(t, &slot->again);
+    v->mask = planned_at(t, &slot->mask);
+    v->probe = NULL;
+    v->wants_moments = false;
+}
+
+/* Forward once more, of what backward reads of a block. */
+static void run_again(Tape *t, const PlanSegment *s) {
+    bool was_rerun = t->mode.is_rerun;
+    t->mode.is_rerun = true;
+    for (int i = s->first; i <= s->last; i++) {
+        if (!t->plan->slots[i].runs_again) continue;
+        place_again(t, t->vars[i]);
+        run_forward(t, t->vars[i], true);
+    }
+    t->mode.is_rerun = was_rerun;
+}
+
 void tape_backward(Tape *t, Var *loss, float seed_grad) {
     assert(var_count(loss) == 1 && !t->mode.is_dry);
     if (t->error.code != ERROR_NONE || !loss->needs_grad) return;
     float beta;
     *tape_grad(t, loss, &beta) = seed_grad;
+    int segments = t->plan ? t->plan->segment_count : 0;
+    const PlanSegment *next = segments ? t->plan->segments + segments - 1 : NULL;
     for (int i = loss->index; i >= 0; i--) {
+        if (next && next->last == i) {
+            run_again(t, next);
+            next = next > t->plan->segments ? next - 1 : NULL;
+        }
         Var *v = t->vars[i];
         if (t->mode.is_watching && !t->overflowed) watch(t, v);
         if (v->op) run_backward(t, v);

@@ -33,6 +33,7 @@ void tape_begin(Tape *t, TapeMode mode) {
     t->error = (Error){0};
     t->mode = mode;
     t->scope = "";
+    t->segment = t->segment_count = 0;
     t->generation = ++generations;
     t->plan = NULL;
     t->overflowed = NULL;
@@ -48,6 +49,7 @@ static Var *var_new(Tape *t) {
     }
     Var *v = arena_new_array(t->arena, Var, 1);
     v->scope = t->scope;
+    v->segment = t->segment;
     v->has_grad = &v->own_flag;
     v->index = t->count;
     t->vars[t->count++] = v;

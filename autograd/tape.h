@@ -40,6 +40,7 @@ struct Var {
     int in_count;
     const void *attr;   /* the op's own attributes, copied at recording */
     void *saved;        /* what forward leaves for backward */
+    uint32_t segment;   /* what its block recorded, from 1 on (TapeMode.recomputes); 0: no block */
     const char *scope;  /* dotted name of the module that recorded it; "" outside */
     float *moments;     /* [2][channels]: mean and variance of what forward wrote; or NULL */
     bool wants_moments; /* somebody will read them */
@@ -132,6 +133,8 @@ typedef struct TapeMode {
     const char *only[2]; /* scopes, of a layer and of where its input is quantized: all quantizing
                             views outside of them let values pass; NULL: this asks nothing */
     bool is_rerun;    /* of a batch that was seen: running statistics and ranges stay as they are */
+    bool recomputes;  /* values within blocks are not kept, but made again for backward; the same
+                         bits */
     bool is_watching; /* backward looks for the first gradients that are not finite */
     bool keeps_residuals; /* fake-quant saves its rounding residuals (for tape_replay) */
     Dtype half;           /* f16, bf16: planned records keep activations, weights that products
@@ -154,6 +157,7 @@ struct Tape {
     uint64_t generation;   /* of this record, unlike that of any other record of any tape, so that
                               others can cache what belongs to one record */
     const char *scope;
+    uint32_t segment, segment_count; /* of the block at work, 0: none; begun in this record */
     Var **vars;
     int count, capacity;
     struct Plan *plan; /* where this record's buffers lie (autograd/plan.h); NULL: each apart */

@@ -16,6 +16,12 @@
     "quant: {bits: 4, rules: [{layers: 'first, last', bits: 8}]}\n"                                \
     "train: {epochs: 2, steps: 3}\n"
 
+/* Blocks outweigh everything else. */
+#define DEEP                                                                                       \
+    "model: {kind: resnet, depth: 20, widths: [32, 32, 32]}\n"                                     \
+    "data: {kind: synthetic, height: 20, width: 20, classes: 4, train: 600, test: 60, "            \
+    "validation: 60, batch: 100, eval_batch: 60}\n" PROGRAM_OPTIMIZER "train: {epochs: 2}\n"
+
 /* More than a machine has: 2^16 images of 12 x 12 pixels and 2^12 channels, f32, are 144 GiB, and a
  * step keeps several such. */
 #define GIANT                                                                                      \
@@ -114,6 +120,26 @@ static void test_kinds_make_up_the_peak(void **state) {
     json_free(json);
 }
 
+/* What it says is what the records of a training take, which test_recompute has. */
+static void test_recomputation(void **state) {
+    (void)state;
+    text_file("deep.yaml", DEEP);
+    Json *all = plan("deep.yaml", ""), *less = plan("deep.yaml", "train.recompute=block");
+    assert_true(peak_of(less, "activations") < 0.5 * peak_of(all, "activations"));
+    assert_true(peak_of(less, "activation_gradients") >= 0);
+    assert_true(peak_of(less, "total") < peak_of(all, "total"));
+    const Json *was = layer_of(all, "stage1_block1.main.conv2");
+    const Json *is = layer_of(less, "stage1_block1.main.conv2");
+    assert_true(number_of(was, "kept_bytes") > 0 && number_of(is, "kept_bytes") == 0);
+    json_free(all);
+    json_free(less);
+    text_file("cnn.yaml", CNN);
+    assert_has(run(2, "plan cnn.yaml train.recompute=block").err,
+               "train.recompute is block, but no layer of the model is one (residual): set it to "
+               "none, or data.batch lower");
+    assert_has(run(2, "plan cnn.yaml train.recompute=blocks").err, "did you mean 'block'");
+}
+
 static void test_packed_bytes(void **state) {
     (void)state;
     text_file("cnn.yaml", CNN);
@@ -182,6 +208,8 @@ static void test_peak_is_what_a_run_measures(void **state) {
     assert_measured("cnn.yaml", "quant.bits=32 quant.rules=[]", 0);
     assert_measured("cnn.yaml", "precision=f16", 0);
     assert_measured("cnn.yaml", "data.batch=8 data.eval_batch=300 data.test=300", 0);
+    text_file("deep.yaml", DEEP);
+    assert_measured("deep.yaml", "train.recompute=block train.steps=3", 0);
     run(0, "train cnn.yaml --out teacher quant.bits=32 quant.rules=[] train.steps=1");
     assert_measured("cnn.yaml", "train.distill.teacher=teacher", 0);
 }
@@ -268,6 +296,7 @@ int main(void) {
         cmocka_unit_test(test_figures_of_an_mlp),
         cmocka_unit_test(test_state_in_8_bits),
         cmocka_unit_test(test_kinds_make_up_the_peak),
+        cmocka_unit_test(test_recomputation),
         cmocka_unit_test(test_packed_bytes),
         cmocka_unit_test(test_settings_count),
         cmocka_unit_test(test_peak_is_what_a_run_measures),

@@ -165,6 +165,8 @@ static void test_half_precision(void **state) {
     (void)state;
     check("model: {kind: cnn, widths: [8, 12], hidden: 24, dropout: 0.2}\n" IMAGES
           "precision: f16\nquant: {bits: 4}\n" LENGTH);
+    check("model: {kind: resnet, depth: 14, widths: [8, 12, 16]}\n" IMAGES
+          "quant: {bits: 4}\ntrain: {epochs: 20, accumulate: 2, recompute: block}\n");
     check("model: {kind: sequential, layers: [{kind: conv, filters: 6}, {kind: batch_norm}, "
           "{kind: relu}, {kind: avg_pool, kernel: 2}, {kind: flatten}, {kind: layer_norm}, "
           "{kind: linear, units: 4}]}\n" IMAGES "precision: bf16\n" LENGTH);

@@ -33,6 +33,7 @@ static Var *forward(Module *self, Tape *t, Var *const *in) {
 
 const Layer layer_residual = {
     .kind = {"residual", "main path plus shortcut", sizeof(ResidualConfig), fields},
+    .flags = LAYER_IS_BLOCK,
     .input_count = 1,
     .build = build,
     .forward = forward,

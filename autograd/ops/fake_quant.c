@@ -276,7 +276,8 @@ static void forward(Tape *t, Var *v) {
         replay(v);
         return;
     }
-    Saved *saved = v->saved = saved_new(t, v);
+    if (!v->saved) v->saved = saved_new(t, v);
+    Saved *saved = v->saved;
     set_scales(v, saved);
     saved->range = ste_range(v, saved, 0);
     const float *x = var_f32(v->in[0]);

@@ -18,6 +18,7 @@
 static const char *const precisions[] = {"f32", "f16", "bf16", NULL};
 static const Dtype precision_dtypes[] = {DTYPE_F32, DTYPE_F16, DTYPE_BF16};
 static const char *const grads[] = {"half", "f32", NULL};
+static const char *const recomputations[] = {"none", "block", NULL};
 
 Dtype config_half(const ExperimentConfig *config) {
     return precision_dtypes[config->precision];
@@ -53,6 +54,10 @@ const Field train_fields[] = {
     FIELD_CHOICE(TrainConfig, grad, "half", grads,
                  "precision of a batch's weight gradients where `precision` is half; batches are "
                  "summed in f32"),
+    FIELD_CHOICE(TrainConfig, recompute, "none", recomputations,
+                 "block: values within a block (a residual) are not kept for backward but made "
+                 "again: less memory, more time, the same bits",
+                 .may_change = true),
     FIELD_STRING(TrainConfig, init, "",
                  "run directory or checkpoint to take the weights from (averaged where it has "
                  "averages), and where `quant` is the same, ranges",

@@ -65,12 +65,30 @@ static bool open_data(Experiment *e, const DataFacts *facts, Error *err) {
     return fits;
 }
 
+static bool is_no_block(void *context, Module *module) {
+    (void)context;
+    return !(module->layer->flags & LAYER_IS_BLOCK);
+}
+
+/* Silently keeping everything would be found out when memory ends. */
+static bool check_blocks(const Experiment *e, Error *err) {
+    if (e->config.train.recompute != RECOMPUTE_BLOCK) return true;
+    if (!model_visit(e->model, is_no_block, NULL)) return true;
+    const char *kinds = layer_kinds_with(LAYER_IS_BLOCK, e->arena);
+    return FAIL(err, ERROR_INPUT,
+                "train.recompute is block, but no layer of the model is one (%s): set it to none, "
+                "or data.batch lower",
+                kinds) ||
+           error_blame(err, "train.recompute");
+}
+
 static bool build_network(Experiment *e, Error *err) {
     const ExperimentConfig *config = &e->config;
     const Dataset *data = loader_dataset(e->loader);
     uint64_t seed = (uint64_t)config->seed;
     TRY(models_build(&config->model, image_shape(data), data->class_count, seed, e->arena,
                      &e->model, err));
+    TRY(check_blocks(e, err));
     TRY(qat_prepare(e->model, &config->quant, e->arena, &e->qat, err));
     TRY(optimizer_new(&config->optimizer, e->model, e->arena, &e->optimizer, err));
     e->tape = tape_new(e->arena);
