@@ -3,17 +3,19 @@
 #include <string.h>
 
 #include "core/log.h"
-#include "core/parallel.h"
 #include "experiments/models/models.h"
 #include "experiments/train/evaluate.h"
 #include "experiments/train/saved.h"
-#include "experiments/train/shadow.h"
+#include "experiments/train/sensitivity.h"
 #include "qat/allocation.h"
 #include "qat/calibration.h"
 #include "qat/convert.h"
 
 static const int candidates[] = {BITS_AUTO_LEAST, 3, 4, 5, 6, 7, 8};
-enum { CANDIDATES = sizeof candidates / sizeof *candidates, ROWS = 512 /* looked at */ };
+enum {
+    CANDIDATES = sizeof candidates / sizeof *candidates,
+    ROWS = 512 /* looked at, of either split */
+};
 
 /* A layer whose bits are to be chosen: all its weights but those that a rule gives bits. */
 typedef struct BitsLayer {
@@ -32,8 +34,6 @@ typedef struct Allocation {
     int64_t *bytes;       /* [count][CANDIDATES] */
     int64_t rest;         /* of the packed network: what bits do not change */
     int *chosen;
-    int64_t rows, row_outputs, classes; /* of the validation split; outputs of a row */
-    float *exact, *outputs;             /* [rows][row_outputs]: of the float network, and another */
 } Allocation;
 
 /* ---- Networks to look at ---- */
@@ -83,23 +83,18 @@ static QatConfig uniform(const Allocation *a, int bits) {
     return quant;
 }
 
-/* One of them alone, with its input where that counts, and nothing else. */
-static QatConfig alone(const Allocation *a, int layer, int bits, QuantRule *rule) {
-    QatConfig quant = rounding(a);
-    *rule = layer_rule(a, layer, bits, a->arena);
-    quant.bits = quant.residual_bits = bits_choice(BITS_FLOAT);
-    quant.activations.bits = 0;
-    quant.rules = (List){1, rule};
-    return quant;
-}
-
+/* Ranges of activations are those of the float network; of weights, those of the folded ones. */
 static bool calibrate(Experiment *probe, Error *err) {
-    Evaluation evaluation = {.limit = ROWS};
-    calibration_begin(probe->qat);
-    bool ok = evaluate(probe, LOADER_CALIBRATION, false, &evaluation, err);
-    calibration_end(probe->qat);
+    Evaluation rows = {.limit = ROWS}, one = {.limit = 1};
+    Qat *qat = probe->qat;
+    calibration_begin(qat);
+    qat->phase.is_faking = false;
+    bool ok = evaluate(probe, LOADER_CALIBRATION, NETWORK_ACTIVATIONS, &rows, err);
+    qat_set_evaluation(qat);
+    ok = ok && evaluate(probe, LOADER_CALIBRATION, NETWORK_WEIGHTS, &one, err);
+    calibration_end(qat);
     TRY(ok);
-    const Quant *missing = calibration_find_missing(probe->qat);
+    const Quant *missing = calibration_find_missing(qat);
     return !missing || FAIL(err, ERROR_INPUT,
                             "quant.bits: auto: '%s' saw nothing but zeros, since the layers before "
                             "it give nothing else; name another train.init",
@@ -129,45 +124,6 @@ static int64_t layer_bytes(const Qat *qat, int site) {
     return bytes;
 }
 
-static bool answer(const Allocation *a, Experiment *probe, bool is_float, float *outputs,
-                   Error *err) {
-    Evaluation evaluation = {.limit = a->rows, .outputs = outputs};
-    return evaluate(probe, LOADER_VALIDATION, is_float, &evaluation, err);
-}
-
-/* What a layer at so many bits does to the network's answers. */
-static bool measure(const Allocation *a, int layer, int bits, double *cost, Error *err) {
-    QuantRule rule;
-    const QatConfig quant = alone(a, layer, bits, &rule);
-    Experiment probe;
-    bool ok = probe_open(a, &quant, &probe, err) && calibrate(&probe, err) &&
-              answer(a, &probe, false, a->outputs, err);
-    OutputChange change = {0};
-    if (ok)
-        output_change_add(&change, a->exact, a->outputs, a->rows * a->row_outputs / a->classes,
-                          a->classes);
-    output_change_end(&change);
-    *cost = change.kl;
-    probe_close(&probe);
-    return ok;
-}
-
-/* The network's answers with nothing quantized, on rows that nobody trains on. */
-static bool find_exact(Allocation *a, Experiment *probe, Error *err) {
-    a->rows = loader_rows(probe->loader, LOADER_VALIDATION);
-    if (a->rows > ROWS) a->rows = ROWS;
-    if (!a->rows)
-        return FAIL(err, ERROR_INPUT,
-                    "quant.bits: auto measures layers on the validation split: set "
-                    "data.validation") ||
-               error_blame(err, "data.validation");
-    a->classes = shape_last(probe->model->output);
-    a->row_outputs = shape_count(probe->model->output);
-    a->exact = arena_new_array(a->arena, float, a->rows * a->row_outputs);
-    a->outputs = arena_new_array(a->arena, float, a->rows * a->row_outputs);
-    return answer(a, probe, true, a->exact, err);
-}
-
 bool bits_check_budget(int64_t budget, Qat *smallest, Error *err) {
     int64_t total = convert_bytes(smallest).quantized;
     if (budget >= total) return true;
@@ -193,34 +149,39 @@ static bool begin(Allocation *a, Error *err) {
                       "quant.bits: auto has nothing to choose: rules give every layer its bits") ||
                  error_blame(err, "quant.bits");
         ok = ok && bits_check_budget(a->e->config.quant.budget_bytes, probe.qat, err) &&
-             saved_warn_quantized(a->network, probe.model, err) && find_exact(a, &probe, err);
+             saved_warn_quantized(a->network, probe.model, err);
     }
     probe_close(&probe);
     return ok;
 }
 
-/* A layer's bytes at each width. */
-static bool find_bytes(Allocation *a, Error *err) {
-    for (int j = 0; j < CANDIDATES; j++) {
-        const QatConfig quant = uniform(a, candidates[j]);
-        Experiment probe;
-        bool ok = probe_open(a, &quant, &probe, err);
-        for (int i = 0; ok && i < a->count; i++)
-            a->bytes[i * CANDIDATES + j] = layer_bytes(probe.qat, a->layers[i].site);
-        probe_close(&probe);
-        TRY(ok);
+/* Each layer alone at one width, in the network where all have it. */
+static bool measure_layers(Allocation *a, int width, Experiment *probe, Error *err) {
+    SensitivityPart part = a->has_activations ? SENSITIVITY_BOTH : SENSITIVITY_WEIGHTS;
+    Sensitivity s;
+    TRY(sensitivity_begin(probe, ROWS, probe->arena, &s, err));
+    for (int i = 0; i < a->count; i++) {
+        SensitivityCost cost;
+        TRY(sensitivity_layer(&s, a->layers[i].site, part, &cost, err));
+        a->cost[i * CANDIDATES + width] = cost.kl;
+        a->bytes[i * CANDIDATES + width] = layer_bytes(probe->qat, a->layers[i].site);
     }
     return true;
 }
 
-static bool measure_all(Allocation *a, Error *err) {
+static bool measure(Allocation *a, Error *err) {
+    int64_t rows = loader_rows(a->e->loader, LOADER_VALIDATION);
     log_info("quant.bits: auto: %d layers are measured at %d to %d bits on %ld validation %s",
-             a->count, candidates[0], candidates[CANDIDATES - 1], (long)a->rows, a->e->task->rows);
-    for (int i = 0; i < a->count; i++)
-        for (int j = 0; j < CANDIDATES; j++) {
-            parallel_adapt();
-            TRY(measure(a, i, candidates[j], &a->cost[i * CANDIDATES + j], err));
-        }
+             a->count, candidates[0], candidates[CANDIDATES - 1], (long)(rows < ROWS ? rows : ROWS),
+             a->e->task->rows);
+    for (int i = 0; i < CANDIDATES; i++) {
+        const QatConfig quant = uniform(a, candidates[i]);
+        Experiment probe;
+        bool ok = probe_open(a, &quant, &probe, err) && calibrate(&probe, err) &&
+                  measure_layers(a, i, &probe, err);
+        probe_close(&probe);
+        TRY(ok);
+    }
     return true;
 }
 
@@ -282,7 +243,7 @@ static bool resolve(Experiment *e, const Checkpoint *network, Arena *arena, Aren
     QatConfig chosen;
     int64_t total;
     a.has_activations = !bits_value(e->config.quant.activations.bits);
-    TRY(begin(&a, err) && find_bytes(&a, err) && measure_all(&a, err));
+    TRY(begin(&a, err) && measure(&a, err));
     TRY(choose(&a, config_arena, &chosen, &total, err));
     log_table(&a, total);
     e->config.quant = chosen;

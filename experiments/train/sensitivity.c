@@ -24,7 +24,8 @@ bool sensitivity_begin(Experiment *e, int64_t rows, Arena *arena, Sensitivity *o
     if (!available)
         return FAIL(err, ERROR_INPUT,
                     "there is no validation split to measure what layers cost on: set "
-                    "data.validation");
+                    "data.validation") ||
+               error_blame(err, "data.validation");
     if (!rows || rows > available) rows = available;
     int64_t numbers = rows * outputs_per_row(e);
     *out = (Sensitivity){.e = e, .classes = shape_last(e->model->output)};
