@@ -1,204 +1,14 @@
 /* fields_read: from a tree of text to a struct, noting everything that is wrong on the way. */
 #include <assert.h>
-#include <errno.h>
-#include <math.h>
-#include <stdlib.h>
 #include <string.h>
 
-#include "core/settings/field.h"
+#include "core/settings/field_reader.h"
 #include "core/settings/yaml.h"
-
-/* Where we are, for messages: a chain on the stack, joined only when there is something to say. */
-typedef struct Path {
-    const struct Path *up;
-    const char *name; /* NULL: an element of a list */
-    int index;
-} Path;
-
-typedef struct Reader {
-    Arena *arena;
-    Faults *faults;
-    bool may_miss; /* required settings may be left out: they stay zero */
-} Reader;
 
 static bool read_value(Reader *r, const Field *field, const Node *node, const Path *path,
                        void *member);
 static void read_fields(Reader *r, const Field *fields, const Node *map, Mark place,
                         const Path *path, bool is_variant, void *config);
-
-/* Once messages are only counted, their text is not made: a file of 100,000 mistakes costs little.
- */
-static bool is_full(const Reader *r) {
-    return r->faults->count >= FAULTS_KEPT;
-}
-
-static const char *path_text(Reader *r, const Path *path) {
-    if (is_full(r)) return "";
-    const char *up = path->up ? path_text(r, path->up) : "";
-    const char *dot = *up ? "." : "";
-    if (path->name) return arena_format(r->arena, "%s%s%s", up, dot, path->name);
-    return arena_format(r->arena, "%s%s%d", up, dot, path->index);
-}
-
-/* In quotes, and short. */
-static const char *shown_text(Reader *r, const char *text) {
-    enum { SHOWN = 60 };
-    if (is_full(r)) return "";
-    size_t length = strlen(text);
-    int shown = length <= SHOWN ? (int)length : SHOWN;
-    while (shown < (int)length && shown > 0 && ((unsigned char)text[shown] & 0xc0) == 0x80) {
-        shown--; /* not in the middle of a character */
-    }
-    return arena_format(r->arena, "'%.*s%s'", shown, text, shown < (int)length ? "..." : "");
-}
-
-/* What stands there instead. */
-static const char *found_text(Reader *r, const Node *node) {
-    if (node->type == NODE_MAP) return "a map of settings";
-    if (node->type == NODE_LIST) return "a list";
-    if (!node->text || node_is_null(node)) return "nothing";
-    if (!*node->text) return "empty text";
-    const char *shown = shown_text(r, node->text);
-    return node->is_quoted ? arena_format(r->arena, "the quoted text %s", shown) : shown;
-}
-
-static bool expected(Reader *r, const char *what, const Node *node, const Path *path) {
-    faults_add(r->faults, node->mark, "'%s': expected %s, found %s", path_text(r, path), what,
-               found_text(r, node));
-    return false;
-}
-
-static const char *joined(Reader *r, const char *const *names, int count) {
-    const char *text = "";
-    if (is_full(r)) return text;
-    for (int i = 0; i < count; i++) {
-        text = arena_format(r->arena, "%s%s%s", text, i ? ", " : "", names[i]);
-    }
-    return text;
-}
-
-/* "unknown optimizer 'sdg'; did you mean 'sgd'? Known: ..." */
-static bool unknown(Reader *r, Mark mark, const char *noun, const Node *word_node,
-                    const char *const *names, int count) {
-    const char *near = is_full(r) ? NULL : nearest_name(word_node->text, names, count);
-    const char *hint = near ? arena_format(r->arena, "did you mean '%s'? Known", near) : "known";
-    faults_add(r->faults, mark, "unknown %s %s; %s: %s", noun, shown_text(r, word_node->text), hint,
-               joined(r, names, count));
-    return false;
-}
-
-/* ---- Scalars ---- */
-
-static bool check_range(Reader *r, const Field *field, double value, const Node *node,
-                        const Path *path) {
-    bool has_range = field->min != 0 || field->max != 0;
-    if (!has_range || (value >= field->min && value <= field->max)) return true;
-    char low[NUMBER_TEXT_BYTES], high[NUMBER_TEXT_BYTES];
-    number_print(field->min, low);
-    number_print(field->max, high);
-    const double huge = 9e18; /* an int's limits and infinity are as good as none */
-    const char *range = field->max >= huge    ? arena_format(r->arena, "at least %s", low)
-                        : field->min <= -huge ? arena_format(r->arena, "at most %s", high)
-                                              : arena_format(r->arena, "from %s to %s", low, high);
-    faults_add(r->faults, node->mark, "'%s' must be %s, not %s", path_text(r, path), range,
-               node->text);
-    return false;
-}
-
-static bool read_bool(Reader *r, const Node *node, const Path *path, bool *out) {
-    static const char *const words[] = {"false", "true", "False", "True",
-                                        "FALSE", "TRUE"}; /* YAML 1.2 core: odd ones are true */
-    for (int i = 0; i < 6 && node->type == NODE_SCALAR && !node->is_quoted; i++) {
-        if (strcmp(node->text, words[i])) continue;
-        *out = i % 2;
-        return true;
-    }
-    static const char *const old[] = {"no", "yes", "off", "on", "n", "y", "0", "1"};
-    for (int i = 0; i < 8 && node->type == NODE_SCALAR && !node->is_quoted; i++) {
-        if (strcasecmp(node->text, old[i])) continue;
-        const char *what = i % 2 ? "true or false (write true)" : "true or false (write false)";
-        return expected(r, what, node, path);
-    }
-    return expected(r, "true or false", node, path);
-}
-
-/* [-+]? digits, and nothing else. */
-static bool is_integer_text(const char *text) {
-    text += *text == '-' || *text == '+';
-    size_t digits = strspn(text, "0123456789");
-    return digits && !text[digits];
-}
-
-/* YAML 1.2 core without .inf and .nan: [-+]? ( . digits | digits (. digits?)? ) (e [-+]? digits)?
- */
-static bool is_number_text(const char *text) {
-    text += *text == '-' || *text == '+';
-    size_t whole = strspn(text, "0123456789"), part = 0;
-    text += whole;
-    if (*text == '.') {
-        part = strspn(++text, "0123456789");
-        text += part;
-    }
-    if (!whole && !part) return false;
-    if (!*text) return true;
-    return (*text == 'e' || *text == 'E') && is_integer_text(text + 1);
-}
-
-static bool read_int(Reader *r, const Field *field, const Node *node, const Path *path,
-                     int64_t *out) {
-    if (node->type != NODE_SCALAR || node->is_quoted || !is_integer_text(node->text)) {
-        return expected(r, "an integer", node, path);
-    }
-    errno = 0;
-    long long value = strtoll(node->text, NULL, 10);
-    if (errno == ERANGE) return expected(r, "an integer of at most 64 bits", node, path);
-    if (!check_range(r, field, (double)value, node, path)) return false;
-    *out = value;
-    return true;
-}
-
-static bool read_float(Reader *r, const Field *field, const Node *node, const Path *path,
-                       double *out) {
-    if (node->type != NODE_SCALAR || node->is_quoted || !is_number_text(node->text)) {
-        return expected(r, "a number", node, path);
-    }
-    double value = strtod(node->text, NULL);
-    if (!isfinite(value)) return expected(r, "a number below 1.8e308", node, path);
-    if (!check_range(r, field, value, node, path)) return false;
-    *out = value;
-    return true;
-}
-
-/* Without text there is NULL, which is for settings that have a default. */
-static bool read_string(Reader *r, const Field *field, const Node *node, const Path *path,
-                        const char **out) {
-    bool is_empty = node->type == NODE_SCALAR && (node_is_null(node) || !*node->text);
-    if (node->type != NODE_SCALAR || (is_empty && !field->fallback)) {
-        return expected(r, "text", node, path);
-    }
-    *out = is_empty ? NULL : arena_strdup(r->arena, node->text);
-    return true;
-}
-
-static bool read_choice(Reader *r, const Field *field, const Node *node, const Path *path,
-                        int *out) {
-    int count = 0;
-    while (field->choices[count]) count++;
-    if (node->type != NODE_SCALAR) {
-        const char *names = joined(r, field->choices, count);
-        return expected(r, arena_format(r->arena, "one of %s", names), node, path);
-    }
-    for (int i = 0; i < count; i++) {
-        if (strcmp(field->choices[i], node->text)) continue;
-        *out = i;
-        return true;
-    }
-    if (node_is_null(node)) {
-        const char *names = joined(r, field->choices, count);
-        return expected(r, arena_format(r->arena, "one of %s", names), node, path);
-    }
-    return unknown(r, node->mark, field->name, node, field->choices, count);
-}
 
 /* The default as a tree. A word, a number or {} needs no memory but `simple`: a file can ask for
  * many of them. */
@@ -220,14 +30,14 @@ static const Kind *find_kind(Reader *r, const KindTable *table, const Node *name
     if (kind) return kind;
     const char **names = arena_new_array(r->arena, const char *, table->count);
     for (int i = 0; i < table->count; i++) names[i] = table->kinds[i]->name;
-    unknown(r, name->mark, table->noun, name, names, table->count);
+    reader_unknown(r, name->mark, table->noun, name, names, table->count);
     return NULL;
 }
 
 static const char *kind_names(Reader *r, const KindTable *table) {
     const char **names = arena_new_array(r->arena, const char *, table->count);
     for (int i = 0; i < table->count; i++) names[i] = table->kinds[i]->name;
-    return joined(r, names, table->count);
+    return reader_joined(r, names, table->count);
 }
 
 /* The setting's own default as {kind: name, ...}, or NULL if it has none. */
@@ -266,13 +76,13 @@ static bool read_named_variant(Reader *r, const Field *field, const Node *named,
     if (!kind || (named->type == NODE_SCALAR && !named->text)) return false;
     if (named->type == NODE_MAP && node_find(named, "kind")) {
         faults_add(r->faults, node_find(named, "kind")->key_mark,
-                   "'%s': the kind is given twice, here and as '%s'", path_text(r, path),
+                   "'%s': the kind is given twice, here and as '%s'", reader_path(r, path),
                    named->key);
         return false;
     }
     if (named->type != NODE_MAP && !node_is_null(named)) {
         Path inner = {path, named->key, 0};
-        return expected(r, "a map of settings", named, &inner);
+        return reader_expected(r, "a map of settings", named, &inner);
     }
     const Node *map = named->type == NODE_MAP ? named : NULL;
     return read_settings(r, kind, map, named->mark, path, out);
@@ -288,10 +98,10 @@ static bool read_variant(Reader *r, const Field *field, const Node *node, const 
             field->fallback && node_is_null(default_node(r, field, node->mark, &scalar));
         if (is_optional) return true;
         const char *names = kind_names(r, table);
-        return expected(r, arena_format(r->arena, "one of %s", names), node, path);
+        return reader_expected(r, arena_format(r->arena, "one of %s", names), node, path);
     }
     if (node->type == NODE_LIST) {
-        return expected(r, arena_format(r->arena, "one %s", table->noun), node, path);
+        return reader_expected(r, arena_format(r->arena, "one %s", table->noun), node, path);
     }
     if (node->type == NODE_SCALAR) {
         const Kind *named = find_kind(r, table, node);
@@ -314,13 +124,13 @@ static bool read_variant(Reader *r, const Field *field, const Node *node, const 
     if (!name) {
         if (r->may_miss) return true;
         faults_add(r->faults, node->mark, "missing setting '%s.kind': one of %s",
-                   path_text(r, path), kind_names(r, table));
+                   reader_path(r, path), kind_names(r, table));
         return false;
     }
     Path inner = {path, "kind", 0};
     if (name->type != NODE_SCALAR || node_is_null(name)) {
         const char *what = arena_format(r->arena, "one of %s", kind_names(r, table));
-        return expected(r, what, name, &inner);
+        return reader_expected(r, what, name, &inner);
     }
     if (!name->text) return false;
     kind = find_kind(r, table, name);
@@ -340,7 +150,7 @@ static size_t element_bytes(const Field *field) {
 static bool read_list(Reader *r, const Field *field, const Node *node, const Path *path,
                       List *out) {
     *out = (List){0};
-    if (node->type != NODE_LIST) return expected(r, "a list such as [a, b]", node, path);
+    if (node->type != NODE_LIST) return reader_expected(r, "a list such as [a, b]", node, path);
     size_t bytes = element_bytes(field);
     out->items =
         node->count ? arena_zalloc(r->arena, checked_mul(bytes, (size_t)node->count)) : NULL;
@@ -365,7 +175,7 @@ static bool read_tree(Reader *r, const Field *field, const Node *node, const Pat
                       const Node **out) {
     bool is_bare = node->type == NODE_SCALAR && !field->kinds;
     if (node->type == NODE_LIST || (is_bare && !node_is_null(node)))
-        return expected(r, "a map of settings", node, path);
+        return reader_expected(r, "a map of settings", node, path);
     *out = node_is_null(node) ? NULL : node_copy(r->arena, node);
     return true;
 }
@@ -374,7 +184,7 @@ static bool read_tree(Reader *r, const Field *field, const Node *node, const Pat
 static bool read_struct(Reader *r, const Field *field, const Node *node, const Path *path,
                         void *member) {
     if (node->type != NODE_MAP && !node_is_null(node)) {
-        return expected(r, "a map of settings", node, path);
+        return reader_expected(r, "a map of settings", node, path);
     }
     read_fields(r, field->fields, node, node->mark, path, false, member);
     return true;
@@ -393,15 +203,15 @@ static bool read_value(Reader *r, const Field *field, const Node *node, const Pa
     if (node->type == NODE_SCALAR && !node->text) return false; /* reported by the parser */
     switch (field->type) {
     case FIELD_TYPE_BOOL:
-        return read_bool(r, node, path, member);
+        return scalar_read_bool(r, node, path, member);
     case FIELD_TYPE_INT:
-        return read_int(r, field, node, path, member);
+        return scalar_read_int(r, field, node, path, member);
     case FIELD_TYPE_FLOAT:
-        return read_float(r, field, node, path, member);
+        return scalar_read_float(r, field, node, path, member);
     case FIELD_TYPE_STRING:
-        return read_string(r, field, node, path, member);
+        return scalar_read_string(r, field, node, path, member);
     case FIELD_TYPE_CHOICE:
-        return read_choice(r, field, node, path, member);
+        return scalar_read_choice(r, field, node, path, member);
     case FIELD_TYPE_VARIANT:
         return read_variant(r, field, node, path, member);
     case FIELD_TYPE_LIST:
@@ -434,7 +244,8 @@ static void read_absent(Reader *r, const Field *field, Mark place, const Path *p
     if (field->fallback) {
         read_value(r, field, default_node(r, field, place, &scalar), path, member);
     } else if (!r->may_miss) {
-        faults_add(r->faults, place, "missing setting '%s' (%s)", path_text(r, path), field->help);
+        faults_add(r->faults, place, "missing setting '%s' (%s)", reader_path(r, path),
+                   field->help);
     }
 }
 
@@ -446,8 +257,8 @@ static void report_unknown_key(Reader *r, const Field *fields, const Node *child
     for (const Field *f = fields; f && f->type != FIELD_TYPE_END && count < NAMES_MAX; f++) {
         names[count++] = f->name;
     }
-    const char *near = is_full(r) ? NULL : nearest_name(child->key, names, count);
-    const char *shown = shown_text(r, child->key);
+    const char *near = reader_is_full(r) ? NULL : nearest_name(child->key, names, count);
+    const char *shown = reader_shown(r, child->key);
     if (near) {
         faults_add(r->faults, child->key_mark, "unknown setting %s; did you mean '%s'?", shown,
                    near);
@@ -455,7 +266,7 @@ static void report_unknown_key(Reader *r, const Field *fields, const Node *child
         faults_add(r->faults, child->key_mark, "unknown setting %s; there are none here", shown);
     } else {
         faults_add(r->faults, child->key_mark, "unknown setting %s; known: %s", shown,
-                   joined(r, names, count));
+                   reader_joined(r, names, count));
     }
 }
 
@@ -500,7 +311,7 @@ void fields_read(const Field *fields, const Node *map, Mark place, void *config,
     Reader reader = {arena, faults, false};
     if (map && map->type != NODE_MAP && !node_is_null(map)) {
         faults_add(faults, map->mark, "expected settings such as 'name: value', found %s",
-                   found_text(&reader, map));
+                   reader_found(&reader, map));
         return;
     }
     read_fields(&reader, fields, map, place, NULL, false, config);
