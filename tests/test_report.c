@@ -292,9 +292,46 @@ static void test_ticks_are_round(void **unused) {
     }
 }
 
+/* Of lines that train.shadow_every left; of many layers those with the lowest SQNR at the end, and
+ * a line that is cut short ends nothing. */
+static void test_shadow_curves(void **unused) {
+    (void)unused;
+    put_sample();
+    assert_null(strstr(report(), "KL from the shadow"));
+    put(RUN_METRICS,
+        "{\"step\":5,\"epoch\":1,\"shadow\":{\"kl\":0.25,\"changed\":1,\"outputs\":64,\"layers\":["
+        "{\"name\":\"<a>\",\"sqnr_db\":20.5},{\"name\":\"b\",\"sqnr_db\":null}]}}\n"
+        "{\"step\":10,\"epoch\":1,\"shadow\":{\"kl\":0.125,\"changed\":1,\"outputs\":64,\"layers\":"
+        "["
+        "{\"name\":\"<a>\",\"sqnr_db\":21.5},{\"name\":\"b\",\"sqnr_db\":12.25}]}}\n"
+        "{\"step\":15,\"epoch\":1,\"shadow\":{\"kl\":0.1,");
+    const char *html = report();
+    assert_html(html);
+    static const char *const expected[] = {
+        "KL from the shadow (nats)",       "KL, step 5: 0.25</title>",
+        "KL, step 10: 0.125</title>",      "SQNR of each layer (dB)<",
+        "&lt;a&gt;, step 5: 20.5</title>", "&lt;a&gt;, step 10: 21.5</title>",
+        "b, step 10: 12.25</title>"};
+    for (size_t i = 0; i < sizeof expected / sizeof *expected; i++)
+        if (!strstr(html, expected[i])) fail_msg("not on the page: %s", expected[i]);
+    const char *layers = "";
+    for (int i = 0; i < 10; i++)
+        layers = arena_format(arena, "%s%s{\"name\":\"layer%d\",\"sqnr_db\":%d}", layers,
+                              i ? "," : "", i, 30 - (i + 3) % 10);
+    put(RUN_METRICS,
+        arena_format(arena, "{\"step\":5,\"shadow\":{\"kl\":0.25,\"layers\":[%s]}}\n", layers));
+    html = report();
+    assert_true(strstr(html, "(dB), the 8 lowest of 10 at the end") != NULL);
+    for (int i = 0; i < 10; i++) { /* the seventh has 30 dB, the eighth 29 */
+        bool is_there = strstr(html, arena_format(arena, "layer%d, step 5: ", i)) != NULL;
+        assert_int_equal(is_there, i != 7 && i != 8);
+    }
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup_teardown(test_page_shows_what_is_known, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_shadow_curves, setup, teardown),
         cmocka_unit_test_setup_teardown(test_layers_have_the_columns_that_are_known, setup,
                                         teardown),
         cmocka_unit_test_setup_teardown(test_same_files_same_bytes, setup, teardown),

@@ -82,6 +82,75 @@ static const char *score_title(const Score *score, Arena *arena) {
     return arena_format(arena, "Validation %s (%s)", score->name, score->unit);
 }
 
+/* ---- The shadow, where train.shadow_every looked at it ---- */
+
+/* The last whole line about layers; NULL: there is none. */
+static Json *last_shadow(const char *metrics, size_t bytes) {
+    static const char mark[] = "\"shadow\":{\"kl\":";
+    const char *end = metrics + bytes;
+    Json *last = NULL;
+    for (const char *line = metrics; line < end;) {
+        const char *next = memchr(line, '\n', (size_t)(end - line));
+        size_t length = (size_t)((next ? next : end) - line);
+        Error ignored = {0};
+        Json *json = memmem(line, length, mark, sizeof mark - 1)
+                         ? json_read_text(line, length, "metrics.jsonl", &ignored)
+                         : NULL;
+        if (json) {
+            json_free(last);
+            last = json;
+        }
+        line += length + 1;
+    }
+    return last;
+}
+
+/* How many layers have a lower SQNR at the end, or are before it with the same. */
+static int rank_of(const Json *last, int layer) {
+    int rank = 0, count = json_count(last, "shadow.layers");
+    double own = json_number(json_element(last, "shadow.layers", layer), "sqnr_db");
+    for (int i = 0; i < count; i++) {
+        double other = json_number(json_element(last, "shadow.layers", i), "sqnr_db");
+        rank += other < own || (isnan(own) && !isnan(other)) ||
+                (i < layer && (other == own || (isnan(own) && isnan(other))));
+    }
+    return rank;
+}
+
+/* The layers with the lowest SQNR at the end, as many as there are colours. */
+static int choose_layers(const Json *last, CurveRow rows[CHART_COLOURS], Arena *arena) {
+    int count = 0;
+    for (int i = 0; i < json_count(last, "shadow.layers") && count < CHART_COLOURS; i++) {
+        const char *name = json_get_text(json_element(last, "shadow.layers", i), "name");
+        if (!name || rank_of(last, i) >= CHART_COLOURS) continue;
+        const char *path = arena_format(arena, "shadow.layers.%d.sqnr_db", i);
+        rows[count++] = (CurveRow){arena_strdup(arena, name), path, 1};
+    }
+    return count;
+}
+
+static void shadow_put(Page *page, const char *metrics, size_t bytes) {
+    Arena *arena = page->arena;
+    Json *last = last_shadow(metrics, bytes);
+    if (!last) return;
+    CurveRow rows[1 + CHART_COLOURS] = {{"KL", "shadow.kl", 1}};
+    Series series[1 + CHART_COLOURS];
+    int count = choose_layers(last, rows + 1, arena), all = json_count(last, "shadow.layers");
+    curves_read(metrics, bytes, rows, 1 + count, series, arena);
+    for (int i = 0; i < count; i++) series[1 + i].colour = i;
+    chart_lines(page, &(LineChart){.title = "KL from the shadow (nats)",
+                                   .suffix = "",
+                                   .series_count = 1,
+                                   .series = series});
+    const char *title = "SQNR of each layer (dB)";
+    if (count < all)
+        title = arena_format(arena, "%s, the %d lowest of %d at the end", title, count, all);
+    chart_lines(
+        page,
+        &(LineChart){.title = title, .suffix = "", .series_count = count, .series = series + 1});
+    json_free(last);
+}
+
 void curves_put(Page *page, const char *metrics, size_t bytes, const Task *task) {
     Arena *arena = page->arena;
     const Score *score = &task->scores[0];
@@ -111,6 +180,7 @@ void curves_put(Page *page, const char *metrics, size_t bytes, const Task *task)
                                        .series_count = rows[i].count,
                                        .series = series});
     }
+    shadow_put(page, metrics, bytes);
     page_put(page, "</div>\n");
     if (bad_lines)
         page_note(page, arena_format(arena, "Lines of metrics.jsonl that could not be read: %d",

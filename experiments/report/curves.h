@@ -1,4 +1,5 @@
-/* The charts of a training: loss, the task's first score, learning rate and speed by step. */
+/* The charts of a training: loss, the task's first score, learning rate and speed by step; and
+ * where train.shadow_every looked at it, the divergence from the shadow and layers' SQNR. */
 #ifndef NIBBLE_EXPERIMENTS_REPORT_CURVES_H
 #define NIBBLE_EXPERIMENTS_REPORT_CURVES_H
 
