@@ -417,6 +417,28 @@ static void test_chosen_bits_lie_by_their_mean(void **unused) {
     assert_says(html, "QAT few: QAT few AUTO: 88.00\xe2\x80\xaf%, 3.00 bits per weight.");
 }
 
+/* What a layer costs in the FP32 network; the ground is the root of its share of the largest. */
+static void test_costs_of_layers(void **unused) {
+    (void)unused;
+    put_complete();
+    assert_null(strstr(page(), "id=\"costs\""));
+    put("evaluations/fp32-s2.json",
+        "{\"costs_rows\": 512, \"costs_bits\": [4, 2], \"costs\": [{\"layer\": \"<a>\", "
+        "\"parameters\": 1234, \"kl\": [0.01, 0.04]}, {\"layer\": \"b\", \"parameters\": 5, "
+        "\"kl\": [null, 0]}]}");
+    const char *html = page();
+    assert_html(html);
+    assert_says(html, "over 512 validation images");
+    assert_says(html, "<th scope=\"col\" class=\"n\"><span>2 bits</span></th></tr>");
+    assert_says(html, "<th scope=\"row\">&lt;a&gt;</th><td class=\"n\">1234</td>"
+                      "<td class=\"n heat\" style=\"--v:31%\">0.01000</td>"
+                      "<td class=\"n heat\" style=\"--v:62%\">0.04000</td></tr>");
+    assert_says(html, "<th scope=\"row\">b</th><td class=\"n\">5</td>"
+                      "<td class=\"n heat\" style=\"--v:0%\">\xe2\x80\x93</td>"
+                      "<td class=\"n heat\" style=\"--v:0%\">0.00000</td></tr>");
+    assert_says(html, "<a href=\"#costs\">Costs</a>");
+}
+
 /* What image_png writes is read by libpng as it was. */
 static void test_images_are_png(void **unused) {
     (void)unused;
@@ -448,6 +470,7 @@ int main(void) {
         cmocka_unit_test_setup_teardown(test_many_classes_fit, setup, teardown),
         cmocka_unit_test_setup_teardown(test_curves_follow_activations, setup, teardown),
         cmocka_unit_test_setup_teardown(test_chosen_bits_lie_by_their_mean, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_costs_of_layers, setup, teardown),
         cmocka_unit_test_setup_teardown(test_images_are_png, setup, teardown),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -113,6 +113,28 @@ static void test_evaluations(void **state) {
     assert_true(number_of(narrow, "layers.1.weight_bits") == 2);
 }
 
+/* The first FP32 run says what each layer's weights cost, as eval --sensitivity does. */
+static void test_costs_of_layers(void **state) {
+    (void)state;
+    ensure_whole();
+    Json *first = kept(file_text("whole/evaluations/fp32-s1.json"));
+    Json *ranked = kept(run(0, "eval whole/runs/fp32-s1 --sensitivity --json").out);
+    static const char *const paths[] = {"bits_8.kl", "bits_4.kl", "bits_3.kl", "bits_2.kl"};
+    assert_int_equal(json_count(first, "costs"), 4);
+    assert_true(number_of(first, "costs_rows") == 64 && number_of(first, "costs_bits.1") == 4);
+    for (int i = 0; i < 4; i++) {
+        const Json *cost = json_element(first, "costs", i);
+        const Json *layer = json_element(ranked, "sensitivity", 0);
+        for (int k = 1; strcmp(json_get_text(layer, "name"), json_get_text(cost, "layer")); k++)
+            layer = json_element(ranked, "sensitivity", k);
+        for (int j = 0; j < 4; j++)
+            assert_true(number_of(cost, format("kl.%d", j)) == number_of(layer, paths[j]));
+        assert_true(number_of(cost, "parameters") == number_of(layer, "parameters"));
+    }
+    assert_int_equal(json_count(kept(file_text("whole/evaluations/fp32-s2.json")), "costs"), 0);
+    assert_int_equal(json_count(kept(file_text("whole/evaluations/qat-w2a4-s1.json")), "costs"), 0);
+}
+
 /* The page and what it is made of. */
 static void test_page(void **state) {
     (void)state;
@@ -136,6 +158,7 @@ static void test_page(void **state) {
                                         "id=\"results\"",
                                         "id=\"charts\"",
                                         "id=\"layers\"",
+                                        "id=\"costs\"",
                                         "id=\"histograms\"",
                                         "id=\"training\"",
                                         "id=\"changes\"",
@@ -556,6 +579,7 @@ int main(void) {
         cmocka_unit_test(test_results),
         cmocka_unit_test(test_groups),
         cmocka_unit_test(test_evaluations),
+        cmocka_unit_test(test_costs_of_layers),
         cmocka_unit_test(test_page),
         cmocka_unit_test(test_data_have_a_name),
         cmocka_unit_test(test_twins),

@@ -6,6 +6,7 @@
 
 #include "core/file.h"
 #include "data/envelope.h"
+#include "experiments/compare/costs.h"
 #include "experiments/compare/details.h"
 #include "experiments/report/report.h"
 #include "experiments/report/text.h"
@@ -207,6 +208,7 @@ static bool describe(Experiment *e, const EvaluationJob *job, const Seen *baseli
     json_free(summary);
     if (baseline && seen.classes)
         details_add_examples(loader_dataset(e->loader), baseline->answers, seen.answers, json);
+    if (job->has_costs) TRY(costs_add(job->directory, json, err));
     return details_add_histograms(e, json, err);
 }
 

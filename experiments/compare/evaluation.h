@@ -13,6 +13,7 @@ typedef struct EvaluationJob {
     const char *baseline;  /* that of the FP32 run with the same seed; NULL: it is that run */
     const char *path;      /* the file to write */
     bool is_trained;       /* it has steps */
+    bool has_costs;        /* what each layer costs is measured, too (costs.h) */
     double seconds;        /* that making it took; 0: not known */
 } EvaluationJob;
 

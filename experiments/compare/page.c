@@ -23,9 +23,9 @@ static void contents_put(Page *page, const char *body) {
     static const struct {
         const char *id, *name;
     } parts[] = {
-        {"results", "Results"},       {"charts", "Bits and bytes"}, {"layers", "Layers"},
-        {"histograms", "Histograms"}, {"training", "Training"},     {"changes", "Changes"},
-        {"confusion", "Confusion"},   {"settings", "Settings"},
+        {"results", "Results"}, {"charts", "Bits and bytes"}, {"layers", "Layers"},
+        {"costs", "Costs"},     {"histograms", "Histograms"}, {"training", "Training"},
+        {"changes", "Changes"}, {"confusion", "Confusion"},   {"settings", "Settings"},
     };
     page_put(page, "<nav aria-label=\"Contents\">");
     for (size_t i = 0; i < sizeof parts / sizeof *parts; i++) {
@@ -93,6 +93,7 @@ static void page_fill(ComparisonPage *c) {
     page_table_put(c);
     page_charts_put(c);
     page_layers_put(c);
+    page_costs_put(c);
     page_histograms_put(c);
     page_training_put(c);
     page_images_put(c);

@@ -114,6 +114,15 @@ const Json *page_data_fp32(ComparisonPage *c, const PageGroup *group) {
     return found || !c->fp32 ? found : c->fp32->evaluation;
 }
 
+const Json *page_data_costs(ComparisonPage *c) {
+    for (int i = 0; c->fp32 && i < c->run_count; i++) {
+        const Json *run = json_element(c->results, "rows", i);
+        const Json *evaluation = is_of(run, c->fp32) ? evaluation_of(c, i) : NULL;
+        if (evaluation && json_count(evaluation, "costs")) return evaluation;
+    }
+    return NULL;
+}
+
 const char *page_data_class(const ComparisonPage *c, int64_t i) {
     const char *path = arena_format(c->arena, "data.classes.%lld", (long long)i);
     return text_or(c->results, path, arena_format(c->arena, "%lld", (long long)i));

@@ -51,6 +51,8 @@ void page_data_free(ComparisonPage *c);
 bool page_data_is_plain(const char *name); /* it can be inside a directory, and nowhere else */
 /* The evaluation of FP32 with the seed of `group`, or of any seed, or NULL. */
 const Json *page_data_fp32(ComparisonPage *c, const PageGroup *group);
+/* The first evaluation that holds layers' costs, or NULL. */
+const Json *page_data_costs(ComparisonPage *c);
 const char *page_data_class(const ComparisonPage *c, int64_t i); /* its name, or its number */
 
 /* The row with the fewest bits per weight that loses at most PAGE_LOSS_MAX to FP32, of several the
@@ -64,6 +66,7 @@ void page_headline_put(ComparisonPage *c);
 void page_table_put(ComparisonPage *c);
 void page_charts_put(ComparisonPage *c);
 void page_layers_put(ComparisonPage *c);
+void page_costs_put(ComparisonPage *c); /* of layers, in the FP32 network */
 void page_histograms_put(ComparisonPage *c);
 void page_training_put(ComparisonPage *c);
 void page_images_put(ComparisonPage *c); /* confusion matrices and images that change class */

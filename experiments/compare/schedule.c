@@ -390,6 +390,7 @@ bool schedule_make(Schedule *s, CompareRun *run, ScheduleWatch watch, void *cont
                          .baseline = has_baseline ? baseline->directory : NULL,
                          .path = run->evaluation,
                          .is_trained = run->row->method->is_trained,
+                         .has_costs = run == s->runs,
                          .seconds = run->seconds};
     if (run->state != RUN_FAILED)
         TRY(do_job(s, run, RUN_EVALUATING, evaluate_run, &job, watch, context, err));
