@@ -179,6 +179,7 @@ Var *module_apply(Module *self, Tape *t, Var *const *in) {
     }
     Var *out = seen[0];
     if (module_build(self, t, seen)) out = self->layer->forward(self, t, seen);
+    if (self->output.apply) out = self->output.apply(self->output.self, t, out);
     for (int i = 0; i < self->output_count; i++) {
         const View *view = &self->outputs[i];
         view->apply(view->self, t, out);

@@ -40,6 +40,7 @@ typedef struct Param {
     float *grad;   /* same shape; NULL for buffers and what is stored */
     bool has_grad; /* grad holds a sum; cleared by model_clear_grads */
     bool is_frozen;   /* gets no gradient and no update */
+    bool is_base;     /* of the network that an adapter stands on: frozen, and in no checkpoint */
     bool is_positive; /* never below 0; where it learns, an update at most halves or doubles it */
     View view;
     Module *owner;
@@ -96,6 +97,8 @@ struct Module {
     Param **params;
     int param_count, param_capacity;
     View inputs[MODULE_INPUTS_MAX]; /* applied to what forward is given */
+    View output;   /* makes what it gives of what forward gave (an adapter); the input is still in
+                      last_seen */
     View *outputs; /* applied to what it gives, right there; they remember the result for readers */
     int output_count, output_capacity;
     void *state; /* the layer's own */

@@ -70,3 +70,45 @@ bool blas_invert_triangle(double *a, int64_t n) {
     BLASFUNC(dtrtri)(upper, not_unit, &size, a, &size, &info);
     return info == 0;
 }
+
+/* Not among them. The lengths of its three texts come last, as Fortran passes them. */
+void BLASFUNC(dsyevr)(const char *job, const char *range, const char *triangle, const blasint *n,
+                      double *a, const blasint *lda, const double *low, const double *high,
+                      const blasint *first, const blasint *last, const double *tolerance,
+                      blasint *found, double *values, double *vectors, const blasint *ldv,
+                      blasint *support, double *work, const blasint *work_count, blasint *whole,
+                      const blasint *whole_count, blasint *info, size_t, size_t, size_t);
+
+/* Eigenvalues come in ascending order. */
+static void turn_around(double *values, double *vectors, int64_t count, int64_t n) {
+    for (int64_t i = 0, j = count - 1; i < j; i++, j--) {
+        double value = values[i];
+        values[i] = values[j];
+        values[j] = value;
+        for (int64_t k = 0; k < n; k++) {
+            double kept = vectors[i * n + k];
+            vectors[i * n + k] = vectors[j * n + k];
+            vectors[j * n + k] = kept;
+        }
+    }
+}
+
+bool blas_eigen(double *a, int64_t n, int64_t count, double *values, double *vectors,
+                Arena *arena) {
+    enum { WORK = 64 /* per row: what LAPACK likes at its block size */ };
+    for (int64_t i = 0; i < n; i++)
+        for (int64_t j = 0; j <= i; j++)
+            if (!isfinite(a[i * n + j])) return false;
+    blasint size = (blasint)n, first = (blasint)(n - count + 1), found = 0, info = 0;
+    blasint work_count = WORK * size, whole_count = 10 * size;
+    double *all = arena_new_array(arena, double, n), no_limit = 0, tolerance = 0;
+    double *work = arena_new_array(arena, double, work_count);
+    blasint *whole = arena_new_array(arena, blasint, whole_count);
+    blasint *support = arena_new_array(arena, blasint, 2 * n);
+    BLASFUNC(dsyevr)
+    ("V", "I", upper, &size, a, &size, &no_limit, &no_limit, &first, &size, &tolerance, &found, all,
+     vectors, &size, support, work, &work_count, whole, &whole_count, &info, 1, 1, 1);
+    for (int64_t i = 0; i < count; i++) values[i] = all[i];
+    turn_around(values, vectors, count, n);
+    return info == 0 && found == count;
+}

@@ -1,6 +1,7 @@
 /* The only door to OpenBLAS: BLAS, and the LAPACK that Debian builds into it. Training does not
  * pass through it: core/gemm.h is faster on its shapes. It is the mark that `nibble bench` measures
- * beside them, and it factors GPTQ's Hessians (qat/ptq/hessian.h).
+ * beside them, and it factors GPTQ's Hessians (qat/ptq/hessian.h), and
+ * finds the largest parts of what quantization lost (qat/loftq.h).
  *
  * Matrices are row-major. All but the first two calls work on the calling thread alone, inside an
  * active parallel region or where a region has one thread: elsewhere OpenBLAS's OpenMP build starts
@@ -11,6 +12,8 @@
 
 #include <stdbool.h>
 #include <stdint.h>
+
+#include "core/arena.h"
 
 /* Whether several threads may call the OpenBLAS that was loaded: its serial build may not be. Puts
  * the others on one thread of their own each. Call it before any of the following. */
@@ -36,5 +39,10 @@ bool blas_cholesky(double *a, int64_t n);
 /* The lower triangle of a [n, n] becomes its inverse (the strict upper triangle stays). False where
  * a diagonal element is 0. */
 bool blas_invert_triangle(double *a, int64_t n);
+
+/* The `count` largest eigenvalues of a [n, n], symmetric, of which the lower triangle is read, in
+ * descending order, and an eigenvector of each, a row of vectors [count, n]. `a` is overwritten.
+ * False where it holds what is not finite. `arena`: for the work. */
+bool blas_eigen(double *a, int64_t n, int64_t count, double *values, double *vectors, Arena *arena);
 
 #endif

@@ -64,10 +64,31 @@ static void test_product(void **state) {
     assert_true(c[0] == 26 && c[1] == 30 && c[2] == 38 && c[3] == 44);
 }
 
+/* [2 1 0; 1 2 0; 0 0 5] has 5 with [0 0 1], 3 with [1 1 0] / sqrt 2, and 1. The upper triangle is
+ * not looked at. */
+static void test_eigen(void **state) {
+    (void)state;
+    double a[] = {2, 77, 77, 1, 2, 77, 0, 0, 5}, values[2], vectors[6];
+    Arena *arena = arena_new("test");
+    bool ok = false;
+#pragma omp parallel
+#pragma omp single
+    ok = blas_eigen(a, 3, 2, values, vectors, arena);
+    assert_true(ok);
+    assert_float_equal(values[0], 5, 1e-12);
+    assert_float_equal(values[1], 3, 1e-12);
+    assert_float_equal(fabs(vectors[2]), 1, 1e-12);
+    assert_float_equal(fabs(vectors[3] + vectors[4]), sqrt(2), 1e-12);
+    double bad[] = {1, 0, NAN, 1};
+    assert_false(blas_eigen(bad, 2, 1, values, vectors, arena));
+    arena_free(arena);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_factor),
         cmocka_unit_test(test_no_factor),
+        cmocka_unit_test(test_eigen),
         cmocka_unit_test(test_product),
     };
     Error err = {0};

@@ -290,8 +290,12 @@ static const BadText bad_texts[] = {
      "c:1:8: 'tags.0': expected text, found a list"},
     {"tags: [~]",
      "c:1:8: 'tags.0': expected text, found nothing"},
-    {"tags: a",
-     "c:1:7: 'tags': expected a list such as [a, b], found 'a'"},
+    {"tags: {a: 1}",
+     "c:1:7: 'tags': expected a list such as [a, b], found a map of settings"},
+    {"tags: ~",
+     "c:1:7: 'tags': expected a list such as [a, b], found nothing"},
+    {"tags: ''",
+     "c:1:7: 'tags.0': expected text, found empty text"},
     {"\"\": 1",
      "c:1:1: unknown setting ''; " ALL},
     {"~: 1",
@@ -388,6 +392,9 @@ static void test_scalars(void **state) {
     assert_string_equal(tags[1], "true");
     assert_string_equal(tags[2], "a, b");
     assert_string_equal(tags[3], "\303\251");
+    c.tags = read_good("tags: 'a, b'", arena).tags; /* one text is a list of it */
+    assert_int_equal(c.tags.count, 1);
+    assert_string_equal(((const char *const *)c.tags.items)[0], "a, b");
     assert_true(c.train.steps == INT64_MAX);
     assert_false(c.train.shuffle);
     assert_string_equal(c.train.data.path, "2024");
@@ -654,6 +661,15 @@ static void test_optional(void **state) {
     rarely.style = 1;
     assert_string_equal(node_to_yaml(fields_write(choice, &rarely, arena), arena),
                         "style: fancy\n");
+    static const Field maybe[] = {
+        FIELD_VARIANT(ExampleConfig, clip, "null", &example_optimizers, "rarely given",
+                      .omits_zero = true),
+        FIELD_END,
+    };
+    with.clip = (Variant){0};
+    assert_string_equal(node_to_yaml(fields_write(maybe, &with, arena), arena), "{}\n");
+    with.clip = with.optimizer;
+    assert_non_null(strstr(node_to_yaml(fields_write(maybe, &with, arena), arena), "clip:\n"));
     arena_free(arena);
 }
 

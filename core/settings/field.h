@@ -34,7 +34,8 @@ typedef enum FieldType {
                             is not written either, so that files of before it was known are the same
                           */
     FIELD_TYPE_VARIANT,  /* Variant: the key `kind` picks a row of `kinds`, its fields follow */
-    FIELD_TYPE_LIST, /* List: of variants (`kinds`), structs (`fields`), or scalars (`element`) */
+    FIELD_TYPE_LIST, /* List: of variants (`kinds`), structs (`fields`), or scalars (`element`); one
+                        text stands for a list of it */
     FIELD_TYPE_TREE, /* const Node *: settings (`fields` or `kinds`) for later, over others
                         (fields_overlay); NULL: none given */
 } FieldType;
@@ -56,8 +57,8 @@ struct Field {
     const char *help;     /* one line, with the unit */
     bool may_change;      /* while a run goes on: what is trained does not depend on it */
     bool is_path;         /* a string that names a file or a directory */
-    bool omits_zero;      /* an integer, or a choice, that is not written where it is 0 (the first
-                             one), its default: files of before it was known are the same */
+    bool omits_zero;      /* not written where it is the default: an integer 0, a choice the first,
+                             a variant none; files of before it was known are the same */
     bool is_aside; /* of something else than training: it cannot change in a run, and nothing that
                       is trained depends on it */
 };

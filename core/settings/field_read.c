@@ -150,6 +150,10 @@ static size_t element_bytes(const Field *field) {
 static bool read_list(Reader *r, const Field *field, const Node *node, const Path *path,
                       List *out) {
     *out = (List){0};
+    Node text = *node, one = {.type = NODE_LIST, .mark = node->mark, .first = &text, .count = 1};
+    text.next = NULL;
+    if (node->type == NODE_SCALAR && field->element == FIELD_TYPE_STRING && !node_is_null(node))
+        node = &one;
     if (node->type != NODE_LIST) return reader_expected(r, "a list such as [a, b]", node, path);
     size_t bytes = element_bytes(field);
     out->items =

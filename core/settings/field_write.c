@@ -106,6 +106,8 @@ static Node *write_struct(const Writer *w, const Field *field, const void *confi
 static bool is_left_out(const Field *field, const char *config) {
     const void *member = config + field->offset;
     if (field->omits_zero && field->type == FIELD_TYPE_CHOICE) return *(const int *)member == 0;
+    if (field->omits_zero && field->type == FIELD_TYPE_VARIANT)
+        return !((const Variant *)member)->kind;
     if (field->omits_zero) return *(const int64_t *)member == 0;
     return field->type == FIELD_TYPE_OPTIONAL && !*(void *const *)member;
 }

@@ -10,6 +10,7 @@
 #include "experiments/settings/config.h"
 #include "optim/optimizer.h"
 #include "optim/schedule.h"
+#include "qat/adapter.h"
 #include "qat/ptq.h"
 
 /* A topic that is a table of kinds. */
@@ -24,6 +25,7 @@ static const Topic topics[] = {
     {"datasets", "data.kind", &dataset_kinds},
     {"quantizers", "quant.weights.quantizer, quant.activations.quantizer", &quantizer_kinds},
     {"methods", "quantize: what 'nibble quantize' does one after the other", &ptq_kinds},
+    {"adapters", "adapter.kind", &adapter_kinds},
     {"optimizers", "optimizer.kind", &optimizer_kinds},
     {"schedules", "schedule.kind", &schedule_kinds},
     {"contenders", "methods of a comparison", &compare_method_kinds},

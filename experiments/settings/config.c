@@ -13,6 +13,7 @@
 #include "experiments/settings/override.h"
 #include "optim/optimizer.h"
 #include "optim/schedule.h"
+#include "qat/adapter.h"
 #include "qat/ptq.h"
 
 static const char *const precisions[] = {"f32", "f16", "bf16", NULL};
@@ -84,6 +85,10 @@ const Field experiment_fields[] = {
     FIELD_CHOICE(ExperimentConfig, precision, "f32", precisions,
                  "of activations, their gradients, and weights in products"),
     FIELD_STRUCT(ExperimentConfig, quant, qat_fields, "quantization"),
+    FIELD_VARIANT(ExperimentConfig, adapter, "null", &adapter_kinds,
+                  "what is trained in the place of the network's own weights, which stay as "
+                  "train.init has them; none: the weights are",
+                  .omits_zero = true),
     FIELD_VARIANT(ExperimentConfig, optimizer, "sgd", &optimizer_kinds, "how weights are updated"),
     FIELD_VARIANT(ExperimentConfig, schedule, "cosine", &schedule_kinds,
                   "the learning rate's course"),

@@ -33,6 +33,7 @@ typedef struct ExperimentConfig {
     Variant model, data; /* rows of model_kinds, dataset_kinds */
     int precision;
     QatConfig quant;
+    Variant adapter; /* of adapter_kinds; no kind: all weights are trained */
     Variant optimizer, schedule;
     TrainConfig train;
     CalibrationConfig calibration;

@@ -395,13 +395,20 @@ static bool take_average(const Source *s, Param *p, Arena *arena) {
     return true;
 }
 
+static bool has_base(const Model *model) {
+    for (int i = 0; i < model->param_count; i++)
+        if (model->params[i]->is_base) return true;
+    return false;
+}
+
 bool checkpoint_init(const Checkpoint *c, const char *config_text, Model *model, Error *err) {
     const Source source = {c->reader, err};
     bool is_alike = false;
+    bool is_adapted = has_base(model);
     TRY(quantizes_alike(&source, config_text, c->file, &is_alike));
     for (int i = 0; i < model->param_count; i++) {
         Param *p = model->params[i]; /* without an owner it is a quantizer's */
-        if (!p->owner && !is_alike) continue;
+        if (is_adapted ? !p->is_base : !p->owner && !is_alike) continue;
         TRY(p->owner ? read_param(&source, p) : read_own_param(&source, p));
         TRY(take_average(&source, p, c->file));
     }

@@ -22,7 +22,9 @@ static bool parameters_fit(const ExperimentConfig *config, Shape input, int64_t 
                            Arena *scratch, Error *err) {
     int64_t parameters, available = available_bytes();
     TRY(models_count(&config->model, input, classes, scratch, &parameters, err));
-    double each = 2 * (double)sizeof(float) + optimizer_bytes_each(&config->optimizer);
+    const double f32 = sizeof(float);
+    double each = f32;
+    if (!config->adapter.kind) each += f32 + optimizer_bytes_each(&config->optimizer);
     double bytes = each * (double)parameters;
     if (bytes <= (double)available) return true;
     return FAIL(err, ERROR_INPUT,
@@ -82,6 +84,16 @@ static bool check_blocks(const Experiment *e, Error *err) {
            error_blame(err, "train.recompute");
 }
 
+static bool add_adapter(Experiment *e, Error *err) {
+    const Variant *choice = &e->config.adapter;
+    if (choice->kind && qat_is_active(e->qat))
+        return FAIL(err, ERROR_INPUT,
+                    "adapter: the weights are frozen, so quant has nothing to train; leave out "
+                    "quant, or the adapter") ||
+               error_blame(err, "adapter");
+    return adapter_install(e->model, choice, e->arena, &e->adapter, err);
+}
+
 static bool build_network(Experiment *e, Error *err) {
     const ExperimentConfig *config = &e->config;
     const Dataset *data = loader_dataset(e->loader);
@@ -90,6 +102,7 @@ static bool build_network(Experiment *e, Error *err) {
                      &e->model, err));
     TRY(check_blocks(e, err));
     TRY(qat_prepare(e->model, &config->quant, e->arena, &e->qat, err));
+    TRY(add_adapter(e, err));
     TRY(optimizer_new(&config->optimizer, e->model, e->arena, &e->optimizer, err));
     e->tape = tape_new(e->arena);
     e->tape->seed = seed;

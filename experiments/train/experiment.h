@@ -8,6 +8,7 @@
 #include "experiments/settings/config.h"
 #include "optim/loss_scale.h"
 #include "optim/optimizer.h"
+#include "qat/adapter.h"
 #include "qat/prepare.h"
 
 typedef struct Experiment {
@@ -19,6 +20,7 @@ typedef struct Experiment {
     const struct Task *task; /* experiments/train/task.h */
     Model *model;
     Qat *qat;
+    Adapter *adapter; /* NULL: none */
     Optimizer *optimizer;
     LossScale loss_scale;
     Tape *tape;

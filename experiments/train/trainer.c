@@ -303,6 +303,11 @@ static bool resume(Training *r, Saved *saved, Error *err) {
 
 static bool init_weights(Experiment *e, Error *err) {
     Checkpoint from;
+    if (!e->config.train.init && e->adapter)
+        return FAIL(err, ERROR_INPUT,
+                    "adapter: a new network has nothing to adapt; say where a trained one lies "
+                    "(train.init: RUN)") ||
+               error_blame(err, "adapter");
     if (!e->config.train.init) return true;
     bool is_open = saved_open_weights(e->config.train.init, e->arena, &from, err);
     bool is_done = is_open && checkpoint_init(&from, e->fixed_text, e->model, err);
@@ -325,7 +330,9 @@ static bool check_length(const Experiment *e, Error *err) {
 }
 
 bool trainer_begin(Experiment *e, Error *err) {
-    if (check_length(e, err) && init_weights(e, err)) return true;
+    if (check_length(e, err) && init_weights(e, err) &&
+        (!e->adapter || adapter_start(e->adapter, NULL, err)))
+        return true;
     config_place(&e->config, err);
     return false;
 }
@@ -418,6 +425,7 @@ bool trainer_run(Experiment *e, const char *directory, bool resumes, Error *err)
         log_info("%s ended after step %ld; nothing is left to do", directory, (long)r.cursor.step);
     if (ok && !r.is_over) {
         qat_describe(e->qat);
+        if (e->adapter) adapter_describe(e->adapter);
         r.first_step = r.cursor.step;
         e->samples = 0;
         r.started = environment_seconds();
