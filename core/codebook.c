@@ -24,6 +24,10 @@ float codebook_largest(const float *x, int64_t count, int64_t block) {
     return largest;
 }
 
+static int code_of(const Codebook *book, int entry) {
+    return book->codes ? book->codes[entry] : entry;
+}
+
 /* In ascending order: a low half clears the high one. */
 static void code_write(const Codebook *book, uint8_t *codes, int64_t element, int code) {
     if (book->bits == 8)
@@ -46,7 +50,7 @@ void codebook_encode(const Codebook *book, const float *x, int64_t count, const 
         if (some > BLOCK) some = BLOCK;
         book->normalize(x + done, some, scales_read(scales, number), is_whole, unit);
         for (int64_t i = 0; i < some; i++)
-            code_write(book, codes, done + i, codebook_nearest(book, unit[i]));
+            code_write(book, codes, done + i, code_of(book, codebook_nearest(book, unit[i])));
     }
 }
 
@@ -54,11 +58,12 @@ void codebook_encode(const Codebook *book, const float *x, int64_t count, const 
 static void run_decode(const Codebook *book, const uint8_t *codes, float scale, int64_t first,
                        int64_t count, float *x) {
     if (book->bits == 8) {
+        assert(!book->codes);
         for (int64_t i = 0; i < count; i++) x[i] = scale * book->entries[codes[first + i]];
         return;
     }
     float values[16]; /* each entry under this scale: the same products, once */
-    for (int i = 0; i < 16; i++) values[i] = scale * book->entries[i];
+    for (int i = 0; i < 16; i++) values[code_of(book, i)] = scale * book->entries[i];
     for (int64_t i = 0; i < count; i++) {
         int64_t element = first + i;
         x[i] = values[codes[element / 2] >> (element % 2 * 4) & 15];

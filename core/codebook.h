@@ -14,13 +14,14 @@
 typedef struct Codebook {
     int bits;             /* of a code: 4 or 8 */
     const float *entries; /* [1 << bits], ascending from -1 to 1 */
+    const uint8_t *codes; /* [1 << bits]: each entry's code; NULL: its number */
     /* `count` values of one block over their scale, as the format's author rounds it. `is_whole`:
      * the block is of full length. In place is not asked for. */
     void (*normalize)(const float *x, int64_t count, float scale, bool is_whole, float *unit);
 } Codebook;
 
-/* The entry that `unit` is nearest to: how many midpoints of neighbours, in f32, lie below it. A
- * NaN becomes code 0. */
+/* The number of the entry that `unit` is nearest to: how many midpoints of neighbours, in f32, lie
+ * below it. A NaN's is 0. */
 int codebook_nearest(const Codebook *book, float unit);
 
 /* As Codec's. */
@@ -33,8 +34,10 @@ void codebook_decode(const Codebook *book, const void *codes, const Scales *scal
 float codebook_largest(const float *x, int64_t count, int64_t block);
 
 /* The codec row of a file that has its static `entries` and `normalize`. */
-#define CODEBOOK(NAME, BITS, BLOCK, FIT, HELP)                                                     \
-    static const Codebook book = {BITS, entries, normalize};                                       \
+#define CODEBOOK(NAME, BITS, BLOCK, FIT, HELP) CODEBOOK_CODED(NAME, BITS, NULL, BLOCK, FIT, HELP)
+/* The same where codes do not ascend with their entries. */
+#define CODEBOOK_CODED(NAME, BITS, CODES, BLOCK, FIT, HELP)                                        \
+    static const Codebook book = {BITS, entries, CODES, normalize};                                \
     static void encode(const float *x, int64_t count, const Scales *scales, void *codes) {         \
         codebook_encode(&book, x, count, scales, codes);                                           \
     }                                                                                              \

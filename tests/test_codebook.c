@@ -37,7 +37,7 @@ static void an_entry_is_the_nearest(void **state) {
     (void)state;
     static const float entries[16] = {-1,    -0.5f, -0.25f, -0.1f, 0,    0.1f,  0.125f, 0.25f,
                                       0.26f, 0.5f,  0.6f,   0.7f,  0.8f, 0.81f, 0.9f,   1};
-    const Codebook book = {4, entries, NULL};
+    const Codebook book = {4, entries, NULL, NULL};
     for (int i = 0; i < 16; i++) assert_int_equal(codebook_nearest(&book, entries[i]), i);
     for (int i = 0; i < 15; i++) { /* on the middle: the lower one */
         float middle = (entries[i] + entries[i + 1]) / 2;
@@ -71,10 +71,28 @@ static void entries_ascend_to_one(void **state) {
         if (dtype_codec((Dtype)d)->stores != CODE_ENTRY) continue;
         float entries[256];
         int count = entries_of((Dtype)d, entries);
+        if ((Dtype)d == DTYPE_FP4) continue; /* its codes are numbers of their own */
         assert_true(entries[0] == 0 || (entries[0] >= -1 && entries[0] < -0.99f));
         assert_true(entries[count - 1] == 1);
         for (int i = 1; i < count; i++) assert_true(entries[i] > entries[i - 1]);
     }
+}
+
+/* Sign, two bits of exponent, one of mantissa; the largest is 12 twelfths. */
+static void fp4_is_a_floating_point_number(void **state) {
+    (void)state;
+    float entries[256];
+    assert_int_equal(entries_of(DTYPE_FP4, entries), 16);
+    static const float twelfths[8] = {0, 1 / 16.0f, 8, 12, 4, 6, 2, 3};
+    for (int i = 0; i < 16; i++) {
+        float expected = twelfths[i % 8] / 12;
+        assert_float_equal(entries[i], i < 8 ? expected : -expected, 1e-7f);
+    }
+    const float tiny[] = {1, 1e-4f, -1e-4f, 0};
+    const Tensor t = storages_encode(arena, tiny, SHAPE(4), &(Storage){DTYPE_FP4});
+    assert_int_equal(code_of(&t, 1), 8); /* of the two zeros */
+    assert_int_equal(code_of(&t, 2), 0);
+    assert_int_equal(code_of(&t, 3), 0);
 }
 
 /* A scale as it is kept is `fitted`, rounded once in numbers, and nearly it in codes. */
@@ -257,7 +275,7 @@ static int code_at_place(const Codebook *book, float unit) {
 static void dynamic8_multiplies(void **state) {
     (void)state;
     float entries[256];
-    const Codebook book = {8, entries, NULL};
+    const Codebook book = {8, entries, NULL, NULL};
     entries_of(DTYPE_DYNAMIC8, entries);
     int differ = 0;
     for (int i = 0; i < 100000; i++) {
@@ -399,6 +417,7 @@ int main(void) {
         cmocka_unit_test_setup_teardown(rows_store_and_read_back, set_up, tear_down),
         cmocka_unit_test_setup_teardown(codes_are_written_whole, set_up, tear_down),
         cmocka_unit_test_setup_teardown(nf4_divides_short_blocks, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(fp4_is_a_floating_point_number, set_up, tear_down),
         cmocka_unit_test_setup_teardown(dynamic8_is_the_formula, set_up, tear_down),
         cmocka_unit_test_setup_teardown(udynamic8_is_the_formula, set_up, tear_down),
         cmocka_unit_test_setup_teardown(dynamic8_multiplies, set_up, tear_down),

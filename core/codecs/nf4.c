@@ -3,9 +3,7 @@
  * is the largest magnitude.
  *
  *     byte i [k(2i + 1) k(2i)] */
-#include <math.h>
-
-#include "core/codebook.h"
+#include "core/codecs/absmax.h"
 
 static const float entries[16] = {
     -1.0f,
@@ -25,18 +23,5 @@ static const float entries[16] = {
     0.7229568362236023f,
     1.0f,
 };
-
-static const float least_scale = 1e-38f; /* divides blocks of zeros */
-
-/* A whole block is multiplied by the reciprocal, a shorter one divided. */
-static void normalize(const float *x, int64_t count, float scale, bool is_whole, float *unit) {
-    float divisor = fmaxf(scale, least_scale), inverse = 1 / divisor;
-    for (int64_t i = 0; i < count; i++) unit[i] = is_whole ? x[i] * inverse : x[i] / divisor;
-}
-
-static float fit(const float *x, int64_t count, int64_t block) {
-    float largest = codebook_largest(x, count, block);
-    return count == block ? largest : fmaxf(largest, least_scale);
-}
 
 CODEBOOK(nf4, 4, 64, fit, "4 bits: an entry of NF4's codebook, with scales");

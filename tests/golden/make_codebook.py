@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """make_codebook.py DTYPE > tests/golden/codebook_DTYPE.txt: what bitsandbytes stores on a CPU, and what it
 reads back, of values in flat blocks; with scales in f32, then (4 bits) with scales that are quantized again.
-DTYPE is nf4, dynamic8 or udynamic8 (of magnitudes). Needs torch 2 and bitsandbytes.
+DTYPE is nf4, fp4, dynamic8 or udynamic8 (of magnitudes). Needs torch 2 and bitsandbytes.
 
 The format is tests/golden.h's. Codes are one a value, whatever their order within a byte. The last block is
 shorter than the others, and one block is zeros."""
