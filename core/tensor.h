@@ -58,19 +58,4 @@ bool tensor_has_one_scale(const Tensor *tensor); /* levels, all under the same o
 void tensor_decode(const Tensor *tensor, float *values);
 void tensor_decode_part(const Tensor *tensor, int64_t first, int64_t count, float *values);
 
-/* How values are stored: numbers, or entries of a codebook under scales in flat blocks. */
-typedef struct Storage {
-    Dtype dtype;
-    int64_t block;       /* elements under one scale; 0: the codec's own */
-    Dtype scale_dtype;   /* of the plane of scales; a codebook: double quantization */
-    int64_t scale_block; /* then: scales under one of their own, f32; 0: the codec's own */
-} Storage;
-
-/* A tensor that stores `values`, each scale fitted by the codec. Codes are found under the scales
- * as fitted; what is kept are the scales as stored, which decoding reads. Doubly quantized scales
- * are stored less their mean, the offset (Dettmers et al. 2023, QLoRA). ERROR_NUMERIC, with the
- * element: a value that is not finite, or that the dtype cannot hold, nor its scale the scales'. */
-bool tensor_encode(Arena *arena, const float *values, Shape shape, const Storage *storage,
-                   Tensor *out, Error *err);
-
 #endif

@@ -3,7 +3,7 @@
 #define NIBBLE_TESTS_STORAGES_H
 
 #include "core/random.h"
-#include "core/tensor.h"
+#include "core/storage.h"
 
 enum { STORAGES_MAX = 64 };
 

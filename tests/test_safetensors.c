@@ -13,6 +13,7 @@
 
 #include <cmocka.h>
 
+#include "core/storage.h"
 #include "data/safetensors.h"
 
 #define GOLDEN "tests/golden/safetensors/model.safetensors"
