@@ -9,6 +9,7 @@
 #include <cmocka.h>
 
 #include "autograd/gradcheck.h"
+#include "core/storage.h"
 #include "optim/optimizer.h"
 #include "qat/adapters/lora.h"
 #include "qat/loftq.h"
