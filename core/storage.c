@@ -234,6 +234,22 @@ bool tensor_encode(Arena *arena, const float *values, Shape shape, const Storage
     return tensor_encode_from(arena, &source, shape, storage, out, err);
 }
 
+Tensor storage_new(Arena *arena, Shape shape, const Storage *storage) {
+    Tensor t = tensor_new(arena, storage->dtype, shape);
+    if (dtype_codec(storage->dtype)->stores == CODE_NUMBER) return t;
+    Storage form = {.dtype = storage->scale_dtype, .block = storage->scale_block};
+    Scales *s = arena_new_array(arena, Scales, 1);
+    Tensor *stored = arena_new_array(arena, Tensor, 1);
+    *s = scales_geometry(storage, shape);
+    *stored = storage_new(arena, SHAPE(s->count), &form);
+    s->dtype = form.dtype;
+    s->stored = stored;
+    s->scale = form.dtype == DTYPE_F32 ? stored->data : NULL;
+    if (storage->is_affine) s->zero = arena_new_array(arena, float, s->count);
+    t.scales = s;
+    return t;
+}
+
 size_t storage_bytes(const Storage *storage, Shape shape) {
     size_t bytes = dtype_bytes(storage->dtype, shape_count(shape));
     if (dtype_codec(storage->dtype)->stores == CODE_NUMBER) return bytes;

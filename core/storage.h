@@ -35,6 +35,9 @@ bool tensor_encode(Arena *arena, const float *values, Shape shape, const Storage
 bool tensor_encode_from(Arena *arena, const ValueSource *source, Shape shape,
                         const Storage *storage, Tensor *out, Error *err);
 
+/* Such a tensor without contents: memory of every plane, for who reads them. */
+Tensor storage_new(Arena *arena, Shape shape, const Storage *storage);
+
 /* Bytes that such a tensor takes (tensor_bytes). */
 size_t storage_bytes(const Storage *storage, Shape shape);
 

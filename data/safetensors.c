@@ -1,5 +1,6 @@
 #include "data/safetensors.h"
 
+#include <assert.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <stdlib.h>
@@ -331,7 +332,8 @@ bool safetensors_read_bytes(const SafeTensors *st, const SafeTensor *t, void *by
 static const char *type_name(Dtype dtype) {
     for (int i = 0; i < TYPE_COUNT; i++)
         if (types[i].dtype == dtype) return types[i].name;
-    return NULL;
+    assert(dtype == DTYPE_BYTE);
+    return "U8";
 }
 
 /* Names may hold dots, which paths of json.h take apart: so the header is put together as text. */

@@ -54,7 +54,7 @@ bool safetensors_read_bytes(const SafeTensors *st, const SafeTensor *tensor, voi
                             Error *err);
 
 /* A file that is written beside `path` and takes its place when it is whole. Tensors' data are f32,
- * f16 or bf16 as their dtype says, without scales. */
+ * f16, bf16 or bytes (DTYPE_BYTE, U8) as their dtype says, without scales. */
 typedef struct SafeTensorData {
     const char *name;
     Tensor tensor;

@@ -9,8 +9,10 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
+#include "core/log.h"
 #include "data/bitsandbytes.h"
 #include "experiments/models/base.h"
 #include "tests/llm_golden.h"
@@ -220,6 +222,175 @@ static void damaged_files_are_refused(void **state) {
     unlink(path);
 }
 
+/* ---- The cache ---- */
+
+typedef struct Cached {
+    char directory[32];
+    const char *path;
+    int warnings; /* since it was last looked at */
+    char last[512];
+} Cached;
+
+static Cached cached;
+
+static void keep_warning(void *context, LogLevel level, const char *message) {
+    (void)context;
+    if (level != LOG_WARNING) return;
+    cached.warnings++;
+    snprintf(cached.last, sizeof cached.last, "%s", message);
+}
+
+static void expect_warning(const char *text) {
+    if (!text) {
+        if (cached.warnings) fail_msg("it says: %s", cached.last);
+        return;
+    }
+    if (cached.warnings != 1 || !strstr(cached.last, text))
+        fail_msg("%d warnings, the last: %s", cached.warnings, cached.last);
+    cached.warnings = 0;
+}
+
+static const char *const cached_names[] = {"self_attn.q_proj", "mlp.up_proj", "mlp.down_proj"};
+enum { CACHED = 3 };
+
+/* The weights by way of the cache. */
+static void load(const Variant *base, const SafeTensors *files, bool is_whole, Tensor out[CACHED]) {
+    Base *b;
+    Error err = {0};
+    if (!base_open(base, cached.path, files, arena, &b, &err)) fail_msg("%s", err.message);
+    for (int i = 0; i < CACHED; i++) {
+        const char *name = arena_format(arena, "model.layers.0.%s.weight", cached_names[i]);
+        Shape shape = safetensors_find(files, name)->shape;
+        if (!base_weight(b, name, shape, arena, &out[i], &err)) fail_msg("%s", err.message);
+    }
+    if (!base_close(b, is_whole, &err)) fail_msg("%s", err.message);
+}
+
+static void expect_tensor(const Tensor *a, const Tensor *b) {
+    expect_plane(a, b);
+    if (!a->scales) return;
+    assert_true(a->scales->offset == b->scales->offset);
+    assert_int_equal(a->scales->zero != NULL, b->scales->zero != NULL);
+    if (a->scales->zero)
+        assert_memory_equal(a->scales->zero, b->scales->zero,
+                            sizeof(float) * (size_t)a->scales->count);
+    expect_tensor(a->scales->stored, b->scales->stored);
+}
+
+static void expect_all(const Tensor a[CACHED], const Tensor b[CACHED]) {
+    for (int i = 0; i < CACHED; i++) expect_tensor(&a[i], &b[i]);
+}
+
+static uint64_t cache_inode(void) {
+    struct stat status = {0};
+    stat(cached.path, &status);
+    return status.st_ino;
+}
+
+static void flip_byte(long from_end) {
+    FILE *f = fopen(cached.path, "r+b");
+    assert_non_null(f);
+    assert_int_equal(fseek(f, -from_end, SEEK_END), 0);
+    int c = fgetc(f);
+    assert_int_equal(fseek(f, -from_end, SEEK_END), 0);
+    fputc(c ^ 1, f);
+    fclose(f);
+}
+
+static int cache_set_up(void **state) {
+    set_up(state);
+    cached = (Cached){.directory = "/tmp/nibble-base-XXXXXX"};
+    assert_non_null(mkdtemp(cached.directory));
+    cached.path = arena_format(arena, "%s/cache", cached.directory);
+    log_set_sink(keep_warning, NULL);
+    return 0;
+}
+
+static int cache_tear_down(void **state) {
+    log_set_sink(NULL, NULL);
+    unlink(cached.path);
+    assert_int_equal(rmdir(cached.directory), 0);
+    return tear_down(state);
+}
+
+static void a_second_start_reads_the_cache(void **state) {
+    (void)state;
+    SafeTensors files = files_of("llama");
+    for (int i = 0; i < base_kinds.count; i++) {
+        const BaseFormat *row = (const BaseFormat *)base_kinds.kinds[i];
+        if (!row->storage || dtype_codec(row->dtype)->stores == CODE_NUMBER) continue;
+        for (int is_set = 0; is_set < 2; is_set++) { /* its switch: double quantization, affine */
+            Variant base = base_of(row);
+            ((bool *)base.config)[sizeof(int64_t)] = is_set;
+            Tensor first[CACHED], second[CACHED];
+            unlink(cached.path);
+            load(&base, &files, false, first);
+            assert_int_not_equal(access(cached.path, F_OK), 0); /* not of a part of the weights */
+            load(&base, &files, true, first);
+            uint64_t inode = cache_inode();
+            load(&base, &files, true, second);
+            assert_true(inode && inode == cache_inode());
+            expect_all(first, second);
+            expect_warning(NULL);
+        }
+    }
+    safetensors_close(&files);
+}
+
+/* Whatever befell it, what comes out is right, and the next start has a cache again. */
+static void a_cache_that_does_not_serve_is_made_anew(void **state) {
+    (void)state;
+    SafeTensors files = files_of("llama"), others = files_of("qwen2");
+    Variant nf4 = base_of(&base_nf4), fp4 = base_of(&base_fp4);
+    Tensor expected[CACHED], found[CACHED];
+    load(&nf4, &files, true, expected);
+    load(&fp4, &files, true, found);
+    expect_warning("made of other weights, or for another base; it is made anew");
+    load(&nf4, &files, true, found);
+    expect_warning("made of other weights");
+    expect_all(expected, found);
+    struct stat status;
+    assert_int_equal(stat(cached.path, &status), 0);
+    for (long from_end = 1; from_end < status.st_size; from_end += 97) {
+        cached.warnings = 0;
+        flip_byte(from_end);
+        load(&nf4, &files, true, found);
+        assert_true(cached.warnings <= 1); /* 0: of spaces in the header */
+        expect_all(expected, found);
+        cached.warnings = 0;
+        load(&nf4, &files, true, found);
+        expect_warning(NULL);
+        expect_all(expected, found);
+    }
+    assert_int_equal(truncate(cached.path, status.st_size / 2), 0);
+    load(&nf4, &files, true, found);
+    expect_warning("is no cache that can be read");
+    expect_all(expected, found);
+    flip_byte(status.st_size / 2);
+    cached.warnings = 0;
+    load(&nf4, &files, true, found);
+    expect_warning("is damaged; it is made anew");
+    load(&nf4, &others, false, found);
+    expect_warning("made of other weights");
+    safetensors_close(&files);
+    safetensors_close(&others);
+}
+
+static void numbers_need_no_cache(void **state) {
+    (void)state;
+    SafeTensors files = files_of("llama");
+    const BaseFormat *const rows[] = {&base_stored, &base_f32, &base_f16, &base_bf16};
+    for (int i = 0; i < 4; i++) {
+        Variant base = base_of(rows[i]);
+        Base *b;
+        Error err = {0};
+        assert_false(base_open(&base, cached.path, &files, arena, &b, &err));
+        assert_non_null(strstr(err.message, "needs none: leave it out"));
+        assert_string_equal(err.setting, "model.cache");
+    }
+    safetensors_close(&files);
+}
+
 int main(void) {
     static const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup_teardown(what_bitsandbytes_saved_is_what_we_make, set_up, tear_down),
@@ -227,6 +398,11 @@ int main(void) {
         cmocka_unit_test_setup_teardown(stored_weights_come_as_they_are, set_up, tear_down),
         cmocka_unit_test_setup_teardown(what_does_not_fit_is_refused, set_up, tear_down),
         cmocka_unit_test_setup_teardown(damaged_files_are_refused, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(a_second_start_reads_the_cache, cache_set_up,
+                                        cache_tear_down),
+        cmocka_unit_test_setup_teardown(a_cache_that_does_not_serve_is_made_anew, cache_set_up,
+                                        cache_tear_down),
+        cmocka_unit_test_setup_teardown(numbers_need_no_cache, cache_set_up, cache_tear_down),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -135,9 +135,9 @@ static bool check_not_twice(const BaseFormat *row, const SafeTensors *files, con
            error_blame(err, "model.base");
 }
 
-static Storage storage_of(const Variant *base, const SafeTensor *tensor) {
+Storage base_storage(const Variant *base, Dtype dtype) {
     const BaseFormat *row = row_of(base);
-    return row->storage ? row->storage(row, base->config) : (Storage){.dtype = tensor->dtype};
+    return row->storage ? row->storage(row, base->config) : (Storage){.dtype = dtype};
 }
 
 static bool read_quantized(const BaseFormat *row, const SafeTensors *files, const char *name,
@@ -157,7 +157,7 @@ bool base_read(const Variant *base, const SafeTensors *files, const char *name, 
     const SafeTensor *tensor;
     TRY(find(files, name, shape, &tensor, err));
     Source source = {files, tensor};
-    Storage storage = storage_of(base, tensor);
+    Storage storage = base_storage(base, tensor->dtype);
     if (tensor_encode_from(arena, &(ValueSource){read_values, &source}, shape, &storage, out, err))
         return true;
     if (err->code == ERROR_NUMERIC) err->code = ERROR_INPUT;
@@ -177,7 +177,7 @@ bool base_bytes(const Variant *base, const SafeTensors *files, const char *name,
     }
     const SafeTensor *tensor;
     TRY(find(files, name, shape, &tensor, err));
-    Storage storage = storage_of(base, tensor);
+    Storage storage = base_storage(base, tensor->dtype);
     *bytes = storage_bytes(&storage, shape);
     return true;
 }

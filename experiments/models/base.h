@@ -26,6 +26,23 @@ extern const KindTable base_kinds;
 bool base_read(const Variant *base, const SafeTensors *files, const char *name, Shape shape,
                Arena *arena, Tensor *out, Error *err);
 
+/* The weights of one network, and the file in which they are kept for the next time (`model.cache`,
+ * base_cache.c). */
+typedef struct Base Base;
+
+/* `cache` NULL: none. A file that is not there is made by base_close; one that is damaged, or was
+ * made of other weights or for another base, is told and made anew. ERROR_INPUT: this base needs no
+ * cache. base_close is due if it is true. */
+bool base_open(const Variant *base, const char *cache, const SafeTensors *files, Arena *arena,
+               Base **out, Error *err);
+/* As base_read. Names differ from call to call. */
+bool base_weight(Base *base, const char *name, Shape shape, Arena *arena, Tensor *out, Error *err);
+/* Keeps what was not in the cache, if `is_whole`: every weight was read. */
+bool base_close(Base *base, bool is_whole, Error *err);
+
+/* How this base keeps a weight that the file has in `dtype`. */
+Storage base_storage(const Variant *base, Dtype dtype);
+
 /* Bytes that base_read would take for it, without reading. */
 bool base_bytes(const Variant *base, const SafeTensors *files, const char *name, Shape shape,
                 size_t *bytes, Error *err);
