@@ -22,6 +22,10 @@ void map_prepare(Tape *t, Var *v) {
     if (v->op->map->prepare) v->op->map->prepare(t, v);
 }
 
+size_t map_note_bytes(const Var *v) {
+    return map_fits(v) && v->op->map->note_bytes ? v->op->map->note_bytes(v) : 0;
+}
+
 int map_index(Var *const *ops, int count, const Var *v) {
     for (int i = 0; i < count; i++)
         if (ops[i] == v) return i;

@@ -67,6 +67,11 @@ typedef struct Map {
     MapFlow (*flow_of)(const Var *v); /* where it depends on the instance; NULL: `flow` */
     /* NULL: the gradient of the output is that of every mapped input. */
     void (*backward)(const Var *v, const MapBlock *block);
+    /* Bytes that forward leaves for backward at v->notes: memory that a plan lays with values,
+     * where what is saved otherwise stays until the record ends. Without a plan there is none, nor
+     * where backward will not come or forward runs again before it. NULL: none; never with a flow
+     * of masks. */
+    size_t (*note_bytes)(const Var *v);
     /* Sums over all elements that gradients need: how many, and what a block adds. Without `reduce`
      * backward adds them as it goes; with it they are there (and `settle` was called) before the
      * first call of backward. Where the flow is plain, `reduce` reads the gradient alone. */
@@ -124,6 +129,7 @@ void map_needs(Var *const *ops, int count, bool has_masks, bool *is_made,
 /* Whether backward reads no value at all if masks are there, but would without them: a bit per
  * element is then kept instead of what the group read. */
 bool map_takes_masks(Var *const *ops, int count);
+size_t map_note_bytes(const Var *v); /* 0: it leaves none */
 size_t map_mask_bytes(const Var *v); /* of v's mask: its pieces', one after the other */
 
 /* Bytes of the step's arena that a group takes while it runs, but for its feed's own. */

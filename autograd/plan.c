@@ -200,7 +200,9 @@ static void set_slot(PlanSlot *slot, const Tape *record, const Var *v, const Var
     slot->value.bytes = is_owner && slot->value.bytes ? kept_bytes(v, slot->dtype) : 0;
     slot->again.bytes = is_owner && slot->again.bytes ? kept_bytes(v, slot->dtype) : 0;
     if (slot->grad.begin) slot->grad.bytes = kept_bytes(v, slot->grad_dtype);
-    if (slot->mask.bytes) slot->mask.bytes = padded_bytes(map_mask_bytes(v));
+    if (slot->mask.bytes)
+        slot->mask.bytes =
+            padded_bytes(v->op->map->note_bytes ? map_note_bytes(v) : map_mask_bytes(v));
 }
 
 Plan *plan_new(const Tape *record, const Var *root, Arena *arena) {

@@ -30,7 +30,7 @@ typedef struct PlanBuffer {
 typedef struct PlanSlot { /* of one Var */
     const Op *op;
     Shape shape;
-    PlanBuffer value, grad, mask; /* mask: see map_takes_masks */
+    PlanBuffer value, grad, mask; /* mask: see map_takes_masks; of a map that has notes, those */
     PlanBuffer again;             /* in a segment: the value from when it is made again */
     bool runs_again;
     bool wants_moments;      /* a batch norm asks for them next (Map.takes_moments) */

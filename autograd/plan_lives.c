@@ -92,12 +92,18 @@ static void input_read_back(const Lives *l, const Var *v, int j, bool is_map) {
     if (in && !is_made) value_read_back(l, v, plan_owner(in));
 }
 
+static bool spares_input(const Var *v, int j) {
+    if (v->op->geometry) return j > 1 || !v->in[1 - j]->needs_grad;
+    return v->op->flags & OP_SPARES_INPUTS;
+}
+
 static void op_reads_back(const Lives *l, const Var *v) {
-    for (int j = 0; j < v->in_count && !(v->op->flags & OP_SPARES_INPUTS); j++)
-        input_read_back(l, v, j, false);
+    for (int j = 0; j < v->in_count; j++)
+        if (!spares_input(v, j)) input_read_back(l, v, j, false);
     if (!(v->op->flags & OP_SPARES_OUTPUT)) value_read_back(l, v, plan_owner(v));
 }
 
+/* Or its notes. */
 static void keep_mask(Plan *plan, const Var *v) {
     PlanBuffer *mask = &plan->slots[v->index].mask;
     bool is_again = plan->segment_of[v->index] >= 0;
@@ -112,8 +118,11 @@ static void group_reads_back(const Lives *l, const PlanGroup *own) {
     bool is_made[MAP_GROUP_MAX], reads[MAP_GROUP_MAX][MAP_INPUTS_MAX];
     bool has_masks = !l->record->mode.keeps_residuals && map_takes_masks(ops, count);
     map_needs(ops, count, has_masks, is_made, reads);
-    for (int i = 0; has_masks && i < count; i++)
-        if (ops[i]->needs_grad && map_flow(ops[i]) == MAP_FLOW_MASK) keep_mask(l->plan, ops[i]);
+    for (int i = 0; i < count; i++) {
+        bool takes_mask = has_masks && map_flow(ops[i]) == MAP_FLOW_MASK;
+        if (ops[i]->needs_grad && (takes_mask || ops[i]->op->map->note_bytes))
+            keep_mask(l->plan, ops[i]);
+    }
     for (int i = 0; i < count; i++)
         for (int j = 0; j < ops[i]->in_count; j++)
             if (j < ops[i]->op->map->input_count ? reads[i][j] : ops[i]->needs_grad)

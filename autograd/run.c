@@ -22,6 +22,13 @@ static void *planned_at(const Tape *t, const PlanBuffer *buffer) {
     return buffer->bytes ? t->planned + buffer->offset : NULL;
 }
 
+static void place_mask(const Tape *t, Var *v, const PlanSlot *slot) {
+    if (map_note_bytes(v))
+        v->notes = planned_at(t, &slot->mask);
+    else
+        v->mask = planned_at(t, &slot->mask);
+}
+
 static void place_as_planned(Tape *t, Var *v) {
     const PlanSlot *slot = slot_of(t, v);
     v->grad.dtype = slot->grad_dtype;
@@ -29,16 +36,14 @@ static void place_as_planned(Tape *t, Var *v) {
     if (v->op->flags & OP_ALIASES) return;
     v->value.dtype = slot->dtype;
     v->value.data = planned_at(t, &slot->value);
-    v->mask = slot->runs_again ? NULL : planned_at(t, &slot->mask);
+    if (!slot->runs_again) place_mask(t, v, slot);
     v->wants_moments = slot->wants_moments;
     v->probe = slot->probe;
 }
 
-static void place(Tape *t, Var *v) {
-    if (t->plan)
-        place_as_planned(t, v);
-    else if (!(v->op->flags & OP_ALIASES))
-        v->value.data = tape_alloc(t, checked_mul(sizeof(float), (size_t)var_count(v)));
+static void place_apart(Tape *t, Var *v) {
+    if (v->op->flags & OP_ALIASES) return;
+    v->value.data = tape_alloc(t, checked_mul(sizeof(float), (size_t)var_count(v)));
 }
 
 static const PlanGroup *group_of(const Tape *t, const Var *v, bool is_forward) {
@@ -106,7 +111,7 @@ Var *tape_record(Tape *t, const Op *op, int in_count, Var *const *in, const void
     if (t->mode.is_dry) {
         describe_scales(t, v);
     } else {
-        place(t, v);
+        (t->plan ? place_as_planned : place_apart)(t, v);
         run_forward(t, v, false);
     }
     return v;
@@ -185,7 +190,7 @@ static void place_again(Tape *t, Var *v) {
     bool is_held = slot->value.bytes && slot->value.end >= t->plan->count;
     if (v->op->flags & OP_ALIASES) return;
     if (!is_held) v->value.data = planned_at(t, &slot->again);
-    v->mask = planned_at(t, &slot->mask);
+    place_mask(t, v, slot);
     v->probe = NULL;
     v->wants_moments = false;
 }

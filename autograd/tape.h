@@ -49,10 +49,12 @@ struct Var {
     bool met_nan;       /* OP_QUANTIZES: among its input, of which its output may show nothing */
     Var *decoded;       /* the dequantized twin, once an op asked for it */
     uint32_t *mask;     /* of a map: where gradients pass (autograd/map.h); NULL: none is kept */
-    bool is_probed;     /* see tape_probe */
-    bool is_parameter;  /* a parameter, or made of parameters and constants: a weight on its way */
-    int readers;        /* ops that take it as an input */
-    int index;          /* on the tape */
+    uint8_t *notes;    /* of a map: what forward leaves for backward (Map.note_bytes); NULL: it need
+                          leave nothing */
+    bool is_probed;    /* see tape_probe */
+    bool is_parameter; /* a parameter, or made of parameters and constants: a weight on its way */
+    int readers;       /* ops that take it as an input */
+    int index;         /* on the tape */
 };
 
 typedef enum OpFlags {
@@ -117,7 +119,8 @@ struct Op {
     /* Of its products, as if every input wanted its gradient; NULL: see OP_NO_FLOPS. */
     Flops (*flops)(const Var *v);
     /* Of a product of input 0 with a weight, input 1, whose rows make the output's channels: how
-     * the two meet, as a convolution. NULL: it is none. */
+     * the two meet, as a convolution. Backward reads each only for the other's gradient. NULL: it
+     * is none. */
     ConvGeometry (*geometry)(const Var *v);
 };
 

@@ -24,62 +24,89 @@ static bool dropout_infer(Var *v, Error *err) {
     return elementwise_infer(v, err);
 }
 
-/* What keeps an element is made in forward, a byte each. */
 typedef struct Saved {
     RandomKey key;
     uint64_t base;
-    uint8_t *mask;
 } Saved;
+
+/* Whether an element stays is found in forward, a byte each. */
+static size_t note_bytes(const Var *v) {
+    return (size_t)var_count(v);
+}
 
 static void prepare(Tape *t, Var *v) {
     const DropoutAttr *attr = v->attr;
     Saved *saved = v->saved;
-    if (!saved) {
-        saved = v->saved = tape_alloc(t, sizeof *saved);
-        saved->mask = tape_alloc(t, (size_t)var_count(v));
-    }
+    if (!saved) saved = v->saved = tape_alloc(t, sizeof *saved);
     saved->key = (RandomKey){.seed = t->seed, .stream = RANDOM_DROPOUT, .step = t->step};
     saved->base = (uint64_t)attr->layer << LAYER_SHIFT;
 }
 
 static int64_t saved_bytes(const Tape *t, const Var *v) {
     (void)t;
-    return arena_padded(sizeof(Saved)) + arena_padded(var_count(v));
+    (void)v;
+    return arena_padded(sizeof(Saved));
 }
 
-/* Elements first .. end - 1. One of four is below the threshold with probability p, to 2^-32. */
-static void mask_make(const Saved *saved, float probability, int64_t first, int64_t end) {
-    uint32_t threshold = (uint32_t)((double)probability * 0x1p32);
-    for (int64_t i = first; i < end;) {
+static float probability_of(const Var *v) {
+    return ((const DropoutAttr *)v->attr)->probability;
+}
+
+/* Elements first .. first + count - 1. One of four is below the threshold with probability p, to
+ * 2^-32. */
+static void mask_make(const Var *v, int64_t first, int64_t count, uint8_t *mask) {
+    const Saved *saved = v->saved;
+    uint32_t threshold = (uint32_t)((double)probability_of(v) * 0x1p32);
+    for (int64_t i = first, end = first + count; i < end;) {
         Random4 random = random_words(saved->key, saved->base + (uint64_t)i / 4);
         for (int64_t next = i - i % 4 + 4; i < next && i < end; i++)
-            saved->mask[i] = random.word[i % 4] >= threshold;
+            mask[i - first] = random.word[i % 4] >= threshold;
     }
 }
 
-/* out = x * mask / (1 - p), of a whole block. A product, not a choice: a dropped NaN stays NaN. */
-static void apply_mask(const Var *v, const MapBlock *b, const float *x, float *restrict out) {
-    const Saved *saved = v->saved;
-    float kept = 1 / (1 - ((const DropoutAttr *)v->attr)->probability);
-    int64_t run = piece_run(&b->piece);
-    const uint8_t *mask = saved->mask + b->piece.first;
-    for (int64_t i = 0; i < b->count; i += run, mask += b->piece.stride)
-        for (int64_t j = 0; j < run; j++) out[i + j] = x[i + j] * ((float)mask[j] * kept);
+/* out = x * mask / (1 - p). A product, not a choice: a dropped NaN stays NaN. */
+static void mask_apply(const Var *v, const uint8_t *mask, const float *x, int64_t count,
+                       float *restrict out) {
+    float kept = 1 / (1 - probability_of(v));
+    for (int64_t i = 0; i < count; i++) out[i] = x[i] * ((float)mask[i] * kept);
+}
+
+/* Elements that lie one behind the other in the value; `is_known`: the notes say which of them
+ * stay. Where there are none, it is found out again. */
+static void run_apply(const Var *v, int64_t first, int64_t count, bool is_known, const float *x,
+                      float *out) {
+    enum { SOME = 1024 };
+    uint8_t made[SOME];
+    for (int64_t done = 0; done < count; done += SOME) {
+        int64_t some = count - done < SOME ? count - done : SOME;
+        uint8_t *mask = v->notes ? v->notes + first + done : made;
+        if (!is_known || !v->notes) mask_make(v, first + done, some, mask);
+        mask_apply(v, mask, x + done, some, out + done);
+    }
+}
+
+static void block_apply(const Var *v, const MapBlock *b, bool is_known, const float *x,
+                        float *out) {
+    int64_t run = piece_run(&b->piece), first = b->piece.first;
+    for (int64_t i = 0; i < b->count; i += run, first += b->piece.stride)
+        run_apply(v, first, run, is_known, x + i, out + i);
 }
 
 static void forward(const Var *v, const MapBlock *b) {
-    int64_t run = piece_run(&b->piece), first = b->piece.first;
-    for (int64_t i = 0; i < b->count; i += run, first += b->piece.stride)
-        mask_make(v->saved, ((const DropoutAttr *)v->attr)->probability, first, first + run);
-    apply_mask(v, b, b->in[0], b->out);
+    block_apply(v, b, false, b->in[0], b->out);
 }
 
 static void backward(const Var *v, const MapBlock *b) {
-    apply_mask(v, b, b->dy, b->dx[0]);
+    block_apply(v, b, true, b->dy, b->dx[0]);
 }
 
 static const Map map = {
-    .input_count = 1, .prepare = prepare, .forward = forward, .backward = backward};
+    .input_count = 1,
+    .prepare = prepare,
+    .forward = forward,
+    .backward = backward,
+    .note_bytes = note_bytes,
+};
 
 static Var *dropout_sample(Tape *t, int which) {
     if (which > 1) return NULL;
