@@ -78,6 +78,11 @@ static void test_figures_of_an_mlp(void **state) {
     double parameters = 4 * (first + UNITS + last + CLASSES);
     assert_number(json, "step.flops", 2.0 * BATCH * (3 * (first + last) - first));
     assert_true(number_of(json, "step.seconds") > 0);
+    assert_int_equal(json_count(json, "parameters"), 1);
+    const Json *all = json_element(json, "parameters", 0);
+    assert_string_equal(json_get_text(all, "dtype"), "f32");
+    assert_number(all, "count", parameters / 4);
+    assert_number(all, "bytes", parameters);
     assert_true(peak_of(json, "masters") == parameters);
     assert_true(peak_of(json, "gradients") == parameters);
     assert_true(peak_of(json, "optimizer") == parameters + 4 * sizeof(float));
@@ -268,6 +273,8 @@ static void test_table(void **state) {
                                         "[250, 20, 20, 32]",
                                         "8 lsq",
                                         "4 lsq",
+                                        "\nf32      trained ",
+                                        "\nf32      not trained ",
                                         "peak of memory",
                                         "activation_gradients",
                                         "total",

@@ -40,11 +40,20 @@ static void add_layer(const FootprintLayer *layer, Json *json) {
     json_set_int(row, "parameter_bytes", layer->parameter_bytes);
 }
 
+static void add_params(const FootprintParams *params, Json *json) {
+    Json *row = json_append(json, "parameters");
+    json_set_text(row, "dtype", dtype_name(params->dtype));
+    json_set_bool(row, "trained", params->is_trained);
+    json_set_int(row, "count", params->count);
+    json_set_int(row, "bytes", params->bytes);
+}
+
 static void print_json(const Report *r) {
     const Footprint *f = &r->footprint;
     Json *json = json_new();
     Arena *arena = arena_new("json");
     for (int i = 0; i < f->layer_count; i++) add_layer(&f->layers[i], json);
+    for (int i = 0; i < f->params_count; i++) add_params(&f->params[i], json);
     for (int i = 0; i < FOOTPRINT_KINDS; i++)
         json_set_int(json, arena_format(arena, "peak.%s", footprint_kind_names[i]), f->bytes[i]);
     json_set_int(json, "peak.total", f->total);
@@ -88,6 +97,15 @@ static void print_layers(const Footprint *f) {
     }
 }
 
+static void print_params(const Footprint *f) {
+    printf("\n%-22s %12s %9s\n", "parameters", "count", "MiB");
+    for (int i = 0; i < f->params_count; i++) {
+        const FootprintParams *p = &f->params[i];
+        printf("%-8s %-13s %12ld %9.1f\n", dtype_name(p->dtype),
+               p->is_trained ? "trained" : "not trained", (long)p->count, in_mib(p->bytes));
+    }
+}
+
 static void print_peak(const Report *r) {
     const Footprint *f = &r->footprint;
     printf("\n%-22s %9s\n", "peak of memory", "MiB");
@@ -126,6 +144,7 @@ static bool make(Experiment *e, Arena *arena, Report *r, Error *err) {
 static void print(const Report *r) {
     print_layers(&r->footprint);
     print_packed(r);
+    print_params(&r->footprint);
     print_peak(r);
     print_step(r);
 }

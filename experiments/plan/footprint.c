@@ -32,7 +32,7 @@ enum { LATE_LIBRARY_BYTES = 3600000 };
 const char *const footprint_kind_texts[FOOTPRINT_KINDS] = {
     [FOOTPRINT_PROCESS] = "the program and its libraries",
     [FOOTPRINT_DATA] = "the data set and its batches",
-    [FOOTPRINT_MASTERS] = "parameters and buffers, f32",
+    [FOOTPRINT_MASTERS] = "parameters and buffers",
     [FOOTPRINT_OPTIMIZER] = "the optimizer's state and averages of weights",
     [FOOTPRINT_GRADIENTS] = "gradients of parameters",
     [FOOTPRINT_ACTIVATIONS] = "values kept from forward to backward",
@@ -289,11 +289,27 @@ static void add_params(const Model *model, int64_t *values, int64_t *grads) {
     }
 }
 
+static void find_params(const Model *model, Footprint *out) {
+    for (int i = 0; i < 2 * DTYPE_COUNT; i++) {
+        FootprintParams *row = &out->params[out->params_count];
+        *row = (FootprintParams){.dtype = (Dtype)(i % DTYPE_COUNT), .is_trained = i < DTYPE_COUNT};
+        for (int j = 0; j < model->param_count; j++) {
+            const Param *p = model->params[j];
+            bool is_trained = p->grad && !p->is_frozen;
+            if (p->value.dtype != row->dtype || is_trained != row->is_trained) continue;
+            row->count += tensor_count(&p->value);
+            row->bytes += (int64_t)tensor_bytes(&p->value);
+        }
+        out->params_count += row->count > 0;
+    }
+}
+
 /* What is there already. */
 static void find_present(const Experiment *e, Footprint *out) {
     int64_t *bytes = out->bytes, *teacher = &bytes[FOOTPRINT_TEACHER];
     bytes[FOOTPRINT_DATA] = (int64_t)e->data_bytes;
     add_params(e->model, &bytes[FOOTPRINT_MASTERS], &bytes[FOOTPRINT_GRADIENTS]);
+    find_params(e->model, out);
     if (e->teacher) {
         add_params(e->teacher->network.model, teacher, teacher);
         *teacher += e->teacher->image_bytes;

@@ -9,7 +9,7 @@
 typedef enum FootprintKind {
     FOOTPRINT_PROCESS,     /* the program, its libraries and their own memory */
     FOOTPRINT_DATA,        /* the data set, and the loader's batches */
-    FOOTPRINT_MASTERS,     /* parameters and buffers, f32, and what describes the model */
+    FOOTPRINT_MASTERS,     /* parameters and buffers as they are stored */
     FOOTPRINT_OPTIMIZER,   /* its state; averages of weights */
     FOOTPRINT_GRADIENTS,   /* of parameters */
     FOOTPRINT_ACTIVATIONS, /* values that are kept from forward to backward */
@@ -34,8 +34,17 @@ typedef struct FootprintLayer {
     int64_t parameter_bytes;     /* with those of its quantizers */
 } FootprintLayer;
 
+/* Parameters and buffers that are stored alike. */
+typedef struct FootprintParams {
+    Dtype dtype;
+    bool is_trained;
+    int64_t count, bytes; /* elements; with their scales */
+} FootprintParams;
+
 typedef struct Footprint {
     int64_t bytes[FOOTPRINT_KINDS], total;
+    FootprintParams params[2 * DTYPE_COUNT]; /* trained ones first, then by dtype */
+    int params_count;
     FootprintLayer *layers; /* in the order in which they run */
     int layer_count;
     double step_flops;
