@@ -13,8 +13,7 @@
 #include "autograd/plan.h"
 #include "core/kernels/operand.h"
 #include "core/parallel.h"
-#include "experiments/train/trainer.h"
-#include "tests/tape_fixture.h"
+#include "tests/batched.h"
 
 static int set_up(void **state) {
     (void)state;
@@ -56,40 +55,6 @@ static Var *run_sample(const Op *op, int which, bool spoils) {
     }
     tape_backward(tape, loss, 1);
     return out;
-}
-
-/* Gradients of `which` of a product's factors, where that alone has one and its own values are
- * lost.
- */
-static void check_product(const Op *op, int which, int factor) {
-    float *grads[2];
-    size_t bytes = 0;
-    for (int spoils = 0; spoils < 2; spoils++) {
-        tape_begin(tape, TAPE_TRAINING);
-        Var *out = op->sample(tape, which);
-        Var *loss = op_sum(tape, out, -1), *in = out->in[factor];
-        out->in[1 - factor]->needs_grad = false;
-        if (spoils) poison(in);
-        if (spoils && out->in[2]) poison(out->in[2]);
-        tape_backward(tape, loss, 1);
-        bytes = sizeof(float) * (size_t)var_count(in);
-        grads[spoils] = memcpy(arena_alloc(arena, bytes), var_grad_f32(in), bytes);
-    }
-    if (memcmp(grads[0], grads[1], bytes))
-        fail_msg("%s, sample %d, reads factor %d for its own gradient", op->name, which, factor);
-}
-
-static void test_products_read_the_other_factor(void **state) {
-    (void)state;
-    int checked = 0;
-    for (int r = 0; r < op_row_count; r++)
-        for (int which = 0; op_rows[r]->geometry; which++, checked++) {
-            tape_begin(tape, TAPE_TRAINING);
-            if (!op_rows[r]->sample(tape, which)) break;
-            check_product(op_rows[r], which, 0);
-            check_product(op_rows[r], which, 1);
-        }
-    assert_true(checked > 3);
 }
 
 static void test_what_is_spared_is_not_read(void **state) {
@@ -187,26 +152,6 @@ static const char *const networks[] = {
         35) "quant: {bits: 4}\n",
 };
 
-static void open_network(const char *text, Arena *config_arena, Experiment *e) {
-    Error err = {0};
-    ExperimentConfig config;
-    if (!config_read_text(text, "test", 0, NULL, config_arena, &config, &err) ||
-        !experiment_open(&config, config_arena, e, &err))
-        fail_msg("%s", err.message);
-}
-
-typedef struct Batched {
-    Experiment *e;
-    Batch batch;
-} Batched;
-
-static Var *record(void *context, Tape *t) {
-    Batched *b = context;
-    Var *x = tape_constant(t, batch_f32(&b->batch, "images"));
-    Var *logits = model_forward(b->e->model, t, x);
-    return op_cross_entropy(t, logits, batch_i32(&b->batch, "labels"), 0.1f);
-}
-
 /* The gradients of every parameter in turn. */
 static float *gradients(const Model *model, int64_t *count) {
     *count = 0;
@@ -235,7 +180,7 @@ static void test_a_plan_changes_no_bit(void **state) {
             float *grads[2], losses[2];
             int64_t count = 0;
             for (int i = 0; i < 2; i++) {
-                Batched b = {&e[i], loader_batch(e[i].loader, LOADER_TRAIN, 0, step)};
+                Batched b = batched(&e[i], step);
                 Tape *t = e[i].tape;
                 t->step = (uint64_t)step;
                 qat_set_step(e[i].qat, step, 6);
@@ -268,63 +213,6 @@ static void test_a_plan_changes_no_bit(void **state) {
     assert_true(tails > 0 && moments > 0 && feeds > 0 && back_feeds > 0);
 }
 
-/* What a frozen weight multiplies, nobody reads again. */
-static void test_frozen_products_keep_no_input(void **state) {
-    (void)state;
-    static const char network[] =
-        "model: {kind: sequential, layers: [{kind: flatten}, {kind: linear, units: 64}, "
-        "{kind: rms_norm}, {kind: linear, name: known, units: 64}, {kind: gelu}, "
-        "{kind: linear, units: 4}]}\n" IMAGES;
-    for (int is_frozen = 0; is_frozen < 2; is_frozen++) {
-        Experiment e;
-        Arena *configs = arena_new("configs");
-        open_network(network, configs, &e);
-        model_find_param(e.model, "known.weight")->is_frozen = is_frozen;
-        Batched b = {&e, loader_batch(e.loader, LOADER_TRAIN, 0, 0)};
-        const Var *loss = tape_run(e.tape, TAPE_TRAINING, record, &b);
-        tape_backward(e.tape, e.tape->vars[loss->index], 1);
-        int norms = 0;
-        for (int i = 0; i < e.tape->count; i++) {
-            if (e.tape->vars[i]->op != &op_row_rms_norm) continue;
-            norms++;
-            size_t expected = is_frozen ? 0 : 16 * 64 * sizeof(float);
-            assert_int_equal(plan_kept_bytes(e.tape->plan, i), expected);
-        }
-        assert_int_equal(norms, 1);
-        experiment_close(&e);
-        arena_free(configs);
-    }
-}
-
-/* A byte for each element, which goes with the values of the block where blocks are made again. */
-static void test_dropouts_notes_are_planned(void **state) {
-    (void)state;
-    static const char network[] =
-        "model: {kind: sequential, layers: [{kind: flatten}, {kind: linear, units: 64}, "
-        "{kind: residual, main: [{kind: linear, units: 64}, {kind: dropout, probability: 0.3}]}, "
-        "{kind: rms_norm}, {kind: linear, units: 4}]}\n" IMAGES;
-    for (int recomputes = 0; recomputes < 2; recomputes++) {
-        Experiment e;
-        Arena *configs = arena_new("configs");
-        TapeMode way = TAPE_TRAINING;
-        way.recomputes = recomputes;
-        open_network(network, configs, &e);
-        Batched b = {&e, loader_batch(e.loader, LOADER_TRAIN, 0, 0)};
-        tape_run(e.tape, way, record, &b);
-        int dropouts = 0;
-        for (int i = 0; i < e.tape->count; i++) {
-            const Var *v = e.tape->vars[i];
-            if (v->op != &op_row_dropout) continue;
-            dropouts++;
-            assert_int_equal(e.tape->plan->slots[i].mask.bytes, 16 * 64);
-            assert_true(recomputes ? !v->notes : v->notes != NULL);
-        }
-        assert_int_equal(dropouts, 1);
-        experiment_close(&e);
-        arena_free(configs);
-    }
-}
-
 /* ---- Codes ---- */
 
 /* One step on `threads` threads; the gradients of every parameter. */
@@ -333,7 +221,7 @@ static float *step_gradients(const char *network, int threads, Experiment *e, Ar
     Error err = {0};
     assert_true(parallel_init(threads, &err));
     open_network(network, configs, e);
-    Batched b = {e, loader_batch(e->loader, LOADER_TRAIN, 0, 0)};
+    Batched b = batched(e, 0);
     qat_set_step(e->qat, 3, 6);
     for (int again = 0; again < 2; again++) { /* ranges are found in the first */
         model_clear_grads(e->model);
@@ -396,7 +284,7 @@ static void check_half(const char *network, Dtype half, double tolerance) {
     int64_t count = 0;
     for (int i = 0; i < 2; i++) {
         open_network(network, configs, &e[i]);
-        Batched b = {&e[i], loader_batch(e[i].loader, LOADER_TRAIN, 0, 0)};
+        Batched b = batched(&e[i], 0);
         Tape *t = e[i].tape;
         qat_set_step(e[i].qat, 3, 6);
         mode.half = i ? half : DTYPE_F32;
@@ -450,7 +338,7 @@ static void test_fed_maps_see_what_is_kept(void **state) {
         open_network(network, configs, &e);
         mode.half = halves[h];
         qat_set_step(e.qat, 3, 6);
-        Batched b = {&e, loader_batch(e.loader, LOADER_TRAIN, 0, 0)};
+        Batched b = batched(&e, 0);
         for (int again = 0; again < 2; again++) tape_run(e.tape, mode, record, &b);
         int checked = 0;
         for (int i = 0; i < e.tape->count; i++) {
@@ -502,7 +390,7 @@ static void test_buffers_that_live_together_lie_apart(void **state) {
         Arena *configs = arena_new("configs");
         open_network(networks[n], configs, &e);
         qat_set_step(e.qat, 3, 6);
-        Batched b = {&e, loader_batch(e.loader, LOADER_TRAIN, 0, 0)};
+        Batched b = batched(&e, 0);
         tape_run(e.tape, TAPE_TRAINING, record, &b); /* ranges are found */
         assert_int_equal(e.tape->error.code, ERROR_NONE);
         check_apart(e.tape->plan);
@@ -524,7 +412,7 @@ static void test_buffers_that_live_together_lie_apart(void **state) {
 /* Bytes kept for backward per element that convolutions write, at a step. */
 static double kept_per_element(Experiment *e, int64_t step) {
     qat_set_step(e->qat, step, 6);
-    Batched b = {e, loader_batch(e->loader, LOADER_TRAIN, 0, 0)};
+    Batched b = batched(e, 0);
     tape_run(e->tape, TAPE_TRAINING, record, &b);
     assert_int_equal(e->tape->error.code, ERROR_NONE);
     int64_t elements = 0;
@@ -577,11 +465,8 @@ static void test_errors_show_in_the_dry_run(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test_setup_teardown(test_products_read_the_other_factor, set_up, tear_down),
         cmocka_unit_test_setup_teardown(test_what_is_spared_is_not_read, set_up, tear_down),
         cmocka_unit_test_setup_teardown(test_a_plan_changes_no_bit, set_up, tear_down),
-        cmocka_unit_test_setup_teardown(test_frozen_products_keep_no_input, set_up, tear_down),
-        cmocka_unit_test_setup_teardown(test_dropouts_notes_are_planned, set_up, tear_down),
         cmocka_unit_test_setup_teardown(test_codes_are_as_small_as_they_go, set_up, tear_down),
         cmocka_unit_test_setup_teardown(test_buffers_that_live_together_lie_apart, set_up,
                                         tear_down),

@@ -7,10 +7,7 @@
 #include <cmocka.h>
 #include <string.h>
 
-#include "autograd/ops.h"
-#include "autograd/plan.h"
-#include "experiments/train/trainer.h"
-#include "tests/tape_fixture.h"
+#include "tests/batched.h"
 
 #define IMAGES_BY(batch)                                                                           \
     "data: {kind: synthetic, height: 12, width: 12, channels: 4, classes: 4, train: 200, "         \
@@ -42,6 +39,8 @@ static const char *const networks[] = {
                       "activations: {quantizer: minmax, granularity: token}}\n",
     STREAM(96, 64) IMAGES_BY(32) "quant: {bits: 8, activations: {quantizer: lsq_plus, affine: "
                                  "true}}\n",
+    STREAM(96, 64) IMAGES_BY(32) "adapter: {kind: lora, rank: 4, dropout: 0.1}\n",
+    STREAM(77, 40) IMAGES_BY(35) "adapter: {kind: lora, rank: 4, dora: true}\n",
     /* A batch norm, a pooling and activations at the edges of blocks, which join groups there; one
      * block within another. */
     "model: {kind: sequential, layers: [{kind: conv, filters: 8}, {kind: batch_norm}, "
@@ -67,26 +66,6 @@ static int set_up(void **state) {
     return parallel_init(2, &err) ? 0 : -1;
 }
 
-static void open_network(const char *text, Arena *config_arena, Experiment *e) {
-    Error err = {0};
-    ExperimentConfig config;
-    if (!config_read_text(text, "test", 0, NULL, config_arena, &config, &err) ||
-        !experiment_open(&config, config_arena, e, &err))
-        fail_msg("%s", err.message);
-}
-
-typedef struct Batched {
-    Experiment *e;
-    Batch batch;
-} Batched;
-
-static Var *record(void *context, Tape *t) {
-    Batched *b = context;
-    Var *x = tape_constant(t, batch_f32(&b->batch, "images"));
-    Var *logits = model_forward(b->e->model, t, x);
-    return op_cross_entropy(t, logits, batch_i32(&b->batch, "labels"), 0.1f);
-}
-
 /* ---- Bits ---- */
 
 /* Of parameters, buffers and gradients. */
@@ -104,7 +83,7 @@ static void assert_same_params(const Model *a, const Model *b, size_t network, i
 
 /* What a record of a plan gives; backward takes no memory beyond what it gives back. */
 static float take_step(Experiment *e, TapeMode way, int64_t step) {
-    Batched b = {e, loader_batch(e->loader, LOADER_TRAIN, 0, step)};
+    Batched b = batched(e, step);
     Tape *t = e->tape;
     Error err = {0};
     t->step = (uint64_t)step;
