@@ -176,6 +176,19 @@ void json_set_numbers(Json *object, const char *path, const double *values, int 
     set(object, path, list);
 }
 
+void json_set_member(Json *object, const char *path, const char *name, double value) {
+    char last[JSON_NAME_MAX];
+    json_t *parent = parent_of(object, path, last), *at = json_object_get(parent, last);
+    if (!json_is_object(at)) {
+        at = must(json_object());
+        if (json_object_set_new(parent, last, at)) must(NULL);
+    }
+    if (!name) return;
+    bool is_whole = fabs(value) < 0x1p53 && value == nearbyint(value);
+    json_t *number = is_whole ? json_integer((int64_t)value) : json_real(value);
+    if (json_object_set_new(at, name, must(number))) must(NULL);
+}
+
 bool json_get_number(const Json *object, const char *path, double *value) {
     const json_t *found = find(object, path);
     if (!json_is_number(found)) return false;
@@ -260,6 +273,8 @@ static JsonMember member_of(const char *name, json_t *value) {
     return (JsonMember){.name = name,
                         .type = type_of(value),
                         .integer = json_integer_value(value),
+                        .number = json_number_value(value),
+                        .is_true = json_is_true(value),
                         .text = json_string_value(value),
                         .inside = has_members ? outside(value) : NULL};
 }

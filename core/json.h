@@ -36,6 +36,10 @@ void json_set_text(Json *object, const char *path, const char *value); /* NULL: 
 void json_set_ints(Json *object, const char *path, const int64_t *values, int count); /* a list */
 void json_set_numbers(Json *object, const char *path, const double *values, int count);
 
+/* The member `name`, dots and all, of the object at `path`; an integer where it is one. NULL: only
+ * the object is made. */
+void json_set_member(Json *object, const char *path, const char *name, double value);
+
 /* A new empty object at the end of the list at `path`, which is made if it is not there. */
 Json *json_append(Json *object, const char *path);
 void json_append_text(Json *object, const char *path, const char *value);
@@ -71,6 +75,8 @@ typedef struct JsonMember {
     const char *name; /* NULL: of a list */
     JsonType type;
     int64_t integer;    /* of JSON_INT */
+    double number;      /* of JSON_INT and JSON_NUMBER */
+    bool is_true;       /* of JSON_BOOL */
     const char *text;   /* of JSON_TEXT */
     const Json *inside; /* of JSON_MEMBERS and JSON_LIST, for the calls above */
 } JsonMember;

@@ -52,6 +52,28 @@ static void test_dotted_names_nest(void **state) {
     arena_free(arena);
 }
 
+static bool is_seen(void *context, const JsonMember *member) {
+    double *sum = context;
+    if (!strcmp(member->name, "a.b")) assert_true(member->type == JSON_INT && member->integer == 3);
+    if (!strcmp(member->name, "a.c")) assert_true(member->type == JSON_NUMBER);
+    *sum += member->number;
+    return true;
+}
+
+/* A name with dots that is none of a path. */
+static void test_members(void **state) {
+    (void)state;
+    Json *j = json_new();
+    double sum = 0;
+    json_set_member(j, "in.side", NULL, 0);
+    assert_int_equal(json_type_at(j, "in.side"), JSON_MEMBERS);
+    json_set_member(j, "in.side", "a.b", 3);
+    json_set_member(j, "in.side", "a.c", 0.5);
+    assert_true(json_each(j, "in.side", is_seen, &sum));
+    assert_true(sum == 3.5);
+    json_free(j);
+}
+
 static void test_set_replaces(void **state) {
     (void)state;
     Arena *arena = arena_new("test");
@@ -208,6 +230,7 @@ static void test_failed_write_keeps_old(void **state) {
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_dotted_names_nest),
+        cmocka_unit_test(test_members),
         cmocka_unit_test(test_set_replaces),
         cmocka_unit_test(test_get),
         cmocka_unit_test(test_numbers_round_trip),

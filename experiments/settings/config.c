@@ -9,6 +9,7 @@
 #include "core/log.h"
 #include "core/settings/yaml.h"
 #include "data/dataset.h"
+#include "experiments/adapter/import.h"
 #include "experiments/models/models.h"
 #include "experiments/settings/override.h"
 #include "optim/optimizer.h"
@@ -61,8 +62,9 @@ const Field train_fields[] = {
                  .may_change = true),
     FIELD_STRING(TrainConfig, init, "",
                  "run directory or checkpoint to take the weights from (averaged where it has "
-                 "averages), and where `quant` is the same, ranges",
-                 .is_path = true),
+                 "averages), and where `quant` is the same, ranges; with an adapter, it is read "
+                 "whenever the run is",
+                 .may_change = true, .is_path = true),
     FIELD_OPTIONAL(TrainConfig, distill, DistillConfig, distill_fields,
                    "a trained network as a teacher beside the labels (Hinton et al. 2015)"),
     FIELD_END,
@@ -203,9 +205,12 @@ bool config_read(const char *path, int override_count, char *const *overrides, A
                  ExperimentConfig *config, Error *err) {
     Faults faults = {.arena = arena};
     Node *root = NULL;
-    return yaml_read_file(path, arena, &root, &faults, err)
-               ? resolve(root, path, override_count, overrides, arena, &faults, config, err)
-               : report_unread(&faults, path);
+    bool ok = yaml_read_file(path, arena, &root, &faults, err)
+                  ? resolve(root, path, override_count, overrides, arena, &faults, config, err)
+                  : report_unread(&faults, path);
+    if (!ok || import_settings(config, arena, err)) return ok;
+    config_place(config, err);
+    return false;
 }
 
 static bool read_text(const char *text, size_t bytes, const char *name, int override_count,
@@ -222,11 +227,28 @@ bool config_read_text(const char *text, const char *name, int override_count,
     return read_text(text, strlen(text), name, override_count, overrides, arena, config, err);
 }
 
+static bool fail_fixed(const char *override, Error *err) {
+    Arena *arena = arena_new("setting");
+    (void)FAIL(err, ERROR_INPUT, "'%s' cannot change in a run; these can: %s", override,
+               fields_changeable(experiment_fields, arena));
+    arena_free(arena);
+    return false;
+}
+
+/* Where an adapter's base lies may change; other runs have taken their weights already. */
+static bool check_init_overrides(const ExperimentConfig *config, int count, char *const *overrides,
+                                 Error *err) {
+    for (int i = 0; i < count && !config->adapter.kind; i++)
+        if (!strncmp(overrides[i], "train.init=", 11)) return fail_fixed(overrides[i], err);
+    return true;
+}
+
 bool config_read_run(const char *path, int override_count, char *const *overrides, Arena *arena,
                      ExperimentConfig *config, Error *err) {
     size_t bytes;
     const char *text = file_read(path, YAML_BYTES_MAX, arena, &bytes, err);
-    return text && read_text(text, bytes, path, override_count, overrides, arena, config, err);
+    return text && read_text(text, bytes, path, override_count, overrides, arena, config, err) &&
+           check_init_overrides(config, override_count, overrides, err);
 }
 
 /* ---- Quantizing a trained run ---- */
@@ -333,11 +355,9 @@ bool config_check_free(const char *override, Error *err) {
     Arena *arena = arena_new("setting");
     const char *path = arena_format(arena, "%.*s", (int)strcspn(override, "="), override);
     const Field *field = fields_find(experiment_fields, path);
-    bool is_free = (field && field->may_change) ||
-                   FAIL(err, ERROR_INPUT, "'%s' cannot change in a run; these can: %s", override,
-                        fields_changeable(experiment_fields, arena));
+    bool is_free = field && field->may_change;
     arena_free(arena);
-    return is_free;
+    return is_free || fail_fixed(override, err);
 }
 
 const char *config_write_fixed(const ExperimentConfig *config, Arena *arena) {

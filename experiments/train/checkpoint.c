@@ -59,6 +59,8 @@ static const ProgressRow progress_rows[] = {
 };
 enum { PROGRESS_ROWS = sizeof progress_rows / sizeof *progress_rows };
 
+static const char base_name[] = "base_digest";
+
 static void write_progress(H5Writer *w, const Cursor *cursor) {
     for (int i = 0; i < PROGRESS_ROWS; i++) {
         const ProgressRow *row = &progress_rows[i];
@@ -70,6 +72,7 @@ static void write_progress(H5Writer *w, const Cursor *cursor) {
     }
     h5_write_text(w, "progress/best_digest", cursor->best_digest);
     if (*cursor->teacher_digest) h5_write_text(w, "teacher_digest", cursor->teacher_digest);
+    if (*cursor->base_digest) h5_write_text(w, base_name, cursor->base_digest);
 }
 
 static void write_facts(H5Writer *w, const DataFacts *f) {
@@ -88,6 +91,7 @@ static uint64_t expected_bytes(const Model *model) {
     uint64_t bytes = 1 << 16;
     for (int i = 0; i < model->param_count; i++) {
         const Tensor *value = &model->params[i]->value;
+        if (model->params[i]->is_base) continue;
         bool is_master = value->dtype == DTYPE_F32; /* with up to two states and an average */
         bytes += tensor_bytes(value) * (is_master ? 4 : 1);
         if (model->params[i]->origin) bytes += tensor_bytes(value);
@@ -118,6 +122,7 @@ bool checkpoint_save(const char *path, const char *previous, const char *config_
         for (int i = 0; i < model->param_count; i++) {
             const Param *p = model->params[i];
             char name[NAME_BYTES];
+            if (p->is_base) continue;
             snprintf(name, sizeof name, "params/%s", p->name);
             stored_write(w, name, &p->value);
             write_origin(w, p);
@@ -247,8 +252,9 @@ static bool read_best_digest(const Source *s, Arena *arena, char digest[ENVELOPE
     return text && (!*text || read_digest(s, name, arena, digest));
 }
 
-static bool read_teacher_digest(const Source *s, Arena *arena, char digest[ENVELOPE_DIGEST_TEXT]) {
-    static const char name[] = "teacher_digest";
+/* Empty where the file has none. */
+static bool read_other_digest(const Source *s, const char *name, Arena *arena,
+                              char digest[ENVELOPE_DIGEST_TEXT]) {
     bool exists;
     TRY(h5_read_exists(s->reader, name, &exists, s->err));
     return !exists || read_digest(s, name, arena, digest);
@@ -258,7 +264,8 @@ static bool read_description(Checkpoint *c, Arena *arena, Error *err) {
     const Source source = {c->reader, err};
     return read_facts(&source, arena, &c->facts) && read_progress(&source, &c->cursor) &&
            (c->version < 3 || read_best_digest(&source, c->file, c->cursor.best_digest)) &&
-           read_teacher_digest(&source, c->file, c->cursor.teacher_digest);
+           read_other_digest(&source, "teacher_digest", c->file, c->cursor.teacher_digest) &&
+           read_other_digest(&source, base_name, c->file, c->cursor.base_digest);
 }
 
 /* Whether it is the file that is at fault, and not who read it. */
@@ -312,8 +319,10 @@ static bool read_all(const Source *s, Model *model, Optimizer *optimizer, Arena 
         if (!model_find_param(model, names[i]))
             return FAIL(s->err, ERROR_INPUT, "%s holds '%s', which the configured model lacks",
                         h5_read_path(s->reader), names[i]);
-    for (int i = 0; i < model->param_count; i++)
-        TRY(read_param(s, model->params[i]) && read_origin(s, model, model->params[i]));
+    for (int i = 0; i < model->param_count; i++) {
+        Param *p = model->params[i];
+        if (!p->is_base) TRY(read_param(s, p) && read_origin(s, model, p));
+    }
     return !optimizer || optimizer_visit(optimizer, read_state, (void *)s);
 }
 
@@ -401,14 +410,25 @@ static bool has_base(const Model *model) {
     return false;
 }
 
+/* Whether the file holds an adapter alone, which a whole network cannot be made of. */
+static bool check_whole(const Source *s, bool may_be_adapter, bool *is_adapter) {
+    TRY(h5_read_exists(s->reader, base_name, is_adapter, s->err));
+    return !*is_adapter || may_be_adapter ||
+           FAIL(s->err, ERROR_INPUT,
+                "%s holds an adapter alone, and not the network that it stands on; merge both "
+                "('nibble merge RUN --out DIR')",
+                h5_read_path(s->reader));
+}
+
 bool checkpoint_init(const Checkpoint *c, const char *config_text, Model *model, Error *err) {
     const Source source = {c->reader, err};
     bool is_alike = false;
-    bool is_adapted = has_base(model);
+    bool is_adapted = has_base(model), is_adapter;
+    TRY(check_whole(&source, is_adapted && *config_text, &is_adapter));
     TRY(quantizes_alike(&source, config_text, c->file, &is_alike));
     for (int i = 0; i < model->param_count; i++) {
         Param *p = model->params[i]; /* without an owner it is a quantizer's */
-        if (is_adapted ? !p->is_base : !p->owner && !is_alike) continue;
+        if (is_adapted ? p->is_base == is_adapter : !p->owner && !is_alike) continue;
         TRY(p->owner ? read_param(&source, p) : read_own_param(&source, p));
         TRY(take_average(&source, p, c->file));
     }

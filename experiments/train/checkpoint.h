@@ -18,11 +18,13 @@ typedef struct Cursor {
     double best_score;    /* the task's first, on the validation split, as trained */
     char best_digest[ENVELOPE_DIGEST_TEXT]; /* of best.h5; "": none yet, or of a file before it */
     char teacher_digest[ENVELOPE_DIGEST_TEXT]; /* of the teacher's network; "": there is none */
+    char base_digest[ENVELOPE_DIGEST_TEXT];    /* of an adapter's base; "": all is in the file */
     double loss_average;                       /* moving average of the training loss, for people */
     LossScale loss_scale;
 } Cursor;
 
-/* `config_text` is the configuration without what may change in a run (config_write_fixed), `facts`
+/* Of a model with an adapter, the base's Params are not saved: the cursor names its digest.
+ * `config_text` is the configuration without what may change in a run (config_write_fixed), `facts`
  * are those of the training images, with the normalisation that the network is trained with. Writes
  * `path` whole or not at all; the file that had the name before is kept as `previous` (NULL: not
  * kept). */
@@ -56,13 +58,14 @@ bool checkpoint_is_quantized(const Checkpoint *checkpoint, const Model *model, b
                              Error *err);
 
 /* Fills model and optimizer (NULL: left alone). The configuration must be the one that was saved.
- * Every Param must be in the file with its shape, and nothing may be in the file that the model
- * lacks. */
+ * Every Param, but those of an adapter's base, must be in the file with its shape, and nothing may
+ * be in the file that the model lacks. */
 bool checkpoint_load(const Checkpoint *checkpoint, const char *config_text, Model *model,
                      Optimizer *optimizer, Error *err);
 
 /* Weights for a new training: fills every Param, with its average where the file has one, since
- * that is the network which its run reports. Those of quantizers may lack, and are taken only
+ * that is the network which its run reports. Of a model with an adapter it fills the base, or from
+ * the file of such a run the adapter. Those of quantizers may lack, and are taken only
  * where `config_text` quantizes as the file's configuration does (when, is no matter): a range of
  * other bits or of another kind means nothing. Optimizer state stays new. */
 bool checkpoint_init(const Checkpoint *checkpoint, const char *config_text, Model *model,

@@ -5,8 +5,10 @@
 #include "core/log.h"
 #include "core/parallel.h"
 #include "data/describe.h"
+#include "experiments/adapter/import.h"
 #include "experiments/models/models.h"
 #include "experiments/plan/available.h"
+#include "experiments/train/base.h"
 #include "experiments/train/bits.h"
 #include "experiments/train/ranges.h"
 #include "experiments/train/run.h"
@@ -89,9 +91,12 @@ static bool add_adapter(Experiment *e, Error *err) {
     if (choice->kind && qat_is_active(e->qat))
         return FAIL(err, ERROR_INPUT,
                     "adapter: the weights are frozen, so quant has nothing to train; leave out "
-                    "quant, or the adapter") ||
+                    "quant, or merge the adapter first") ||
                error_blame(err, "adapter");
-    return adapter_install(e->model, choice, e->arena, &e->adapter, err);
+    if (adapter_install(e->model, choice, e->arena, &e->adapter, err)) return true;
+    const char *from = import_directory(&e->config);
+    if (from) error_prefix(err, "%s is for another base", from);
+    return false;
 }
 
 static bool build_network(Experiment *e, Error *err) {
@@ -191,6 +196,7 @@ static bool open_network(const char *directory, const Checkpoint *network,
     bool reads_all = options->calibrate || options->reads_training;
     TRY(open_with(&config, reads_all ? NULL : &network->facts, config_arena, e, err));
     if (reads_all) TRY(experiment_check_data(e, &network->facts, network->path, err));
+    TRY(base_load(e, err) && base_check_digest(e, network->cursor.base_digest, network->path, err));
     TRY(checkpoint_load(network, e->fixed_text, e->model, e->optimizer, err));
     e->step = network->cursor.step;
     memcpy(e->network_digest, network->digest, sizeof e->network_digest);

@@ -20,7 +20,8 @@ typedef struct Experiment {
     const struct Task *task; /* experiments/train/task.h */
     Model *model;
     Qat *qat;
-    Adapter *adapter; /* NULL: none */
+    Adapter *adapter;                       /* NULL: none */
+    char base_digest[ENVELOPE_DIGEST_TEXT]; /* of the network that it stands on; "": none yet */
     Optimizer *optimizer;
     LossScale loss_scale;
     Tape *tape;

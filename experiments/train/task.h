@@ -48,8 +48,9 @@ typedef struct Task {
     const char *samples;           /* what is counted, in the plural: "images", "tokens" */
     Score scores[TASK_SCORES_MAX]; /* the best checkpoint is the best by the first */
     int score_count;
-    bool has_confusion; /* the report shows a matrix of classes, where they are few */
-    bool is_distilled;  /* in training the loss has the term of train.distill (teacher.h) */
+    bool has_confusion;    /* the report shows a matrix of classes, where they are few */
+    const char *peft_task; /* what PEFT calls it (task_type); NULL: it has no word for it */
+    bool is_distilled;     /* in training the loss has the term of train.distill (teacher.h) */
     /* Sets `output` and `loss`; the loss is recorded last, so that nothing takes its place. */
     void (*record)(TaskStep *step, Tape *t);
     /* How many samples the batch's loss is a mean over: its rows, or the labels not masked. */

@@ -6,6 +6,7 @@
 
 #include "core/log.h"
 #include "experiments/models/models.h"
+#include "experiments/train/base.h"
 #include "experiments/train/evaluate.h"
 #include "experiments/train/run.h"
 #include "experiments/train/saved.h"
@@ -40,6 +41,7 @@ static bool build(const Experiment *student, Experiment *e, Error *err) {
     uint64_t seed = (uint64_t)e->config.seed;
     TRY(models_build(&e->config.model, input, facts->class_count, seed, e->arena, &e->model, err));
     TRY(qat_prepare(e->model, &e->config.quant, e->arena, &e->qat, err));
+    TRY(adapter_install(e->model, &e->config.adapter, e->arena, &e->adapter, err));
     qat_set_evaluation(e->qat);
     e->task = student->task;
     e->tape = tape_new(e->arena);
@@ -47,6 +49,7 @@ static bool build(const Experiment *student, Experiment *e, Error *err) {
 }
 
 static bool load(const Checkpoint *network, Experiment *e, Error *err) {
+    TRY(base_load(e, err) && base_check_digest(e, network->cursor.base_digest, network->path, err));
     TRY(checkpoint_init(network, e->fixed_text, e->model, err));
     e->step = network->cursor.step;
     memcpy(e->network_digest, network->digest, sizeof e->network_digest);

@@ -9,9 +9,11 @@
 
 #include "core/file.h"
 #include "core/log.h"
+#include "experiments/adapter/import.h"
 #include "experiments/report/progress.h"
 #include "experiments/report/summary.h"
 #include "experiments/report/text.h"
+#include "experiments/train/base.h"
 #include "experiments/train/environment.h"
 #include "experiments/train/evaluate.h"
 #include "experiments/train/metrics.h"
@@ -281,6 +283,7 @@ static bool check_best(Training *r, Error *err) {
 static bool load(Training *r, const Checkpoint *from, Error *err) {
     Experiment *e = r->e;
     TRY(experiment_check_data(e, &from->facts, from->path, err));
+    TRY(base_load(e, err) && base_check_digest(e, from->cursor.base_digest, from->path, err));
     TRY(checkpoint_load(from, e->fixed_text, e->model, e->optimizer, err));
     TRY(teacher_check_digest(e, from->cursor.teacher_digest, from->path, err));
     r->cursor = from->cursor;
@@ -303,11 +306,8 @@ static bool resume(Training *r, Saved *saved, Error *err) {
 
 static bool init_weights(Experiment *e, Error *err) {
     Checkpoint from;
-    if (!e->config.train.init && e->adapter)
-        return FAIL(err, ERROR_INPUT,
-                    "adapter: a new network has nothing to adapt; say where a trained one lies "
-                    "(train.init: RUN)") ||
-               error_blame(err, "adapter");
+    if (e->adapter)
+        return base_load(e, err) && adapter_start(e->adapter, NULL, err) && import_weights(e, err);
     if (!e->config.train.init) return true;
     bool is_open = saved_open_weights(e->config.train.init, e->arena, &from, err);
     bool is_done = is_open && checkpoint_init(&from, e->fixed_text, e->model, err);
@@ -330,9 +330,7 @@ static bool check_length(const Experiment *e, Error *err) {
 }
 
 bool trainer_begin(Experiment *e, Error *err) {
-    if (check_length(e, err) && init_weights(e, err) &&
-        (!e->adapter || adapter_start(e->adapter, NULL, err)))
-        return true;
+    if (check_length(e, err) && init_weights(e, err)) return true;
     config_place(&e->config, err);
     return false;
 }
@@ -375,6 +373,7 @@ static bool prepare(Training *r, bool resumes, Error *err) {
     } else if (resumes) { /* killed before its first save, it starts over */
         TRY(trainer_begin(e, err));
     }
+    snprintf(r->cursor.base_digest, ENVELOPE_DIGEST_TEXT, "%s", e->base_digest);
     /* Nothing of the run is touched before everything else is known to be right. */
     const char *summary = run_path(arena, r->directory, RUN_SUMMARY);
     bool has_summary;

@@ -28,6 +28,10 @@ static const Field fields[] = {
                  "bits lost)"),
     FIELD_STRUCTS(LoraConfig, rules, "[]", LoraRule, rule_fields,
                   "layers with another rank or alpha; later rules win"),
+    FIELD_STRING(LoraConfig, from, "",
+                 "directory of a PEFT adapter to start from, which says all of the above but "
+                 "dropout",
+                 .is_path = true),
     FIELD_END,
 };
 

@@ -24,8 +24,9 @@ typedef struct LoraConfig {
     int64_t rank;
     double alpha, dropout;
     bool rslora, dora;
-    int init;   /* LoraInit */
-    List rules; /* of LoraRule; later ones win */
+    int init;         /* LoraInit */
+    List rules;       /* of LoraRule; later ones win */
+    const char *from; /* a directory of PEFT's that first values come from; NULL: none */
 } LoraConfig;
 
 /* State of an AdapterSite. */

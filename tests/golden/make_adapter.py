@@ -5,12 +5,17 @@ with ReLUs between them), and the gradients of the mean cross entropy of labels 
     pip install torch peft
     python3 tests/golden/make_adapter.py
 
+Beside it, tests/golden/adapter has a directory for each as PEFT saves it.
+
 The format is tests/golden.h's. Case `given` holds the input and the network; each case of an adapter its parameters as
 PEFT names them, the logits, the gradient of each parameter, and the weights of PEFT's merge."""
+
+import pathlib
 
 import torch
 from peft import LoraConfig, get_peft_model
 
+OUT = pathlib.Path(__file__).parent / "adapter"
 torch.manual_seed(5)
 ROWS, SIZES = 6, {"fc1": (5, 7), "fc2": (7, 6), "classes": (6, 3)}
 CASES = {
@@ -67,6 +72,9 @@ with open("tests/golden/adapter.txt", "w") as file:
         torch.nn.functional.cross_entropy(logits, labels).backward()
         results = {"logits": logits} | dict(own)
         results |= {f"{key}.grad": param.grad for key, param in own.items()}
+        model.float().save_pretrained(OUT / name)
+        (OUT / name / "README.md").unlink()
+        model.double()
         merged = model.merge_and_unload()
         results |= {f"{layer}.merged": getattr(merged, layer).weight for layer in ["fc1", "fc2"]}
         case(file, name, results)
