@@ -43,7 +43,8 @@ typedef struct Adapter {
     int site_count;
 } Adapter;
 
-/* The weights of a base as they were before they were stored in few bits. */
+/* The weights of a base as they were before they were stored in few bits; `read` NULL: they are not
+ * at hand. */
 typedef struct AdapterSource {
     bool (*read)(void *context, const Param *weight, float *values, Error *err);
     void *context;

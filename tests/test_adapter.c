@@ -437,6 +437,14 @@ static void test_loftq_needs_few_bits(void **state) {
     assert_string_equal(
         err.message, "fc1: adapter.init: loftq takes what storing the base in few bits lost, and "
                      "this base is kept whole (f32); choose adapter.init: default");
+    model = network();
+    store_weights(model, DTYPE_NF4);
+    adapter = install(model, "adapter: {kind: lora, init: loftq}");
+    err = (Error){0};
+    assert_false(adapter_start(adapter, &(AdapterSource){0}, &err));
+    assert_string_equal(err.message,
+                        "fc1: adapter.init: loftq needs the weights as they were before they were "
+                        "stored in nf4, and these are not at hand; choose adapter.init: default");
 }
 
 static int set_up(void **state) {

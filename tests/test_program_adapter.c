@@ -236,6 +236,55 @@ static void test_in_is_refused(void **state) {
         "peft is for another base: adapter.target: 'hidden2' is the name of no linear layer");
 }
 
+/* ---- Merging ---- */
+
+static void test_merge(void **state) {
+    (void)state;
+    const char *text = run(0, "merge plain --out merged").out;
+    assert_has(text, "kept of the update                 gain       SQNR\n");
+    assert_has(text, "requantized                           -          -\n");
+    assert_has(text, "layers, route dequantized\nhidden1 ");
+    assert_has(text, "nats, over 100 rows of the test set; ");
+    assert_has(text, "merged: merged\n");
+    text = run(0, "inspect merged/model.safetensors").out;
+    assert_has(text, "hidden1.weight  F16 [24, 64]\n");
+    assert_has(text, "classes.bias  F16 [4]\n");
+    assert_lacks(text, "lora");
+    Json *json = json_of(run(0, "merge plain --out again --route f16 --json").out);
+    assert_string_equal(json_get_text(json, "route"), "f16");
+    assert_true(fraction_of(json, "routes.f16.gain") > 0.99);
+    assert_true(number_of(json, "routes.f16.sqnr_db") > 30);
+    assert_true(number_of(json, "routes.dequantized.gain") == number_of(json, "routes.f16.gain"));
+    assert_int_equal(json_type_at(json, "routes.requantized"), JSON_ABSENT);
+    assert_int_equal(json_count(json, "layers"), 2);
+    assert_true(number_of(json, "layers.1.f16.gain") > 0.99);
+    assert_true(number_of(json, "kl") > 0 && number_of(json, "kl") < 1e-4);
+    assert_true(number_of(json, "rows") == 100 && number_of(json, "outputs") == 100);
+    assert_true(fraction_of(json, "changed") <= 1);
+    json_free(json);
+    assert_files_equal("merged/model.safetensors", "again/model.safetensors");
+    assert_false(file_exists("merged/config.json"));
+}
+
+static void test_merge_is_refused(void **state) {
+    (void)state;
+    run(0, "merge plain --out full");
+    assert_has(run(2, "merge plain --out full").err,
+               "full/model.safetensors is there already; name another --out");
+    assert_has(run(2, "merge plain").err, "give --out DIR, where the merged network is written");
+    assert_has(
+        run(2, "merge plain --out none --route best").err,
+        "unknown route 'best'; known: f16 (the weights as they were, and the update), "
+        "dequantized (the network that was trained), requantized (on the base's grid again)");
+    assert_has(run(2, "merge plain --out none --route requantized").err,
+               "--route requantized: the base is not stored in few bits (f32), so there is no grid "
+               "to go back to; take --route f16");
+    assert_has(
+        run(2, "merge base --out none").err,
+        "base has no adapter: all of its weights were trained, and there is nothing to merge");
+    assert_false(file_exists("none"));
+}
+
 static void test_help(void **state) {
     (void)state;
     assert_has(run(0, "help adapters").out, "lora");
@@ -259,6 +308,8 @@ int main(void) {
         cmocka_unit_test(test_out_and_in_again),
         cmocka_unit_test(test_out_is_refused),
         cmocka_unit_test(test_in_is_refused),
+        cmocka_unit_test(test_merge),
+        cmocka_unit_test(test_merge_is_refused),
         cmocka_unit_test(test_help),
     };
     return cmocka_run_group_tests(tests, files_make, program_folder_leave);

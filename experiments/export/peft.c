@@ -88,7 +88,7 @@ static bool write_config(const Experiment *e, const char *directory, Arena *aren
                          .dropout = c->dropout,
                          .rslora = c->rslora,
                          .dora = c->dora,
-                         .base = e->config.train.init,
+                         .base = e->base_directory ? e->base_directory : e->config.train.init,
                          .task = e->task->peft_task};
     set_targets(e->adapter, arena, &config);
     set_patterns(e->adapter, arena, &config);

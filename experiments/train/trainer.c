@@ -307,7 +307,8 @@ static bool resume(Training *r, Saved *saved, Error *err) {
 static bool init_weights(Experiment *e, Error *err) {
     Checkpoint from;
     if (e->adapter)
-        return base_load(e, err) && adapter_start(e->adapter, NULL, err) && import_weights(e, err);
+        return base_load(e, err) && adapter_start(e->adapter, &e->base_source, err) &&
+               import_weights(e, err);
     if (!e->config.train.init) return true;
     bool is_open = saved_open_weights(e->config.train.init, e->arena, &from, err);
     bool is_done = is_open && checkpoint_init(&from, e->fixed_text, e->model, err);

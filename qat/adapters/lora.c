@@ -148,15 +148,26 @@ static void merge(const AdapterSite *site, float *w) {
     }
 }
 
-static bool start_loftq(LoraLayer *l, const AdapterSource *source, float *stored, Arena *arena,
-                        Error *err) {
-    const Param *weight = l->site->weight;
-    if (weight->value.dtype == DTYPE_F32 || !source)
+static bool check_loftq(const Param *weight, const AdapterSource *source, Error *err) {
+    const char *dtype = dtype_name(weight->value.dtype);
+    if (dtype_codec(weight->value.dtype)->stores == CODE_NUMBER)
         return FAIL(err, ERROR_INPUT,
                     "adapter.init: loftq takes what storing the base in few bits lost, and this "
                     "base is kept whole (%s); choose adapter.init: default",
-                    dtype_name(weight->value.dtype)) ||
+                    dtype) ||
                error_blame(err, "adapter.init");
+    return (source && source->read) ||
+           FAIL(err, ERROR_INPUT,
+                "adapter.init: loftq needs the weights as they were before they were stored in %s, "
+                "and these are not at hand; choose adapter.init: default",
+                dtype) ||
+           error_blame(err, "adapter.init");
+}
+
+static bool start_loftq(LoraLayer *l, const AdapterSource *source, float *stored, Arena *arena,
+                        Error *err) {
+    const Param *weight = l->site->weight;
+    TRY(check_loftq(weight, source, err));
     int64_t count = tensor_count(&weight->value);
     float *residual = arena_new_array(arena, float, count);
     TRY(source->read(source->context, weight, residual, err));

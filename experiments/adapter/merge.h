@@ -1,0 +1,65 @@
+/* Merging: an adapter's update goes into the weights that it stands on.
+ *
+ *     route        the merged weight                    of a base stored in few bits
+ *     f16          f16(W + update)                      W: as it was before it was stored
+ *     dequantized  f16(Q(W) + update)                   the network that was trained
+ *     requantized  f16(Q(Q(W) + update))                on the grid of the base again
+ *
+ * The update is what the adapter makes of Q(W), less Q(W). What a route keeps of it is measured:
+ * got is the merged weight less the weight that the route begins with, gain = <got, update> /
+ * <update, update>,    SQNR = 10 log10(|update|^2 / |update - got|^2). A small update is erased by
+ * re-quantizing: Q(W) lies on the grid, and nearest to itself. */
+#ifndef NIBBLE_EXPERIMENTS_ADAPTER_MERGE_H
+#define NIBBLE_EXPERIMENTS_ADAPTER_MERGE_H
+
+#include "experiments/train/deviation.h"
+#include "experiments/train/experiment.h"
+#include "experiments/train/shadow.h"
+
+typedef enum MergeRoute {
+    MERGE_F16,
+    MERGE_DEQUANTIZED,
+    MERGE_REQUANTIZED,
+    MERGE_ROUTES
+} MergeRoute;
+
+extern const char *const merge_route_names[MERGE_ROUTES];
+
+#define MERGE_GAIN_MIN 0.9 /* a route that keeps less is refused */
+
+typedef struct MergeKept {
+    bool is_possible; /* f16: the weights as they were are at hand; requantized: there is a grid */
+    DeviationSums sums; /* of the update, and what a route got of it */
+} MergeKept;
+
+double merge_gain(const MergeKept *kept); /* 1 where there is no update */
+
+typedef struct MergeLayer {
+    const char *name;
+    MergeKept kept[MERGE_ROUTES];
+    Tensor weight; /* merged by the route that was chosen, f16 */
+} MergeLayer;
+
+typedef struct Merge {
+    MergeRoute route;
+    MergeLayer *layers; /* [count], in the order of the adapter's sites */
+    int count;
+    MergeKept all[MERGE_ROUTES];
+    int64_t rows;        /* of the test set, on which outputs were compared */
+    OutputChange change; /* of the merged network's outputs from the run's */
+} Merge;
+
+/* Makes the merged weights, and measures all routes. Refuses a route that is not possible, and,
+ * unless `force`, one that keeps less than MERGE_GAIN_MIN of the update. */
+bool merge_make(Experiment *e, MergeRoute route, bool force, Arena *arena, Merge *out, Error *err);
+
+/* Compares outputs over up to `rows` rows of the test set. From here on the model is the merged
+ * one.
+ */
+bool merge_compare(Experiment *e, Merge *merge, int64_t rows, Error *err);
+
+/* Writes model.safetensors in f16, and beside it, where the base is a directory of Hugging Face's,
+ * its config.json and the files of its tokenizer. */
+bool merge_write(const Experiment *e, const Merge *merge, const char *directory, Error *err);
+
+#endif
