@@ -5,10 +5,10 @@
 #include "core/log.h"
 #include "core/parallel.h"
 #include "data/describe.h"
+#include "experiments/adapter/frozen.h"
 #include "experiments/adapter/import.h"
 #include "experiments/models/models.h"
 #include "experiments/plan/available.h"
-#include "experiments/train/base.h"
 #include "experiments/train/bits.h"
 #include "experiments/train/ranges.h"
 #include "experiments/train/run.h"
@@ -196,7 +196,8 @@ static bool open_network(const char *directory, const Checkpoint *network,
     bool reads_all = options->calibrate || options->reads_training;
     TRY(open_with(&config, reads_all ? NULL : &network->facts, config_arena, e, err));
     if (reads_all) TRY(experiment_check_data(e, &network->facts, network->path, err));
-    TRY(base_load(e, err) && base_check_digest(e, network->cursor.base_digest, network->path, err));
+    TRY(frozen_load(e, err) &&
+        frozen_check_digest(e, network->cursor.base_digest, network->path, err));
     TRY(checkpoint_load(network, e->fixed_text, e->model, e->optimizer, err));
     e->step = network->cursor.step;
     memcpy(e->network_digest, network->digest, sizeof e->network_digest);

@@ -5,8 +5,8 @@
 #include <sys/stat.h>
 
 #include "core/log.h"
+#include "experiments/adapter/frozen.h"
 #include "experiments/models/models.h"
-#include "experiments/train/base.h"
 #include "experiments/train/evaluate.h"
 #include "experiments/train/run.h"
 #include "experiments/train/saved.h"
@@ -49,7 +49,8 @@ static bool build(const Experiment *student, Experiment *e, Error *err) {
 }
 
 static bool load(const Checkpoint *network, Experiment *e, Error *err) {
-    TRY(base_load(e, err) && base_check_digest(e, network->cursor.base_digest, network->path, err));
+    TRY(frozen_load(e, err) &&
+        frozen_check_digest(e, network->cursor.base_digest, network->path, err));
     TRY(checkpoint_init(network, e->fixed_text, e->model, err));
     e->step = network->cursor.step;
     memcpy(e->network_digest, network->digest, sizeof e->network_digest);

@@ -9,11 +9,11 @@
 
 #include "core/file.h"
 #include "core/log.h"
+#include "experiments/adapter/frozen.h"
 #include "experiments/adapter/import.h"
 #include "experiments/report/progress.h"
 #include "experiments/report/summary.h"
 #include "experiments/report/text.h"
-#include "experiments/train/base.h"
 #include "experiments/train/environment.h"
 #include "experiments/train/evaluate.h"
 #include "experiments/train/metrics.h"
@@ -283,7 +283,7 @@ static bool check_best(Training *r, Error *err) {
 static bool load(Training *r, const Checkpoint *from, Error *err) {
     Experiment *e = r->e;
     TRY(experiment_check_data(e, &from->facts, from->path, err));
-    TRY(base_load(e, err) && base_check_digest(e, from->cursor.base_digest, from->path, err));
+    TRY(frozen_load(e, err) && frozen_check_digest(e, from->cursor.base_digest, from->path, err));
     TRY(checkpoint_load(from, e->fixed_text, e->model, e->optimizer, err));
     TRY(teacher_check_digest(e, from->cursor.teacher_digest, from->path, err));
     r->cursor = from->cursor;
@@ -307,7 +307,7 @@ static bool resume(Training *r, Saved *saved, Error *err) {
 static bool init_weights(Experiment *e, Error *err) {
     Checkpoint from;
     if (e->adapter)
-        return base_load(e, err) && adapter_start(e->adapter, &e->base_source, err) &&
+        return frozen_load(e, err) && adapter_start(e->adapter, &e->base_source, err) &&
                import_weights(e, err);
     if (!e->config.train.init) return true;
     bool is_open = saved_open_weights(e->config.train.init, e->arena, &from, err);

@@ -1,4 +1,4 @@
-#include "experiments/train/base.h"
+#include "experiments/adapter/frozen.h"
 
 #include <stdio.h>
 #include <string.h>
@@ -11,7 +11,7 @@ static bool take(const Checkpoint *from, Experiment *e, Error *err) {
     return true;
 }
 
-bool base_load(Experiment *e, Error *err) {
+bool frozen_load(Experiment *e, Error *err) {
     const char *init = e->config.train.init;
     Checkpoint from;
     if (!e->adapter || *e->base_digest) return true;
@@ -28,7 +28,7 @@ bool base_load(Experiment *e, Error *err) {
     return error_blame(err, "train.init");
 }
 
-bool base_check_digest(const Experiment *e, const char *digest, const char *path, Error *err) {
+bool frozen_check_digest(const Experiment *e, const char *digest, const char *path, Error *err) {
     if (!strcmp(digest, e->base_digest)) return true;
     return FAIL(err, ERROR_INPUT,
                 "%s stands on another base (digest %s) than %s is now (%s): say where that network "
