@@ -116,6 +116,7 @@ static bool floats_check(const Dataset *dataset, const DatasetPart *part, const 
 static bool part_check(const Dataset *dataset, const DatasetPart *part, const char *which,
                        Error *err) {
     if (part->count < 1) return FAIL(err, ERROR_INPUT, "the %s part has no rows", which);
+    if (dataset->pixel_type == PIXEL_TOKENS) return true; /* we made them */
     TRY(dataset_check_labels(which, part, dataset->class_count, err));
     return dataset->pixel_type != PIXEL_F32 || floats_check(dataset, part, which, err);
 }
@@ -212,7 +213,8 @@ static bool parts_open(Variant source, DatasetParts parts, Arena *arena, Dataset
     const char *at = (const char *)source.config + (row ? row->offset : 0);
     const char *path = row ? *(const char *const *)(const void *)at : kind->kind.name;
     *out = (Dataset){0};
-    if ((!row || path_check(kind, path, err)) &&
+    if (kind->finds_paths) path = kind->kind.name;
+    if ((!row || kind->finds_paths || path_check(kind, path, err)) &&
         kind->open(source.config, parts, arena, out, err) && sides_check(out, path, err))
         return true;
     return row && error_blame(err, "data.path");
@@ -231,6 +233,11 @@ bool dataset_open(Variant source, Arena *arena, Dataset *out, Error *err) {
 bool dataset_open_test(Variant source, Arena *arena, Dataset *out, Error *err) {
     return parts_open(source, DATASET_TEST, arena, out, err) &&
            part_check(out, &out->test, "test", err);
+}
+
+Shape dataset_shape(const Dataset *dataset) {
+    if (dataset->pixel_type == PIXEL_TOKENS) return SHAPE(dataset->height);
+    return SHAPE(dataset->height, dataset->width, dataset->channels);
 }
 
 void dataset_columns(const Dataset *dataset, Column columns[DATASET_COLUMNS]) {

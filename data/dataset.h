@@ -1,4 +1,5 @@
-/* Data sets: labelled images, whole in memory as they are stored, bytes or floats, NHWC.
+/* Data sets: labelled images, whole in memory as they are stored, bytes or floats, NHWC; or rows of
+ * tokens, of which height is the length, width and channels are 1, and classes are the vocabulary.
  *
  * A kind of data set is one file in data/datasets and one row of datasets.def; it answers `open`.
  * Splitting off validation rows, shuffling, batching, normalising and augmenting are the loader's.
@@ -14,15 +15,20 @@
 #include "core/settings/field.h"
 #include "data/batch.h"
 
-typedef enum PixelType { PIXEL_U8, PIXEL_F32 } PixelType;
+typedef enum PixelType { PIXEL_U8, PIXEL_F32, PIXEL_TOKENS /* i32 */ } PixelType;
 
 /* What is trained on and what files may say. A larger label is taken for damage. */
-enum { DATASET_SIDE_MAX = 1 << 20, DATASET_CLASSES_MAX = 1 << 16 };
+enum {
+    DATASET_SIDE_MAX = 1 << 20,
+    DATASET_CLASSES_MAX = 1 << 16,
+    DATASET_TOKENS_MAX = 1 << 24, /* of a vocabulary */
+};
 
 typedef struct DatasetPart {
     int64_t count;
     const void *pixels;    /* [count, height, width, channels] */
-    const int32_t *labels; /* [count], below class_count */
+    const int32_t *labels; /* [count, labels_each], below class_count */
+    int64_t labels_each;   /* 0: one, as images have */
 } DatasetPart;
 
 typedef struct ClassNames {
@@ -36,9 +42,19 @@ typedef struct Dataset {
     PixelType pixel_type;
     DatasetPart train, test;
     ClassNames class_names;
+    bool has_kept;           /* the data set itself says which training rows are for validation: */
+    int64_t kept;            /* as many, the last ones */
+    const char *description; /* a line for who trains; NULL: dataset_description makes one */
 } Dataset;
 
 typedef enum DatasetParts { DATASET_TEST, DATASET_BOTH } DatasetParts;
+
+struct LoaderConfig;
+struct Rows;
+
+/* How its rows enter batches (data/rows.h). What it takes lives in `arena`. */
+typedef struct Rows DatasetRows(const Dataset *dataset, const struct LoaderConfig *config,
+                                uint64_t seed, Arena *arena);
 
 typedef struct DatasetKind {
     Kind kind; /* its config struct begins with a LoaderConfig (data/loader.h) */
@@ -46,8 +62,10 @@ typedef struct DatasetKind {
      * is missing, cut short, mislabelled or of the wrong size is ERROR_INPUT and named with what
      * was found and expected. */
     bool (*open)(const void *config, DatasetParts parts, Arena *arena, Dataset *out, Error *err);
-    bool has_folder;  /* its path is a directory, not a file */
-    const char *hint; /* where else such data come from: "install ..."; or NULL */
+    DatasetRows *rows; /* NULL: those of labelled images (data/image_rows.h) */
+    bool has_folder;   /* its path is a directory, not a file */
+    bool finds_paths;  /* it looks itself at what its paths lead to */
+    const char *hint;  /* where else such data come from: "install ..."; or NULL */
 } DatasetKind;
 
 #define DATASET(name) extern const DatasetKind dataset_##name;
@@ -61,7 +79,9 @@ bool dataset_open(Variant source, Arena *arena, Dataset *out, Error *err);
 /* The test part alone; what it says about classes is a guess where the setting does not say it. */
 bool dataset_open_test(Variant source, Arena *arena, Dataset *out, Error *err);
 
-/* What a batch of its rows holds: images [height, width, channels] f32, labels i32. */
+/* Of one row: [height, width, channels], or [length] tokens. */
+Shape dataset_shape(const Dataset *dataset);
+/* What a batch of rows of images holds: images [height, width, channels] f32, labels i32. */
 enum { DATASET_IMAGES, DATASET_LABELS, DATASET_COLUMNS };
 void dataset_columns(const Dataset *dataset, Column columns[DATASET_COLUMNS]);
 

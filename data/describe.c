@@ -70,6 +70,7 @@ static const char *classes_text(const Dataset *d, Arena *arena) {
 }
 
 const char *dataset_description(const Dataset *dataset, Arena *arena) {
+    if (dataset->description) return dataset->description;
     const char *parts = parts_text(dataset, arena);
     const char *pixels = pixels_text(dataset, arena);
     const char *classes = classes_text(dataset, arena);
@@ -92,6 +93,7 @@ static bool begins_at_one(const Dataset *d, Arena *arena) {
 }
 
 const char *dataset_suspicion(const Dataset *dataset, Arena *arena) {
+    if (dataset->pixel_type == PIXEL_TOKENS) return NULL;
     if (is_channels_first(dataset))
         return arena_format(arena,
                             "images of %ld x %ld x %ld: channels seem to come first; they are read "

@@ -12,18 +12,26 @@ void facts_digest_pixels(const Dataset *dataset, const DatasetPart *part,
 
 DataFacts facts_of(const Dataset *dataset) {
     const DatasetPart *part = &dataset->train;
-    DataFacts facts = {.images = part->count,
+    int64_t labels = part->count * (part->labels_each ? part->labels_each : 1);
+    DataFacts facts = {.images = part->count - dataset->kept,
                        .height = dataset->height,
                        .width = dataset->width,
                        .channels = dataset->channels,
                        .class_count = dataset->class_count,
                        .pixel_type = dataset->pixel_type};
     facts_digest_pixels(dataset, part, facts.images_digest);
-    envelope_digest(part->labels, sizeof *part->labels * (size_t)part->count, facts.labels_digest);
+    envelope_digest(part->labels, sizeof *part->labels * (size_t)labels, facts.labels_digest);
     return facts;
 }
 
+const char *facts_noun(const DataFacts *facts) {
+    return facts->pixel_type == PIXEL_TOKENS ? "rows" : "images";
+}
+
 static const char *size_text(const DataFacts *f, Arena *arena) {
+    if (f->pixel_type == PIXEL_TOKENS)
+        return arena_format(arena, "%ld tokens of a vocabulary of %ld", (long)f->height,
+                            (long)f->class_count);
     return arena_format(arena, "%ldx%ldx%ld (%s) in %ld classes", (long)f->height, (long)f->width,
                         (long)f->channels, f->pixel_type == PIXEL_U8 ? "bytes" : "floats",
                         (long)f->class_count);
@@ -36,11 +44,14 @@ static bool is_same_size(const DataFacts *a, const DataFacts *b) {
 
 const char *facts_difference(const DataFacts *then, const DataFacts *now, Arena *arena) {
     if (then->images != now->images || !is_same_size(then, now))
-        return arena_format(arena, "%ld images of %s instead of %ld of %s", (long)now->images,
-                            size_text(now, arena), (long)then->images, size_text(then, arena));
+        return arena_format(arena, "%ld %s of %s instead of %ld of %s", (long)now->images,
+                            facts_noun(now), size_text(now, arena), (long)then->images,
+                            size_text(then, arena));
     bool has_images = !strcmp(then->images_digest, now->images_digest);
     bool has_labels = !strcmp(then->labels_digest, now->labels_digest);
     if (has_images && has_labels) return NULL;
+    if (now->pixel_type == PIXEL_TOKENS)
+        return has_images ? "the same tokens, of which others are learned" : "other text";
     return has_images   ? "other labels of the same images"
            : has_labels ? "other images with the same labels"
                         : "other images and labels, as many and as large";
@@ -49,8 +60,8 @@ const char *facts_difference(const DataFacts *then, const DataFacts *now, Arena 
 bool facts_check_fit(const DataFacts *then, const DataFacts *now, const char *what, Error *err) {
     Arena *arena = arena_new("sizes");
     bool fits = is_same_size(then, now) ||
-                FAIL(err, ERROR_INPUT, "%s are %s, but the network was trained on %s", what,
-                     size_text(now, arena), size_text(then, arena));
+                FAIL(err, ERROR_INPUT, "the %s %s are %s, but the network was trained on %s", what,
+                     facts_noun(now), size_text(now, arena), size_text(then, arena));
     arena_free(arena);
     return fits;
 }

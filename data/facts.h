@@ -9,7 +9,7 @@
 enum { FACTS_DIGEST_BYTES = 33 }; /* 32 hexadecimal digits and a zero */
 
 typedef struct DataFacts {
-    int64_t images; /* validation included */
+    int64_t images; /* validation included; of text: rows, without those of validation */
     int64_t height, width, channels, class_count;
     PixelType pixel_type;
     const float *mean, *deviation; /* [channels]; a pixel enters as (stored - mean) / deviation */
@@ -24,11 +24,14 @@ DataFacts facts_of(const Dataset *dataset);
 void facts_digest_pixels(const Dataset *dataset, const DatasetPart *part,
                          char digest[FACTS_DIGEST_BYTES]);
 
+/* What the rows are called, "images" or "rows", for messages. */
+const char *facts_noun(const DataFacts *facts);
+
 /* What tells the images of `now` from those of `then`, in words, made in `arena`; NULL: nothing. */
 const char *facts_difference(const DataFacts *then, const DataFacts *now, Arena *arena);
 
 /* Whether a network made for images of `then` can read those of `now`: their size, storage and
- * number of classes are the same. `what` names them in the message. */
+ * number of classes are the same. `what`: "test" or "training", for the message. */
 bool facts_check_fit(const DataFacts *then, const DataFacts *now, const char *what, Error *err);
 
 #endif

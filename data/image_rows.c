@@ -191,12 +191,30 @@ static void row_write(const void *context, RowKey key, int64_t at, void *const a
     labels[at] = part->labels[key.row];
 }
 
-Rows image_rows(const ImageRows *rows) {
-    Rows all = {.train_count = rows->dataset->train.count,
-                .test_count = rows->dataset->test.count,
-                .column_count = DATASET_COLUMNS,
+static void measure(void *context, Normalize normalize, const int64_t *numbers, int64_t count,
+                    Arena *arena) {
+    image_rows_measure(context, normalize, numbers, count, arena);
+}
+
+static void use(void *context, const float *mean, const float *deviation) {
+    image_rows_use(context, mean, deviation);
+}
+
+Rows image_rows(ImageRows *rows) {
+    Rows all = {.column_count = DATASET_COLUMNS,
                 .write = row_write,
+                .measure = measure,
+                .use = use,
+                .mean = rows->mean,
+                .deviation = rows->deviation,
                 .context = rows};
     dataset_columns(rows->dataset, all.columns);
     return all;
+}
+
+Rows image_rows_new(const Dataset *dataset, const LoaderConfig *config, uint64_t seed,
+                    Arena *arena) {
+    ImageRows *rows = arena_new_array(arena, ImageRows, 1);
+    image_rows_init(rows, dataset, config, seed, arena);
+    return image_rows(rows);
 }

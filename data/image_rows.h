@@ -25,6 +25,9 @@ void image_rows_measure(ImageRows *rows, Normalize normalize, const int64_t *num
 void image_rows_use(ImageRows *rows, const float *mean, const float *deviation);
 
 /* Its rows: images and labels (dataset_columns). Of an ImageRows that stays where it is. */
-Rows image_rows(const ImageRows *rows);
+Rows image_rows(ImageRows *rows);
+
+/* The same of a new one in `arena`: what a kind of labelled images has for `rows`. */
+DatasetRows image_rows_new;
 
 #endif

@@ -36,7 +36,6 @@ typedef struct Buffer {
  * open. */
 struct Loader {
     Dataset dataset;
-    ImageRows images;
     DataFacts facts;
     Rows data; /* what batches are made of */
     const LoaderConfig *config;
@@ -70,23 +69,28 @@ static bool split_count(Loader *loader, int64_t count, Error *err) {
     double setting = loader->config->validation;
     int64_t kept = setting < 1 ? llround(setting * (double)count) : (int64_t)setting;
     int64_t batch = loader->config->batch;
+    if (loader->dataset.has_kept) kept = loader->dataset.kept;
     if (count > UINT32_MAX) return FAIL(err, ERROR_INPUT, "over 2^32 training rows");
     if (count - kept < batch)
         return FAIL(err, ERROR_INPUT,
-                    "%lld training images less %lld for validation do not fill one batch of %lld: "
+                    "%lld training %s less %lld for validation do not fill one batch of %lld: "
                     "lower `validation` or `batch`",
-                    (long long)count, (long long)kept, (long long)batch) ||
+                    (long long)count, facts_noun(&loader->facts), (long long)kept,
+                    (long long)batch) ||
                error_blame(err, "data.%s", kept ? "validation" : "batch");
     loader->rows[LOADER_TRAIN] = loader->rows[LOADER_CALIBRATION] = count - kept;
     loader->rows[LOADER_VALIDATION] = kept;
-    loader->rows[LOADER_TEST] = loader->data.test_count;
+    loader->rows[LOADER_TEST] = loader->dataset.test.count;
     return true;
 }
 
 static void split_rows(Loader *loader, Arena *arena) {
-    int64_t count = loader->data.train_count, kept = loader->rows[LOADER_VALIDATION];
+    int64_t count = loader->dataset.train.count, kept = loader->rows[LOADER_VALIDATION];
     uint32_t *order = arena_new_array(arena, uint32_t, count);
-    random_permutation((RandomKey){loader->seed, RANDOM_SPLIT, 0}, count, order);
+    if (loader->dataset.has_kept)
+        for (int64_t i = 0; i < count; i++) order[i] = (uint32_t)(count - 1 - i);
+    else
+        random_permutation((RandomKey){loader->seed, RANDOM_SPLIT, 0}, count, order);
     bool *is_train = arena_new_array(arena, bool, count);
     bool *is_validation = arena_new_array(arena, bool, count);
     for (int64_t i = 0; i < count; i++)
@@ -217,17 +221,18 @@ static Loader *loader_new(Variant data, uint64_t seed, Arena *arena) {
     return loader;
 }
 
-static void rows_open(Loader *loader, Arena *arena) {
-    image_rows_init(&loader->images, &loader->dataset, loader->config, loader->seed, arena);
-    loader->data = image_rows(&loader->images);
-    loader->facts.mean = loader->images.mean;
-    loader->facts.deviation = loader->images.deviation;
+static void rows_open(Loader *loader, Variant data, Arena *arena) {
+    const DatasetKind *kind = (const DatasetKind *)data.kind;
+    DatasetRows *rows = kind->rows ? kind->rows : image_rows_new;
+    loader->data = rows(&loader->dataset, loader->config, loader->seed, arena);
+    loader->facts.mean = loader->data.mean;
+    loader->facts.deviation = loader->data.deviation;
 }
 
 /* The last of opening: what batches are made in. */
 static bool loader_begin(Loader *loader, Arena *arena, Error *err) {
     const Rows *data = &loader->data;
-    loader->row_of[LOADER_TEST] = rows_new(arena, data->test_count, NULL);
+    loader->row_of[LOADER_TEST] = rows_new(arena, loader->dataset.test.count, NULL);
     int64_t train = loader->config->batch, eval = loader->config->eval_batch;
     size_t most = (size_t)(train > eval ? train : eval);
     for (int i = 0; i < 2; i++) {
@@ -244,11 +249,12 @@ bool loader_open(Variant data, uint64_t seed, Arena *arena, Loader **out, Error 
     Loader *loader = loader_new(data, seed, arena);
     TRY(dataset_open(data, arena, &loader->dataset, err));
     loader->facts = facts_of(&loader->dataset);
-    rows_open(loader, arena);
-    TRY(split_count(loader, loader->data.train_count, err));
+    rows_open(loader, data, arena);
+    TRY(split_count(loader, loader->dataset.train.count, err));
     split_rows(loader, arena);
-    image_rows_measure(&loader->images, (Normalize)loader->config->normalize,
-                       loader->row_of[LOADER_TRAIN], loader->rows[LOADER_TRAIN], arena);
+    if (loader->data.measure)
+        loader->data.measure(loader->data.context, (Normalize)loader->config->normalize,
+                             loader->row_of[LOADER_TRAIN], loader->rows[LOADER_TRAIN], arena);
     *out = loader;
     return loader_begin(loader, arena, err);
 }
@@ -257,13 +263,15 @@ bool loader_open_test(Variant data, const DataFacts *facts, Arena *arena, Loader
                       Error *err) {
     Loader *loader = loader_new(data, 0, arena);
     TRY(dataset_open_test(data, arena, &loader->dataset, err));
-    loader->dataset.class_count = facts->class_count;
+    if (loader->dataset.pixel_type != PIXEL_TOKENS) /* a guess, of a test part alone */
+        loader->dataset.class_count = facts->class_count;
     TRY(dataset_name_classes(data, &loader->dataset, err));
     DataFacts test = facts_of(&loader->dataset); /* of no images, but their sizes */
-    TRY(facts_check_fit(facts, &test, "the test images", err));
-    TRY(dataset_check_labels("test", &loader->dataset.test, facts->class_count, err));
+    TRY(facts_check_fit(facts, &test, "test", err));
+    if (loader->dataset.pixel_type != PIXEL_TOKENS)
+        TRY(dataset_check_labels("test", &loader->dataset.test, facts->class_count, err));
     loader->facts = *facts;
-    rows_open(loader, arena);
+    rows_open(loader, data, arena);
     TRY(split_count(loader, facts->images, err));
     loader_use(loader, facts);
     *out = loader;
@@ -271,7 +279,7 @@ bool loader_open_test(Variant data, const DataFacts *facts, Arena *arena, Loader
 }
 
 void loader_use(Loader *loader, const DataFacts *facts) {
-    image_rows_use(&loader->images, facts->mean, facts->deviation);
+    if (loader->data.use) loader->data.use(loader->data.context, facts->mean, facts->deviation);
 }
 
 void loader_close(Loader *loader) {

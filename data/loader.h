@@ -3,8 +3,9 @@
  *
  * A batch is a pure function of (settings, seed, split, epoch, index): neither the history of
  * calls, nor prefetching, nor the number of threads changes a bit, so a run resumes at any batch.
- *   Validation rows: the first `validation` (below 1: that share of all, rounded) of a permutation
- *                    keyed by RANDOM_SPLIT.
+ *   Validation rows: those that the data set keeps aside (Dataset.kept), or else the first
+ *                    `validation` (below 1: that share of all, rounded) of a permutation keyed by
+ *                    RANDOM_SPLIT.
  *   Training order:  a permutation keyed by RANDOM_SHUFFLE and the epoch; the rows that do not fill
  *                    a last batch are left out of that epoch.
  *   Augmentation:    keyed by RANDOM_AUGMENT, the epoch and the row in the data set.
@@ -21,8 +22,7 @@
 #include "core/error.h"
 #include "core/settings/field.h"
 #include "data/facts.h"
-
-typedef enum Normalize { NORMALIZE_NONE, NORMALIZE_UNIT, NORMALIZE_STANDARD } Normalize;
+#include "data/rows.h"
 
 typedef enum LoaderChanged { CHANGED_REFUSE, CHANGED_ALLOW } LoaderChanged;
 
@@ -31,7 +31,8 @@ typedef struct AugmentConfig {
     bool flip;
 } AugmentConfig;
 
-/* Every data set's config struct begins with this one, as `loader`. */
+/* Every data set's config struct begins with this one, as `loader`; of text, `normalize`, `augment`
+ * and `class_names` stay zero. */
 typedef struct LoaderConfig {
     int64_t batch, eval_batch;
     double validation;
@@ -50,6 +51,19 @@ extern const Field loader_augment_fields[];
     {                                                                                              \
         .name = #name_, .type = FIELD_TYPE_INT, .offset = offsetof(Type, loader.name_),            \
         .fallback = fallback_, .min = min_, .max = max_, .help = help_                             \
+    }
+#define LOADER_PREFETCH(Type)                                                                      \
+    {                                                                                              \
+        .name = "prefetch", .type = FIELD_TYPE_BOOL, .offset = offsetof(Type, loader.prefetch),    \
+        .fallback = "false", .help = "a thread of its own prepares the next batch",                \
+        .may_change = true                                                                         \
+    }
+#define LOADER_CHANGED(Type, noun)                                                                 \
+    {                                                                                              \
+        .name = "changed", .type = FIELD_TYPE_CHOICE, .offset = offsetof(Type, loader.changed),    \
+        .fallback = "refuse", .choices = loader_changed_choices,                                   \
+        .help = "whether a run may go on with other training " noun " than it began with",         \
+        .may_change = true                                                                         \
     }
 #define LOADER_FIELDS(Type)                                                                        \
     LOADER_INT_(Type, batch, "128", 1, 65536, "images per training step"),                         \
@@ -73,12 +87,7 @@ extern const Field loader_augment_fields[];
          .fallback = "{}",                                                                         \
          .fields = loader_augment_fields,                                                          \
          .help = "random changes of the training images"},                                         \
-        {.name = "prefetch",                                                                       \
-         .type = FIELD_TYPE_BOOL,                                                                  \
-         .offset = offsetof(Type, loader.prefetch),                                                \
-         .fallback = "false",                                                                      \
-         .help = "a thread of its own prepares the next batch",                                    \
-         .may_change = true},                                                                      \
+        LOADER_PREFETCH(Type),                                                                     \
         {.name = "class_names",                                                                    \
          .type = FIELD_TYPE_LIST,                                                                  \
          .offset = offsetof(Type, loader.class_names),                                             \
@@ -86,12 +95,7 @@ extern const Field loader_augment_fields[];
          .element = FIELD_TYPE_STRING,                                                             \
          .help = "names of the classes, in the order of their labels; []: as the files have them", \
          .may_change = true},                                                                      \
-    {                                                                                              \
-        .name = "changed", .type = FIELD_TYPE_CHOICE, .offset = offsetof(Type, loader.changed),    \
-        .fallback = "refuse", .choices = loader_changed_choices,                                   \
-        .help = "whether a run may go on with other training images than it began with",           \
-        .may_change = true                                                                         \
-    }
+        LOADER_CHANGED(Type, "images")
 
 typedef enum LoaderSplit {
     LOADER_TRAIN,

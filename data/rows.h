@@ -5,7 +5,10 @@
 
 #include <stdbool.h>
 
+#include "core/arena.h"
 #include "data/batch.h"
+
+typedef enum Normalize { NORMALIZE_NONE, NORMALIZE_UNIT, NORMALIZE_STANDARD } Normalize;
 
 typedef struct RowKey {
     int64_t row; /* of the training or of the test part */
@@ -15,13 +18,18 @@ typedef struct RowKey {
 } RowKey;
 
 typedef struct Rows {
-    int64_t train_count, test_count;
     Column columns[BATCH_COLUMNS_MAX];
     int column_count;
     /* Writes a row to place `at` of the array of each column: a pure function of the key. Many
      * threads call at once. */
     void (*write)(const void *context, RowKey key, int64_t at, void *const arrays[]);
-    const void *context;
+    void *context;
+    const float *mean, *deviation; /* [channels], what numbers are normalised by */
+    /* Chooses these by the training rows numbered numbers[0 .. count - 1], leaving `arena` as it
+     * was; or takes them from elsewhere. NULL: nothing is normalised. */
+    void (*measure)(void *context, Normalize normalize, const int64_t *numbers, int64_t count,
+                    Arena *arena);
+    void (*use)(void *context, const float *mean, const float *deviation);
 } Rows;
 
 #endif

@@ -44,7 +44,7 @@ static Variant source(const char *kind, ...) {
                     node_new(arena, NODE_SCALAR, is_nested ? key + 8 : key, text, mark));
     }
     va_end(args);
-    node_append(data, augment);
+    if (augment->first) node_append(data, augment);
     Faults faults = {.arena = arena};
     SourceConfig config = {0};
     fields_read(source_fields, top, mark, &config, arena, &faults);

@@ -56,7 +56,7 @@ struct Field {
     size_t element_bytes; /* of a list of structs, or of an optional struct */
     const char *help;     /* one line, with the unit */
     bool may_change;      /* while a run goes on: what is trained does not depend on it */
-    bool is_path;         /* a string that names a file or a directory */
+    bool is_path;         /* a string, or strings, that name files or directories */
     bool omits_zero;      /* not written where it is the default: an integer 0, a choice the first,
                              a variant none; files of before it was known are the same */
     bool is_aside; /* of something else than training: it cannot change in a run, and nothing that

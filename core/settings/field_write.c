@@ -20,10 +20,10 @@ static Node *write_text(const Writer *w, const char *key, const char *text) {
     return node;
 }
 
-static Node *write_string(const Writer *w, const Field *field, const char *text) {
-    if (text && *text != '/' && field->is_path && w->directory)
+static Node *write_string(const Writer *w, const char *key, bool is_path, const char *text) {
+    if (text && *text != '/' && is_path && w->directory)
         text = arena_format(w->arena, "%s/%s", w->directory, text);
-    return write_text(w, field->name, text);
+    return write_text(w, key, text);
 }
 
 static Node *write_plain(const Writer *w, const char *key, const char *text) {
@@ -64,7 +64,7 @@ static Node *write_element(const Writer *w, const Field *field, const void *item
     case FIELD_TYPE_FLOAT:
         return write_float(w, NULL, ((const double *)items)[i]);
     case FIELD_TYPE_STRING:
-        return write_text(w, NULL, ((const char *const *)items)[i]);
+        return write_string(w, NULL, field->is_path, ((const char *const *)items)[i]);
     default:
         assert(!"a list has elements of a known type");
         return NULL;
@@ -122,7 +122,7 @@ static Node *write_value(const Writer *w, const Field *field, const void *member
     case FIELD_TYPE_FLOAT:
         return write_float(w, name, *(const double *)member);
     case FIELD_TYPE_STRING:
-        return write_string(w, field, *(const char *const *)member);
+        return write_string(w, name, field->is_path, *(const char *const *)member);
     case FIELD_TYPE_CHOICE:
         return write_plain(w, name, field->choices[*(const int *)member]);
     case FIELD_TYPE_VARIANT:

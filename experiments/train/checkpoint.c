@@ -32,7 +32,7 @@ static const FactRow fact_rows[] = {
     {"height", offsetof(DataFacts, height), DATASET_SIDE_MAX},
     {"width", offsetof(DataFacts, width), DATASET_SIDE_MAX},
     {"channels", offsetof(DataFacts, channels), DATASET_SIDE_MAX},
-    {"classes", offsetof(DataFacts, class_count), DATASET_CLASSES_MAX},
+    {"classes", offsetof(DataFacts, class_count), DATASET_TOKENS_MAX},
 };
 enum { FACT_ROWS = sizeof fact_rows / sizeof *fact_rows };
 
@@ -80,7 +80,7 @@ static void write_facts(H5Writer *w, const DataFacts *f) {
         const char *at = (const char *)f + fact_rows[i].offset;
         h5_write_int(w, "data", fact_rows[i].name, *(const int64_t *)(const void *)at);
     }
-    h5_write_int(w, "data", "is_float", f->pixel_type == PIXEL_F32);
+    h5_write_int(w, "data", "is_float", f->pixel_type); /* 2: tokens */
     h5_write_tensor(w, "data/mean", H5_F32, SHAPE(f->channels), f->mean);
     h5_write_tensor(w, "data/deviation", H5_F32, SHAPE(f->channels), f->deviation);
     h5_write_text(w, "data/images_digest", f->images_digest);
@@ -186,7 +186,7 @@ static bool read_facts(const Source *s, Arena *arena, DataFacts *f) {
     TRY(h5_read_int(s->reader, "data", "is_float", &is_float, s->err));
     TRY(stored_read_floats(s->reader, "data/mean", channels, -FLT_MAX, mean, s->err));
     TRY(stored_read_floats(s->reader, "data/deviation", channels, FLT_MIN, deviation, s->err));
-    f->pixel_type = is_float ? PIXEL_F32 : PIXEL_U8;
+    f->pixel_type = is_float == PIXEL_TOKENS ? PIXEL_TOKENS : is_float ? PIXEL_F32 : PIXEL_U8;
     f->mean = mean;
     f->deviation = deviation;
     return read_digest(s, "data/images_digest", arena, f->images_digest) &&

@@ -45,10 +45,6 @@ static void describe_data(const Dataset *data) {
     arena_free(arena);
 }
 
-static Shape image_shape(const Dataset *data) {
-    return SHAPE(data->height, data->width, data->channels);
-}
-
 /* `facts`: of the training images, which are not read then; or NULL. */
 static bool open_data(Experiment *e, const DataFacts *facts, Error *err) {
     const ExperimentConfig *config = &e->config;
@@ -59,12 +55,11 @@ static bool open_data(Experiment *e, const DataFacts *facts, Error *err) {
     e->data_bytes = arena_used(e->arena);
     TRY(parallel_init(0, err));
     const Dataset *data = loader_dataset(e->loader);
-    Column columns[DATASET_COLUMNS];
-    dataset_columns(data, columns);
-    TRY(task_choose(columns, DATASET_COLUMNS, &e->task, err));
+    Batch sketch = loader_sketch(e->loader, 1);
+    TRY(task_choose(sketch.columns, sketch.column_count, &e->task, err));
     describe_data(data);
     Arena *scratch = arena_new("sketch");
-    bool fits = parameters_fit(config, image_shape(data), data->class_count, scratch, err);
+    bool fits = parameters_fit(config, dataset_shape(data), data->class_count, scratch, err);
     arena_free(scratch);
     return fits;
 }
@@ -103,7 +98,7 @@ static bool build_network(Experiment *e, Error *err) {
     const ExperimentConfig *config = &e->config;
     const Dataset *data = loader_dataset(e->loader);
     uint64_t seed = (uint64_t)config->seed;
-    TRY(models_build(&config->model, image_shape(data), data->class_count, seed, e->arena,
+    TRY(models_build(&config->model, dataset_shape(data), data->class_count, seed, e->arena,
                      &e->model, err));
     TRY(check_blocks(e, err));
     TRY(qat_prepare(e->model, &config->quant, e->arena, &e->qat, err));
@@ -150,18 +145,19 @@ bool experiment_open(const ExperimentConfig *config, Arena *config_arena, Experi
 
 bool experiment_check_data(Experiment *e, const DataFacts *then, const char *path, Error *err) {
     const DataFacts *now = loader_facts(e->loader);
-    TRY(facts_check_fit(then, now, "the training images", err));
+    TRY(facts_check_fit(then, now, "training", err));
     loader_use(e->loader, then);
     const char *difference = facts_difference(then, now, e->arena);
     if (!difference) return true;
     if (loader_config(e->loader)->changed == CHANGED_ALLOW) {
-        log_warning("the training images have changed: %s; the normalisation stays", difference);
+        log_warning("the training %s have changed: %s; the normalisation stays", facts_noun(now),
+                    difference);
         return true;
     }
     return FAIL(err, ERROR_INPUT,
-                "%s was made with other training images: %s. Say where those lie (data.path=...), "
+                "%s was made with other training %s: %s. Say where those lie (data.path=...), "
                 "or go on with these (data.changed=allow)",
-                path, difference);
+                path, facts_noun(now), difference);
 }
 
 void experiment_close(Experiment *e) {

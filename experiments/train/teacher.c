@@ -66,7 +66,7 @@ static bool open_network(const Experiment *student, const Checkpoint *network, T
     Experiment *e = &teacher->network;
     const char *path = run_path(e->arena, teacher->directory, RUN_CONFIG);
     const DataFacts *then = &network->facts;
-    TRY(facts_check_fit(then, loader_facts(student->loader), "the training images", err));
+    TRY(facts_check_fit(then, loader_facts(student->loader), "training", err));
     set_images(student, then, teacher);
     TRY(config_read_run(path, 0, NULL, e->arena, &e->config, err));
     e->fixed_text = config_write_fixed(&e->config, e->arena);
