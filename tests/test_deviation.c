@@ -1,15 +1,18 @@
-/* Deviations: their formulas, in plain double sums; the same bits for any number of threads. */
+/* Deviations: their formulas, in plain double sums; numpy's values
+ * (tests/golden/make_deviation.py); the same bits for any number of threads. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
 
 #include <cmocka.h>
 #include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "core/parallel.h"
 #include "core/random.h"
-#include "experiments/train/deviation.h"
+#include "experiments/train/shadow.h"
 
 static Arena *arena;
 
@@ -60,6 +63,61 @@ static void without_noise(void **state) {
     assert_true(deviation_of(&(DeviationSums){0}).cosine == 1);
 }
 
+/* ---- numpy's values ---- */
+
+enum { NUMBERS_MAX = 128 };
+
+static void near(double value, double expected, const char *line) {
+    if (!(fabs(value - expected) <= 1e-6 * fabs(expected)))
+        fail_msg("%.17g, not %.17g, of: %s", value, expected, line);
+}
+
+static void check_deviation(const double *x, const float *values, int count, const char *line) {
+    int n = (int)x[0];
+    const double *expected = x + 1 + 2 * n;
+    assert_int_equal(count, 1 + 2 * n + 4);
+    Deviation d = of(values + 1, values + 1 + n, n);
+    near(d.sqnr_db, expected[0], line);
+    near(d.cosine, expected[1], line);
+    near(d.error_max, expected[2], line);
+    near(d.error_mean, expected[3], line);
+}
+
+static void check_divergence(const double *x, const float *values, int count, const char *line) {
+    int rows = (int)x[0], classes = (int)x[1], n = rows * classes;
+    assert_int_equal(count, 2 + 2 * n + 2);
+    OutputChange change = {0};
+    output_change_add(&change, values + 2, values + 2 + n, rows, classes);
+    output_change_end(&change);
+    near(change.kl, x[2 + 2 * n], line);
+    assert_int_equal(change.changed, (int64_t)x[3 + 2 * n]);
+}
+
+static void as_numpy_has_them(void **state) {
+    (void)state;
+    static char line[8192];
+    int lines = 0;
+    FILE *file = fopen("tests/golden/deviation.txt", "r");
+    assert_non_null(file);
+    while (fgets(line, sizeof line, file)) {
+        double x[NUMBERS_MAX];
+        float values[NUMBERS_MAX];
+        int count = 0;
+        char *end;
+        for (const char *at = line + strcspn(line, " "); count < NUMBERS_MAX; at = end, count++) {
+            x[count] = strtod(at, &end);
+            if (end == at) break;
+            values[count] = (float)x[count];
+        }
+        if (*line == '#') continue;
+        bool is_divergence = !strncmp(line, "divergence ", 11);
+        (is_divergence ? check_divergence : check_deviation)(x, values, count, line);
+        lines++;
+    }
+    fclose(file);
+    assert_int_equal(lines, 12);
+}
+
 /* Larger than chunks, and added in two parts. */
 static void as_plain_sums(void **state) {
     (void)state;
@@ -100,6 +158,7 @@ int main(void) {
 #define TEST(name) cmocka_unit_test_setup_teardown(name, set_up, tear_down)
         TEST(by_hand),
         TEST(without_noise),
+        TEST(as_numpy_has_them),
         TEST(as_plain_sums),
         TEST(the_same_for_any_number_of_threads),
     };
