@@ -62,20 +62,44 @@ static void fill_normal(uint64_t seed, float deviation) {
     random_fill_normal((RandomKey){.seed = seed, .stream = RANDOM_TEST}, deviation, COUNT, x);
 }
 
-/* ---- The published search, over bins of magnitudes up to the largest. ---- */
+/* ---- The published search, over bins up to the largest magnitude, of either side. ---- */
 
-static double divergence_by_hand(const double *counts, int bins, int kept, int levels) {
-    static double p[BINS], q[BINS];
-    double total = 0, inside = 0, d = 0;
-    memcpy(p, counts, sizeof *p * (size_t)kept);
+/* Counts outwards from 0. */
+typedef struct Tail {
+    double counts[BINS];
+    int used;
+} Tail;
+
+static double tail_end(Tail *t) {
+    double total = 0;
+    t->used = 0;
+    for (int i = 0; i < BINS; i++) {
+        total += t->counts[i];
+        if (t->counts[i] > 0) t->used = i + 1;
+    }
+    return total;
+}
+
+static void tail_merge(Tail *t) {
+    for (int i = 0; i < BINS; i++)
+        t->counts[i] = 2 * i < BINS ? t->counts[2 * i] + t->counts[2 * i + 1] : 0;
+}
+
+/* Of bins first to first + kept - 1. */
+static double divergence_by_hand(const double *counts, int bins, int first, int kept, int levels) {
+    static double p[2 * BINS], q[2 * BINS];
+    double total = 0, inside = 0, under = 0, d = 0;
+    memcpy(p, counts + first, sizeof *p * (size_t)kept);
     for (int i = 0; i < bins; i++) total += counts[i];
-    for (int i = 0; i < kept; i++) inside += counts[i];
-    p[kept - 1] += total - inside;
+    for (int i = 0; i < first; i++) under += counts[i];
+    for (int i = 0; i < kept; i++) inside += counts[first + i];
+    p[0] += under;
+    p[kept - 1] += total - inside - under;
     for (int l = 0; l < levels; l++) {
         int from = l * kept / levels, to = (l + 1) * kept / levels, filled = 0;
         double sum = 0;
         for (int i = from; i < to; i++) {
-            sum += counts[i];
+            sum += counts[first + i];
             filled += p[i] > 0;
         }
         for (int i = from; i < to; i++) q[i] = p[i] > 0 ? sum / filled : 0;
@@ -85,37 +109,89 @@ static double divergence_by_hand(const double *counts, int bins, int kept, int l
     return d;
 }
 
-static double threshold_by_hand(const float *values, int count, int levels) {
-    static double counts[BINS];
+typedef struct Kept {
+    double low, high;
+} Kept;
+
+/* One side's magnitudes, or around 0 a share of either. */
+static Kept range_by_hand(const float *values, int count, int levels, bool is_affine) {
+    static Tail below, above;
+    static double all[2 * BINS];
     double largest = 0, found = INFINITY;
     int best = 0;
-    memset(counts, 0, sizeof counts);
+    below = above = (Tail){0};
     for (int i = 0; i < count; i++) largest = fmax(largest, fabs((double)values[i]));
     double width = largest / BINS;
-    for (int i = 0; i < count; i++)
-        counts[(int)fmin(fabs((double)values[i]) / width, BINS - 1)] += 1;
-    counts[0] = counts[1];
-    for (int kept = BINS; kept >= levels; kept--) {
-        double d = divergence_by_hand(counts, BINS, kept, levels);
+    for (int i = 0; i < count; i++) {
+        Tail *side = is_affine && values[i] < 0 ? &below : &above;
+        side->counts[(int)fmin(fabs((double)values[i]) / width, BINS - 1)] += 1;
+    }
+    below.counts[0] = below.counts[1];
+    above.counts[0] = above.counts[1];
+    double total = tail_end(&below) + tail_end(&above);
+    while (below.used + above.used > levels && total < 4 * (below.used + above.used)) {
+        tail_merge(&below);
+        tail_merge(&above);
+        total = tail_end(&below) + tail_end(&above);
+        width *= 2;
+    }
+    int bins = below.used + above.used, lowest = 0;
+    for (int i = 0; i < below.used; i++) all[i] = below.counts[below.used - 1 - i];
+    for (int i = 0; i < above.used; i++) all[below.used + i] = above.counts[i];
+    for (int kept = bins; kept >= levels; kept--) {
+        int first = below.used - (int)floor((double)kept * below.used / bins + 0.5);
+        double d = divergence_by_hand(all, bins, first, kept, levels);
         if (!(d < found)) continue;
         found = d;
         best = kept;
+        lowest = first;
     }
-    return fmin((best + 0.5) * width, largest);
+    double low = below.used - lowest, high = best - low;
+    return (Kept){low > 0 ? -(low + 0.5) * width : 0, high > 0 ? (high + 0.5) * width : 0};
 }
 
+/* Tails worth clipping; with fewer values, bins become one. */
 static void test_follows_the_published_search(void **state) {
     (void)state;
-    for (int bits = 2; bits <= 8; bits++) {
-        fill_normal((uint64_t)bits, 1);
-        for (int i = 0; i < COUNT; i++) x[i] *= fabsf(x[i]); /* tails worth clipping */
-        double threshold = threshold_by_hand(x, COUNT, 1 << (bits - 1));
-        double steps = (1 << bits) - 1;
-        float scale = scale_of("kl", (Case){true, true, false, bits}, x, COUNT);
-        if (fabs((double)scale / (threshold / (steps / 2)) - 1) > 1e-6)
-            fail_msg("%d bits: %g is not %g", bits, (double)scale, threshold / (steps / 2));
-        assert_true(scale < 0.9f * scale_of("minmax", (Case){true, true, false, bits}, x, COUNT));
-    }
+    static const int counts[] = {COUNT, 5000, 700};
+    for (size_t k = 0; k < sizeof counts / sizeof *counts; k++)
+        for (int bits = 2; bits <= 8; bits++) {
+            int count = counts[k];
+            fill_normal((uint64_t)bits, 1);
+            for (int i = 0; i < count; i++) x[i] *= fabsf(x[i]);
+            double threshold = range_by_hand(x, count, 1 << (bits - 1), false).high;
+            double steps = (1 << bits) - 1, largest = 0;
+            for (int i = 0; i < count; i++) largest = fmax(largest, fabs((double)x[i]));
+            threshold = fmin(threshold, largest);
+            float scale = scale_of("kl", (Case){true, true, false, bits}, x, count);
+            if (fabs((double)scale / (threshold / (steps / 2)) - 1) > 1e-6)
+                fail_msg("%d bits, %d values: %g is not %g", bits, count, (double)scale,
+                         threshold / (steps / 2));
+            if (count < COUNT) continue;
+            assert_true(scale <
+                        0.9f * scale_of("minmax", (Case){true, true, false, bits}, x, count));
+        }
+}
+
+/* Of both sides of 0, which differ; much lies just below 0. */
+static void test_affine_follows_the_published_search(void **state) {
+    (void)state;
+    static const int counts[] = {COUNT, 5000};
+    for (size_t k = 0; k < sizeof counts / sizeof *counts; k++)
+        for (int bits = 2; bits <= 6; bits++) {
+            int count = counts[k], levels = 1 << bits;
+            fill_normal((uint64_t)(20 + bits), 1);
+            for (int i = 0; i < count; i++)
+                x[i] = i % 4 == 0 ? -1e-5f : x[i] < 0 ? 0.5f * x[i] * x[i] * x[i] : x[i] * x[i];
+            Kept kept = range_by_hand(x, count, levels, true);
+            Quant *q = observed("kl", (Case){true, true, true, bits}, x, 1, count);
+            double scale = (double)*tensor_f32(&q->scale->value),
+                   low = (double)*tensor_f32(&q->offset->value);
+            double expected = (kept.high - kept.low) / (levels - 1);
+            if (fabs(scale / expected - 1) > 1e-5 || fabs(low - kept.low) > 1e-5 * -kept.low)
+                fail_msg("%d bits, %d values: %g from %g, not %g from %g", bits, count, scale, low,
+                         expected, kept.low);
+        }
 }
 
 /* Mirrored values ask for a mirrored range; shifted by nothing but a sign. */
@@ -180,6 +256,10 @@ static void test_empty_tail(void **state) {
         x[17] = 40;
         float scale = scale_of("kl", c, x, COUNT);
         assert_true(scale < 1.5f * without && scale > without / 1.5f);
+        x[29] = -40;
+        c.is_affine = true; /* either end gives its own up */
+        scale = scale_of("kl", c, x, COUNT);
+        assert_true(scale < 1.5f * without && scale > without / 1.5f);
     }
 }
 
@@ -202,6 +282,8 @@ int main(void) {
     if (!parallel_init(0, &err)) return 1;
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup_teardown(test_follows_the_published_search, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(test_affine_follows_the_published_search, set_up,
+                                        tear_down),
         cmocka_unit_test_setup_teardown(test_affine_follows_the_sign, set_up, tear_down),
         cmocka_unit_test_setup_teardown(test_few_values_take_the_full_range, set_up, tear_down),
         cmocka_unit_test_setup_teardown(test_equal_values_are_kept, set_up, tear_down),

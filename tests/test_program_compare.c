@@ -345,6 +345,8 @@ static void test_a_training_that_diverges_fails_alone(void **state) {
     assert_has(result.out, "wild/logs/wild-w4a4-s1.txt");
     assert_int_equal(json_count(results("wild"), "rows"), 2);
     assert_string_equal(json_get_text(results("wild"), "failed.0.run"), "wild-w4a4-s1");
+    bool is_complete = true;
+    assert_true(json_get_bool(results("wild"), "is_complete", &is_complete) && !is_complete);
 }
 
 static void refused(const char *config, const char *arguments, const char *message) {

@@ -141,6 +141,35 @@ static void test_recovered(void **state) {
     fixture_close(&f);
 }
 
+/* PTQ with other bits of activations is no measure. */
+static void test_recovered_at_the_same_bits_alone(void **state) {
+    (void)state;
+    Fixture f;
+    Group groups[ROWS];
+    fixture_open(&f, SEEDS);
+    f.rows[1].activation_bits = 8;
+    results_groups(&f.schedule, groups);
+    assert_true(isnan(group_named(groups, "q2")->recovered));
+    fixture_close(&f);
+}
+
+/* What a run does not say is left out of the mean. */
+static void test_means_of_what_is_known(void **state) {
+    (void)state;
+    Fixture f;
+    Group groups[ROWS];
+    fixture_open(&f, SEEDS);
+    json_set_number(f.runs[1].result, "train_seconds", NAN);
+    json_set_number(f.runs[1 + ROWS].result, "train_seconds", 7);
+    json_set_number(f.runs[2].result, "kl", 0.25);
+    json_set_number(f.runs[2 + ROWS].result, "kl", 0.75);
+    results_groups(&f.schedule, groups);
+    assert_float_equal(group_named(groups, "p2")->train_seconds, 7, 0);
+    assert_float_equal(group_named(groups, "q2")->kl, 0.5, 0);
+    assert_true(isnan(group_named(groups, "q4")->kl));
+    fixture_close(&f);
+}
+
 /* Of one seed the images give the interval; a seed that FP32 lacks pairs with nothing. */
 static void test_one_seed(void **state) {
     (void)state;
@@ -189,6 +218,8 @@ int main(void) {
         cmocka_unit_test(test_order_of_chosen_bits),
         cmocka_unit_test(test_figures_of_a_row),
         cmocka_unit_test(test_recovered),
+        cmocka_unit_test(test_recovered_at_the_same_bits_alone),
+        cmocka_unit_test(test_means_of_what_is_known),
         cmocka_unit_test(test_one_seed),
         cmocka_unit_test(test_table),
     };

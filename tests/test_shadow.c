@@ -33,6 +33,25 @@ static void outputs_are_compared_by_the_definition(void **state) {
     assert_int_equal(shadow.layer_rows, TEST_ROWS);
 }
 
+/* Rows are classes, columns answers of the network as trained. */
+static void answers_are_counted(void **state) {
+    (void)state;
+    open_model(CNN, "{bits: 2}");
+    int64_t confusion[CLASSES * CLASSES] = {0}, plain[CLASSES * CLASSES] = {0}, right = 0, rows = 0;
+    ShadowOptions options = {.split = LOADER_TEST, .layer_rows = TEST_ROWS + 1};
+    Shadow shadow;
+    Error err = {0};
+    Evaluation trained = {.confusion = plain};
+    assert_true(shadow_evaluate(&experiment, &options, confusion, arena, &shadow, &err));
+    assert_true(evaluate(&experiment, LOADER_TEST, NETWORK_TRAINED, &trained, &err));
+    assert_memory_equal(confusion, plain, sizeof plain);
+    for (int i = 0; i < CLASSES * CLASSES; i++) rows += confusion[i];
+    for (int i = 0; i < CLASSES; i++) right += confusion[i * CLASSES + i];
+    assert_int_equal(rows, TEST_ROWS);
+    assert_true(shadow.networks[NETWORK_TRAINED].scores[0] == (double)right / TEST_ROWS);
+    assert_int_equal(shadow.layer_rows, TEST_ROWS); /* there are no more */
+}
+
 static void known_divergence(void **state) {
     (void)state;
     const float a[] = {0, 0, logf(3), 0}, b[] = {logf(3), 0, 1000 + logf(3), 1000};
@@ -102,6 +121,7 @@ int main(void) {
     const struct CMUnitTest tests[] = {
 #define TEST(name) cmocka_unit_test_setup_teardown(name, set_up, tear_down)
         TEST(outputs_are_compared_by_the_definition),
+        TEST(answers_are_counted),
         TEST(known_divergence),
         TEST(rows_are_limited),
         TEST(parts_are_networks_of_their_own),
