@@ -21,7 +21,8 @@ string(REPLACE "-O2" "-O3" CMAKE_C_FLAGS_RELWITHDEBINFO "${CMAKE_C_FLAGS_RELWITH
 string(REPLACE "-DNDEBUG" "" CMAKE_C_FLAGS_RELWITHDEBINFO "${CMAKE_C_FLAGS_RELWITHDEBINFO}")
 
 if(NIBBLE_SANITIZE)
-    target_compile_options(nibble_flags INTERFACE -fsanitize=${NIBBLE_SANITIZE} -fno-omit-frame-pointer)
+    target_compile_options(nibble_flags INTERFACE
+        -fsanitize=${NIBBLE_SANITIZE} -fno-omit-frame-pointer -g1) # lines are enough for a report
     target_link_options(nibble_flags INTERFACE -fsanitize=${NIBBLE_SANITIZE})
     if(NIBBLE_SANITIZE MATCHES "undefined")
         target_compile_options(nibble_flags INTERFACE -fno-sanitize-recover=undefined)

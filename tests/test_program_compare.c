@@ -287,6 +287,30 @@ static void test_lost_files_are_made_again(void **state) {
     assert_int_equal(files_with("lost/evaluations", ".tmp."), 0);
 }
 
+/* What other runs are compared with is found once, and again where it was lost. */
+static void test_outputs_of_fp32_are_kept(void **state) {
+    (void)state;
+    static const char outputs[] = "kept/evaluations/fp32-s1.h5",
+                      config[] = "kept/runs/fp32-s1/config.yaml",
+                      evaluation[] = "kept/evaluations/qat-w2a4-s1.json";
+    write_config("two.yaml", "[1, 2]", "methods: [{kind: qat, bits: [w2a4]}]\n");
+    run(0, "compare two.yaml --out kept");
+    const char *before = file_text(evaluation);
+    unlink(evaluation);
+    rename(config, "away"); /* nothing of that run is opened */
+    run(0, "compare two.yaml --out kept");
+    assert_string_equal(file_text(evaluation), before);
+    rename("away", config);
+    for (int i = 0; i < 3; i++) { /* damaged, of another network, absent */
+        unlink(evaluation);
+        if (i == 0) text_file(outputs, "half");
+        if (i == 1) rename("kept/evaluations/fp32-s2.h5", outputs);
+        if (i == 2) unlink(outputs);
+        run(0, "compare two.yaml --out kept");
+        assert_string_equal(file_text(evaluation), before);
+    }
+}
+
 /* A run of another seed, or of another row, in a run's place is no run of this comparison. */
 static void test_another_run_is_not_believed(void **state) {
     (void)state;
@@ -589,6 +613,7 @@ int main(void) {
         cmocka_unit_test(test_killed_at_any_moment_it_goes_on),
         cmocka_unit_test(test_a_signal_stops_it_after_a_save),
         cmocka_unit_test(test_lost_files_are_made_again),
+        cmocka_unit_test(test_outputs_of_fp32_are_kept),
         cmocka_unit_test(test_rows_and_seeds_can_be_added),
         cmocka_unit_test(test_another_run_is_not_believed),
         cmocka_unit_test(test_full_disk),

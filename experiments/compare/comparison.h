@@ -10,7 +10,7 @@
 #define COMPARISON_CONFIGS     "configs"        /* <row>.yaml: what the row's runs are made with */
 #define COMPARISON_RUNS        RUNS_FOLDER      /* <run>: run directories */
 #define COMPARISON_LOGS        "logs"           /* <run>.txt: what was printed meanwhile */
-#define COMPARISON_EVALUATIONS RUNS_EVALUATIONS /* <run>.json */
+#define COMPARISON_EVALUATIONS RUNS_EVALUATIONS /* <run>.json; of FP32 runs <run>.h5 */
 #define COMPARISON_RESULTS     "results.json"
 #define COMPARISON_TABLE       "results.csv"
 #define COMPARISON_REPORT      "report.html"

@@ -8,6 +8,7 @@
 #include "data/envelope.h"
 #include "experiments/compare/costs.h"
 #include "experiments/compare/details.h"
+#include "experiments/compare/outputs.h"
 #include "experiments/report/report.h"
 #include "experiments/report/text.h"
 #include "experiments/train/evaluate.h"
@@ -26,6 +27,14 @@ typedef struct Seen {
 
 /* ---- Seeing the test set ---- */
 
+static void find_answers(Seen *seen) {
+    for (int64_t i = 0; i < seen->rows; i++) {
+        const float *logits = seen->outputs + i * seen->classes;
+        for (int64_t j = 1; j < seen->classes; j++)
+            if (logits[j] > logits[seen->answers[i]]) seen->answers[i] = j;
+    }
+}
+
 static bool see(Experiment *e, Arena *arena, Seen *out, Error *err) {
     *out = (Seen){.rows = loader_rows(e->loader, LOADER_TEST),
                   .batches = loader_batches(e->loader, LOADER_TEST)};
@@ -38,12 +47,8 @@ static bool see(Experiment *e, Arena *arena, Seen *out, Error *err) {
     out->answers = arena_new_array(arena, int64_t, out->rows);
     out->result.outputs = out->outputs;
     out->result.confusion = arena_new_array(arena, int64_t, out->classes * out->classes);
-    TRY(evaluate(e, LOADER_TEST, false, &out->result, err));
-    for (int64_t i = 0; i < out->rows; i++) {
-        const float *logits = out->outputs + i * out->classes;
-        for (int64_t j = 1; j < out->classes; j++)
-            if (logits[j] > logits[out->answers[i]]) out->answers[i] = j;
-    }
+    TRY(evaluate(e, LOADER_TEST, NETWORK_TRAINED, &out->result, err));
+    find_answers(out);
     return true;
 }
 
@@ -175,9 +180,26 @@ static void add_results(Json *json, const Task *task, const Seen *seen, const Se
 
 /* ---- The job ---- */
 
-static bool see_baseline(const char *directory, Arena *arena, Seen *out, Error *err) {
+static bool claim(const char *directory, char digest[ENVELOPE_DIGEST_TEXT], Arena *arena,
+                  Error *err) {
+    return envelope_claim(run_path(arena, directory, RUN_CHECKPOINT), digest, err);
+}
+
+/* Its outputs as they were kept; where they are not, they are found again. */
+static bool see_baseline(const EvaluationJob *job, Arena *arena, Seen *out, Error *err) {
     Experiment e = {0};
-    bool ok = experiment_open_run(directory, &(RunOptions){0}, arena, &e, err) &&
+    Shape shape;
+    char digest[ENVELOPE_DIGEST_TEXT];
+    TRY(claim(job->baseline, digest, arena, err));
+    *out = (Seen){.outputs = outputs_read(job->outputs, digest, arena, &shape)};
+    if (out->outputs) {
+        out->rows = shape.dim[0];
+        out->classes = shape.dim[1];
+        out->answers = arena_new_array(arena, int64_t, out->rows);
+        find_answers(out);
+        return true;
+    }
+    bool ok = experiment_open_run(job->baseline, &(RunOptions){0}, arena, &e, err) &&
               see(&e, arena, out, err);
     experiment_close(&e);
     return ok;
@@ -188,13 +210,14 @@ static bool describe(Experiment *e, const EvaluationJob *job, const Seen *baseli
     Seen seen;
     char digest[ENVELOPE_DIGEST_TEXT];
     TRY(see(e, arena, &seen, err));
-    if (baseline && (baseline->rows != seen.rows || baseline->classes != seen.classes ||
-                     baseline->batches != seen.batches))
+    if (baseline && (baseline->rows != seen.rows || baseline->classes != seen.classes))
         return FAIL(err, ERROR_INPUT,
                     "%s has %ld test %s and the FP32 run %ld: their data are not "
                     "the same",
                     job->run, (long)seen.rows, e->task->rows, (long)baseline->rows);
-    TRY(envelope_claim(run_path(arena, job->directory, RUN_CHECKPOINT), digest, err));
+    TRY(claim(job->directory, digest, arena, err));
+    if (!job->baseline && seen.classes)
+        TRY(outputs_write(job->outputs, digest, seen.outputs, SHAPE(seen.rows, seen.classes), err));
     Json *summary = json_read_file(run_path(arena, job->directory, RUN_SUMMARY), err);
     TRY(summary != NULL);
     json_set_text(json, "run", job->run);
@@ -206,7 +229,7 @@ static bool describe(Experiment *e, const EvaluationJob *job, const Seen *baseli
     add_data(json, e, &seen, arena);
     copy_layers(json, summary);
     json_free(summary);
-    if (baseline && seen.classes)
+    if (baseline)
         details_add_examples(loader_dataset(e->loader), baseline->answers, seen.answers, json);
     if (job->has_costs) TRY(costs_add(job->directory, json, err));
     return details_add_histograms(e, json, err);
@@ -217,10 +240,11 @@ bool evaluation_write(const EvaluationJob *job, Error *err) {
     Experiment e = {0};
     Seen baseline;
     Json *json = json_new();
-    bool ok = (!job->baseline || see_baseline(job->baseline, arena, &baseline, err)) &&
-              experiment_open_run(job->directory, &(RunOptions){0}, arena, &e, err) &&
-              describe(&e, job, job->baseline ? &baseline : NULL, json, arena, err) &&
-              text_write_json(json, job->path, err);
+    bool ok = experiment_open_run(job->directory, &(RunOptions){0}, arena, &e, err);
+    bool is_compared = ok && job->baseline && e.task->has_confusion;
+    ok = ok && (!is_compared || see_baseline(job, arena, &baseline, err)) &&
+         describe(&e, job, is_compared ? &baseline : NULL, json, arena, err) &&
+         text_write_json(json, job->path, err);
     json_free(json);
     experiment_close(&e);
     arena_free(arena);

@@ -11,6 +11,7 @@ typedef struct EvaluationJob {
     const char *run;       /* its name */
     const char *directory; /* its run directory */
     const char *baseline;  /* that of the FP32 run with the same seed; NULL: it is that run */
+    const char *outputs;   /* the file of the FP32 run's outputs, written by that run's job */
     const char *path;      /* the file to write */
     bool is_trained;       /* it has steps */
     bool has_costs;        /* what each layer costs is measured, too (costs.h) */

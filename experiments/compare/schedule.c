@@ -39,6 +39,7 @@ static CompareRun run_of(const Schedule *s, const CompareRow *row, int64_t seed,
         .log = path_of(s, COMPARISON_LOGS, name, ".txt"),
         .config = path_of(s, COMPARISON_CONFIGS, row->name, ".yaml"),
         .evaluation = path_of(s, COMPARISON_EVALUATIONS, name, ".json"),
+        .outputs = baseline ? baseline->outputs : path_of(s, COMPARISON_EVALUATIONS, name, ".h5"),
     };
 }
 
@@ -388,6 +389,7 @@ bool schedule_make(Schedule *s, CompareRun *run, ScheduleWatch watch, void *cont
     EvaluationJob job = {.run = run->name,
                          .directory = run->directory,
                          .baseline = has_baseline ? baseline->directory : NULL,
+                         .outputs = run->outputs,
                          .path = run->evaluation,
                          .is_trained = run->row->method->is_trained,
                          .has_costs = run == s->runs,

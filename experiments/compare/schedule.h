@@ -21,6 +21,7 @@ typedef struct CompareRun {
     struct CompareRun *baseline; /* the FP32 run with the same seed; NULL: it is that */
     struct CompareRun *source;   /* that it is made of, or begins from; NULL: none */
     const char *name, *directory, *log, *config, *evaluation;
+    const char *outputs; /* of the FP32 run of the seed, over the test split */
     RunState state;
     Json *result;          /* once done: its evaluation; the schedule's */
     const char *failure;   /* why it failed */
