@@ -74,6 +74,30 @@ static void test_training_refuses(void **state) {
     assert_false(file_exists("never"));
 }
 
+/* How well layers were fitted, by rows that no method has seen, too: of few rows GPTQ makes more of
+ * those than of others. */
+static void test_fit(void **state) {
+    (void)state;
+    run(0, "quantize fp32 w4a4.yaml --out fit quantize=[gptq] quant.bits=3 calibration.rows=4");
+    Json *json = json_of(file_text("fit/summary.json"));
+    double fitted = 0, others = 0;
+    for (int i = 0; i < 4; i++) {
+        fitted += number_of(json, format("layers.%d.fit.calibration_db", i));
+        others += number_of(json, format("layers.%d.fit.held_out_db", i));
+    }
+    assert_true(fitted > others + 4 && others > 10);
+    json_free(json);
+    const char *html = file_text("fit/report.html");
+    assert_has(html, "Fitted, dB</th>");
+    assert_has(html, "over calibration data and over validation data");
+    run(0, "train cnn.yaml --out undivided data.validation=0 train.steps=5");
+    run(0, "quantize undivided w4a4.yaml --out fit --force");
+    json = json_of(file_text("fit/summary.json"));
+    assert_int_equal(json_type_at(json, "layers.0.fit.held_out_db"), JSON_NOTHING);
+    json_free(json);
+    assert_lacks(file_text("fp32/report.html"), "Fitted");
+}
+
 /* A signal ends it with a word. */
 static void test_stopped(void **state) {
     (void)state;
@@ -491,16 +515,27 @@ static void test_older_runs(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_run_directory),    cmocka_unit_test(test_weights_only),
-        cmocka_unit_test(test_training_refuses), cmocka_unit_test(test_settings),
-        cmocka_unit_test(test_stopped),          cmocka_unit_test(test_a_quantized_network_is_told),
-        cmocka_unit_test(test_directories),      cmocka_unit_test(test_every_method),
-        cmocka_unit_test(test_every_range),      cmocka_unit_test(test_configurations),
-        cmocka_unit_test(test_what_methods_say), cmocka_unit_test(test_help),
-        cmocka_unit_test(test_training_from_it), cmocka_unit_test(test_ranges_are_found_anew),
-        cmocka_unit_test(test_averages),         cmocka_unit_test(test_files),
-        cmocka_unit_test(test_killed),           cmocka_unit_test(test_killed_while_writing),
-        cmocka_unit_test(test_untrained),        cmocka_unit_test(test_other_layers),
+        cmocka_unit_test(test_run_directory),
+        cmocka_unit_test(test_weights_only),
+        cmocka_unit_test(test_training_refuses),
+        cmocka_unit_test(test_settings),
+        cmocka_unit_test(test_stopped),
+        cmocka_unit_test(test_fit),
+        cmocka_unit_test(test_a_quantized_network_is_told),
+        cmocka_unit_test(test_directories),
+        cmocka_unit_test(test_every_method),
+        cmocka_unit_test(test_every_range),
+        cmocka_unit_test(test_configurations),
+        cmocka_unit_test(test_what_methods_say),
+        cmocka_unit_test(test_help),
+        cmocka_unit_test(test_training_from_it),
+        cmocka_unit_test(test_ranges_are_found_anew),
+        cmocka_unit_test(test_averages),
+        cmocka_unit_test(test_files),
+        cmocka_unit_test(test_killed),
+        cmocka_unit_test(test_killed_while_writing),
+        cmocka_unit_test(test_untrained),
+        cmocka_unit_test(test_other_layers),
         cmocka_unit_test(test_older_runs),
     };
     return cmocka_run_group_tests(tests, enter, program_folder_leave);

@@ -56,8 +56,9 @@ static bool see(Experiment *e, Arena *arena, Seen *out, Error *err) {
 
 static void copy_layers(Json *json, const Json *summary) {
     static const char *const copied[] = {
-        "cosine",        "error_max",           "error_mean",        "clipped_weight",
-        "clipped_input", "unused_codes_weight", "unused_codes_input"};
+        "cosine",         "error_max",           "error_mean",         "clipped_weight",
+        "clipped_input",  "unused_codes_weight", "unused_codes_input", "fit.calibration_db",
+        "fit.held_out_db"};
     for (int i = 0; i < json_count(summary, "layers"); i++) {
         const Json *from = json_element(summary, "layers", i);
         Json *layer = json_append(json, "layers");

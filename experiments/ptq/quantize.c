@@ -10,7 +10,7 @@
 #include "experiments/report/text.h"
 #include "experiments/train/checkpoint.h"
 #include "experiments/train/environment.h"
-#include "experiments/train/evaluate.h"
+#include "experiments/train/layers.h"
 #include "experiments/train/metrics.h"
 #include "experiments/train/run.h"
 #include "experiments/train/saved.h"
@@ -140,13 +140,40 @@ static bool validate(Experiment *e, double *score, Error *err) {
     return true;
 }
 
+enum { FIT_ROWS = 128 };
+
+/* Each layer's SQNR with its weights alone quantized, over the first rows of a split. */
+static bool find_sqnr(Experiment *e, LoaderSplit split, int64_t rows, double *sqnr, Error *err) {
+    Arena *arena = arena_new("fit");
+    int sites = e->qat->site_count;
+    LayerReport *reports = arena_new_array(arena, LayerReport, sites);
+    if (rows > FIT_ROWS) rows = FIT_ROWS;
+    bool ok = !rows || layers_compare(e, split, rows, true, reports, err);
+    for (int i = 0; i < sites; i++)
+        sqnr[i] = rows ? reports[i].causes[LAYER_WEIGHTS_LOCAL].sqnr_db : (double)NAN;
+    arena_free(arena);
+    return ok;
+}
+
+static bool find_fits(Experiment *e, SummaryFit *fits, Arena *arena, Error *err) {
+    int sites = e->qat->site_count;
+    double *fitted = arena_new_array(arena, double, 2 * sites), *others = fitted + sites;
+    int64_t validation = loader_rows(e->loader, LOADER_VALIDATION);
+    TRY(find_sqnr(e, LOADER_CALIBRATION, e->config.calibration.rows, fitted, err) &&
+        find_sqnr(e, LOADER_VALIDATION, validation, others, err));
+    for (int i = 0; i < sites; i++) fits[i] = (SummaryFit){fitted[i], others[i]};
+    return true;
+}
+
 /* Without a configuration it is no run directory, without a summary no finished one. */
 static bool write_run(Experiment *e, const char *directory, Arena *arena, Error *err) {
     const char *checkpoint = run_path(arena, directory, RUN_CHECKPOINT);
     Cursor cursor = {.step = e->step, .loss_scale = e->loss_scale};
     SummaryTimes times = {.steps = e->step, .timed_from = e->step};
+    SummaryFit *fits = arena_new_array(arena, SummaryFit, e->qat->site_count);
     double score;
-    TRY(validate(e, &score, err));
+    TRY(validate(e, &score, err) && find_fits(e, fits, arena, err));
+    times.fits = fits;
     if (!isnan(score)) {
         times.best_step = e->step;
         times.best_score = score;

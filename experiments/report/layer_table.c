@@ -15,6 +15,8 @@ static const LayerColumn columns[] = {
     {"Weight bits", "%.4g", {"bits", "weight_bits"}, 1, false},
     {"Activation bits", "%.4g", {"activation_bits"}, 1, false},
     {"SQNR, dB", "%.1f", {"sqnr_db"}, 1, true},
+    {"Fitted, dB", "%.1f", {"fit.calibration_db"}, 1, false},
+    {"Held out, dB", "%.1f", {"fit.held_out_db"}, 1, false},
     {"Cosine", "%.4f", {"cosine"}, 1, false},
     {"Largest error", "%.3g", {"error_max"}, 1, false},
     {"Mean error", "%.3g", {"error_mean"}, 1, false},

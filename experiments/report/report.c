@@ -181,6 +181,10 @@ static void put_layers(Report *r, const Json *summary) {
     if (has_shadow)
         page_note(page, "Each layer's output against its shadow's, the same weights with nothing "
                         "quantized. SQNR: signal to quantization noise; 6 dB are about one bit.");
+    if (isfinite(json_number(json_element(summary, "layers", 0), "fit.calibration_db")))
+        page_note(page, "Fitted and held out: SQNR of the layer with its weights alone quantized, "
+                        "over calibration data and over validation data, which no method has seen. "
+                        "Where the second is much lower, more calibration.rows may help.");
     layer_table_put(page, summary);
 }
 

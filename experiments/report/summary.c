@@ -158,6 +158,14 @@ static void add_facts(const Experiment *e, Json *json, const SummaryTimes *times
     json_set_number(json, key, times->best_score);
 }
 
+static void add_fits(Json *json, const SummaryFit *fits) {
+    for (int i = 0; i < json_count(json, "layers"); i++) {
+        Json *layer = json_element(json, "layers", i);
+        json_set_number(layer, "fit.calibration_db", fits[i].calibration_db);
+        json_set_number(layer, "fit.held_out_db", fits[i].held_out_db);
+    }
+}
+
 bool summary_write(Experiment *e, const char *directory, const SummaryTimes *times, Error *err) {
     optimizer_swap_ema(e->optimizer);
     qat_set_evaluation(e->qat);
@@ -167,6 +175,7 @@ bool summary_write(Experiment *e, const char *directory, const SummaryTimes *tim
     const char *missing = ranges_missing(e, times->steps, trainer_total_steps(e), arena);
     ShadowOptions options = {.split = LOADER_TEST, .layer_rows = SHADOW_LAYER_ROWS};
     bool ok = add_results(e, json, &options, missing, err);
+    if (ok && times->fits) add_fits(json, times->fits);
     json_set_int(json, "peak_rss_bytes", environment_peak_rss_bytes());
     optimizer_swap_ema(e->optimizer);
     ok = ok && text_write_json(json, run_path(arena, directory, RUN_SUMMARY), err);

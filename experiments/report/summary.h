@@ -6,11 +6,18 @@
 #include "data/envelope.h"
 #include "experiments/train/shadow.h"
 
+/* How well a layer's weights keep its output where it reads what the float network gives it: SQNR,
+ * over rows that they were fitted to, and over validation rows, which they were not. */
+typedef struct SummaryFit {
+    double calibration_db, held_out_db; /* NAN: there are none */
+} SummaryFit;
+
 /* `seconds` and `samples_per_second` are of the steps after `timed_from`: of this process alone. */
 typedef struct SummaryTimes {
     int64_t steps, timed_from, best_step;
     double seconds, samples_per_second, best_score;
     char checkpoint_digest[ENVELOPE_DIGEST_TEXT]; /* of checkpoint.h5 at the end */
+    const SummaryFit *fits; /* [qat->site_count], of what was quantized without training; or NULL */
 } SummaryTimes;
 
 /* Evaluates the weights that are loaded (averaged where EMA is on). Where a quantizer has no range,
