@@ -248,6 +248,12 @@ Var *model_forward(Model *model, Tape *t, Var *x) {
     return module_apply_one(model->root, t, x);
 }
 
+TokenContext *model_tokens(Model *model, const Tape *t) {
+    if (model->tokens.generation != t->generation)
+        model->tokens = (TokenContext){.generation = t->generation};
+    return &model->tokens;
+}
+
 /* One shape-only run over a batch of one builds everything. */
 static bool build_by_dry_run(Model *model, Error *err) {
     Tape *t = tape_new(model->arena);

@@ -25,6 +25,7 @@ typedef struct View {
 
 typedef enum ParamRole {
     PARAM_WEIGHT, /* the second operand of a product; quantizers apply, decay applies */
+    PARAM_TABLE,  /* rows that are looked up: no quantizer applies, decay does */
     PARAM_BIAS,
     PARAM_NORM,   /* gamma and beta */
     PARAM_SCALE,  /* a quantizer's learned scale or offset */
@@ -110,12 +111,22 @@ struct Module {
     Var *last_out;
 };
 
+/* Beside the ids of tokens, what layers read of one record: who records sets it first. */
+typedef struct TokenContext {
+    uint64_t generation;
+    Var *starts;    /* [batch, length]: the first position that each may see; NULL: all from 0 */
+    bool is_scored; /* the head gives the mean loss of `labels`, a scalar, instead of logits */
+    const int32_t *labels; /* [batch, length]: the token after each position, or -1: not scored;
+                              NULL in dry records */
+} TokenContext;
+
 struct Model {
     Arena *arena;
     Module *root;
-    bool is_sketch; /* parameters have names and shapes, no memory */
-    Shape input;    /* of one sample: [h, w, c] */
-    Shape output;   /* for a batch of one: [1, classes] */
+    bool is_sketch;      /* parameters have names and shapes, no memory */
+    Shape input;         /* of one sample: [h, w, c], or [length] tokens, where any length works */
+    Shape output;        /* for a batch of one: [1, classes], or [1, length, classes] */
+    TokenContext tokens; /* see model_tokens */
     uint64_t seed;
     Param **params; /* every parameter and buffer, in the order of making */
     int param_count, param_capacity;
@@ -129,8 +140,10 @@ bool model_new(const List *layers, Shape input, uint64_t seed, Arena *arena, Mod
 /* The same without memory for parameters: to see what a model would be. */
 bool model_sketch(const List *layers, Shape input, Arena *arena, Model **out, Error *err);
 
-/* Logits for a batch [n, ...input]. */
+/* Logits for a batch [n, ...input]; tokens are whole numbers, [n, length]. */
 Var *model_forward(Model *model, Tape *t, Var *x);
+/* That of the present record; a record begins with an empty one. */
+TokenContext *model_tokens(Model *model, const Tape *t);
 
 void model_clear_grads(Model *model);
 Param *model_find_param(const Model *model, const char *name);

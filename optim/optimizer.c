@@ -216,6 +216,7 @@ static float factor_with_clip(const Optimizer *o) {
 static double decay_of(const OptimizerConfig *config, ParamRole role) {
     switch (role) {
     case PARAM_WEIGHT:
+    case PARAM_TABLE:
         return config->weight_decay;
     case PARAM_NORM:
         return config->decay_norms ? config->weight_decay : 0;

@@ -9,7 +9,8 @@
  * f32, sums in double over fixed chunks: the same bits for any number of threads. A step allocates
  * nothing.
  *
- * Weight decay applies to PARAM_WEIGHT, to norms and biases when asked for, to scales never.
+ * Weight decay applies to PARAM_WEIGHT and PARAM_TABLE, to norms and biases when asked for, to
+ * scales never.
  *
  * State is f32, or codes of 8 bits (optim/state.h): then a block's is decoded, updated and encoded
  * again while it is in cache. */

@@ -11,7 +11,7 @@ static const Field fields[] = {
 static bool build(Module *self, Var *const *in, Error *err) {
     (void)err;
     Shape features = SHAPE(shape_last(in[0]->value.shape));
-    module_param(self, "gamma", features, PARAM_NORM, (Init){INIT_ONE, 0});
+    module_param(self, "weight", features, PARAM_NORM, (Init){INIT_ONE, 0});
     return true;
 }
 

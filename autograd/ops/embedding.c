@@ -1,18 +1,12 @@
-/* Rows of a table by their numbers: y[i] = table[ids[i]]. The table may be stored in any dtype.
- * Numbers are the caller's, must lie within the table, and live as long as the record. */
+/* Rows of a table by their numbers: y[i] = table[ids[i]]. The table may be stored in any dtype. Ids
+ * are whole numbers within the table, held in f32, which holds those below 2^24. */
 #include <assert.h>
 
 #include "autograd/ops.h"
 
-typedef struct Attr {
-    const int32_t *ids;
-    Shape shape; /* of ids */
-} Attr;
-
 static bool infer(Var *v, Error *err) {
-    const Attr *attr = v->attr;
     char a[SHAPE_TEXT_BYTES], b[SHAPE_TEXT_BYTES];
-    Shape table = v->in[0]->value.shape, shape = attr->shape;
+    Shape table = v->in[0]->value.shape, shape = v->in[1]->value.shape;
     if (table.rank != 2 || shape.rank >= SHAPE_RANK_MAX)
         return FAIL(
             err, ERROR_INPUT,
@@ -23,34 +17,36 @@ static bool infer(Var *v, Error *err) {
     return true;
 }
 
+static int64_t row_at(const Var *v, int64_t i) {
+    float id = var_f32(v->in[1])[i];
+    assert(id >= 0 && id < (float)v->in[0]->value.shape.dim[0] && id == (float)(int64_t)id);
+    return (int64_t)id;
+}
+
 static void forward(Tape *t, Var *v) {
     (void)t;
-    const Attr *attr = v->attr;
     const Tensor *table = &v->in[0]->value;
     int64_t width = table->shape.dim[1];
 #pragma omp parallel for schedule(static)
-    for (int64_t i = 0; i < shape_count(attr->shape); i++) {
-        assert(attr->ids[i] >= 0 && attr->ids[i] < table->shape.dim[0]);
-        tensor_decode_part(table, attr->ids[i] * width, width, var_f32(v) + i * width);
-    }
+    for (int64_t i = 0; i < var_count(v->in[1]); i++)
+        tensor_decode_part(table, row_at(v, i) * width, width, var_f32(v) + i * width);
 }
 
 /* A row may be wanted many times: a thread adds up columns of its own, in the order of ids. */
 static void backward(Tape *t, Var *v) {
     enum { COLUMNS = 16 };
-    const Attr *attr = v->attr;
     float beta;
     float *grad = tape_grad(t, v->in[0], &beta);
     if (!grad) return;
     Shape table = v->in[0]->value.shape;
-    int64_t width = table.dim[1], count = shape_count(attr->shape);
+    int64_t width = table.dim[1], count = var_count(v->in[1]);
 #pragma omp parallel for schedule(static)
     for (int64_t first = 0; first < width; first += COLUMNS) {
         int64_t end = first + COLUMNS < width ? first + COLUMNS : width;
         for (int64_t r = 0; beta == 0 && r < table.dim[0]; r++)
             for (int64_t c = first; c < end; c++) grad[r * width + c] = 0;
         for (int64_t i = 0; i < count; i++) {
-            float *to = grad + attr->ids[i] * width;
+            float *to = grad + row_at(v, i) * width;
             const float *dy = var_grad_f32(v) + i * width;
             for (int64_t c = first; c < end; c++) to[c] += dy[c];
         }
@@ -58,20 +54,22 @@ static void backward(Tape *t, Var *v) {
 }
 
 static Var *sample(Tape *t, int which) {
-    static const int32_t ids[] = {2, 0, 3, 3, 2, 2};
+    static float ids[] = {2, 0, 3, 3, 2, 2};
     if (which >= 2) return NULL;
+    Tensor numbers = {.dtype = DTYPE_F32, .shape = which ? SHAPE(2, 3) : SHAPE(6), .data = ids};
     Var *table = tape_sample_leaf(t, which ? SHAPE(4, 19) : SHAPE(5, 3), -1, 1);
-    return op_embedding(t, table, ids, which ? SHAPE(2, 3) : SHAPE(6));
+    Var *at = tape_constant(t, numbers);
+    return op_embedding(t, table, at);
 }
 
-Var *op_embedding(Tape *t, Var *table, const int32_t *ids, Shape shape) {
-    Attr attr = {.ids = ids, .shape = shape};
-    return tape_record(t, &op_row_embedding, 1, &table, &attr, sizeof attr);
+Var *op_embedding(Tape *t, Var *table, Var *ids) {
+    Var *in[] = {table, ids};
+    return tape_record(t, &op_row_embedding, 2, in, NULL, 0);
 }
 
 const Op op_row_embedding = {
     .name = "embedding",
-    .flags = OP_READS_LEVELS | OP_SPARES_OUTPUT | OP_SPARES_INPUTS | OP_NO_FLOPS,
+    .flags = OP_READS_LEVELS | OP_SPARES_OUTPUT | OP_NO_FLOPS,
     .infer = infer,
     .forward = forward,
     .backward = backward,

@@ -19,7 +19,8 @@ bool models_check(const Variant *choice, Arena *arena, Error *err) {
 static bool check_output(const Model *model, int64_t classes, Error *err) {
     Shape logits = model->output;
     char text[SHAPE_TEXT_BYTES];
-    if (logits.rank == 2 && logits.dim[1] == classes) return true;
+    bool is_one_each = logits.rank == 2 || logits.rank == model->input.rank + 2; /* of a token */
+    if (is_one_each && shape_last(logits) == classes) return true;
     return FAIL(err, ERROR_INPUT,
                 "model: the last layer gives %s for one sample, but the data have %ld classes; "
                 "end with a linear layer of %ld units",
