@@ -336,9 +336,9 @@ static void wrong_settings_are_refused(void **state) {
         {"{kind: transformer, rope_scaling: {factor: 2, low_freq_factor: 4}}",
          "model 'transformer': model.layers.0.self_attn: rope_scaling: high_freq_factor must be "
          "above low_freq_factor"},
-        {"{kind: transformer, vocabulary: 24}",
-         "model: the last layer gives [1, 7, 24] for one sample, but the data have 23 classes; end "
-         "with a linear layer of 23 units"},
+        {"{kind: transformer, vocabulary: 22}",
+         "model: the network has 22 tokens, but the data's tokenizer 23; take the tokenizer that "
+         "belongs to it"},
         {"{kind: sequential, layers: [head]}",
          "model 'sequential': head1: no embedding stands before this head; give units, untied"},
         {"{kind: sequential, layers: [{kind: embedding, rows: 5, units: 4}, {kind: linear, units: "

@@ -16,11 +16,22 @@ bool models_check(const Variant *choice, Arena *arena, Error *err) {
         ->layers(choice->config, ANY_CLASSES, arena, &layers, err);
 }
 
+/* Of a network of tokens: it may know tokens that the data's tokenizer does not give. */
+static bool check_vocabulary(int64_t vocabulary, int64_t classes, Error *err) {
+    if (vocabulary >= classes) return true;
+    return FAIL(err, ERROR_INPUT,
+                "model: the network has %ld tokens, but the data's tokenizer %ld; take the "
+                "tokenizer that belongs to it",
+                (long)vocabulary, (long)classes) ||
+           error_blame(err, "model");
+}
+
 static bool check_output(const Model *model, int64_t classes, Error *err) {
     Shape logits = model->output;
     char text[SHAPE_TEXT_BYTES];
-    bool is_one_each = logits.rank == 2 || logits.rank == model->input.rank + 2; /* of a token */
-    if (is_one_each && shape_last(logits) == classes) return true;
+    if (logits.rank == model->input.rank + 2)
+        return check_vocabulary(shape_last(logits), classes, err);
+    if (logits.rank == 2 && logits.dim[1] == classes) return true;
     return FAIL(err, ERROR_INPUT,
                 "model: the last layer gives %s for one sample, but the data have %ld classes; "
                 "end with a linear layer of %ld units",
@@ -39,7 +50,8 @@ bool models_build(const Variant *choice, Shape input, int64_t classes, uint64_t 
     List layers;
     TRY(row->layers(choice->config, classes, arena, &layers, err));
     if (!model_new(&layers, input, seed, arena, out, err)) return blame_model(choice, err);
-    return check_output(*out, classes, err);
+    TRY(check_output(*out, classes, err));
+    return !row->load || row->load(choice->config, *out, err);
 }
 
 bool models_count(const Variant *choice, Shape input, int64_t classes, Arena *arena,

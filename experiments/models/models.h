@@ -9,6 +9,8 @@ typedef struct ModelKind {
     Kind kind;
     /* The layers for `classes` outputs; memory from `arena`. */
     bool (*layers)(const void *config, int64_t classes, Arena *arena, List *out, Error *err);
+    /* The weights of a network just built, where they are not drawn at random; or NULL. */
+    bool (*load)(const void *config, Model *model, Error *err);
 } ModelKind;
 
 #define MODEL(name) extern const ModelKind model_##name;

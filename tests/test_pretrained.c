@@ -1,0 +1,304 @@
+/* Models' directories: logits beside those of transformers (golden/make_llm.py), training from
+ * one, and directories that are refused. */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+
+#include <cmocka.h>
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "core/file.h"
+#include "experiments/models/pretrained.h"
+#include "tests/llm_golden.h"
+#include "tests/model_source.h"
+
+static Tape *tape;
+static char directory[] = "/tmp/nibble_pretrained_XXXXXX";
+
+static int set_up(void **state) {
+    (void)state;
+    arena = arena_new("test");
+    tape = tape_new(arena);
+    return 0;
+}
+
+static int tear_down(void **state) {
+    (void)state;
+    tape_free(tape);
+    arena_free(arena);
+    return 0;
+}
+
+static int make_directory(void **state) {
+    (void)state;
+    return mkdtemp(directory) ? 0 : -1;
+}
+
+static int remove_directory(void **state) {
+    (void)state;
+    char command[100];
+    snprintf(command, sizeof command, "rm -r %s", directory);
+    return system(command);
+}
+
+/* ---- Logits ---- */
+
+static Tensor ids_of(const LlmGolden *g) {
+    const SafeTensor *tensor = llm_golden_tensor(g, "ids");
+    const int32_t *ids = llm_golden_ids(g, "ids");
+    Tensor x = tensor_new(arena, DTYPE_F32, SHAPE(1, tensor->shape.dim[0]));
+    for (int64_t i = 0; i < tensor->shape.dim[0]; i++) tensor_f32(&x)[i] = (float)ids[i];
+    return x;
+}
+
+/* The largest difference, as a share of the range of the expected logits. */
+static double distance(const LlmGolden *g, Tensor logits) {
+    const float *expected = llm_golden_values(g, "logits");
+    double low = INFINITY, high = -INFINITY, most = 0;
+    for (int64_t i = 0; i < tensor_count(&logits); i++) {
+        low = fmin(low, (double)expected[i]);
+        high = fmax(high, (double)expected[i]);
+        most = fmax(most, fabs((double)tensor_f32(&logits)[i] - (double)expected[i]));
+    }
+    return most / (high - low);
+}
+
+static void logits_are_those_of_transformers(void **state) {
+    (void)state;
+    for (int i = 0; i < LLM_MODEL_COUNT; i++) {
+        Error err = {0};
+        Pretrained p;
+        LlmGolden g = llm_golden_open(llm_models[i], arena);
+        if (!pretrained_open(g.directory, arena, &p, &err)) fail_msg("%s", err.message);
+        double share = distance(&g, logits_of(p.model, tape, ids_of(&g)));
+        printf("%s: %.2g of the range\n", llm_models[i], share);
+        assert_true(share < 1e-5); /* asked for: 1e-4 */
+        assert_string_equal(p.directory.type, llm_models[i]);
+        assert_int_equal(p.directory.context, 64);
+        assert_int_equal(p.directory.end_count, 1);
+        assert_int_equal(p.directory.ends[0], 1);
+        for (int k = 0; k < p.model->param_count; k++) assert_null(p.model->params[k]->grad);
+        llm_golden_close(&g);
+    }
+}
+
+/* Masters in f32, which learn; the same logits. */
+static void a_training_begins_from_it(void **state) {
+    (void)state;
+    for (int i = 0; i < LLM_MODEL_COUNT; i++) {
+        LlmGolden g = llm_golden_open(llm_models[i], arena);
+        ModelSource source =
+            model_source(arena_format(arena, "model: {kind: pretrained, path: %s}", g.directory));
+        Model *model = model_of(&source, SHAPE(12), 300, 1);
+        Tensor ids = ids_of(&g), logits = logits_of(model, tape, ids);
+        assert_true(distance(&g, logits) < 1e-5);
+        tape_begin(tape, TAPE_TRAINING);
+        Var *x = tape_constant(tape, ids);
+        Var *y = model_forward(model, tape, x);
+        Var *loss = op_mean(tape, y, -1);
+        tape_backward(tape, loss, 1);
+        for (int k = 0; k < model->param_count; k++) {
+            assert_int_equal(model->params[k]->value.dtype, DTYPE_F32);
+            assert_true(model->params[k]->has_grad);
+        }
+        llm_golden_close(&g);
+    }
+    assert_string_equal(
+        model_error("model: {kind: pretrained, path: " LLM_GOLDEN "llama}", SHAPE(12), 301),
+        "model: the network has 300 tokens, but the data's tokenizer 301; take the tokenizer that "
+        "belongs to it");
+}
+
+/* ---- What is refused ---- */
+
+static void write_text(const char *name, const char *text) {
+    FILE *file = fopen(arena_format(arena, "%s/%s", directory, name), "w");
+    assert_non_null(file);
+    fputs(text, file);
+    fclose(file);
+}
+
+/* The config of a golden model, with `from` (NULL: nothing) replaced. */
+static void write_config(const char *model, const char *from, const char *to) {
+    Error err = {0};
+    size_t bytes;
+    const char *path = arena_format(arena, LLM_GOLDEN "%s/config.json", model);
+    char *text = file_read(path, 1 << 20, arena, &bytes, &err);
+    assert_non_null(text);
+    const char *at = from ? strstr(text, from) : text;
+    if (!at) fail_msg("%s has no %s", path, from);
+    if (from)
+        text = (char *)(uintptr_t)arena_format(arena, "%.*s%s%s", (int)(at - text), text, to,
+                                               at + strlen(from));
+    write_text("config.json", text);
+}
+
+static const char *config_error(void) {
+    ModelDirectory d;
+    Error *err = arena_new_array(arena, Error, 1);
+    if (model_directory_read(directory, arena, &d, err)) fail_msg("was accepted");
+    assert_int_equal(err->code, ERROR_INPUT);
+    const char *prefix = arena_format(arena, "%s/config.json: ", directory);
+    assert_memory_equal(err->message, prefix, strlen(prefix));
+    return err->message + strlen(prefix);
+}
+
+static void configs_are_refused_by_name(void **state) {
+    (void)state;
+    static const struct {
+        const char *model, *from, *to, *message;
+    } cases[] = {
+        {"llama", "\"model_type\": \"llama\"", "\"model_type\": \"gemma\"",
+         "model_type 'gemma' is not read; there are llama, mistral, qwen2 and qwen3"},
+        {"llama", "\"model_type\": \"llama\",", "", "model_type is missing; nothing is guessed"},
+        {"llama", "LlamaForCausalLM", "LlamaForTokenClassification",
+         "architectures is 'LlamaForTokenClassification', and only 'LlamaForCausalLM' is read"},
+        {"llama", "\"hidden_size\": 32,", "", "hidden_size is missing; nothing is guessed"},
+        {"llama", "\"hidden_size\": 32", "\"hidden_size\": -32",
+         "hidden_size must be a whole number from 1 to 65536"},
+        {"llama", "\"hidden_size\": 32", "\"hidden_size\": 1e9",
+         "hidden_size must be a whole number from 1 to 65536"},
+        {"llama", "\"vocab_size\": 300", "\"vocab_size\": 99999999999",
+         "vocab_size must be a whole number from 1 to 16777216"},
+        {"llama", "\"hidden_act\": \"silu\"", "\"hidden_act\": \"gelu\"",
+         "hidden_act 'gelu' is not supported, only 'silu'"},
+        {"llama", "\"hidden_act\": \"silu\",", "", "hidden_act is missing; nothing is guessed"},
+        {"llama", "\"rms_norm_eps\": 1e-05", "\"rms_norm_eps\": \"small\"",
+         "rms_norm_eps must be a number from 1e-12 to 1"},
+        {"llama", "\"tie_word_embeddings\": true,", "",
+         "tie_word_embeddings is missing; nothing is guessed"},
+        {"llama", "\"tie_word_embeddings\": true", "\"tie_word_embeddings\": 1",
+         "tie_word_embeddings must be true or false"},
+        {"llama", "\"attention_bias\": false", "\"attention_bias\": \"no\"",
+         "attention_bias must be true or false"},
+        {"llama", "\"rope_theta\": 100.0,", "",
+         "rope_parameters.rope_theta is missing; nothing is guessed"},
+        {"llama", "\"rope_type\": \"llama3\"", "\"rope_type\": \"yarn\"",
+         "rope_parameters.rope_type 'yarn' is not supported; 'default' and 'llama3' are"},
+        {"llama", "\"low_freq_factor\": 1.0,", "",
+         "rope_parameters.low_freq_factor is missing; nothing is guessed"},
+        {"mistral", "\"rope_type\": \"default\"",
+         "\"rope_type\": \"default\", \"partial_rotary_factor\": 0.5",
+         "rope_parameters.partial_rotary_factor is not supported"},
+        {"mistral", "\"rope_parameters\"", "\"rope_scaling\"",
+         "rope_theta is missing; nothing is guessed"},
+        {"mistral", "\"sliding_window\": 64", "\"sliding_window\": 63",
+         "sliding_window 63 is shorter than the context of 64 positions, which is not supported "
+         "yet"},
+        {"mistral", "\"sliding_window\": 64,", "",
+         "sliding_window (null: none) is missing; nothing is guessed"},
+        {"qwen2",
+         "null,\n  \"tie_word_embeddings\": true,\n  \"transformers_version\": \"5.24.0\",\n  "
+         "\"use_cache\": true,\n  \"use_sliding_window\": false",
+         "8, \"tie_word_embeddings\": true, \"use_sliding_window\": true",
+         "sliding_window 8 is shorter than the context of 64 positions, which is not supported "
+         "yet"},
+        {"qwen3", "\"full_attention\"\n  ]", "\"sliding_attention\"\n  ]",
+         "layer_types has others than 'full_attention', which are not supported yet"},
+        {"qwen3", "\"head_dim\": 16,", "", "head_dim is missing; nothing is guessed"},
+        {"qwen3", "\"num_key_value_heads\": 2,", "",
+         "num_key_value_heads is missing; nothing is guessed"},
+        {"llama", "\"eos_token_id\": 1", "\"eos_token_id\": [1, 300]",
+         "eos_token_id must be a token of the vocabulary of 300, or a list of at most 16"},
+        {"llama", "\"eos_token_id\": 1", "\"eos_token_id\": \"end\"",
+         "eos_token_id must be a token of the vocabulary of 300, or a list of at most 16"},
+        {"llama", "\"vocab_size\": 300", "\"vocab_size\": 300, \"quantization_config\": {}",
+         "quantization_config.quant_method is missing; nothing is guessed"},
+    };
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        write_config(cases[i].model, cases[i].from, cases[i].to);
+        assert_string_equal(config_error(), cases[i].message);
+    }
+}
+
+/* As files of before version 5 of transformers have it: the same network. */
+static void older_configs_are_read(void **state) {
+    (void)state;
+    ModelDirectory now, then;
+    Error err = {0};
+    assert_true(model_directory_read(LLM_GOLDEN "llama", arena, &now, &err));
+    write_config("llama", "\"rope_parameters\": {", "\"rope_theta\": 100, \"rope_scaling\": {");
+    if (!model_directory_read(directory, arena, &then, &err)) fail_msg("%s", err.message);
+    RopeScaling *a = now.network.block.attention.rope_scaling;
+    RopeScaling *b = then.network.block.attention.rope_scaling;
+    assert_memory_equal(a, b, sizeof *a);
+    assert_true(then.network.block.attention.rope_theta == 100);
+    write_config("qwen2", "\"rope_parameters\": {", "\"rope_theta\": 7, \"was\": {");
+    assert_true(model_directory_read(directory, arena, &then, &err));
+    assert_true(then.network.block.attention.rope_theta == 7);
+    assert_null(then.network.block.attention.rope_scaling);
+}
+
+static void all_ends_are_known(void **state) {
+    (void)state;
+    ModelDirectory d;
+    Error err = {0};
+    write_config("llama", NULL, NULL);
+    write_text("generation_config.json", "{\"eos_token_id\": [2, 5]}");
+    assert_true(model_directory_read(directory, arena, &d, &err));
+    assert_int_equal(d.end_count, 2);
+    assert_true(d.ends[0] == 2 && d.ends[1] == 5);
+    write_text("generation_config.json", "{\"eos_token_id\": [2, -5]}");
+    assert_false(model_directory_read(directory, arena, &d, &err));
+    assert_non_null(strstr(err.message, "/generation_config.json: eos_token_id must be a token"));
+    unlink(arena_format(arena, "%s/generation_config.json", directory));
+}
+
+static const char *open_error(void) {
+    Pretrained p;
+    Error *err = arena_new_array(arena, Error, 1);
+    if (pretrained_open(directory, arena, &p, err)) fail_msg("was accepted");
+    assert_int_equal(err->code, ERROR_INPUT);
+    const char *message = err->message;
+    if (!strncmp(message, directory, strlen(directory))) message += strlen(directory);
+    return message;
+}
+
+static void weights_that_do_not_fit_are_refused(void **state) {
+    (void)state;
+    static const struct {
+        const char *model, *from, *to, *message;
+    } cases[] = {
+        {"llama", "\"intermediate_size\": 48", "\"intermediate_size\": 50",
+         "/model.safetensors: model.layers.0.mlp.gate_proj.weight is [48, 32], and in the network "
+         "of config.json [50, 32]"},
+        {"llama", "\"num_hidden_layers\": 2", "\"num_hidden_layers\": 3",
+         ": no file has model.layers.2.input_layernorm.weight, which the network of config.json "
+         "needs"},
+        {"llama", "\"num_hidden_layers\": 2", "\"num_hidden_layers\": 1",
+         ": there is a tensor model.layers.1.input_layernorm.weight, and in the network of "
+         "config.json none"},
+        {"llama", "\"tie_word_embeddings\": true", "\"tie_word_embeddings\": false",
+         ": no file has lm_head.weight, which the network of config.json needs"},
+        {"llama", "\"num_key_value_heads\": 2", "\"num_key_value_heads\": 3",
+         "/config.json: model.layers.0.self_attn: kv_heads 3 does not divide heads 4"},
+        {"llama", "\"vocab_size\": 300",
+         "\"vocab_size\": 300, \"quantization_config\": {\"quant_method\": \"gptq\"}",
+         "/config.json: the weights are quantized (quantization_config.quant_method 'gptq'), which "
+         "is not read; take the model that they were made from"},
+    };
+    char command[200];
+    snprintf(command, sizeof command, "cp " LLM_GOLDEN "llama/model.safetensors %s", directory);
+    assert_int_equal(system(command), 0);
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        write_config(cases[i].model, cases[i].from, cases[i].to);
+        assert_string_equal(open_error(), cases[i].message);
+    }
+}
+
+int main(void) {
+    const struct CMUnitTest tests[] = {
+#define TEST(name) cmocka_unit_test_setup_teardown(name, set_up, tear_down)
+        TEST(logits_are_those_of_transformers),
+        TEST(a_training_begins_from_it),
+        TEST(configs_are_refused_by_name),
+        TEST(older_configs_are_read),
+        TEST(all_ends_are_known),
+        TEST(weights_that_do_not_fit_are_refused),
+    };
+    return cmocka_run_group_tests(tests, make_directory, remove_directory);
+}
