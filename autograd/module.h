@@ -118,6 +118,8 @@ typedef struct TokenContext {
     bool is_scored; /* the head gives the mean loss of `labels`, a scalar, instead of logits */
     const int32_t *labels; /* [batch, length]: the token after each position, or -1: not scored;
                               NULL in dry records */
+    struct KvCache *cache; /* x are the positions behind those that it holds; NULL: all that are */
+    bool only_last;        /* the head gives the logits of the last position: [batch, 1, units] */
 } TokenContext;
 
 struct Model {

@@ -16,7 +16,8 @@ typedef enum RandomStream { /* add at the end: the values are part of what a see
                             RANDOM_SPLIT,   /* validation split */
                             RANDOM_SYNTHETIC, /* synthetic data sets */
                             RANDOM_TEST,
-                            RANDOM_SAMPLES, /* of a layer; step: its site, and the iteration */
+                            RANDOM_SAMPLES,  /* of a layer; step: its site, and the iteration */
+                            RANDOM_GENERATE, /* element: number of the token */
 } RandomStream;
 
 typedef struct RandomKey {

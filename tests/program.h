@@ -28,6 +28,7 @@
 #include "core/arena.h"
 #include "core/json.h"
 
+#define PROGRAM_SPACE "\x1f" /* a space within a word of a command */
 enum { PROGRAM_WORDS_MAX = 40, PROGRAM_TIMEOUT_SECONDS = 300 };
 
 /* How the program is started; zeros for the usual. */
@@ -165,8 +166,10 @@ static inline void program_exec(const Start *start, char *words) {
     char *arguments[PROGRAM_WORDS_MAX + 2] = {(char *)NIBBLE_PROGRAM};
     int count = 1;
     for (char *rest = NULL, *word = strtok_r(words, " ", &rest); word && count <= PROGRAM_WORDS_MAX;
-         word = strtok_r(NULL, " ", &rest))
+         word = strtok_r(NULL, " ", &rest)) {
+        for (char *at = word; (at = strchr(at, PROGRAM_SPACE[0]));) *at = ' ';
         arguments[count++] = word;
+    }
     program_redirect(start->output ? start->output : "stdout", 1);
     program_redirect("stderr", 2);
     if (start->variable) setenv(start->variable, start->value, 1);

@@ -40,7 +40,9 @@ static Var *forward(Module *self, Tape *t, Var *const *in) {
     const TokenContext *tokens = model_tokens(self->model, t);
     Var *w = param_read(*weight, t);
     if (tokens->is_scored) return op_linear_cross_entropy(t, in[0], w, tokens->labels);
-    return op_linear(t, in[0], w, NULL);
+    Var *x = in[0];
+    if (tokens->only_last) x = op_slice(t, x, 1, x->value.shape.dim[1] - 1, 1);
+    return op_linear(t, x, w, NULL);
 }
 
 const Layer layer_head = {

@@ -4,6 +4,7 @@
  * positions are seen says TokenContext.starts. */
 #include <math.h>
 
+#include "autograd/kv_cache.h"
 #include "autograd/layers.h"
 #include "autograd/ops.h"
 
@@ -115,24 +116,28 @@ static Var *normalise(Module *norm, Tape *t, Var *x, int64_t heads, int64_t dim)
 }
 
 /* Queries, or keys. */
-static Var *turned(Module *self, Tape *t, Var *x, int which, Var *starts) {
+static Var *turned(Module *self, Tape *t, Var *x, int which) {
+    const TokenContext *tokens = model_tokens(self->model, t);
     const AttentionConfig *c = self->config;
     const State *s = self->state;
     int64_t heads = which == Q ? s->heads : s->kv_heads;
     Var *y = module_apply_one(self->children[which], t, x);
     if (c->qk_norm)
         y = normalise(self->children[which == Q ? Q_NORM : K_NORM], t, y, heads, s->dim);
-    return op_rotary(t, y, starts, (RotaryAttr){.heads = heads, .frequencies = s->frequencies});
+    RotaryAttr attr = {.heads = heads, .frequencies = s->frequencies};
+    if (tokens->cache) attr.position = tokens->cache->length;
+    return op_rotary(t, y, tokens->starts, attr);
 }
 
 static Var *forward(Module *self, Tape *t, Var *const *in) {
     const State *s = self->state;
-    Var *starts = model_tokens(self->model, t)->starts;
-    Var *q = turned(self, t, in[0], Q, starts);
-    Var *k = turned(self, t, in[0], K, starts);
+    const TokenContext *tokens = model_tokens(self->model, t);
+    Var *q = turned(self, t, in[0], Q);
+    Var *k = turned(self, t, in[0], K);
     Var *v = module_apply_one(self->children[V], t, in[0]);
+    if (tokens->cache) kv_cache_extend(tokens->cache, self, t, &k, &v);
     AttentionAttr attr = {s->heads, s->kv_heads, 1 / sqrtf((float)s->dim)};
-    Var *seen = op_attention(t, q, k, v, starts, attr);
+    Var *seen = op_attention(t, q, k, v, tokens->starts, attr);
     return module_apply_one(self->children[O], t, seen);
 }
 

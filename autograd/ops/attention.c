@@ -6,6 +6,9 @@
  * once by strips of queries for dq, once by strips of keys for dk and dv. A strip is at most 32 x
  * length, a thread's own. Every number is one chain in an order that shapes give.
  *
+ * Where there are more keys than queries, the queries are those of the last positions, and backward
+ * is not made: for generating, where keys are kept (autograd/kv_cache.h).
+ *
  * Products are the kernels' (core/kernels/isa.h): of rows as they lie, and panels of 32 columns,
  * which are packed for a head at a time. */
 #include <assert.h>
@@ -19,8 +22,9 @@
 
 typedef struct Sizes {
     int64_t batch, length, heads, kv_heads, dim, group;
+    int64_t queries, skip;      /* the last so many positions; those before them */
     int64_t q_stride, k_stride; /* floats from a position to the next */
-    int64_t tiles;              /* of PANEL positions */
+    int64_t tiles, query_tiles; /* of PANEL positions; those that hold queries */
     int64_t padded;             /* their positions */
     int64_t dim_panels;
 } Sizes;
@@ -28,13 +32,16 @@ typedef struct Sizes {
 static Sizes sizes_of(const Var *v) {
     const AttentionAttr *attr = v->attr;
     Shape q = v->in[0]->value.shape, k = v->in[1]->value.shape;
-    Sizes s = {.batch = q.dim[0], .length = q.dim[1], .heads = attr->heads};
+    Sizes s = {.batch = q.dim[0], .length = k.dim[1], .heads = attr->heads};
+    s.queries = q.dim[1];
+    s.skip = s.length - s.queries;
     s.kv_heads = attr->kv_heads;
     s.group = s.heads / s.kv_heads;
     s.q_stride = q.dim[2];
     s.k_stride = k.dim[2];
     s.dim = s.q_stride / s.heads;
     s.tiles = (s.length + PANEL - 1) / PANEL;
+    s.query_tiles = s.tiles - s.skip / PANEL;
     s.padded = s.tiles * PANEL;
     s.dim_panels = (s.dim + PANEL - 1) / PANEL;
     return s;
@@ -49,14 +56,16 @@ static bool infer(Var *v, Error *err) {
     if (!divides || q.rank != 3 || q.dim[2] % heads)
         return FAIL(err, ERROR_INPUT, "%ld heads, %ld of keys, do not fit queries %s", (long)heads,
                     (long)kv_heads, shape_text(q, a));
-    Shape wanted = SHAPE(q.dim[0], q.dim[1], q.dim[2] / heads * kv_heads);
+    Shape k = v->in[1]->value.shape;
+    int64_t length = k.rank == 3 && k.dim[1] > q.dim[1] ? k.dim[1] : q.dim[1];
+    Shape wanted = SHAPE(q.dim[0], length, q.dim[2] / heads * kv_heads);
     for (int i = 1; i < 3; i++)
         if (!shape_equal(v->in[i]->value.shape, wanted))
             return FAIL(err, ERROR_INPUT, "%s %s do not fit queries %s: they must be %s",
                         i == 1 ? "keys" : "values", shape_text(v->in[i]->value.shape, a),
                         shape_text(q, b), shape_text(wanted, (char[SHAPE_TEXT_BYTES]){0}));
     assert(attr->scale > 0);
-    if (v->in[3] && !shape_equal(v->in[3]->value.shape, SHAPE(q.dim[0], q.dim[1])))
+    if (v->in[3] && !shape_equal(v->in[3]->value.shape, SHAPE(q.dim[0], length)))
         return FAIL(err, ERROR_INPUT, "starts %s do not fit queries %s: one a position",
                     shape_text(v->in[3]->value.shape, a), shape_text(q, b));
     v->value.shape = q;
@@ -171,10 +180,10 @@ typedef struct Queries {
 } Queries;
 
 static Queries queries_at(const Var *v, const Sizes *s, int64_t b, int64_t kv, int64_t task) {
-    Queries q = {.b = b, .head = kv * s->group + task / s->tiles};
-    int64_t at = task % s->tiles;
-    q.first = at * PANEL;
-    q.rows = s->length - q.first < PANEL ? s->length - q.first : PANEL;
+    Queries q = {.b = b, .head = kv * s->group + task / s->query_tiles};
+    int64_t at = s->skip / PANEL + task % s->query_tiles, end = (at + 1) * PANEL;
+    q.first = at * PANEL > s->skip ? at * PANEL : s->skip;
+    q.rows = (s->length < end ? s->length : end) - q.first;
     q.tile = start_of(v, s, b, q.first) / PANEL; /* starts do not fall */
     q.key = q.tile * PANEL;
     q.end = at + 1;
@@ -182,11 +191,11 @@ static Queries queries_at(const Var *v, const Sizes *s, int64_t b, int64_t kv, i
 }
 
 static int64_t query_offset(const Sizes *s, const Queries *q) {
-    return (q->b * s->length + q->first) * s->q_stride + q->head * s->dim;
+    return (q->b * s->queries + q->first - s->skip) * s->q_stride + q->head * s->dim;
 }
 
 static int64_t row_number(const Sizes *s, const Queries *q) {
-    return (q->b * s->heads + q->head) * s->length + q->first;
+    return (q->b * s->heads + q->head) * s->queries + q->first - s->skip;
 }
 
 /* ---- Forward ---- */
@@ -211,7 +220,8 @@ static void soften(const Var *v, const Sizes *s, const Queries *q, float *strip,
 
 static void forward(Tape *t, Var *v) {
     Sizes s = sizes_of(v);
-    if (!v->saved) v->saved = tape_alloc(t, sizeof(float) * (size_t)(s.batch * s.heads * s.length));
+    if (!v->saved)
+        v->saved = tape_alloc(t, sizeof(float) * (size_t)(s.batch * s.heads * s.queries));
     ArenaMark mark = arena_mark(t->arena);
     float *keys = floats(t, turned_floats(&s)), *values = floats(t, plain_floats(&s));
     float *strips = floats(t, parallel_threads() * strip_floats(&s));
@@ -221,7 +231,7 @@ static void forward(Tape *t, Var *v) {
         pack_turned(&s, var_f32(v->in[1]) + offset, s.k_stride, keys);
         pack_plain(&s, var_f32(v->in[2]) + offset, s.k_stride, values);
 #pragma omp parallel for schedule(dynamic)
-        for (int64_t task = 0; task < s.group * s.tiles; task++) {
+        for (int64_t task = 0; task < s.group * s.query_tiles; task++) {
             float *strip = strips + parallel_self() * strip_floats(&s), factor[PANEL];
             Queries q = queries_at(v, &s, b, kv, task);
             int64_t at = query_offset(&s, &q);
@@ -237,7 +247,7 @@ static void forward(Tape *t, Var *v) {
 static int64_t saved_bytes(const Tape *t, const Var *v) {
     (void)t;
     Sizes s = sizes_of(v);
-    return padded_bytes(s.batch * s.heads * s.length);
+    return padded_bytes(s.batch * s.heads * s.queries);
 }
 
 static int64_t forward_scratch(const Var *v) {
@@ -366,6 +376,7 @@ static void key_pass(const Backward *w, int64_t b, int64_t head, const float bet
 static void backward(Tape *t, Var *v) {
     Backward w = {.v = v, .s = sizes_of(v)};
     const Sizes *s = &w.s;
+    assert(s->skip == 0);
     for (int i = 0; i < 3; i++) w.grad[i] = tape_grad(t, v->in[i], &w.beta[i]);
     ArenaMark mark = arena_mark(t->arena);
     w.delta = floats(t, s->batch * s->heads * s->length);
@@ -395,7 +406,8 @@ static int64_t backward_scratch(const Var *v) {
 /* Of keys that a query sees when nothing but order forbids it. */
 static Flops flops(const Var *v) {
     Sizes s = sizes_of(v);
-    double pairs = (double)(s.batch * s.heads) * (double)s.length * (double)(s.length + 1) / 2;
+    double seen = (double)s.skip + (double)(s.queries + 1) / 2; /* by a query, in the mean */
+    double pairs = (double)(s.batch * s.heads) * (double)s.queries * seen;
     double one = 2 * pairs * (double)s.dim; /* product */
     return (Flops){.forward = 2 * one, .input_grad = 4 * one};
 }
