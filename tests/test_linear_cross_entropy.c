@@ -9,6 +9,7 @@
 #include <string.h>
 
 #include "autograd/ops.h"
+#include "core/storage.h"
 #include "tests/tape_fixture.h"
 
 /* Two chunks and a rest of one row: 2^23 logits at a time are 32 rows. */

@@ -9,6 +9,8 @@ typedef struct ModelKind {
     Kind kind;
     /* The layers for `classes` outputs; memory from `arena`. */
     bool (*layers)(const void *config, int64_t classes, Arena *arena, List *out, Error *err);
+    /* Whether the network is built without memory, which `load` gives what it stores; NULL: no. */
+    bool (*is_stored)(const void *config);
     /* The weights of a network just built, where they are not drawn at random; or NULL. */
     bool (*load)(const void *config, Model *model, Error *err);
 } ModelKind;

@@ -4,48 +4,74 @@
 
 #include <string.h>
 
-#include "data/safetensors.h"
+#include "data/bitsandbytes.h"
+#include "experiments/models/base.h"
 
 typedef struct PretrainedConfig {
     const char *path;
+    Variant base;      /* kind NULL: f32 masters, which learn */
+    const char *cache; /* NULL: none */
 } PretrainedConfig;
 
 static const Field fields[] = {
     FIELD_STRING(PretrainedConfig, path, REQUIRED,
                  "directory with config.json and safetensors, as Hugging Face lays it out",
                  .is_path = true),
+    FIELD_VARIANT(PretrainedConfig, base, "null", &base_kinds,
+                  "how weights are kept that stay as they are, under an adapter; null: in f32, and "
+                  "all learn"),
+    FIELD_STRING(PretrainedConfig, cache, "", "file in which a base that was quantized is kept",
+                 .is_path = true, .may_change = true),
     FIELD_END,
 };
 
 /* ---- Weights ---- */
 
+typedef struct Files {
+    const ModelDirectory *directory;
+    SafeTensors st;
+    Base *base; /* NULL: into the masters that the model has */
+} Files;
+
+/* Of weights in 4 bits: what stands beside the codes of a weight. */
+static bool is_beside(const Model *model, const SafeTensors *st, const char *name) {
+    for (int i = 0; i < model->param_count; i++) {
+        const char *weight = model->params[i]->name;
+        size_t length = strlen(weight);
+        if (!strncmp(name, weight, length) && name[length] == '.')
+            return bitsandbytes_has(st, weight);
+    }
+    return false;
+}
+
 /* Known to be there in some files, and of no use. */
 static bool is_spare(const Model *model, const char *name) {
-    size_t length = strlen(name);
     static const char buffer[] = ".rotary_emb.inv_freq";
-    if (length > strlen(buffer) && !strcmp(name + length - strlen(buffer), buffer)) return true;
+    size_t length = strlen(name), end = strlen(buffer);
+    if (length > end && !strcmp(name + length - end, buffer)) return true;
     return !strcmp(name, "lm_head.weight") && model_find_module(model, "lm_head");
 }
 
-static bool check_spare(const Model *model, const SafeTensors *st, const char *path, Error *err) {
-    for (int i = 0; i < st->count; i++) {
-        const char *name = st->items[i].name;
-        if (!model_find_param(model, name) && !is_spare(model, name))
-            return FAIL(err, ERROR_INPUT,
-                        "%s: there is a tensor %s, and in the network of config.json none", path,
-                        name);
+static bool check_spare(const Files *f, const Model *model, Error *err) {
+    for (int i = 0; i < f->st.count; i++) {
+        const char *name = f->st.items[i].name;
+        if (model_find_param(model, name) || is_spare(model, name)) continue;
+        if (is_beside(model, &f->st, name)) continue;
+        return FAIL(err, ERROR_INPUT,
+                    "%s: there is a tensor %s, and in the network of config.json none",
+                    f->directory->path, name);
     }
     return true;
 }
 
-static bool find_tensor(const SafeTensors *st, const Param *p, const char *path,
-                        const SafeTensor **out, Error *err) {
+static bool find_tensor(const Files *f, const Param *p, const SafeTensor **out, Error *err) {
     char a[SHAPE_TEXT_BYTES], b[SHAPE_TEXT_BYTES];
-    const SafeTensor *tensor = *out = safetensors_find(st, p->name);
+    const SafeTensor *tensor = *out = safetensors_find(&f->st, p->name);
     if (!tensor)
         return FAIL(err, ERROR_INPUT, "%s: no file has %s, which the network of config.json needs",
-                    path, p->name);
-    const char *file = st->files[tensor->file];
+                    f->directory->path, p->name);
+    if (bitsandbytes_has(&f->st, p->name)) return true; /* it is looked at with what is beside it */
+    const char *file = f->st.files[tensor->file];
     if (!shape_equal(tensor->shape, p->value.shape))
         return FAIL(err, ERROR_INPUT, "%s: %s is %s, and in the network of config.json %s", file,
                     p->name, shape_text(tensor->shape, a), shape_text(p->value.shape, b));
@@ -55,45 +81,68 @@ static bool find_tensor(const SafeTensors *st, const Param *p, const char *path,
     return true;
 }
 
-/* To the master that a training updates. */
-static bool fill(const SafeTensors *st, const SafeTensor *tensor, Param *p, Error *err) {
-    return safetensors_read(st, tensor, 0, shape_count(tensor->shape), tensor_f32(&p->value), err);
+static bool fill(const Files *f, const SafeTensor *tensor, const Tensor *value, Error *err) {
+    int64_t count = shape_count(tensor->shape);
+    if (value->dtype != DTYPE_F32) return safetensors_read_bytes(&f->st, tensor, value->data, err);
+    return safetensors_read(&f->st, tensor, 0, count, tensor_f32(value), err);
 }
 
-/* As it is; norms and biases, which are small, in f32. */
-static bool keep(const SafeTensors *st, const SafeTensor *tensor, Param *p, Arena *arena,
-                 Error *err) {
+/* What no linear layer multiplies with stays numbers: tables and the head as the file has them,
+ * norms and biases, which are small, in f32. */
+static bool keep(const Files *f, const SafeTensor *tensor, Param *p, Arena *arena, Error *err) {
     bool is_large = p->role == PARAM_WEIGHT || p->role == PARAM_TABLE;
-    Tensor value = tensor_new(arena, is_large ? tensor->dtype : DTYPE_F32, tensor->shape);
+    Tensor value;
+    if (p->role == PARAM_WEIGHT && p->owner->layer == &layer_linear) {
+        TRY(base_weight(f->base, p->name, p->value.shape, arena, &value, err));
+    } else {
+        value = tensor_new(arena, is_large ? tensor->dtype : DTYPE_F32, tensor->shape);
+        TRY(fill(f, tensor, &value, err));
+    }
     param_store(p, value);
-    if (value.dtype == DTYPE_F32) return fill(st, tensor, p, err);
-    return safetensors_read_bytes(st, tensor, value.data, err);
+    return true;
 }
 
-/* `is_trained`: into the memory that the model has; else it is a sketch. */
-static bool load_open(const SafeTensors *st, const char *path, Model *model, bool is_trained,
-                      Error *err) {
-    TRY(check_spare(model, st, path, err));
+static bool load_open(const Files *f, Model *model, Error *err) {
+    TRY(check_spare(f, model, err));
     for (int i = 0; i < model->param_count; i++) {
         Param *p = model->params[i];
         const SafeTensor *tensor;
-        TRY(find_tensor(st, p, path, &tensor, err));
-        TRY(is_trained ? fill(st, tensor, p, err) : keep(st, tensor, p, model->arena, err));
+        TRY(find_tensor(f, p, &tensor, err));
+        TRY(f->base ? keep(f, tensor, p, model->arena, err) : fill(f, tensor, &p->value, err));
     }
     return true;
 }
 
-static bool load_weights(const ModelDirectory *d, Model *model, bool is_trained, Error *err) {
-    if (d->stored)
-        return FAIL(err, ERROR_INPUT,
-                    "%s/config.json: the weights are quantized (quantization_config.quant_method "
-                    "'%s'), which is not read; take the model that they were made from",
-                    d->path, d->stored);
+static bool load_base(Files *f, const Variant *base, const char *cache, Model *model, Arena *arena,
+                      Error *err) {
+    TRY(base_open(base, cache, &f->st, arena, &f->base, err));
+    bool ok = load_open(f, model, err);
+    ok = base_close(f->base, ok, err) && ok;
+    model->is_sketch = false;
+    return ok;
+}
+
+/* What is stored in few bits by others: bitsandbytes' is read, and does not learn. */
+static bool check_stored(const ModelDirectory *d, bool learns, Error *err) {
+    if (!d->stored || (!learns && !strcmp(d->stored, "bitsandbytes"))) return true;
+    return FAIL(err, ERROR_INPUT,
+                "%s/config.json: the weights are quantized (quantization_config.quant_method "
+                "'%s'), %s",
+                d->path, d->stored,
+                learns ? "and would have to learn; give model.base and an adapter, or take the "
+                         "model that they were made from"
+                       : "which is not read; take the model that they were made from");
+}
+
+/* `base` NULL: into the masters of the model; else it is a sketch. */
+static bool load_weights(const ModelDirectory *d, const Variant *base, const char *cache,
+                         Model *model, Error *err) {
+    TRY(check_stored(d, !base, err));
     Arena *arena = arena_new("safetensors");
-    SafeTensors st;
-    bool ok = safetensors_open(d->path, arena, &st, err) &&
-              load_open(&st, d->path, model, is_trained, err);
-    safetensors_close(&st);
+    Files f = {.directory = d};
+    bool ok = safetensors_open(d->path, arena, &f.st, err) &&
+              (base ? load_base(&f, base, cache, model, arena, err) : load_open(&f, model, err));
+    safetensors_close(&f.st);
     arena_free(arena);
     return ok;
 }
@@ -109,15 +158,22 @@ static bool layers(const void *config, int64_t classes, Arena *arena, List *out,
     return true;
 }
 
+static bool is_stored(const void *config) {
+    return ((const PretrainedConfig *)config)->base.kind;
+}
+
 static bool load(const void *config, Model *model, Error *err) {
     const PretrainedConfig *c = config;
+    const Variant *base = is_stored(config) ? &c->base : NULL;
     ModelDirectory d;
-    if (model_directory_read(c->path, model->arena, &d, err) && load_weights(&d, model, true, err))
+    if (model_directory_read(c->path, model->arena, &d, err) &&
+        load_weights(&d, base, c->cache, model, err))
         return true;
     return error_blame(err, "model.path");
 }
 
 bool pretrained_open(const char *path, Arena *arena, Pretrained *out, Error *err) {
+    const Variant as_it_is = {0};
     *out = (Pretrained){0};
     TRY(model_directory_read(path, arena, &out->directory, err));
     List list = transformer_layers(&out->directory.network, arena);
@@ -125,14 +181,13 @@ bool pretrained_open(const char *path, Arena *arena, Pretrained *out, Error *err
         error_prefix(err, "%s/config.json", path);
         return false;
     }
-    TRY(load_weights(&out->directory, out->model, false, err));
-    out->model->is_sketch = false;
-    return true;
+    return load_weights(&out->directory, &as_it_is, NULL, out->model, err);
 }
 
 const ModelKind model_pretrained = {
     .kind = {"pretrained", "language model out of a directory of Hugging Face",
              sizeof(PretrainedConfig), fields},
     .layers = layers,
+    .is_stored = is_stored,
     .load = load,
 };
