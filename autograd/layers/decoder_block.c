@@ -44,6 +44,7 @@ static Var *forward(Module *self, Tape *t, Var *const *in) {
 const Layer layer_decoder_block = {
     .kind = {"decoder_block", "attention and a gated MLP on a residual stream",
              sizeof(DecoderConfig), fields},
+    .flags = LAYER_IS_BLOCK,
     .input_count = 1,
     .build = build,
     .forward = forward,
