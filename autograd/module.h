@@ -25,11 +25,11 @@ typedef struct View {
 
 typedef enum ParamRole {
     PARAM_WEIGHT, /* the second operand of a product; quantizers apply, decay applies */
-    PARAM_TABLE,  /* rows that are looked up: no quantizer applies, decay does */
     PARAM_BIAS,
     PARAM_NORM,   /* gamma and beta */
     PARAM_SCALE,  /* a quantizer's learned scale or offset */
     PARAM_BUFFER, /* state that is saved but has no gradient: running statistics, observers */
+    PARAM_TABLE,  /* rows that are looked up: no quantizer applies, decay does */
 } ParamRole;
 
 typedef struct Param {
