@@ -101,7 +101,7 @@ static void test_refusals(void **state) {
     const char *llama = root("llama");
     assert_has(run(2, "generate %s", llama).err, "say what to begin with: --prompt \"...\"");
     assert_has(run(2, "generate . --prompt x").err,
-               ".: there is no config.json of a language model");
+               ".: there is neither a run's config.yaml nor a model's config.json");
     assert_has(run(2, "generate %s --prompt x --tokens 0", llama).err,
                "--tokens must be a whole number from 1 on, not '0'");
     assert_has(run(2, "generate %s --prompt x --seed -1", llama).err,

@@ -7,18 +7,24 @@
 #include "core/file.h"
 #include "core/json.h"
 #include "core/log.h"
-#include "data/text/tokenizer.h"
+#include "data/datasets/text.h"
+#include "data/text/unicode.h"
 #include "experiments/commands/commands.h"
 #include "experiments/generate/generator.h"
 #include "experiments/models/pretrained.h"
+#include "experiments/train/experiment.h"
+#include "experiments/train/run.h"
 
 enum { PROMPT, TOKENS, GREEDY, TEMPERATURE, TOP_P, SEED, AS_JSON };
 
 /* What a prompt and its continuation need. */
 typedef struct Writer {
     Arena *arena;
-    Pretrained pretrained;
-    Tokenizer *tokenizer;
+    Experiment experiment; /* of a run; or empty */
+    Model *model;
+    Vocabulary vocabulary;
+    ModelDirectory directory; /* of the run's pretrained model too; without a path: none */
+    int64_t context;          /* positions */
     Generator generator;
     Sampling sampling;
     int64_t tokens; /* at most so many new ones */
@@ -70,35 +76,66 @@ static bool parse_options(Writer *w, const Arguments *a, Error *err) {
 /* ---- The model and the prompt ---- */
 
 static bool open_directory(Writer *w, const char *path, Error *err) {
-    if (!model_directory_is_one(path))
-        return FAIL(err, ERROR_INPUT, "%s: there is no config.json of a language model", path);
-    const char *file = file_resolve(arena_format(w->arena, "%s/tokenizer.json", path), w->arena);
-    TRY(tokenizer_open(file, w->arena, &w->tokenizer, err));
-    return pretrained_open(path, w->arena, &w->pretrained, err);
+    Pretrained pretrained;
+    TRY(vocabulary_open(path, NULL, w->arena, &w->vocabulary, err));
+    TRY(pretrained_open(path, w->arena, &pretrained, err));
+    w->model = pretrained.model;
+    w->directory = pretrained.directory;
+    w->context = w->directory.context;
+    return true;
+}
+
+/* The context is the one that it was made for, or that it was trained with. */
+static bool open_run(Writer *w, const char *path, Error *err) {
+    Experiment *e = &w->experiment;
+    TRY(experiment_open_run(path, &(RunOptions){0}, w->arena, e, err));
+    if (e->config.data.kind != &dataset_text.kind)
+        return FAIL(err, ERROR_INPUT, "%s: this network reads no text", path);
+    const TextConfig *text = e->config.data.config;
+    const char *directory = pretrained_path(&e->config.model);
+    TRY(text_vocabulary_open(text, w->arena, &w->vocabulary, err));
+    if (directory) TRY(model_directory_read(directory, w->arena, &w->directory, err));
+    w->model = e->model;
+    w->context = directory ? w->directory.context : text->length;
+    return true;
+}
+
+static bool open_model(Writer *w, const char *path, Error *err) {
+    FileState run = file_find(run_path(w->arena, path, RUN_CONFIG), err);
+    if (model_directory_is_one(path)) return open_directory(w, path, err);
+    if (run == FILE_REGULAR) return open_run(w, path, err);
+    return run == FILE_ABSENT && FAIL(err, ERROR_INPUT,
+                                      "%s: there is neither a run's config.yaml nor a model's "
+                                      "config.json",
+                                      path);
 }
 
 static bool read_prompt(Writer *w, const char *text, Error *err) {
     Span span = {text, (int64_t)strlen(text)};
-    int64_t context = w->pretrained.directory.context;
-    if (!tokenizer_encode(w->tokenizer, span, true, &w->prompt, err)) {
+    int64_t fault = unicode_find_fault(span);
+    if (fault >= 0)
+        return FAIL(err, ERROR_INPUT,
+                    "--prompt: byte %ld (0x%02x) is not UTF-8; convert the text first", (long)fault,
+                    (unsigned)(unsigned char)text[fault]);
+    if (!vocabulary_encode(&w->vocabulary, span, true, &w->prompt, err)) {
         error_prefix(err, "--prompt");
         return false;
     }
     if (!w->prompt.count)
         return FAIL(err, ERROR_INPUT, "--prompt: the text has no tokens; write at least a word");
-    if (w->prompt.count < context) return true;
+    if (w->prompt.count < w->context) return true;
     return FAIL(err, ERROR_INPUT,
                 "--prompt: the text has %ld tokens, and the model's context is %ld; shorten it",
-                (long)w->prompt.count, (long)context);
+                (long)w->prompt.count, (long)w->context);
 }
 
 /* ---- Writing ---- */
 
 static bool is_end(const Writer *w, int32_t id) {
-    const ModelDirectory *d = &w->pretrained.directory;
+    const ModelDirectory *d = &w->directory;
     for (int i = 0; i < d->end_count; i++)
         if (d->ends[i] == id) return true;
-    return false;
+    return !d->path && w->vocabulary.end == id;
 }
 
 /* Bytes that later tokens may still change: a letter of which not all bytes are there is shown as
@@ -109,16 +146,19 @@ static int64_t settled_bytes(Span text) {
     return text.bytes;
 }
 
-static bool decode(Writer *w, bool with_special, Arena *arena, Span *out, Error *err) {
-    return tokenizer_decode(w->tokenizer, w->fresh.items, w->fresh.count, with_special, arena, out,
-                            err);
+/* At a terminal without special tokens. */
+static bool decode(Writer *w, Arena *arena, Span *out, Error *err) {
+    const Vocabulary *v = &w->vocabulary;
+    if (!v->tokenizer || w->as_json)
+        return vocabulary_decode(v, w->fresh.items, w->fresh.count, arena, out, err);
+    return tokenizer_decode(v->tokenizer, w->fresh.items, w->fresh.count, false, arena, out, err);
 }
 
 /* What is new of the text, to the terminal. */
 static bool show(Writer *w, bool is_last, Error *err) {
     Arena *arena = arena_new("text");
     Span text;
-    bool ok = decode(w, false, arena, &text, err);
+    bool ok = decode(w, arena, &text, err);
     int64_t bytes = !ok ? 0 : is_last ? text.bytes : settled_bytes(text);
     if (bytes > w->shown) {
         fwrite(text.text + w->shown, 1, (size_t)(bytes - w->shown), stdout);
@@ -139,8 +179,7 @@ static bool write_text(Writer *w, Error *err) {
         if (!w->as_json) TRY(show(w, false, err));
         if (is_end(w, id) || w->fresh.count == w->tokens) break;
         if (!generator_room(g)) {
-            log_warning("the model's context of %ld tokens is full",
-                        (long)w->pretrained.directory.context);
+            log_warning("the model's context of %ld tokens is full", (long)w->context);
             break;
         }
         TRY(generator_feed(g, &id, 1, err));
@@ -156,7 +195,7 @@ static void set_ids(Json *json, const char *name, const TokenIds *ids, Arena *ar
 
 static bool print_json(Writer *w, Error *err) {
     Span text;
-    TRY(decode(w, true, w->arena, &text, err));
+    TRY(decode(w, w->arena, &text, err));
     Json *json = json_new();
     set_ids(json, "prompt_ids", &w->prompt, w->arena);
     set_ids(json, "new_ids", &w->fresh, w->arena);
@@ -168,11 +207,11 @@ static bool print_json(Writer *w, Error *err) {
 
 static bool run_open(Writer *w, const Arguments *a, Error *err) {
     TRY(parse_options(w, a, err));
-    TRY(open_directory(w, a->items[0], err));
+    TRY(open_model(w, a->items[0], err));
     TRY(read_prompt(w, a->values[PROMPT], err));
-    int64_t context = w->pretrained.directory.context;
+    int64_t context = w->context;
     if (w->tokens < context - w->prompt.count) context = w->prompt.count + w->tokens;
-    w->generator = generator_open(w->pretrained.model, context, w->arena);
+    w->generator = generator_open(w->model, context, w->arena);
     bool ok = write_text(w, err);
     if (!w->as_json && w->fresh.count) putchar('\n');
     return ok && (!w->as_json || print_json(w, err));
@@ -183,7 +222,8 @@ static bool run(const Arguments *a, Error *err) {
     Writer w = {.arena = arena, .prompt = {.arena = arena}, .fresh = {.arena = arena}};
     bool ok = run_open(&w, a, err);
     generator_close(&w.generator);
-    tokenizer_close(w.tokenizer);
+    vocabulary_close(&w.vocabulary);
+    experiment_close(&w.experiment);
     arena_free(arena);
     return ok;
 }
