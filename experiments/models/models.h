@@ -13,6 +13,8 @@ typedef struct ModelKind {
     bool (*is_stored)(const void *config);
     /* The weights of a network just built, where they are not drawn at random; or NULL. */
     bool (*load)(const void *config, Model *model, Error *err);
+    /* The directory of Hugging Face's that these come from; NULL with load. */
+    const char *(*directory)(const void *config);
 } ModelKind;
 
 #define MODEL(name) extern const ModelKind model_##name;

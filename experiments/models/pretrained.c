@@ -16,7 +16,7 @@ typedef struct PretrainedConfig {
 static const Field fields[] = {
     FIELD_STRING(PretrainedConfig, path, REQUIRED,
                  "directory with config.json and safetensors, as Hugging Face lays it out",
-                 .is_path = true),
+                 .may_change = true, .is_path = true),
     FIELD_VARIANT(PretrainedConfig, base, "null", &base_kinds,
                   "how weights are kept that stay as they are, under an adapter; null: in f32, and "
                   "all learn"),
@@ -172,6 +172,10 @@ static bool load(const void *config, Model *model, Error *err) {
     return error_blame(err, "model.path");
 }
 
+static const char *directory(const void *config) {
+    return ((const PretrainedConfig *)config)->path;
+}
+
 bool pretrained_open(const char *path, Arena *arena, Pretrained *out, Error *err) {
     const Variant as_it_is = {0};
     *out = (Pretrained){0};
@@ -195,4 +199,5 @@ const ModelKind model_pretrained = {
     .layers = layers,
     .is_stored = is_stored,
     .load = load,
+    .directory = directory,
 };

@@ -22,7 +22,9 @@
  */
 static bool parameters_fit(const ExperimentConfig *config, Shape input, int64_t classes,
                            Arena *scratch, Error *err) {
+    const ModelKind *row = (const ModelKind *)config->model.kind;
     int64_t parameters, available = available_bytes();
+    if (row->is_stored && row->is_stored(config->model.config)) return true; /* in few bits */
     TRY(models_count(&config->model, input, classes, scratch, &parameters, err));
     const double f32 = sizeof(float);
     double each = f32;
@@ -81,6 +83,13 @@ static bool check_blocks(const Experiment *e, Error *err) {
            error_blame(err, "train.recompute");
 }
 
+static void set_base(Experiment *e) {
+    const ModelKind *row = (const ModelKind *)e->config.model.kind;
+    if (!row->directory) return;
+    e->base_directory = row->directory(e->config.model.config);
+    e->base_source = frozen_source(e->base_directory);
+}
+
 static bool add_adapter(Experiment *e, Error *err) {
     const Variant *choice = &e->config.adapter;
     if (choice->kind && qat_is_active(e->qat))
@@ -102,6 +111,7 @@ static bool build_network(Experiment *e, Error *err) {
                      &e->model, err));
     TRY(check_blocks(e, err));
     TRY(qat_prepare(e->model, &config->quant, e->arena, &e->qat, err));
+    set_base(e);
     TRY(add_adapter(e, err));
     TRY(optimizer_new(&config->optimizer, e->model, e->arena, &e->optimizer, err));
     e->tape = tape_new(e->arena);

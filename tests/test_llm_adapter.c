@@ -1,0 +1,183 @@
+/* PEFT's adapters on a language model (golden/make_llm.py): logits, the loss and its gradients,
+ * three steps of AdamW, and the files that are written back. */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+
+#include <cmocka.h>
+#include <math.h>
+#include <stdio.h>
+
+#include "experiments/adapter/import.h"
+#include "experiments/adapter/merge.h"
+#include "qat/adapters/lora.h"
+#include "tests/llm_golden.h"
+#include "tests/model_source.h"
+
+static Tape *tape;
+
+static Experiment import(const char *directory) {
+    ModelSource source = model_source("model: {kind: pretrained, path: " LLM_GOLDEN "llama}");
+    LoraConfig *lora = kind_defaults(&adapter_lora.kind, arena);
+    lora->from = directory;
+    Experiment e = {.arena = arena, .model = model_of(&source, SHAPE(12), 300, 1)};
+    e.config.adapter = (Variant){&adapter_lora.kind, lora};
+    Error err = {0};
+    if (!import_settings(&e.config, arena, &err) ||
+        !adapter_install(e.model, &e.config.adapter, arena, &e.adapter, &err) ||
+        !import_weights(&e, &err))
+        fail_msg("%s", err.message);
+    return e;
+}
+
+static Tensor ids_of(const LlmGolden *g, const char *name) {
+    const SafeTensor *tensor = llm_golden_tensor(g, name);
+    Shape shape = tensor->shape.rank == 1 ? SHAPE(1, tensor->shape.dim[0]) : tensor->shape;
+    const int32_t *ids = llm_golden_ids(g, name);
+    Tensor x = tensor_new(arena, DTYPE_F32, shape);
+    for (int64_t i = 0; i < shape_count(shape); i++) tensor_f32(&x)[i] = (float)ids[i];
+    return x;
+}
+
+/* The largest difference, as a share of the range of what is expected. */
+static double distance(const float *expected, const float *given, int64_t count) {
+    double low = INFINITY, high = -INFINITY, most = 0;
+    for (int64_t i = 0; i < count; i++) {
+        low = fmin(low, (double)expected[i]);
+        high = fmax(high, (double)expected[i]);
+        most = fmax(most, fabs((double)given[i] - (double)expected[i]));
+    }
+    return most / (high - low);
+}
+
+static void logits_are_those_of_peft(void **state) {
+    (void)state;
+    for (int i = 0; i < LLM_ADAPTER_COUNT; i++) {
+        LlmGolden g = llm_golden_open(llm_adapters[i], arena);
+        Experiment e = import(g.directory);
+        Tensor logits = logits_of(e.model, tape, ids_of(&g, "ids"));
+        double share =
+            distance(llm_golden_values(&g, "logits"), logits.data, tensor_count(&logits));
+        printf("%s: %.2g of the range\n", llm_adapters[i], share);
+        assert_true(share < 1e-5); /* asked for: 1e-4 */
+        llm_golden_close(&g);
+    }
+}
+
+static double step(Experiment *e, Tensor ids, const int32_t *labels) {
+    model_clear_grads(e->model);
+    tape_begin(tape, TAPE_TRAINING);
+    Var *x = tape_constant(tape, ids);
+    TokenContext *context = model_tokens(e->model, tape);
+    context->is_scored = true;
+    context->labels = labels;
+    Var *loss = model_forward(e->model, tape, x);
+    tape_backward(tape, loss, 1);
+    if (tape->error.code != ERROR_NONE) fail_msg("%s", tape->error.message);
+    return (double)var_f32(loss)[0];
+}
+
+static void compare_params(const LlmGolden *g, const Model *model, const char *what, bool is_grad,
+                           double tolerance) {
+    int compared = 0;
+    for (int i = 0; i < model->param_count; i++) {
+        const Param *p = model->params[i];
+        if (p->is_base) continue;
+        const float *expected = llm_golden_values(g, arena_format(arena, "%s.%s", p->name, what));
+        const float *given = is_grad ? p->grad : tensor_f32(&p->value);
+        double share = distance(expected, given, tensor_count(&p->value));
+        if (!(share < tolerance)) fail_msg("%s.%s: %g of the range", p->name, what, share);
+        compared++;
+    }
+    assert_true(compared >= 12);
+}
+
+static void training_is_that_of_peft(void **state) {
+    (void)state;
+    Variant adamw = {.kind = kind_find(&optimizer_kinds, "adamw")};
+    for (int i = 0; i < LLM_ADAPTER_COUNT; i++) {
+        LlmGolden g = llm_golden_open(llm_adapters[i], arena);
+        Experiment e = import(g.directory);
+        Error err = {0};
+        adamw.config = kind_defaults(adamw.kind, arena);
+        OptimizerConfig *config = adamw.config;
+        config->lr = json_number(g.facts, "learning_rate");
+        config->weight_decay = json_number(g.facts, "weight_decay");
+        assert_true(optimizer_new(&adamw, e.model, arena, &e.optimizer, &err));
+        Tensor ids = ids_of(&g, "tokens");
+        const int32_t *labels = llm_golden_ids(&g, "labels");
+        for (int k = 0; k < 3; k++) {
+            double loss = step(&e, ids, labels);
+            double expected = json_number(g.facts, arena_format(arena, "losses.%d", k));
+            if (!(fabs(loss - expected) < 2e-5)) fail_msg("loss %d: %g, %g", k, loss, expected);
+            if (k == 0) compare_params(&g, e.model, "grad", true, 1e-4);
+            assert_true(optimizer_step(e.optimizer, 1, &err));
+        }
+        compare_params(&g, e.model, "after", false, 2e-3); /* Adam divides by small numbers */
+        llm_golden_close(&g);
+    }
+}
+
+/* The merged network, without an adapter, computes what the adapted one does, to f16. */
+static void merged_is_the_same(void **state) {
+    (void)state;
+    for (int i = 0; i < LLM_ADAPTER_COUNT; i++) {
+        LlmGolden g = llm_golden_open(llm_adapters[i], arena);
+        Experiment e = import(g.directory);
+        Merge merge;
+        Error err = {0};
+        if (!merge_make(&e, MERGE_DEQUANTIZED, false, arena, &merge, &err))
+            fail_msg("%s", err.message);
+        for (int k = 0; k < e.adapter->site_count; k++) {
+            e.adapter->sites[k].module->output = (View){0};
+            e.adapter->sites[k].weight->value = merge.layers[k].weight;
+        }
+        Tensor logits = logits_of(e.model, tape, ids_of(&g, "ids"));
+        double share =
+            distance(llm_golden_values(&g, "logits"), logits.data, tensor_count(&logits));
+        assert_true(share < 2e-3 && share > 0);
+        llm_golden_close(&g);
+    }
+}
+
+static void adapters_of_other_models_are_refused(void **state) {
+    (void)state;
+    ModelSource source = model_source("model: {kind: pretrained, path: " LLM_GOLDEN "qwen3}");
+    LoraConfig *lora = kind_defaults(&adapter_lora.kind, arena);
+    lora->from = LLM_GOLDEN "lora";
+    Experiment e = {.arena = arena, .model = model_of(&source, SHAPE(12), 300, 1)};
+    e.config.adapter = (Variant){&adapter_lora.kind, lora};
+    Error err = {0};
+    assert_true(import_settings(&e.config, arena, &err) &&
+                adapter_install(e.model, &e.config.adapter, arena, &e.adapter, &err));
+    assert_false(import_weights(&e, &err));
+    assert_non_null(strstr(err.message, "is for another base: "
+                                        "'base_model.model.model.layers.0.self_attn.q_proj.lora_B."
+                                        "weight' is [32, 4], and for "
+                                        "model.layers.0.self_attn.q_proj it must be [64, 4]"));
+}
+
+static int set_up(void **state) {
+    (void)state;
+    arena = arena_new("test");
+    tape = tape_new(arena);
+    return 0;
+}
+
+static int tear_down(void **state) {
+    (void)state;
+    tape_free(tape);
+    arena_free(arena);
+    return 0;
+}
+
+int main(void) {
+#define TEST(name) cmocka_unit_test_setup_teardown(name, set_up, tear_down)
+    const struct CMUnitTest tests[] = {
+        TEST(logits_are_those_of_peft),
+        TEST(training_is_that_of_peft),
+        TEST(merged_is_the_same),
+        TEST(adapters_of_other_models_are_refused),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
