@@ -8,6 +8,7 @@
 #include <math.h>
 #include <stdio.h>
 
+#include "experiments/adapter/frozen.h"
 #include "experiments/adapter/import.h"
 #include "experiments/adapter/merge.h"
 #include "qat/adapters/lora.h"
@@ -16,8 +17,10 @@
 
 static Tape *tape;
 
-static Experiment import(const char *directory) {
-    ModelSource source = model_source("model: {kind: pretrained, path: " LLM_GOLDEN "llama}");
+/* `base`: more settings of the model. */
+static Experiment import_on(const char *base, const char *directory) {
+    ModelSource source = model_source(
+        arena_format(arena, "model: {kind: pretrained, path: " LLM_GOLDEN "%s}", base));
     LoraConfig *lora = kind_defaults(&adapter_lora.kind, arena);
     lora->from = directory;
     Experiment e = {.arena = arena, .model = model_of(&source, SHAPE(12), 300, 1)};
@@ -28,6 +31,10 @@ static Experiment import(const char *directory) {
         !import_weights(&e, &err))
         fail_msg("%s", err.message);
     return e;
+}
+
+static Experiment import(const char *directory) {
+    return import_on("llama", directory);
 }
 
 static Tensor ids_of(const LlmGolden *g, const char *name) {
@@ -118,6 +125,114 @@ static void training_is_that_of_peft(void **state) {
     }
 }
 
+/* From now on the base is f32, of the values that it has. */
+static void decode_base(const Model *model) {
+    for (int i = 0; i < model->param_count; i++) {
+        Param *p = model->params[i];
+        Tensor values = tensor_new(arena, DTYPE_F32, p->value.shape);
+        if (!p->is_base) continue;
+        tensor_decode(&p->value, values.data);
+        p->value = values;
+    }
+}
+
+static float *gradients_of(const Model *model, int64_t *count) {
+    *count = 0;
+    for (int i = 0; i < model->param_count; i++)
+        if (model->params[i]->grad) *count += tensor_count(&model->params[i]->value);
+    float *all = arena_new_array(arena, float, *count), *at = all;
+    for (int i = 0; i < model->param_count; i++) {
+        const Param *p = model->params[i];
+        if (!p->grad) continue;
+        memcpy(at, p->grad, tensor_bytes(&p->value));
+        at += tensor_count(&p->value);
+    }
+    return all;
+}
+
+/* A base in few bits is the network of its values; bitsandbytes' own is the one that is made here.
+ */
+static void bases_in_few_bits(void **state) {
+    (void)state;
+    static const char *const bases[] = {
+        "llama_nf4, base: stored", "llama, base: {kind: nf4, double_quantization: true}",
+        "llama, base: fp4", "llama, base: {kind: i4, group: 16, affine: true}", "llama, base: i8"};
+    static const char *const adapters[] = {"lora", "dora"};
+    LlmGolden g = llm_golden_open("lora", arena);
+    Tensor ids = ids_of(&g, "tokens");
+    const int32_t *labels = llm_golden_ids(&g, "labels");
+    for (int k = 0; k < 2; k++) {
+        double losses[5];
+        for (int i = 0; i < 5; i++) {
+            int64_t count;
+            Experiment e = import_on(bases[i], arena_format(arena, LLM_GOLDEN "%s", adapters[k]));
+            for (int j = 0; j < e.adapter->site_count; j++)
+                assert_true(dtype_codec(e.adapter->sites[j].weight->value.dtype)->code_bits <= 8);
+            losses[i] = step(&e, ids, labels);
+            const float *stored = gradients_of(e.model, &count);
+            decode_base(e.model);
+            assert_float_equal(step(&e, ids, labels), losses[i], 1e-5);
+            assert_true(distance(gradients_of(e.model, &count), stored, count) < 1e-5);
+        }
+        assert_float_equal(losses[0], losses[1], 1e-5);
+        for (int i = 2; i < 5; i++) assert_true(fabs(losses[i] - losses[i - 1]) > 1e-3);
+    }
+    llm_golden_close(&g);
+}
+
+/* ---- The weights as they were ---- */
+
+static Experiment adapted(const char *base, LoraInit init) {
+    ModelSource source = model_source(
+        arena_format(arena, "model: {kind: pretrained, path: " LLM_GOLDEN "llama%s}", base));
+    LoraConfig *lora = kind_defaults(&adapter_lora.kind, arena);
+    lora->init = init;
+    Experiment e = {.arena = arena, .model = model_of(&source, SHAPE(12), 300, 1)};
+    e.config.adapter = (Variant){&adapter_lora.kind, lora};
+    e.base_source = frozen_source(LLM_GOLDEN "llama");
+    Error err = {0};
+    if (!adapter_install(e.model, &e.config.adapter, arena, &e.adapter, &err) ||
+        !adapter_start(e.adapter, &e.base_source, &err))
+        fail_msg("%s", err.message);
+    return e;
+}
+
+static void loftq_comes_nearer(void **state) {
+    (void)state;
+    LlmGolden g = llm_golden_open("llama", arena);
+    double shares[2];
+    for (int i = 0; i < 2; i++) {
+        Experiment e = adapted(", base: nf4", i ? LORA_LOFTQ : LORA_DEFAULT);
+        Tensor logits = logits_of(e.model, tape, ids_of(&g, "ids"));
+        shares[i] = distance(llm_golden_values(&g, "logits"), logits.data, tensor_count(&logits));
+    }
+    printf("nf4: %.3g of the range, with loftq %.3g\n", shares[0], shares[1]);
+    assert_true(shares[1] < 0.7 * shares[0]);
+    llm_golden_close(&g);
+}
+
+static void merging_begins_with_them(void **state) {
+    (void)state;
+    Experiment e = adapted(", base: nf4", LORA_DEFAULT), plain = adapted("", LORA_DEFAULT);
+    Merge merge;
+    Error err = {0};
+    if (!merge_make(&e, MERGE_F16, false, arena, &merge, &err)) fail_msg("%s", err.message);
+    for (int i = 0; i < merge.count; i++) { /* B is zeros */
+        const Tensor *weight = &merge.layers[i].weight;
+        int64_t count = tensor_count(weight);
+        float *values = arena_new_array(arena, float, count);
+        tensor_decode(weight, values);
+        const float *w = tensor_f32(&plain.adapter->sites[i].weight->value);
+        for (int64_t k = 0; k < count; k++) assert_true(values[k] == dtype_round(DTYPE_F16, w[k]));
+    }
+    e.base_source = frozen_source(LLM_GOLDEN "llama_nf4");
+    assert_false(merge_make(&e, MERGE_F16, false, arena, &merge, &err));
+    assert_string_equal(err.message,
+                        "model.layers.0.self_attn.q_proj, route f16: tests/golden/llm/llama_nf4 "
+                        "does not have model.layers.0.self_attn.q_proj.weight as it was before it "
+                        "was stored in few bits");
+}
+
 /* The merged network, without an adapter, computes what the adapted one does, to f16. */
 static void merged_is_the_same(void **state) {
     (void)state;
@@ -176,6 +291,9 @@ int main(void) {
     const struct CMUnitTest tests[] = {
         TEST(logits_are_those_of_peft),
         TEST(training_is_that_of_peft),
+        TEST(bases_in_few_bits),
+        TEST(loftq_comes_nearer),
+        TEST(merging_begins_with_them),
         TEST(merged_is_the_same),
         TEST(adapters_of_other_models_are_refused),
     };
