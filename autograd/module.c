@@ -65,7 +65,8 @@ Param *model_param(Model *model, const char *full_name, Shape shape, ParamRole r
         p->value = (Tensor){.dtype = DTYPE_F32, .shape = shape};
     } else {
         p->value = tensor_new(arena, DTYPE_F32, shape);
-        if (role != PARAM_BUFFER) p->grad = tensor_zeros(arena, DTYPE_F32, shape).data;
+        if (role != PARAM_BUFFER && !model->is_frozen)
+            p->grad = tensor_zeros(arena, DTYPE_F32, shape).data;
         init_values(model, model->param_count, init, p->value);
     }
     model->params = grown(arena, model->params, model->param_count, &model->param_capacity);
@@ -286,6 +287,12 @@ static bool model_make(const List *layers, const Model *start, Model **out, Erro
 bool model_new(const List *layers, Shape input, uint64_t seed, Arena *arena, Model **out,
                Error *err) {
     return model_make(layers, &(Model){.arena = arena, .input = input, .seed = seed}, out, err);
+}
+
+bool model_new_frozen(const List *layers, Shape input, uint64_t seed, Arena *arena, Model **out,
+                      Error *err) {
+    const Model start = {.arena = arena, .input = input, .seed = seed, .is_frozen = true};
+    return model_make(layers, &start, out, err);
 }
 
 bool model_sketch(const List *layers, Shape input, Arena *arena, Model **out, Error *err) {

@@ -126,6 +126,7 @@ struct Model {
     Arena *arena;
     Module *root;
     bool is_sketch;      /* parameters have names and shapes, no memory */
+    bool is_frozen;      /* parameters that are made get no gradient */
     Shape input;         /* of one sample: [h, w, c], or [length] tokens, where any length works */
     Shape output;        /* for a batch of one: [1, classes], or [1, length, classes] */
     TokenContext tokens; /* see model_tokens */
@@ -139,6 +140,9 @@ struct Model {
  * with parameters initialised from `seed`. A wrong shape is an error that names the layer. */
 bool model_new(const List *layers, Shape input, uint64_t seed, Arena *arena, Model **out,
                Error *err);
+/* The same without gradients: what is made while `is_frozen` stays true has none. */
+bool model_new_frozen(const List *layers, Shape input, uint64_t seed, Arena *arena, Model **out,
+                      Error *err);
 /* The same without memory for parameters: to see what a model would be. */
 bool model_sketch(const List *layers, Shape input, Arena *arena, Model **out, Error *err);
 

@@ -30,6 +30,7 @@ static void freeze(Model *model) {
         p->is_base = p->is_frozen = true;
         p->grad = NULL;
     }
+    model->is_frozen = false; /* what comes next learns */
     model_visit(model, freeze_norm, NULL);
 }
 

@@ -270,6 +270,30 @@ static void test_refused_targets(void **state) {
 
 /* ---- What is frozen ---- */
 
+/* A network that is built to be frozen takes no memory for gradients; what is added has some. */
+static void test_frozen_takes_less(void **state) {
+    (void)state;
+    ModelSource source = model_source(network_text);
+    Arena *own[2] = {arena_new("plain"), arena_new("frozen")};
+    Model *models[2];
+    Error err = {0};
+    assert_true(models_build(&source.model, SHAPE(5), 3, 11, own[0], &models[0], &err));
+    assert_true(models_build_frozen(&source.model, SHAPE(5), 3, 11, own[1], &models[1], &err));
+    size_t gradients = 0;
+    for (int i = 0; i < models[0]->param_count; i++) {
+        const Param *p = models[1]->params[i];
+        gradients += (size_t)arena_padded((int64_t)tensor_bytes(&p->value));
+        assert_null(p->grad);
+        assert_memory_equal(p->value.data, models[0]->params[i]->value.data,
+                            tensor_bytes(&p->value));
+    }
+    assert_int_equal(arena_used(own[0]) - arena_used(own[1]), gradients);
+    install(models[1], "adapter: lora");
+    assert_non_null(model_find_param(models[1], "fc1.lora_A.weight")->grad);
+    arena_free(own[0]);
+    arena_free(own[1]);
+}
+
 static void test_base_is_frozen(void **state) {
     (void)state;
     Model *model = network_of(
@@ -464,10 +488,19 @@ static int tear_down(void **state) {
 int main(void) {
 #define TEST(name) cmocka_unit_test_setup_teardown(name, set_up, tear_down)
     const struct CMUnitTest tests[] = {
-        TEST(test_as_peft),         TEST(test_gradients),    TEST(test_dropout),
-        TEST(test_target),          TEST(test_pattern),      TEST(test_refused_targets),
-        TEST(test_base_is_frozen),  TEST(test_first_values), TEST(test_nearest_of_rank),
-        TEST(test_nothing_is_lost), TEST(test_loftq),        TEST(test_loftq_needs_few_bits),
+        TEST(test_frozen_takes_less),
+        TEST(test_as_peft),
+        TEST(test_gradients),
+        TEST(test_dropout),
+        TEST(test_target),
+        TEST(test_pattern),
+        TEST(test_refused_targets),
+        TEST(test_base_is_frozen),
+        TEST(test_first_values),
+        TEST(test_nearest_of_rank),
+        TEST(test_nothing_is_lost),
+        TEST(test_loftq),
+        TEST(test_loftq_needs_few_bits),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -44,24 +44,37 @@ static bool blame_model(const Variant *choice, Error *err) {
     return error_blame(err, "model");
 }
 
+typedef bool MakeModel(const List *layers, Shape input, uint64_t seed, Arena *arena, Model **out,
+                       Error *err);
+
 static bool build(const ModelKind *row, const void *config, const List *layers, Shape input,
-                  uint64_t seed, Arena *arena, Model **out, Error *err) {
+                  uint64_t seed, MakeModel *make, Arena *arena, Model **out, Error *err) {
     if (!row->is_stored || !row->is_stored(config))
-        return model_new(layers, input, seed, arena, out, err);
+        return make(layers, input, seed, arena, out, err);
     TRY(model_sketch(layers, input, arena, out, err));
     (*out)->seed = seed; /* of what is added to it */
     return true;
 }
 
-bool models_build(const Variant *choice, Shape input, int64_t classes, uint64_t seed, Arena *arena,
-                  Model **out, Error *err) {
+static bool build_and_load(const Variant *choice, Shape input, int64_t classes, uint64_t seed,
+                           MakeModel *make, Arena *arena, Model **out, Error *err) {
     const ModelKind *row = (const ModelKind *)choice->kind;
     List layers;
     TRY(row->layers(choice->config, classes, arena, &layers, err));
-    if (!build(row, choice->config, &layers, input, seed, arena, out, err))
+    if (!build(row, choice->config, &layers, input, seed, make, arena, out, err))
         return blame_model(choice, err);
     TRY(check_output(*out, classes, err));
     return !row->load || row->load(choice->config, *out, err);
+}
+
+bool models_build(const Variant *choice, Shape input, int64_t classes, uint64_t seed, Arena *arena,
+                  Model **out, Error *err) {
+    return build_and_load(choice, input, classes, seed, model_new, arena, out, err);
+}
+
+bool models_build_frozen(const Variant *choice, Shape input, int64_t classes, uint64_t seed,
+                         Arena *arena, Model **out, Error *err) {
+    return build_and_load(choice, input, classes, seed, model_new_frozen, arena, out, err);
 }
 
 bool models_count(const Variant *choice, Shape input, int64_t classes, Arena *arena,

@@ -30,6 +30,9 @@ bool models_check(const Variant *choice, Arena *arena, Error *err);
  */
 bool models_build(const Variant *choice, Shape input, int64_t classes, uint64_t seed, Arena *arena,
                   Model **out, Error *err);
+/* The same of a network that is frozen, without gradients (model_new_frozen). */
+bool models_build_frozen(const Variant *choice, Shape input, int64_t classes, uint64_t seed,
+                         Arena *arena, Model **out, Error *err);
 /* How many parameters it would have; makes none of them. */
 bool models_count(const Variant *choice, Shape input, int64_t classes, Arena *arena,
                   int64_t *parameters, Error *err);

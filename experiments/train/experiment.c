@@ -107,8 +107,8 @@ static bool build_network(Experiment *e, Error *err) {
     const ExperimentConfig *config = &e->config;
     const Dataset *data = loader_dataset(e->loader);
     uint64_t seed = (uint64_t)config->seed;
-    TRY(models_build(&config->model, dataset_shape(data), data->class_count, seed, e->arena,
-                     &e->model, err));
+    TRY((config->adapter.kind ? models_build_frozen : models_build)(
+        &config->model, dataset_shape(data), data->class_count, seed, e->arena, &e->model, err));
     TRY(check_blocks(e, err));
     TRY(qat_prepare(e->model, &config->quant, e->arena, &e->qat, err));
     set_base(e);
