@@ -241,8 +241,8 @@ static void test_in_is_refused(void **state) {
 static void test_merge(void **state) {
     (void)state;
     const char *text = run(0, "merge plain --out merged").out;
-    assert_has(text, "kept of the update                 gain       SQNR\n");
-    assert_has(text, "requantized                           -          -\n");
+    assert_has(text, "kept of the update             gain       SQNR\n");
+    assert_has(text, "requantized                       -          -\n");
     assert_has(text, "layers, route dequantized\nhidden1 ");
     assert_has(text, "nats, over 100 rows of the test set; ");
     assert_has(text, "merged: merged\n");

@@ -176,62 +176,45 @@ bool merge_make(Experiment *e, MergeRoute route, bool force, Arena *arena, Merge
 
 /* ---- Outputs ---- */
 
-/* The merged network in the place of the run's. */
-static void install(const Adapter *a, const Merge *m) {
+/* The merged network in the place of the run's, and back. */
+static void exchange(const Adapter *a, Merge *m) {
     for (int i = 0; i < a->site_count; i++) {
-        a->sites[i].module->output = (View){0};
-        a->sites[i].weight->value = m->layers[i].weight;
+        AdapterSite *site = &a->sites[i];
+        Tensor kept = site->weight->value;
+        site->weight->value = m->layers[i].weight;
+        m->layers[i].weight = kept;
+        site->module->output = (View){site->module->output.apply ? NULL : a->row->apply, site};
     }
 }
 
-/* The outputs of the test set, batch by batch; `seen` gets each. */
-typedef void Seen(void *context, const Var *output);
+/* Both networks over one batch. */
+static bool compare_batch(Experiment *e, Merge *m, const Batch *batch, Arena *arena, Error *err) {
+    TaskStep step = {.e = e, .batch = *batch};
+    TRY(evaluate_batch(&step, evaluate_mode(NETWORK_TRAINED), err));
+    int64_t count = var_count(step.output), classes = shape_last(step.output->value.shape);
+    float *exact = arena_new_array(arena, float, count);
+    memcpy(exact, var_f32(step.output), sizeof *exact * (size_t)count);
+    exchange(e->adapter, m);
+    bool ok = evaluate_batch(&step, evaluate_mode(NETWORK_TRAINED), err);
+    exchange(e->adapter, m);
+    if (ok) output_change_add(&m->change, exact, var_f32(step.output), count / classes, classes);
+    return ok;
+}
 
-static bool run_rows(Experiment *e, int64_t limit, Seen *seen, void *context, int64_t *rows,
-                     Error *err) {
-    *rows = 0;
-    for (int64_t i = 0;; i++) {
-        TaskStep step = {.e = e, .batch = evaluate_rows(e, LOADER_TEST, i, *rows, limit)};
-        if (!step.batch.count) return true;
-        TRY(evaluate_batch(&step, evaluate_mode(NETWORK_TRAINED), err));
-        seen(context, step.output);
-        *rows += step.batch.count;
+bool merge_compare(Experiment *e, Merge *m, int64_t outputs, Error *err) {
+    int64_t limit = outputs / shape_rows(e->model->output);
+    Arena *arena = arena_new("outputs");
+    bool ok = true;
+    e->compares_outputs = true;
+    for (int64_t i = 0; ok; i++) {
+        Batch batch = evaluate_rows(e, LOADER_TEST, i, m->rows, limit ? limit : 1);
+        if (!batch.count) break;
+        ok = compare_batch(e, m, &batch, arena, err);
+        m->rows += batch.count;
+        arena_reset(arena);
     }
-}
-
-typedef struct Comparison {
-    Arena *arena;
-    const float **outputs; /* of the run, by batch */
-    int64_t capacity, at;
-    OutputChange *change;
-} Comparison;
-
-static void keep(void *context, const Var *output) {
-    Comparison *c = context;
-    if (c->at == c->capacity) {
-        c->capacity = c->capacity ? 2 * c->capacity : 16;
-        const float **wider = arena_new_array(c->arena, const float *, c->capacity);
-        if (c->at) memcpy(wider, c->outputs, sizeof *wider * (size_t)c->at);
-        c->outputs = wider;
-    }
-    size_t bytes = sizeof(float) * (size_t)var_count(output);
-    c->outputs[c->at++] = memcpy(arena_alloc(c->arena, bytes), var_f32(output), bytes);
-}
-
-static void compare(void *context, const Var *output) {
-    Comparison *c = context;
-    int64_t classes = shape_last(output->value.shape);
-    output_change_add(c->change, c->outputs[c->at++], var_f32(output), var_count(output) / classes,
-                      classes);
-}
-
-bool merge_compare(Experiment *e, Merge *m, int64_t rows, Error *err) {
-    Comparison c = {.arena = arena_new("outputs"), .change = &m->change};
-    bool ok = run_rows(e, rows, keep, &c, &m->rows, err);
-    install(e->adapter, m);
-    c.at = 0;
-    ok = ok && run_rows(e, rows, compare, &c, &m->rows, err);
+    e->compares_outputs = false;
     output_change_end(&m->change);
-    arena_free(c.arena);
+    arena_free(arena);
     return ok;
 }

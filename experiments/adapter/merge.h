@@ -53,10 +53,8 @@ typedef struct Merge {
  * unless `force`, one that keeps less than MERGE_GAIN_MIN of the update. */
 bool merge_make(Experiment *e, MergeRoute route, bool force, Arena *arena, Merge *out, Error *err);
 
-/* Compares outputs over up to `rows` rows of the test set. From here on the model is the merged
- * one.
- */
-bool merge_compare(Experiment *e, Merge *merge, int64_t rows, Error *err);
+/* Compares about so many outputs, of the first rows of the test set, or of one row. */
+bool merge_compare(Experiment *e, Merge *merge, int64_t outputs, Error *err);
 
 /* Writes model.safetensors in f16, and beside it, where the base is a directory of Hugging Face's,
  * its config.json and the files of its tokenizer. */

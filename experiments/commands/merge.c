@@ -12,7 +12,7 @@
 #include "experiments/train/run.h"
 
 enum { OUT, ROUTE, FORCE, JSON };
-enum { ROWS_MAX = 256 /* of the test set, whose outputs are compared */ };
+enum { OUTPUTS = 1024 /* of the test set, that are compared */ };
 
 static bool find_route(const char *name, MergeRoute *out, Error *err) {
     *out = MERGE_DEQUANTIZED;
@@ -36,19 +36,24 @@ static bool check_out(const char *out, Arena *arena, Error *err) {
     return FAIL(err, ERROR_INPUT, "%s is there already; name another --out", file);
 }
 
-static void print_kept(const char *name, const MergeKept *kept) {
+static void print_kept(const char *name, int width, const MergeKept *kept) {
     if (!kept->is_possible)
-        printf("%-28s %10s %10s\n", name, "-", "-");
+        printf("%-*s %10s %10s\n", width, name, "-", "-");
     else
-        printf("%-28s %10.4f %7.1f dB\n", name, merge_gain(kept),
+        printf("%-*s %10.4f %7.1f dB\n", width, name, merge_gain(kept),
                deviation_of(&kept->sums).sqnr_db);
 }
 
 static void print_table(const Merge *m, const char *directory) {
-    printf("%-28s %10s %10s\n", "kept of the update", "gain", "SQNR");
-    for (MergeRoute i = 0; i < MERGE_ROUTES; i++) print_kept(merge_route_names[i], &m->all[i]);
+    int width = 24;
+    for (int i = 0; i < m->count; i++)
+        if ((int)strlen(m->layers[i].name) > width) width = (int)strlen(m->layers[i].name);
+    printf("%-*s %10s %10s\n", width, "kept of the update", "gain", "SQNR");
+    for (MergeRoute i = 0; i < MERGE_ROUTES; i++)
+        print_kept(merge_route_names[i], width, &m->all[i]);
     printf("\nlayers, route %s\n", merge_route_names[m->route]);
-    for (int i = 0; i < m->count; i++) print_kept(m->layers[i].name, &m->layers[i].kept[m->route]);
+    for (int i = 0; i < m->count; i++)
+        print_kept(m->layers[i].name, width, &m->layers[i].kept[m->route]);
     printf(
         "\nKL of the outputs from the run's: %.3g nats, over %ld rows of the test set; %ld of %ld "
         "answers differ\n",
@@ -91,7 +96,7 @@ static bool merge(Experiment *e, const Arguments *a, MergeRoute route, Arena *ar
                     "merge",
                     a->items[0]);
     TRY(merge_make(e, route, a->values[FORCE], arena, &merge, err));
-    TRY(merge_compare(e, &merge, ROWS_MAX, err));
+    TRY(merge_compare(e, &merge, OUTPUTS, err));
     if (mkdir(directory, 0777) && errno != EEXIST)
         return FAIL(err, ERROR_SYSTEM, "%s: cannot be made: %s", directory, strerror(errno));
     TRY(merge_write(e, &merge, directory, err));
