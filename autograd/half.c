@@ -75,13 +75,21 @@ void half_forward_end(Tape *t, Var *v, const HalfStage *stage) {
     arena_reset(t->staging); /* its memory is kept for the next op */
 }
 
+/* In place of what it is, the same in f32. */
+static void stage_own(Tape *t, Tensor *x) {
+    const Tensor kept = *x;
+    if (!x->data || !half_is(x->dtype)) return;
+    *x = staged_tensor(t, kept);
+    convert_in(&kept, x->data);
+}
+
 void half_backward_begin(Tape *t, Var *v, HalfStage *stage) {
     stage->own = v->grad;
+    stage->value = v->value;
     if (v->op->flags & OP_READS_HALF) return;
     stage_inputs(t, v, stage->in);
-    if (!half_is(v->grad.dtype)) return;
-    v->grad = staged_tensor(t, v->grad);
-    convert_in(&stage->own, v->grad.data);
+    stage_own(t, &v->grad);
+    if (!(v->op->flags & OP_SPARES_OUTPUT)) stage_own(t, &v->value);
 }
 
 void half_backward_end(Tape *t, Var *v, const HalfStage *stage) {
@@ -89,6 +97,7 @@ void half_backward_end(Tape *t, Var *v, const HalfStage *stage) {
     t->staged = NULL;
     if (!(v->op->flags & OP_READS_HALF)) unstage_inputs(v, stage->in);
     v->grad = stage->own;
+    v->value = stage->value;
     arena_reset(t->staging); /* its memory is kept for the next op */
 }
 

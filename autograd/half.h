@@ -8,6 +8,7 @@
 /* What the Vars that an op works on hold while it has copies. */
 typedef struct HalfStage {
     Tensor in[OP_INPUTS_MAX], own; /* own: forward its value, backward its gradient */
+    Tensor value;                  /* backward */
 } HalfStage;
 
 bool half_is(Dtype dtype); /* f16 or bf16 */

@@ -109,6 +109,7 @@ Var *tape_append(Tape *t, const Op *op, int in_count, Var *const *in, const void
         is_parameter = is_parameter && (is_constant || in[i]->is_parameter);
     }
     Var *v = var_new(t);
+    if (op->flags & OP_LOOKS_UP) is_parameter = false;
     v->op = op;
     v->in_count = in_count;
     memcpy(v->in, in, sizeof *in * (size_t)in_count);

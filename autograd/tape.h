@@ -75,6 +75,7 @@ typedef enum OpFlags {
     OP_IS_HOMOGENEOUS = 1 << 13, /* a factor above 0 on a channel (of the last dimension) of its one
                                     input comes out on that channel: output channel modulo the
                                     input's count, where that divides the output's */
+    OP_LOOKS_UP = 1 << 14, /* rows of input 0 as the others say: of a parameter an activation */
 } OpFlags;
 
 /* Floating-point operations, two per multiply-add. */

@@ -5,9 +5,11 @@
 #include <stddef.h>
 
 #include <cmocka.h>
+#include <math.h>
 #include <string.h>
 
 #include "tests/batched.h"
+#include "tests/model_source.h"
 
 #define IMAGES_BY(batch)                                                                           \
     "data: {kind: synthetic, height: 12, width: 12, channels: 4, classes: 4, train: 200, "         \
@@ -138,6 +140,108 @@ static void nor_in_half_precision(void **state) {
     }
 }
 
+/* ---- Language models ---- */
+
+enum { VOCABULARY = 50, ROWS = 3, LENGTH = 37 };
+
+#define TRANSFORMER(more)                                                                          \
+    "model: {kind: transformer, vocabulary: 50, width: 32, layers: 3, heads: 4, kv_heads: 2, "     \
+    "ff: 80" more "}\n"
+
+/* Documents of 10 and 27 tokens in a row; the last token of each is not scored. */
+typedef struct Tokens {
+    Model *model;
+    float ids[ROWS * LENGTH], starts[ROWS * LENGTH];
+    int32_t labels[ROWS * LENGTH];
+} Tokens;
+
+static void draw_tokens(Tokens *x, int64_t step) {
+    const RandomKey key = {.seed = 2, .stream = RANDOM_TEST, .step = (uint64_t)step};
+    random_fill_uniform(key, 0, VOCABULARY, ROWS * LENGTH, x->ids);
+    for (int i = 0; i < ROWS * LENGTH; i++) {
+        x->ids[i] = floorf(x->ids[i]);
+        x->starts[i] = i % LENGTH < 10 ? 0 : 10;
+    }
+    for (int i = 0; i < ROWS * LENGTH; i++) {
+        bool is_last = i % LENGTH == 9 || i % LENGTH == LENGTH - 1;
+        x->labels[i] = is_last ? -1 : (int32_t)x->ids[i + 1];
+    }
+}
+
+static Var *record_tokens(void *context, Tape *t) {
+    Tokens *x = context;
+    const Tensor ids = {.dtype = DTYPE_F32, .shape = SHAPE(ROWS, LENGTH), .data = x->ids};
+    Tensor starts = ids;
+    starts.data = x->starts;
+    TokenContext *tokens = model_tokens(x->model, t);
+    tokens->starts = tape_constant(t, starts);
+    tokens->is_scored = true;
+    tokens->labels = x->labels;
+    Var *leaf = tape_constant(t, ids);
+    return model_forward(x->model, t, leaf);
+}
+
+static void descend(Model *model) {
+    for (int i = 0; i < model->param_count; i++) {
+        const Param *p = model->params[i];
+        for (int64_t j = 0; p->has_grad && j < tensor_count(&p->value); j++)
+            tensor_f32(&p->value)[j] -= 0.05f * p->grad[j];
+    }
+}
+
+/* The last loss. */
+static float check_tokens(const char *text, Dtype half) {
+    const ModelSource source = model_source(text);
+    Tokens x[2];
+    Qat *qat[2];
+    float last = 0;
+    for (int i = 0; i < 2; i++) {
+        x[i].model = model_of(&source, SHAPE(LENGTH), VOCABULARY, 3);
+        qat[i] = qat_of(&source, x[i].model);
+    }
+    for (int64_t step = 0; step < 3; step++) {
+        size_t kept[2];
+        for (int i = 0; i < 2; i++) {
+            TapeMode way = TAPE_TRAINING;
+            way.recomputes = i;
+            way.half = half;
+            tape->step = (uint64_t)step;
+            draw_tokens(&x[i], step);
+            qat_set_step(qat[i], step, 3);
+            model_clear_grads(x[i].model);
+            Var *loss = tape_run(tape, way, record_tokens, &x[i]);
+            if (tape->error.code != ERROR_NONE) fail_msg("%s", tape->error.message);
+            last = *var_f32(loss);
+            tape_backward(tape, loss, 1);
+            kept[i] = tape->plan->value_bytes_kept;
+            if (i) assert_int_equal(tape->plan->segment_count, 3);
+            descend(x[i].model);
+        }
+        assert_same_params(x[0].model, x[1].model, 0, step);
+        assert_true(kept[1] < kept[0]);
+    }
+    return last;
+}
+
+static void decoders_are_blocks(void **state) {
+    (void)state;
+    static const Dtype halves[] = {DTYPE_F32, DTYPE_F16, DTYPE_BF16};
+    static const char *const models[] = {
+        TRANSFORMER(""),
+        TRANSFORMER(", tied: false, qk_norm: true, attention_bias: qkv"),
+        TRANSFORMER("") "quant: {bits: 8, weights: {bits: 4, granularity: group, group_size: 16}, "
+                        "activations: {quantizer: minmax, granularity: token}}\n",
+        TRANSFORMER("") "quant: {bits: 8}\n",
+    };
+    for (size_t i = 0; i < sizeof models / sizeof *models; i++) {
+        float exact = check_tokens(models[i], halves[0]);
+        for (int h = 1; h < 3; h++) {
+            float loss = check_tokens(models[i], halves[h]);
+            assert_true(loss != exact && fabsf(loss - exact) < 0.02f * exact);
+        }
+    }
+}
+
 /* ---- Memory ---- */
 
 /* What a step of `count` blocks keeps; the block of memory that all values share. */
@@ -208,6 +312,7 @@ int main(void) {
     static const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup_teardown(recomputation_changes_no_bit, set_up, tear_down),
         cmocka_unit_test_setup_teardown(nor_in_half_precision, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(decoders_are_blocks, set_up, tear_down),
         cmocka_unit_test_setup_teardown(one_block_is_kept_with_the_inputs_of_all, set_up,
                                         tear_down),
         cmocka_unit_test_setup_teardown(the_last_op_does_not_run_again, set_up, tear_down),

@@ -23,6 +23,7 @@ static int64_t staged_backward(const Var *v) {
     int64_t bytes = 0;
     bool is_whole = !(v->op->flags & OP_READS_HALF);
     if (is_whole) bytes = staged_copy(v, v->grad.dtype);
+    if (is_whole && !(v->op->flags & OP_SPARES_OUTPUT)) bytes += staged_copy(v, v->value.dtype);
     for (int j = 0; j < v->in_count; j++) {
         const Var *in = v->in[j];
         if (!in) continue;
