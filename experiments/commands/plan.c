@@ -15,6 +15,7 @@ typedef struct Report {
     int64_t available;
     bool fits;
     double step_seconds; /* 0: not estimated, since it does not fit */
+    int64_t context;     /* tokens of a row for which there is memory; 0: rows are none */
 } Report;
 
 static double in_mib(int64_t bytes) {
@@ -66,6 +67,7 @@ static void print_json(const Report *r) {
         json_set_number(json, "step.seconds", r->step_seconds);
     else
         json_set_text(json, "step.seconds", NULL);
+    if (r->context) json_set_int(json, "longest_context", r->context);
     fputs(json_indented(json, arena), stdout);
     arena_free(arena);
     json_free(json);
@@ -116,6 +118,7 @@ static void print_peak(const Report *r) {
     printf("%-22s %9.1f  %s", "total", in_mib(f->total), r->fits ? "fits" : "does not fit");
     if (r->available < INT64_MAX) printf(": there are %.1f for it", in_mib(r->available));
     printf("\n");
+    if (r->context) printf("%-22s %9ld  tokens of a row would fit\n", "context", (long)r->context);
 }
 
 static void print_step(const Report *r) {
@@ -138,6 +141,7 @@ static bool make(Experiment *e, Arena *arena, Report *r, Error *err) {
     TRY(footprint_find(e, arena, &r->footprint, err));
     r->model = convert_bytes(e->qat);
     r->fits = footprint_fits(&r->footprint, &r->available);
+    r->context = footprint_context(e, &r->footprint, r->available);
     return !r->fits || footprint_step_seconds(e, &r->step_seconds, err);
 }
 

@@ -55,8 +55,13 @@ static TapeMode dry(TapeMode mode) {
     return mode;
 }
 
-static bool record_step(Experiment *e, Tape *t, Arena *arena, Plan **plan, Error *err) {
-    TaskStep step = {.e = e, .batch = loader_sketch(e->loader, loader_config(e->loader)->batch)};
+static Batch training_batch(const Experiment *e) {
+    return loader_sketch(e->loader, loader_config(e->loader)->batch);
+}
+
+static bool record_step(Experiment *e, Tape *t, Batch batch, Arena *arena, Plan **plan,
+                        Error *err) {
+    TaskStep step = {.e = e, .batch = batch};
     tape_begin(t, dry(trainer_mode(e)));
     const Var *loss = task_record(&step, t);
     TRY(check_record(t, err));
@@ -187,12 +192,12 @@ static int64_t first_faked(Experiment *e, int64_t total) {
     return low;
 }
 
-static bool step_bytes(Experiment *e, Tape *t, int64_t step, int64_t total, RecordBytes *largest,
+static bool step_bytes(Experiment *e, Tape *t, Batch batch, int64_t step, RecordBytes *largest,
                        Error *err) {
     Arena *arena = arena_new("plan");
     Plan *plan;
-    qat_set_step(e->qat, step, total);
-    bool ok = record_step(e, t, arena, &plan, err);
+    qat_set_step(e->qat, step, trainer_total_steps(e));
+    bool ok = record_step(e, t, batch, arena, &plan, err);
     if (ok) {
         RecordBytes bytes = record_bytes(t, plan);
         if (record_arena(&bytes) + bytes.staged > record_arena(largest) + largest->staged)
@@ -204,18 +209,18 @@ static bool step_bytes(Experiment *e, Tape *t, int64_t step, int64_t total, Reco
 
 /* The largest of all steps: before fake-quant starts, its first step, where quantizers look at
  * values for the first time, and steps after that, up to the last, whose norms may be frozen. */
-static bool training_bytes(Experiment *e, Tape *t, RecordBytes *out, Error *err) {
+bool footprint_step_bytes(Experiment *e, Tape *t, Batch batch, RecordBytes *out, Error *err) {
     int64_t total = trainer_total_steps(e), started = first_faked(e, total);
     *out = (RecordBytes){0};
-    return step_bytes(e, t, 0, total, out, err) && step_bytes(e, t, started, total, out, err) &&
-           step_bytes(e, t, total - 1, total, out, err);
+    return step_bytes(e, t, batch, 0, out, err) && step_bytes(e, t, batch, started, out, err) &&
+           step_bytes(e, t, batch, total - 1, out, err);
 }
 
 static bool layers_find(Experiment *e, Tape *t, Arena *arena, Footprint *out, Error *err) {
     int64_t total = trainer_total_steps(e);
     Plan *plan;
     qat_set_step(e->qat, first_faked(e, total), total);
-    TRY(record_step(e, t, arena, &plan, err));
+    TRY(record_step(e, t, training_batch(e), arena, &plan, err));
     layers_make(e, arena, out);
     layers_fill(e, t, plan, arena, out);
     return true;
@@ -263,7 +268,7 @@ static bool evaluation_bytes(Experiment *e, Tape *t, int64_t held, int64_t *out,
 /* What it takes for a batch, and the work of that in every step. */
 static bool add_teacher(Experiment *e, Tape *t, Arena *arena, Footprint *out, Error *err) {
     if (!e->teacher) return true;
-    Batch batch = loader_sketch(e->loader, loader_config(e->loader)->batch);
+    Batch batch = training_batch(e);
     RecordBytes bytes;
     TRY(record_evaluation(&e->teacher->network, t, batch, NETWORK_TRAINED, false, &bytes, err));
     out->bytes[FOOTPRINT_TEACHER] += record_arena(&bytes);
@@ -326,7 +331,7 @@ static bool find_all(Experiment *e, Tape *t, Arena *arena, Footprint *out, Error
     RecordBytes step;
     int64_t *bytes = out->bytes;
     find_present(e, out);
-    TRY(training_bytes(e, t, &step, err));
+    TRY(footprint_step_bytes(e, t, training_batch(e), &step, err));
     counts_fill(qat, counts);
     bool ok = layers_find(e, t, arena, out, err) && add_teacher(e, t, arena, out, err) &&
               evaluation_bytes(e, t, record_arena(&step), &bytes[FOOTPRINT_EVALUATION], err);

@@ -3,6 +3,7 @@
 #ifndef NIBBLE_EXPERIMENTS_PLAN_FOOTPRINT_H
 #define NIBBLE_EXPERIMENTS_PLAN_FOOTPRINT_H
 
+#include "experiments/plan/record.h"
 #include "experiments/train/experiment.h"
 
 /* What memory is taken by. The kinds add up to the peak. */
@@ -53,6 +54,13 @@ typedef struct Footprint {
 /* Of an experiment that is open and can be trained (trainer_begin). Weights stay as they are; the
  * phase becomes that of step 0. Memory from `arena`. */
 bool footprint_find(Experiment *e, Arena *arena, Footprint *out, Error *err);
+
+/* The most that a training step takes over such a batch, of which only shapes are read. */
+bool footprint_step_bytes(Experiment *e, Tape *t, Batch batch, RecordBytes *out, Error *err);
+
+/* How many tokens a row of the batch can have for a step to fit into `available` bytes, all else as
+ * `footprint` has it; a multiple of 64. 0: rows are no tokens, or nobody knows. */
+int64_t footprint_context(Experiment *e, const Footprint *footprint, int64_t available);
 
 /* Whether there is that much memory for this process; how much there is in *available. */
 bool footprint_fits(const Footprint *footprint, int64_t *available);
