@@ -3,6 +3,10 @@
 #include <assert.h>
 #include <math.h>
 
+#include "core/counts.h"
+#include "core/kernels/isa.h"
+#include "core/tensor.h"
+
 enum { BLOCK = 512 /* elements staged on the stack */ };
 
 int codebook_nearest(const Codebook *book, float unit) {
@@ -64,18 +68,39 @@ static void run_decode(const Codebook *book, const uint8_t *codes, float scale, 
     }
     float values[16]; /* each entry under this scale: the same products, once */
     for (int i = 0; i < 16; i++) values[code_of(book, i)] = scale * book->entries[i];
-    for (int64_t i = 0; i < count; i++) {
-        int64_t element = first + i;
-        x[i] = values[codes[element / 2] >> (element % 2 * 4) & 15];
-    }
+    int64_t is_high = first % 2; /* then one code, and whole bytes behind it */
+    if (is_high && count) x[0] = values[codes[first / 2] >> 4];
+    if (count > is_high)
+        isa_active()->entries_from_nibbles(codes + first / 2 + is_high, count - is_high, values,
+                                           x + is_high);
 }
 
+/* Scales first .. first + count - 1: where they lie as f32, else read into `buffer`. */
+static const float *scales_part(const Scales *scales, int64_t first, int64_t count, float *buffer) {
+    if (scales->scale) return scales->scale + first;
+    const Tensor *stored = scales->stored;
+    dtype_decode(stored->dtype, stored->data, stored->scales, first, count, buffer);
+    for (int64_t i = 0; i < count; i++) buffer[i] += scales->offset;
+    return buffer;
+}
+
+/* Scales follow each other as runs do, so they are read some at a time. */
 void codebook_decode(const Codebook *book, const void *codes, const Scales *scales, int64_t first,
                      int64_t count, float *x) {
+    enum { SOME = 16 };
+    float buffer[SOME];
+    const float *scale = NULL;
+    int64_t begin = 0, end = 0; /* of the scales at hand */
     for (int64_t done = 0; done < count;) {
         int64_t number, run = scales_run(scales, first + done, &number);
+        if (number >= end) {
+            int64_t most = (count - done) / scales->run_length + 1, rest = scales->count - number;
+            begin = number;
+            end = number + count_least(count_least(SOME, rest), most);
+            scale = scales_part(scales, begin, end - begin, buffer);
+        }
         if (run > count - done) run = count - done;
-        run_decode(book, codes, scales_read(scales, number), first + done, run, x + done);
+        run_decode(book, codes, scale[number - begin], first + done, run, x + done);
         done += run;
     }
 }

@@ -33,7 +33,7 @@ typedef struct Results {
     uint32_t bits[(ELEMENTS + MASK_RUN - 1) / MASK_RUN * LANES];
     float masked[ELEMENTS];
     uint8_t bytes[ELEMENTS], at_once[ELEMENTS], nibbles[ELEMENTS / 2];
-    float from_nibbles[ELEMENTS];
+    float from_nibbles[ELEMENTS], entries[ELEMENTS];
     uint16_t half[2][ELEMENTS];
     float from_half[2][ELEMENTS];
     float rescaled[3][ELEMENTS];
@@ -100,6 +100,7 @@ static void run(int64_t rows, int64_t channels, Results *r) {
     k->levels_from_bytes(bytes, count, 2, -7, r->levels);
     k->levels_to_nibbles(r->quantize, count, 1, -4, 7, r->nibbles);
     k->levels_from_nibbles(bytes, count, 2, -7, r->from_nibbles);
+    k->entries_from_nibbles(bytes, count, dy, r->entries);
     k->f16_encode(x, count, r->half[0]);
     k->f16_decode(r->half[0], count, r->from_half[0]);
     k->bf16_encode(x, count, r->half[1]);
@@ -196,6 +197,7 @@ static void check_elements(const Results *r, int64_t rows, int64_t channels) {
         int shift = i % 2 ? 4 : 0;
         assert_int_equal(r->nibbles[i / 2] >> shift & 15, r->bytes[i]);
         assert_true(r->from_nibbles[i] == 2.0f * (float)(bytes[i / 2] >> shift & 15) - 7);
+        assert_true(r->entries[i] == dy[bytes[i / 2] >> shift & 15]);
         assert_true(r->mask[i] == (code == level ? dy[i] : 0));
         assert_true(r->masked[i] == r->mask[i]);
         uint32_t word = r->bits[i / MASK_RUN * LANES + i % LANES];

@@ -20,6 +20,8 @@
 #define LOAD_BYTES(p)                                                                              \
     ((Vector)_mm256_cvtepi32_ps(                                                                   \
         _mm256_cvtepu8_epi32(_mm_loadl_epi64((const __m128i *)(const void *)(p)))))
+#define ENTRIES(p)       ((Entries){_mm256_loadu_ps(p), _mm256_loadu_ps((p) + 8)})
+#define ENTRIES_AT(e, q) ((Vector)entries_at(&(e), (q)))
 #define TILE_CASES(tile, job)                                                                      \
     TILE_CASE(1, tile, job)                                                                        \
     TILE_CASE(2, tile, job)                                                                        \
@@ -44,6 +46,23 @@ static bool has_f16c(void) {
 static inline void store_as_bytes(uint8_t *p, __m256i v) {
     __m128i words = _mm_packus_epi32(_mm256_castsi256_si128(v), _mm256_extracti128_si256(v, 1));
     _mm_storel_epi64((__m128i *)(void *)p, _mm_packus_epi16(words, words));
+}
+
+typedef struct Entries {
+    __m256 low, high;
+} Entries;
+
+/* A permutation looks at three bits of each lane; the fourth, moved to the sign, chooses between
+ * both halves. */
+static inline __attribute__((always_inline)) __m256 entries_at(const Entries *entries,
+                                                               const uint8_t *codes) {
+    int32_t eight;
+    __builtin_memcpy(&eight, codes, sizeof eight);
+    const __m256i shifts = _mm256_set_epi32(28, 24, 20, 16, 12, 8, 4, 0);
+    __m256i code = _mm256_srlv_epi32(_mm256_set1_epi32(eight), shifts);
+    __m256 low = _mm256_permutevar8x32_ps(entries->low, code);
+    __m256 high = _mm256_permutevar8x32_ps(entries->high, code);
+    return _mm256_blendv_ps(low, high, _mm256_castsi256_ps(_mm256_slli_epi32(code, 28)));
 }
 
 #include "core/kernels/body.inc"

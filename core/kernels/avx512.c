@@ -19,6 +19,8 @@
 #define LOAD_BYTES(p)                                                                              \
     ((Vector)_mm512_cvtepi32_ps(                                                                   \
         _mm512_cvtepu8_epi32(_mm_loadu_si128((const __m128i *)(const void *)(p)))))
+#define ENTRIES(p)       _mm512_loadu_ps(p)
+#define ENTRIES_AT(e, q) ((Vector)entries_at((e), (q)))
 #define TILE_CASES(tile, job)                                                                      \
     TILE_CASE(1, tile, job)                                                                        \
     TILE_CASE(2, tile, job)                                                                        \
@@ -37,6 +39,20 @@
 #define ISA_SUPPORTED __builtin_cpu_supports("avx512f")
 
 extern const Isa ISA;
+
+typedef __m512 Entries;
+
+/* Each lane moves its code to the lowest four bits, which are all that the permutation looks at. */
+static inline __attribute__((always_inline)) __m512 entries_at(Entries entries,
+                                                               const uint8_t *codes) {
+    int32_t low, high;
+    __builtin_memcpy(&low, codes, sizeof low);
+    __builtin_memcpy(&high, codes + sizeof low, sizeof high);
+    const __m512i shifts =
+        _mm512_set_epi32(28, 24, 20, 16, 12, 8, 4, 0, 28, 24, 20, 16, 12, 8, 4, 0);
+    __m512i all = _mm512_mask_set1_epi32(_mm512_set1_epi32(low), 0xff00, high);
+    return _mm512_permutexvar_ps(_mm512_srlv_epi32(all, shifts), entries);
+}
 
 #include "core/kernels/body.inc"
 #else
