@@ -3,6 +3,7 @@
  *     lse     = log sum_c exp(z_c)
  *     loss_r  = (1 - s) (lse - z_label) + s (lse - mean z)
  *     dz      = dy (p - q) / N
+ * Rows of which the label is -1 are left out: N counts the others, and of none the loss is 0.
  * Exponentials are f32, below the row's maximum; sums are double, in order. Labels are the
  * caller's, one per row, and must live as long as the record. */
 #include <assert.h>
@@ -10,6 +11,7 @@
 
 #include "autograd/ops.h"
 #include "autograd/ops/elementwise.h"
+#include "core/counts.h"
 
 typedef struct CrossEntropyAttr {
     const int32_t *labels;
@@ -34,7 +36,8 @@ static bool cross_entropy_infer(Var *v, Error *err) {
 
 /* The row's loss; leaves the softmax in `p`. */
 static double row_loss(const float *z, int64_t classes, int32_t label, double smoothing, float *p) {
-    assert(label >= 0 && label < classes);
+    assert(label >= -1 && label < classes);
+    if (label < 0) return 0;
     float max = z[0];
     for (int64_t i = 1; i < classes; i++) max = z[i] > max ? z[i] : max;
     double sum = 0, shifted = 0;
@@ -65,6 +68,12 @@ static int64_t cross_entropy_saved_bytes(const Tape *t, const Var *v) {
            arena_padded((int64_t)sizeof(float) * count);
 }
 
+static int64_t count_scored(const int32_t *labels, int64_t rows) {
+    int64_t count = 0;
+    for (int64_t r = 0; r < rows; r++) count += labels[r] >= 0;
+    return count;
+}
+
 static void cross_entropy_forward(Tape *t, Var *v) {
     const CrossEntropyAttr *attr = v->attr;
     Shape shape = v->in[0]->value.shape;
@@ -79,7 +88,8 @@ static void cross_entropy_forward(Tape *t, Var *v) {
                                       saved->probability + r * classes);
     double sum = 0;
     for (int64_t r = 0; r < rows; r++) sum += saved->row_loss[r];
-    *var_f32(v) = (float)(sum / (double)rows);
+    int64_t scored = count_scored(attr->labels, rows);
+    *var_f32(v) = scored ? (float)(sum / (double)scored) : 0;
 }
 
 static void cross_entropy_backward(Tape *t, Var *v) {
@@ -90,7 +100,8 @@ static void cross_entropy_backward(Tape *t, Var *v) {
     if (!dz) return;
     Shape shape = v->in[0]->value.shape;
     int64_t rows = shape_rows(shape), classes = shape_last(shape);
-    float dy = (float)((double)*var_grad_f32(v) / (double)rows);
+    int64_t scored = count_scored(attr->labels, rows);
+    float dy = (float)((double)*var_grad_f32(v) / (double)count_most(scored, 1));
     float elsewhere = attr->smoothing / (float)classes;
 #pragma omp parallel for schedule(static) firstprivate(beta)
     for (int64_t r = 0; r < rows; r++) {
@@ -99,16 +110,16 @@ static void cross_entropy_backward(Tape *t, Var *v) {
         int32_t label = attr->labels[r];
         for (int64_t i = 0; i < classes; i++) {
             float q = i == label ? elsewhere + (1 - attr->smoothing) : elsewhere;
-            to[i] = gradient_join(beta, to[i], dy * (p[i] - q));
+            to[i] = gradient_join(beta, to[i], label < 0 ? 0 : dy * (p[i] - q));
         }
     }
 }
 
 static Var *cross_entropy_sample(Tape *t, int which) {
-    static const int32_t labels[] = {2, 0, 3, 3, 1, 2};
-    if (which > 2) return NULL;
-    Var *logits = tape_sample_leaf(t, which == 2 ? SHAPE(2, 3, 4) : SHAPE(6, 4), -2, 2);
-    return op_cross_entropy(t, logits, labels, which ? 0.1f : 0);
+    static const int32_t labels[] = {2, 0, 3, 3, 1, 2}, some[] = {2, -1, 3, -1, -1, 2};
+    if (which > 3) return NULL;
+    Var *logits = tape_sample_leaf(t, which >= 2 ? SHAPE(2, 3, 4) : SHAPE(6, 4), -2, 2);
+    return op_cross_entropy(t, logits, which == 3 ? some : labels, which ? 0.1f : 0);
 }
 
 Var *op_cross_entropy(Tape *t, Var *logits, const int32_t *labels, float smoothing) {

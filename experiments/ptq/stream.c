@@ -55,6 +55,7 @@ static int64_t count_classes(const Experiment *e, int64_t rows) {
 }
 
 static void tell_classes(const Experiment *e, int64_t rows) {
+    if (!e->task->has_confusion) return;
     int64_t classes = loader_dataset(e->loader)->class_count, found = count_classes(e, rows);
     if (2 * found >= smaller(classes, rows)) return;
     log_warning("the first %ld training %s, which calibrate, are of %ld of %ld classes: the data "
