@@ -96,6 +96,9 @@ static void quantized_ones_are_compared_with_their_shadow(void **state) {
     assert_true(number_of(json, "shadow.perplexity") > 1);
     assert_true(number_of(json, "quantized.kl") > 0);
     json_free(json);
+    assert_has(run(2, "convert quantized").err,
+               "quantized: its task is 'language', and quantized.h5 holds no networks of that");
+    assert_has(run(0, "eval quantized --sensitivity").out, "model.layers.0.mlp.down_proj");
 }
 
 static void a_row_is_shown_as_the_network_sees_it(void **state) {

@@ -5,11 +5,16 @@
 #include "experiments/ship/logits.h"
 #include "experiments/ship/packed.h"
 #include "experiments/train/run.h"
+#include "experiments/train/task.h"
 #include "qat/convert.h"
 
 enum { CALIBRATE };
 
 static bool convert(Experiment *e, const char *directory, Arena *arena, Error *err) {
+    if (!e->task->is_packed)
+        return FAIL(err, ERROR_INPUT,
+                    "%s: its task is '%s', and quantized.h5 holds no networks of that", directory,
+                    e->task->name);
     if (!qat_is_active(e->qat))
         return FAIL(err, ERROR_INPUT,
                     "%s: nothing is quantized: its settings leave every layer "

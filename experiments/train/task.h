@@ -50,6 +50,7 @@ typedef struct Task {
     int score_count;
     bool has_confusion;    /* the report shows a matrix of classes, where they are few */
     const char *peft_task; /* what PEFT calls it (task_type); NULL: it has no word for it */
+    bool is_packed;        /* quantized.h5 can hold its networks */
     bool is_distilled;     /* in training the loss has the term of train.distill (teacher.h) */
     /* Sets `output` and `loss`; the loss is recorded last, so that nothing takes its place. */
     void (*record)(TaskStep *step, Tape *t);

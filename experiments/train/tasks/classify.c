@@ -71,6 +71,7 @@ const Task task_classify = {
                 .high = 1}},
     .score_count = 1,
     .has_confusion = true,
+    .is_packed = true,
     .is_distilled = true,
     .record = record,
     .count_samples = count_samples,

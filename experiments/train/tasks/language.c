@@ -57,6 +57,7 @@ const Task task_language = {
                 .low = 1,
                 .high = INFINITY}},
     .score_count = 1,
+    .peft_task = "CAUSAL_LM",
     .record = record,
     .count_samples = count_samples,
     .add = add,
