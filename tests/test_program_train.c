@@ -68,6 +68,8 @@ static void test_help_on_settings(void **state) {
     assert_has(run(0, "help quant").out, "residual_bits: 8");
     assert_has(run(0, "help layers.kernel").out, "# model.layers.kernel, of conv");
     assert_has(run(0, "help data").out, "kind: synthetic");
+    assert_has(run(0, "help data").out,
+               "nibble data show CONFIG N"); /* a command has the name too */
     assert_has(run(2, "help optimizer.r").err, "no help on 'optimizer.r'");
 }
 

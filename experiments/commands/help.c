@@ -70,6 +70,17 @@ static void print_command(const Command *command) {
     if (command->is_parallel) print_option(&command_threads);
 }
 
+/* Settings may have the same name, and follow. */
+static bool print_command_called(const char *name) {
+    for (int i = 0; i < command_count; i++) {
+        if (strcmp(name, command_rows[i]->name)) continue;
+        print_command(command_rows[i]);
+        puts("");
+        return true;
+    }
+    return false;
+}
+
 static bool print_kind(const char *name) {
     bool found = false;
     for (int i = 0; i < TOPIC_COUNT; i++) {
@@ -100,13 +111,8 @@ static bool print_topic(const char *name) {
         kinds_help(topics[i].kinds, 0, print_line, NULL);
         return true;
     }
-    for (int i = 0; i < command_count; i++) {
-        if (strcmp(name, command_rows[i]->name)) continue;
-        print_command(command_rows[i]);
-        return true;
-    }
-    bool is_kind = print_kind(name);
-    return fields_help_topic(experiment_fields, name, print_line, NULL) || is_kind;
+    bool is_command = print_command_called(name), is_kind = print_kind(name);
+    return fields_help_topic(experiment_fields, name, print_line, NULL) || is_kind || is_command;
 }
 
 static bool run(const Arguments *a, Error *err) {
