@@ -79,9 +79,9 @@ static void assert_row(const Batch *batch, int64_t row, const char *tokens, cons
 static void documents_share_rows(void **state) {
     (void)state;
     mkdir(in_folder("four"), 0700);
-    write_file("four/a", "abcd");
+    write_file("four/c", "ghijkl"); /* read by name, not as they were made */
     write_file("four/b", "ef");
-    write_file("four/c", "ghijkl");
+    write_file("four/a", "abcd");
     write_file("four/.hidden", "not read");
     Variant data = source("text", "path", in_folder("four"), "length", "5", "batch", "3",
                           "validation", "0", "test_path", write_file("test", "tested"), NULL);
@@ -125,6 +125,11 @@ static void answers_alone_are_learned(void **state) {
     assert_row(&batch, 0, "1+1=2abc_", "___2$bc$_", "00000555.");
     batch = loader_batch(loader, LOADER_CALIBRATION, 0, 1);
     assert_row(&batch, 0, "longer___", "___er$___", "000000...");
+    loader_close(loader);
+    loader = open_well(lines("prompts", text, "8", "score", "answer")); /* they just fit */
+    assert_int_equal(loader_rows(loader, LOADER_TRAIN), 2);
+    batch = loader_batch(loader, LOADER_CALIBRATION, 0, 0);
+    assert_row(&batch, 0, "1+1=2abc", "___2$bc$", "00000555");
     loader_close(loader);
     loader = open_well(lines("prompts", text, "9", "score", "all"));
     batch = loader_batch(loader, LOADER_CALIBRATION, 0, 0);
@@ -177,14 +182,18 @@ static void chats_are_learned_in_all_their_answers(void **state) {
     Batch batch = loader_batch(loader, LOADER_CALIBRATION, 0, 0);
     assert_row(&batch, 0, "hiyosono__", "_yo__no$__", "00000000..");
     loader_close(loader);
-    loader = open_well(lines("chat", text, "200", "template", "mistral"));
-    batch = loader_batch(loader, LOADER_CALIBRATION, 0, 0);
-    const int32_t *labels = batch_i32(&batch, "labels");
-    char learned[100] = "";
-    for (int i = 0, n = 0; i < 200; i++)
-        if (labels[i] >= 0) learned[n++] = (char)labels[i];
-    assert_string_equal(learned, "yo</s>no</s>");
-    loader_close(loader);
+    static const char *const learned[][2] = {{"mistral", "yo</s>no</s>"},
+                                             {"chatml", "yo<|im_end|>no<|im_end|>"}};
+    for (int k = 0; k < 2; k++) {
+        loader = open_well(lines("chat", text, "200", "template", learned[k][0]));
+        batch = loader_batch(loader, LOADER_CALIBRATION, 0, 0);
+        const int32_t *labels = batch_i32(&batch, "labels");
+        char found[200] = "";
+        for (int i = 0, n = 0; i < 200; i++)
+            if (labels[i] >= 0) found[n++] = (char)labels[i];
+        assert_string_equal(found, learned[k][1]);
+        loader_close(loader);
+    }
 }
 
 /* A tokenizer of words puts its own token in front, and the border of an answer lies between
