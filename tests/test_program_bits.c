@@ -81,8 +81,10 @@ static void test_budgets(void **state) {
     (void)state;
     double before = 1e9, most = packed_bytes("quant.bits=8 quant.budget_bytes=0");
     for (int budget = 950; budget <= 2750; budget += 300) {
-        Result result = run(0, "plan auto.yaml quant.budget_bytes=%d", budget);
-        assert_true(packed_bytes(format("quant.budget_bytes=%d", budget)) <= budget);
+        Result result = run(0, "plan auto.yaml --json quant.budget_bytes=%d", budget);
+        Json *json = json_of(result.out);
+        assert_true(number_of(json, "packed.bytes") <= budget);
+        json_free(json);
         double cost = cost_of(result.err);
         assert_true(cost <= before);
         before = cost;

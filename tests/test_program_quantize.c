@@ -98,6 +98,18 @@ static void test_fit(void **state) {
     assert_lacks(file_text("fp32/report.html"), "Fitted");
 }
 
+/* What is there when the disk is full is taken away: the next try needs no --force. */
+static void test_full_disk(void **state) {
+    (void)state;
+    for (int64_t bytes = 100; bytes < 12000; bytes = bytes * 3) {
+        Result result =
+            program_run((Start){.file_bytes = (long)bytes}, "quantize fp32 w4a4.yaml --out full");
+        assert_code(result, 1, "quantize");
+        assert_int_equal(files_with("full", "."), 2); /* itself and what it is in */
+    }
+    run(0, "quantize fp32 w4a4.yaml --out full");
+}
+
 /* A signal ends it with a word. */
 static void test_stopped(void **state) {
     (void)state;
@@ -520,6 +532,7 @@ int main(void) {
         cmocka_unit_test(test_training_refuses),
         cmocka_unit_test(test_settings),
         cmocka_unit_test(test_stopped),
+        cmocka_unit_test(test_full_disk),
         cmocka_unit_test(test_fit),
         cmocka_unit_test(test_a_quantized_network_is_told),
         cmocka_unit_test(test_directories),

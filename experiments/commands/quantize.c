@@ -70,7 +70,11 @@ static bool quantize(const char *run, const char *out, const ExperimentConfig *c
     /* Nothing of an earlier run is touched before everything else is known to be right. */
     bool ok = quantize_open(run, config, arena, &e, err) && run_create(out, true, &claim, err);
     stop_at_once(arena_format(arena, "%s holds no whole run: quantize again, with --force", out));
-    ok = ok && quantize_run(&e, out, err);
+    Error ignored = {0};
+    if (ok && !quantize_run(&e, out, err)) {
+        run_clear(out, &ignored); /* part of a run is none */
+        ok = false;
+    }
     if (ok) print_result(e.task, out, arena);
     run_release(&claim);
     experiment_close(&e);

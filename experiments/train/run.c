@@ -80,10 +80,9 @@ void run_release(RunClaim *claim) {
     claim->fd = -1;
 }
 
-bool run_create(const char *directory, bool force, RunClaim *claim, Error *err) {
-    if (!force) TRY(run_is_free(directory, err));
+bool run_clear(const char *directory, Error *err) {
     Arena *arena = arena_new("run directory");
-    bool ok = file_make_directories(directory, err) && run_claim(directory, claim, err);
+    bool ok = true;
     for (size_t i = 0; ok && i < sizeof run_files / sizeof *run_files; i++) {
         const char *path = run_path(arena, directory, run_files[i]);
         if (unlink(path) && errno != ENOENT)
@@ -91,6 +90,12 @@ bool run_create(const char *directory, bool force, RunClaim *claim, Error *err) 
     }
     arena_free(arena);
     return ok;
+}
+
+bool run_create(const char *directory, bool force, RunClaim *claim, Error *err) {
+    if (!force) TRY(run_is_free(directory, err));
+    return file_make_directories(directory, err) && run_claim(directory, claim, err) &&
+           run_clear(directory, err);
 }
 
 bool run_check_files(const char *directory, Error *err) {

@@ -36,6 +36,8 @@ bool run_create(const char *directory, bool force, RunClaim *claim, Error *err);
  * and removes what killed ones left half-written. Another process that trains there: ERROR_INPUT.
  */
 bool run_claim(const char *directory, RunClaim *claim, Error *err);
+/* Removes the files of a run, and no others. */
+bool run_clear(const char *directory, Error *err);
 void run_release(RunClaim *claim);
 /* A file of a run that is in `directory` already; NULL: none, and there need be no directory. */
 const char *run_find_file(const char *directory);
