@@ -17,7 +17,7 @@ typedef struct KvEntry {
 typedef struct KvCache {
     Arena *arena;
     int64_t capacity; /* positions */
-    int64_t length;   /* those that all layers have */
+    int64_t length;   /* those that all layers have; a smaller number forgets the last ones */
     KvEntry *entries;
     int count, room;
 } KvCache;

@@ -132,11 +132,48 @@ static void test_refusals(void **state) {
     assert_has(run(2, "generate model --prompt x").err, "model/model.safetensors: ");
 }
 
+/* What the program reads at its terminal. */
+static Result converse(const char *lines, int code, const char *command) {
+    text_file("lines", lines);
+    int kept = dup(0), fd = open("lines", O_RDONLY);
+    assert_true(kept >= 0 && fd >= 0 && dup2(fd, 0) == 0);
+    Result result = run(code, "%s", command);
+    dup2(kept, 0);
+    close(kept);
+    close(fd);
+    return result;
+}
+
+static void test_chat(void **state) {
+    (void)state;
+    const char *model = root("llama"), *greedy = "--greedy --tokens 9";
+    const char *alone =
+        run(0, "generate %s --prompt It" PROGRAM_SPACE "took %s", model, greedy).out;
+    const char *command = format("generate %s --chat plain %s", model, greedy);
+    assert_string_equal(converse("It took", 0, command).out, format("> %s> \n", alone));
+    const char *both = converse("It took\nand\n", 0, command).out;
+    const char *begin = format("> %s> ", alone);
+    assert_memory_equal(both, begin, strlen(begin));
+    assert_true(strlen(both) > strlen(begin) + 9); /* another answer, and the last prompt */
+    assert_string_equal(converse("", 0, command).out, "> \n");
+    assert_has(converse("a\xff", 2, command).err, "byte 1 (0xff) is not UTF-8");
+    assert_has(run(2, "generate %s --chat dialogue", model).err,
+               "--chat: there is no template 'dialogue'; there are plain, chatml, llama2, llama3 "
+               "and mistral");
+    assert_has(run(2, "generate %s --chat chatml", model).err,
+               "--chat: the template 'chatml' writes <|im_start|>, which ");
+    assert_has(run(2, "generate %s --chat plain --prompt x", model).err,
+               "say what to begin with: --prompt \"...\", or --chat TEMPLATE to converse");
+    assert_has(run(2, "generate %s --chat plain --json", model).err,
+               "--json goes with --prompt, not with --chat");
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_as_transformers),
         cmocka_unit_test(test_seeds),
         cmocka_unit_test(test_ends),
+        cmocka_unit_test(test_chat),
         cmocka_unit_test(test_refusals),
     };
     return cmocka_run_group_tests(tests, program_folder_enter, program_folder_leave);

@@ -1,37 +1,23 @@
-/* nibble generate RUN|MODEL_DIR --prompt TEXT: what a language model writes behind it. */
-#include <math.h>
+/* nibble generate RUN|MODEL_DIR --prompt TEXT: what a language model writes behind it; or a
+ * conversation with it. */
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
-#include "core/file.h"
 #include "core/json.h"
-#include "core/log.h"
-#include "data/datasets/text.h"
-#include "data/text/unicode.h"
+#include "data/text/chat.h"
 #include "experiments/commands/commands.h"
-#include "experiments/generate/generator.h"
-#include "experiments/models/pretrained.h"
-#include "experiments/train/experiment.h"
-#include "experiments/train/run.h"
+#include "experiments/generate/writer.h"
 
-enum { PROMPT, TOKENS, GREEDY, TEMPERATURE, TOP_P, SEED, AS_JSON };
+enum { PROMPT, CHAT, TOKENS, GREEDY, TEMPERATURE, TOP_P, SEED, AS_JSON };
 
-/* What a prompt and its continuation need. */
-typedef struct Writer {
-    Arena *arena;
-    Experiment experiment; /* of a run; or empty */
-    Model *model;
-    Vocabulary vocabulary;
-    ModelDirectory directory; /* of the run's pretrained model too; without a path: none */
-    int64_t context;          /* positions */
-    Generator generator;
+typedef struct Settings {
+    const char *prompt;
+    const ChatTemplate *chat;
     Sampling sampling;
     int64_t tokens; /* at most so many new ones */
     bool as_json;
-    TokenIds prompt, fresh;
-    int64_t shown; /* bytes of the new text that are on the terminal */
-} Writer;
+} Settings;
 
 /* ---- Options ---- */
 
@@ -58,134 +44,36 @@ static bool parse_count(const char *option, const char *text, int64_t fallback, 
                 (long)least, text);
 }
 
-static bool parse_options(Writer *w, const Arguments *a, Error *err) {
-    int64_t seed;
-    if (!a->values[PROMPT])
-        return FAIL(err, ERROR_INPUT, "say what to begin with: --prompt \"...\"");
-    TRY(parse_count("--tokens", a->values[TOKENS], 128, 1, &w->tokens, err));
-    TRY(parse_count("--seed", a->values[SEED], 1, 0, &seed, err));
-    TRY(parse_number("--temperature", a->values[TEMPERATURE], 0.8, 0, 100, &w->sampling.temperature,
-                     err));
-    TRY(parse_number("--top-p", a->values[TOP_P], 0.95, 0, 1, &w->sampling.top_p, err));
-    w->sampling.seed = (uint64_t)seed;
-    if (a->values[GREEDY]) w->sampling.temperature = 0;
-    w->as_json = a->values[AS_JSON] != NULL;
-    return true;
-}
-
-/* ---- The model and the prompt ---- */
-
-static bool open_directory(Writer *w, const char *path, Error *err) {
-    Pretrained pretrained;
-    TRY(vocabulary_open(path, NULL, w->arena, &w->vocabulary, err));
-    TRY(pretrained_open(path, w->arena, &pretrained, err));
-    w->model = pretrained.model;
-    w->directory = pretrained.directory;
-    w->context = w->directory.context;
-    return true;
-}
-
-/* The context is the one that it was made for, or that it was trained with. */
-static bool open_run(Writer *w, const char *path, Error *err) {
-    Experiment *e = &w->experiment;
-    TRY(experiment_open_run(path, &(RunOptions){0}, w->arena, e, err));
-    if (e->config.data.kind != &dataset_text.kind)
-        return FAIL(err, ERROR_INPUT, "%s: this network reads no text", path);
-    const TextConfig *text = e->config.data.config;
-    const char *directory = pretrained_path(&e->config.model);
-    TRY(text_vocabulary_open(text, w->arena, &w->vocabulary, err));
-    if (directory) TRY(model_directory_read(directory, w->arena, &w->directory, err));
-    w->model = e->model;
-    w->context = directory ? w->directory.context : text->length;
-    return true;
-}
-
-static bool open_model(Writer *w, const char *path, Error *err) {
-    FileState run = file_find(run_path(w->arena, path, RUN_CONFIG), err);
-    if (model_directory_is_one(path)) return open_directory(w, path, err);
-    if (run == FILE_REGULAR) return open_run(w, path, err);
-    return run == FILE_ABSENT && FAIL(err, ERROR_INPUT,
-                                      "%s: there is neither a run's config.yaml nor a model's "
-                                      "config.json",
-                                      path);
-}
-
-static bool read_prompt(Writer *w, const char *text, Error *err) {
-    Span span = {text, (int64_t)strlen(text)};
-    int64_t fault = unicode_find_fault(span);
-    if (fault >= 0)
-        return FAIL(err, ERROR_INPUT,
-                    "--prompt: byte %ld (0x%02x) is not UTF-8; convert the text first", (long)fault,
-                    (unsigned)(unsigned char)text[fault]);
-    if (!vocabulary_encode(&w->vocabulary, span, true, &w->prompt, err)) {
-        error_prefix(err, "--prompt");
-        return false;
-    }
-    if (!w->prompt.count)
-        return FAIL(err, ERROR_INPUT, "--prompt: the text has no tokens; write at least a word");
-    if (w->prompt.count < w->context) return true;
+static bool find_template(const char *name, const ChatTemplate **out, Error *err) {
+    for (int i = 0; name && chat_template_names[i]; i++)
+        if (!strcmp(name, chat_template_names[i])) *out = &chat_templates[i];
+    if (!name || *out) return true;
     return FAIL(err, ERROR_INPUT,
-                "--prompt: the text has %ld tokens, and the model's context is %ld; shorten it",
-                (long)w->prompt.count, (long)w->context);
+                "--chat: there is no template '%s'; there are plain, chatml, llama2, llama3 and "
+                "mistral",
+                name);
 }
 
-/* ---- Writing ---- */
-
-static bool is_end(const Writer *w, int32_t id) {
-    const ModelDirectory *d = &w->directory;
-    for (int i = 0; i < d->end_count; i++)
-        if (d->ends[i] == id) return true;
-    return !d->path && w->vocabulary.end == id;
+static bool parse_options(const Arguments *a, Settings *s, Error *err) {
+    int64_t seed;
+    *s = (Settings){.prompt = a->values[PROMPT], .as_json = a->values[AS_JSON] != NULL};
+    if (!s->prompt == !a->values[CHAT])
+        return FAIL(err, ERROR_INPUT,
+                    "say what to begin with: --prompt \"...\", or --chat TEMPLATE to converse");
+    if (a->values[CHAT] && s->as_json)
+        return FAIL(err, ERROR_INPUT, "--json goes with --prompt, not with --chat");
+    TRY(find_template(a->values[CHAT], &s->chat, err));
+    TRY(parse_count("--tokens", a->values[TOKENS], 128, 1, &s->tokens, err));
+    TRY(parse_count("--seed", a->values[SEED], 1, 0, &seed, err));
+    TRY(parse_number("--temperature", a->values[TEMPERATURE], 0.8, 0, 100, &s->sampling.temperature,
+                     err));
+    TRY(parse_number("--top-p", a->values[TOP_P], 0.95, 0, 1, &s->sampling.top_p, err));
+    s->sampling.seed = (uint64_t)seed;
+    if (a->values[GREEDY]) s->sampling.temperature = 0;
+    return true;
 }
 
-/* Bytes that later tokens may still change: a letter of which not all bytes are there is shown as
- * U+FFFD. */
-static int64_t settled_bytes(Span text) {
-    static const char unknown[] = "\xef\xbf\xbd";
-    while (text.bytes >= 3 && !memcmp(text.text + text.bytes - 3, unknown, 3)) text.bytes -= 3;
-    return text.bytes;
-}
-
-/* At a terminal without special tokens. */
-static bool decode(Writer *w, Arena *arena, Span *out, Error *err) {
-    const Vocabulary *v = &w->vocabulary;
-    if (!v->tokenizer || w->as_json)
-        return vocabulary_decode(v, w->fresh.items, w->fresh.count, arena, out, err);
-    return tokenizer_decode(v->tokenizer, w->fresh.items, w->fresh.count, false, arena, out, err);
-}
-
-/* What is new of the text, to the terminal. */
-static bool show(Writer *w, bool is_last, Error *err) {
-    Arena *arena = arena_new("text");
-    Span text;
-    bool ok = decode(w, arena, &text, err);
-    int64_t bytes = !ok ? 0 : is_last ? text.bytes : settled_bytes(text);
-    if (bytes > w->shown) {
-        fwrite(text.text + w->shown, 1, (size_t)(bytes - w->shown), stdout);
-        fflush(stdout);
-        w->shown = bytes;
-    }
-    arena_free(arena);
-    return ok;
-}
-
-static bool write_text(Writer *w, Error *err) {
-    Generator *g = &w->generator;
-    TRY(generator_feed(g, w->prompt.items, w->prompt.count, err));
-    while (w->fresh.count < w->tokens) {
-        int32_t id;
-        TRY(generator_choose(g, &w->sampling, &id, err));
-        token_ids_add(&w->fresh, id);
-        if (!w->as_json) TRY(show(w, false, err));
-        if (is_end(w, id) || w->fresh.count == w->tokens) break;
-        if (!generator_room(g)) {
-            log_warning("the model's context of %ld tokens is full", (long)w->context);
-            break;
-        }
-        TRY(generator_feed(g, &id, 1, err));
-    }
-    return w->as_json || show(w, true, err);
-}
+/* ---- A prompt ---- */
 
 static void set_ids(Json *json, const char *name, const TokenIds *ids, Arena *arena) {
     int64_t *wide = arena_new_array(arena, int64_t, ids->count);
@@ -193,11 +81,11 @@ static void set_ids(Json *json, const char *name, const TokenIds *ids, Arena *ar
     json_set_ints(json, name, wide, (int)ids->count);
 }
 
-static bool print_json(Writer *w, Error *err) {
+static bool print_json(const Writer *w, const TokenIds *prompt, Error *err) {
     Span text;
-    TRY(decode(w, w->arena, &text, err));
+    TRY(writer_text(w, true, w->arena, &text, err));
     Json *json = json_new();
-    set_ids(json, "prompt_ids", &w->prompt, w->arena);
+    set_ids(json, "prompt_ids", prompt, w->arena);
     set_ids(json, "new_ids", &w->fresh, w->arena);
     json_set_text(json, "text", arena_format(w->arena, "%.*s", (int)text.bytes, text.text));
     printf("%s\n", json_line(json, w->arena));
@@ -205,36 +93,92 @@ static bool print_json(Writer *w, Error *err) {
     return true;
 }
 
-static bool run_open(Writer *w, const Arguments *a, Error *err) {
-    TRY(parse_options(w, a, err));
-    TRY(open_model(w, a->items[0], err));
-    TRY(read_prompt(w, a->values[PROMPT], err));
-    int64_t context = w->context;
-    if (w->tokens < context - w->prompt.count) context = w->prompt.count + w->tokens;
-    w->generator = generator_open(w->model, context, w->arena);
-    bool ok = write_text(w, err);
-    if (!w->as_json && w->fresh.count) putchar('\n');
-    return ok && (!w->as_json || print_json(w, err));
+static bool go_on(Writer *w, const Settings *s, Error *err) {
+    TokenIds prompt = {.arena = w->arena};
+    Span text = {s->prompt, (int64_t)strlen(s->prompt)};
+    if (!writer_encode(w, text, true, &prompt, err)) {
+        error_prefix(err, "--prompt");
+        return false;
+    }
+    w->is_silent = s->as_json;
+    TRY(writer_read(w, &prompt, err) && writer_write(w, s->tokens, &s->sampling, err));
+    if (s->as_json) return print_json(w, &prompt, err);
+    putchar('\n');
+    return true;
+}
+
+/* ---- A conversation ---- */
+
+/* The user's next line, without its end; NULL: there is none. */
+static const char *read_line(Arena *arena) {
+    char *line = NULL;
+    size_t room = 0;
+    fputs("> ", stdout);
+    fflush(stdout);
+    ssize_t bytes = getline(&line, &room, stdin);
+    if (bytes > 0 && line[bytes - 1] == '\n') line[--bytes] = '\0';
+    const char *text = bytes < 0 ? NULL : arena_strdup(arena, line);
+    free(line);
+    return text;
+}
+
+/* All that was said, and the beginning of an answer. */
+static bool answer(Writer *w, const Settings *s, ChatMessage *messages, int count, Error *err) {
+    TokenIds ids = {.arena = w->arena};
+    Span text;
+    messages[count] = (ChatMessage){CHAT_ASSISTANT, ""};
+    ChatText chat = chat_render(s->chat, messages, count + 1, w->arena);
+    text = (Span){chat.text.text, chat.answers[chat.answer_count - 1].text - chat.text.text};
+    TRY(writer_encode(w, text, !chat.begin, &ids, err));
+    TRY(writer_read(w, &ids, err) && writer_write(w, s->tokens, &s->sampling, err));
+    putchar('\n');
+    TRY(writer_text(w, false, w->arena, &text, err));
+    messages[count].content = arena_format(w->arena, "%.*s", (int)text.bytes, text.text);
+    return true;
+}
+
+/* A template's own tokens end an answer. */
+static bool converse(Writer *w, const Settings *s, Error *err) {
+    enum { MESSAGES_MAX = 4096 };
+    ChatMessage *messages = arena_new_array(w->arena, ChatMessage, MESSAGES_MAX);
+    const Tokenizer *t = w->vocabulary.tokenizer;
+    if (!chat_check(s->chat, &w->vocabulary, err)) {
+        error_prefix(err, "--chat");
+        return false;
+    }
+    for (int i = 0; t && s->chat->specials[i]; i++)
+        w->ends[w->end_count++] = tokenizer_find(t, s->chat->specials[i]);
+    for (int count = 0; count + 2 <= MESSAGES_MAX; count += 2) {
+        const char *line = read_line(w->arena);
+        if (!line) break;
+        messages[count] = (ChatMessage){CHAT_USER, line};
+        TRY(answer(w, s, messages, count + 1, err));
+    }
+    putchar('\n');
+    return true;
 }
 
 static bool run(const Arguments *a, Error *err) {
     Arena *arena = arena_new("model");
-    Writer w = {.arena = arena, .prompt = {.arena = arena}, .fresh = {.arena = arena}};
-    bool ok = run_open(&w, a, err);
-    generator_close(&w.generator);
-    vocabulary_close(&w.vocabulary);
-    experiment_close(&w.experiment);
+    Settings s;
+    Writer w = {0};
+    bool ok = parse_options(a, &s, err) && writer_open(a->items[0], arena, &w, err) &&
+              (s.chat ? converse : go_on)(&w, &s, err);
+    writer_close(&w);
     arena_free(arena);
     return ok;
 }
 
 const Command command_generate = {
     .name = "generate",
-    .synopsis = "generate RUN|MODEL_DIR --prompt TEXT [--tokens N] [--greedy] [--json]",
+    .synopsis = "generate RUN|MODEL_DIR --prompt TEXT|--chat TEMPLATE [--tokens N] [--greedy] "
+                "[--json]",
     .help = "what a language model writes behind a text",
     .min_items = 1,
     .max_items = 1,
     .options = {[PROMPT] = {"--prompt", "TEXT", "what it begins with"},
+                [CHAT] = {"--chat", "TEMPLATE",
+                          "a conversation, a line each: plain, chatml, llama2, llama3, mistral"},
                 [TOKENS] = {"--tokens", "N",
                             "at most so many new tokens (default: 128); fewer where one ends the "
                             "text"},

@@ -63,6 +63,12 @@ bool generator_feed(Generator *g, const int32_t *ids, int64_t count, Error *err)
     return true;
 }
 
+void generator_rewind(Generator *g, int64_t count) {
+    assert(count <= g->cache->length);
+    g->cache->length = g->fed = count;
+    g->logits = NULL;
+}
+
 bool generator_choose(Generator *g, const Sampling *sampling, int32_t *id, Error *err) {
     assert(g->logits);
     for (int64_t i = 0; i < g->vocabulary; i++)

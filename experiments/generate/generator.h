@@ -24,6 +24,9 @@ int64_t generator_room(const Generator *g); /* tokens that can still be fed */
 /* There must be room (asserted). ERROR_INPUT: an id that is not of the vocabulary. */
 bool generator_feed(Generator *g, const int32_t *ids, int64_t count, Error *err);
 
+/* Forgets what was fed behind the first `count` tokens; something must be fed before a choice. */
+void generator_rewind(Generator *g, int64_t count);
+
 /* The next token, by the logits of what was fed; ERROR_NUMERIC: they are not all finite. */
 bool generator_choose(Generator *g, const Sampling *sampling, int32_t *id, Error *err);
 
