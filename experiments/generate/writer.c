@@ -30,7 +30,7 @@ static bool open_run(Writer *w, const char *path, Error *err) {
     if (e->config.data.kind != &dataset_text.kind)
         return FAIL(err, ERROR_INPUT, "%s: this network reads no text", path);
     const TextConfig *text = e->config.data.config;
-    const char *directory = pretrained_path(&e->config.model);
+    const char *directory = e->base_directory;
     TRY(text_vocabulary_open(text, w->arena, &w->vocabulary, err));
     if (directory) TRY(model_directory_read(directory, w->arena, &w->directory, err));
     w->model = e->model;

@@ -188,11 +188,6 @@ bool pretrained_open(const char *path, Arena *arena, Pretrained *out, Error *err
     return load_weights(&out->directory, &as_it_is, NULL, out->model, err);
 }
 
-const char *pretrained_path(const Variant *model) {
-    if (model->kind != &model_pretrained.kind) return NULL;
-    return ((const PretrainedConfig *)model->config)->path;
-}
-
 const ModelKind model_pretrained = {
     .kind = {"pretrained", "language model out of a directory of Hugging Face",
              sizeof(PretrainedConfig), fields},

@@ -10,9 +10,6 @@ typedef struct Pretrained {
     Model *model; /* of the arena; its output is for an input of one token */
 } Pretrained;
 
-/* The directory of model.path, or NULL where the model is of another kind. */
-const char *pretrained_path(const Variant *model);
-
 bool pretrained_open(const char *path, Arena *arena, Pretrained *out, Error *err);
 
 #endif

@@ -103,6 +103,15 @@ static bool add_adapter(Experiment *e, Error *err) {
     return false;
 }
 
+static bool check_learns(const Experiment *e, Error *err) {
+    const ModelKind *row = (const ModelKind *)e->config.model.kind;
+    if (e->adapter || !row->is_stored || !row->is_stored(e->config.model.config)) return true;
+    return FAIL(err, ERROR_INPUT,
+                "model.base keeps the weights as they are, so nothing learns: add an adapter, or "
+                "leave out base") ||
+           error_blame(err, "model.base");
+}
+
 static bool build_network(Experiment *e, Error *err) {
     const ExperimentConfig *config = &e->config;
     const Dataset *data = loader_dataset(e->loader);
@@ -113,6 +122,7 @@ static bool build_network(Experiment *e, Error *err) {
     TRY(qat_prepare(e->model, &config->quant, e->arena, &e->qat, err));
     set_base(e);
     TRY(add_adapter(e, err));
+    TRY(check_learns(e, err));
     TRY(optimizer_new(&config->optimizer, e->model, e->arena, &e->optimizer, err));
     e->tape = tape_new(e->arena);
     e->tape->seed = seed;

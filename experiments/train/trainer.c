@@ -424,7 +424,7 @@ bool trainer_run(Experiment *e, const char *directory, bool resumes, Error *err)
     if (ok && r.is_over)
         log_info("%s ended after step %ld; nothing is left to do", directory, (long)r.cursor.step);
     if (ok && !r.is_over) {
-        if (!e->adapter) qat_describe(e->qat);
+        if (qat_is_active(e->qat)) qat_describe(e->qat);
         if (e->adapter) adapter_describe(e->adapter);
         r.first_step = r.cursor.step;
         e->samples = 0;
