@@ -1,17 +1,20 @@
 /* nibble eval DIR [--split] [--layer-rows N] [--json] [--calibrate N] [key=value ...]
- * nibble eval DIR --sensitivity [--rows N] [--json] ... */
+ * nibble eval DIR --sensitivity [--rows N] [--json] ...
+ * nibble eval MODEL_DIR --text FILE [--stride N] [--json] */
 #include <stdio.h>
 
 #include "core/file.h"
 #include "core/log.h"
+#include "experiments/commands/eval_perplexity.h"
 #include "experiments/commands/eval_sensitivity.h"
 #include "experiments/commands/eval_text.h"
 #include "experiments/commands/run_options.h"
+#include "experiments/models/model_directory.h"
 #include "experiments/report/summary.h"
 #include "experiments/ship/packed.h"
 #include "experiments/train/run.h"
 
-enum { SPLIT, LAYER_ROWS, SENSITIVITY, ROWS, JSON, CALIBRATE };
+enum { SPLIT, LAYER_ROWS, SENSITIVITY, ROWS, TEXT, STRIDE, JSON, CALIBRATE };
 
 /* What is evaluated is not what was shipped. */
 static void tell_stale(const Experiment *e, const char *directory, Arena *arena) {
@@ -41,6 +44,12 @@ static bool check_options(const Arguments *a, Error *err) {
                     "validation split; give one of them");
     if (!is_sensitivity && a->values[ROWS])
         return FAIL(err, ERROR_INPUT, "--rows says how many rows --sensitivity sees");
+    if (a->values[STRIDE])
+        return FAIL(err, ERROR_INPUT, "--stride says where windows of --text begin");
+    if (model_directory_is_one(a->items[0]))
+        return FAIL(err, ERROR_INPUT,
+                    "%s is a model's directory: say with --text FILE what text is evaluated",
+                    a->items[0]);
     return true;
 }
 
@@ -63,7 +72,38 @@ static bool evaluate_run(const Arguments *a, const EvalOptions *o, Experiment *e
     return summary_evaluate(e, &o->shadow, json, err);
 }
 
-static bool run(const Arguments *a, Error *err) {
+/* ---- Text ---- */
+
+static bool read_text_options(const Arguments *a, EvalPerplexityOptions *out, Error *err) {
+    *out = (EvalPerplexityOptions){.directory = a->items[0], .text = a->values[TEXT]};
+    static const int others[] = {SPLIT, LAYER_ROWS, SENSITIVITY, ROWS, CALIBRATE};
+    for (size_t i = 0; i < sizeof others / sizeof *others; i++)
+        if (a->values[others[i]])
+            return FAIL(err, ERROR_INPUT, "%s is about a run's data; with --text there are none",
+                        command_eval.options[others[i]].name);
+    if (a->count > 1)
+        return FAIL(err, ERROR_INPUT, "'%s': a model's directory has no settings", a->items[1]);
+    const char *stride = a->values[STRIDE];
+    return !stride || run_option_count("--stride", stride, 1, &out->stride, err);
+}
+
+static bool run_text(const Arguments *a, Error *err) {
+    Json *json = NULL;
+    EvalPerplexityOptions options;
+    Arena *arena = arena_new("result");
+    bool ok = read_text_options(a, &options, err) && eval_perplexity(&options, &json, err);
+    if (ok && a->values[JSON])
+        printf("%s\n", json_line(json, arena));
+    else if (ok)
+        eval_perplexity_print(json);
+    json_free(json);
+    arena_free(arena);
+    return ok;
+}
+
+/* ---- Runs ---- */
+
+static bool run_run(const Arguments *a, Error *err) {
     Arena *arena = arena_new("configuration");
     Experiment e = {0};
     EvalOptions options;
@@ -84,9 +124,13 @@ static bool run(const Arguments *a, Error *err) {
     return ok;
 }
 
+static bool run(const Arguments *a, Error *err) {
+    return a->values[TEXT] ? run_text(a, err) : run_run(a, err);
+}
+
 const Command command_eval = {
     .name = "eval",
-    .synopsis = "eval DIR [--split | --sensitivity] [--json] [key=value ...]",
+    .synopsis = "eval DIR [--split | --sensitivity | --text FILE] [--json] [key=value ...]",
     .help = "the test set, seen by the quantized network and by its shadow, the same weights with "
             "nothing quantized: scores, and what quantization does to each layer",
     .min_items = 1,
@@ -99,6 +143,12 @@ const Command command_eval = {
                           "rank layers by what each costs when it alone is quantized, on the "
                           "validation split"},
          [ROWS] = {"--rows", "N", "of --sensitivity, the first N rows (default 1000; 0: all)"},
+         [TEXT] = {"--text", "FILE",
+                   "of a model's directory DIR: the perplexity of a text, in windows of its "
+                   "context"},
+         [STRIDE] = {"--stride", "N",
+                     "of --text: windows begin every N tokens, and score what none before has seen "
+                     "(default: they do not overlap)"},
          [JSON] = {"--json", NULL, "one JSON object"},
          [CALIBRATE] = RUN_OPTION_CALIBRATE},
     .is_parallel = true,

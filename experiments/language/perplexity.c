@@ -34,7 +34,7 @@ static void window_set(Window *w, const int32_t *ids, int64_t count, int64_t fir
     }
 }
 
-static bool options_check(const PerplexityOptions *o, Error *err) {
+bool perplexity_check(const PerplexityOptions *o, Error *err) {
     if (o->window < 2)
         return FAIL(err, ERROR_INPUT, "a window of %ld tokens scores none: it takes at least 2",
                     (long)o->window);
@@ -71,7 +71,7 @@ static bool window_add(Window *w, Tape *t, TapeMode mode, Perplexity *out, Error
 
 bool perplexity_measure(Model *model, Tape *t, const PerplexityOptions *options, const int32_t *ids,
                         int64_t count, Perplexity *out, Error *err) {
-    TRY(options_check(options, err) && ids_check(model, ids, count, err));
+    TRY(perplexity_check(options, err) && ids_check(model, ids, count, err));
     int64_t most = count_least(options->window, count);
     int64_t stride = options->stride ? options->stride : options->window;
     Arena *arena = arena_new("window");

@@ -20,6 +20,9 @@ typedef struct Perplexity {
     double seconds;
 } Perplexity;
 
+/* Whether the options make sense; perplexity_measure asks too. */
+bool perplexity_check(const PerplexityOptions *options, Error *err);
+
 /* Of a model whose inputs are tokens and which ends in a head. One window at a time, in memory of
  * the tape. ERROR_INPUT: there are fewer than 2 ids, one is none of the model's (its place is
  * named), or the options make no sense. ERROR_NUMERIC: a loss is not finite. */
