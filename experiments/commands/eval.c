@@ -1,6 +1,6 @@
 /* nibble eval DIR [--split] [--layer-rows N] [--json] [--calibrate N] [key=value ...]
  * nibble eval DIR --sensitivity [--rows N] [--json] ...
- * nibble eval MODEL_DIR --text FILE [--stride N] [--json] */
+ * nibble eval MODEL_DIR|DIR --text FILE [--stride N] [--json] ... */
 #include <stdio.h>
 
 #include "core/file.h"
@@ -76,13 +76,18 @@ static bool evaluate_run(const Arguments *a, const EvalOptions *o, Experiment *e
 
 static bool read_text_options(const Arguments *a, EvalPerplexityOptions *out, Error *err) {
     *out = (EvalPerplexityOptions){.directory = a->items[0], .text = a->values[TEXT]};
-    static const int others[] = {SPLIT, LAYER_ROWS, SENSITIVITY, ROWS, CALIBRATE};
+    static const int others[] = {SPLIT, LAYER_ROWS, SENSITIVITY, ROWS};
     for (size_t i = 0; i < sizeof others / sizeof *others; i++)
         if (a->values[others[i]])
             return FAIL(err, ERROR_INPUT, "%s is about a run's data; with --text there are none",
                         command_eval.options[others[i]].name);
-    if (a->count > 1)
+    bool is_model = model_directory_is_one(a->items[0]);
+    if (is_model && a->count > 1)
         return FAIL(err, ERROR_INPUT, "'%s': a model's directory has no settings", a->items[1]);
+    if (is_model && a->values[CALIBRATE])
+        return FAIL(err, ERROR_INPUT, "--calibrate is about a run; %s is a model's directory",
+                    a->items[0]);
+    TRY(run_options_read(a, a->values[CALIBRATE], &out->run, err));
     const char *stride = a->values[STRIDE];
     return !stride || run_option_count("--stride", stride, 1, &out->stride, err);
 }
@@ -144,8 +149,7 @@ const Command command_eval = {
                           "validation split"},
          [ROWS] = {"--rows", "N", "of --sensitivity, the first N rows (default 1000; 0: all)"},
          [TEXT] = {"--text", "FILE",
-                   "of a model's directory DIR: the perplexity of a text, in windows of its "
-                   "context"},
+                   "the perplexity of a text; DIR may be a model's directory too"},
          [STRIDE] = {"--stride", "N",
                      "of --text: windows begin every N tokens, and score what none before has seen "
                      "(default: they do not overlap)"},

@@ -3,35 +3,30 @@
 #include <stdio.h>
 
 #include "core/file.h"
-#include "data/text/tokenizer.h"
+#include "data/datasets/text.h"
 #include "experiments/language/perplexity.h"
 #include "experiments/models/pretrained.h"
+#include "experiments/train/evaluate.h"
 
-static bool tokenize_file(Tokenizer *tokenizer, const char *path, TokenIds *out, Error *err) {
+/* What is measured: a text, and the ids that a vocabulary makes of it. */
+typedef struct Subject {
+    const EvalPerplexityOptions *options;
+    Span text;
+    TokenIds ids;
+    Json **out;
+} Subject;
+
+static bool read_text(Subject *s, Error *err) {
     size_t bytes;
-    const char *file = file_resolve(path, out->arena);
-    const char *text = file_read(file, TOKENIZER_TEXT_MAX, out->arena, &bytes, err);
-    if (!text) return false;
-    if (tokenizer_encode(tokenizer, (Span){text, (int64_t)bytes}, true, out, err)) return true;
-    error_prefix(err, "%s", path);
-    return false;
-}
-
-static bool tokenizer_check(const Tokenizer *tokenizer, const ModelDirectory *d, Error *err) {
-    int64_t size = tokenizer_size(tokenizer), known = d->network.vocabulary;
-    return size <= known || FAIL(err, ERROR_INPUT,
-                                 "%s/tokenizer.json has ids up to %ld, but the network of "
-                                 "config.json knows %ld tokens: it is another model's",
-                                 d->path, (long)size - 1, (long)known);
-}
-
-static bool read_ids(const ModelDirectory *d, const char *text, TokenIds *out, Error *err) {
-    Tokenizer *tokenizer = NULL;
-    const char *path = arena_format(out->arena, "%s/tokenizer.json", d->path);
-    bool ok = tokenizer_open(file_resolve(path, out->arena), out->arena, &tokenizer, err) &&
-              tokenizer_check(tokenizer, d, err) && tokenize_file(tokenizer, text, out, err);
-    tokenizer_close(tokenizer);
-    return ok;
+    Arena *arena = s->ids.arena;
+    const char *path = s->options->text;
+    s->text.text = file_read(file_resolve(path, arena), TOKENIZER_TEXT_MAX, arena, &bytes, err);
+    if (!s->text.text) return false;
+    s->text.bytes = (int64_t)bytes;
+    int64_t fault = unicode_find_fault(s->text);
+    return fault < 0 ||
+           FAIL(err, ERROR_INPUT, "%s: byte %ld (0x%02x) is not UTF-8; convert the text first",
+                path, (long)fault, (unsigned char)s->text.text[fault]);
 }
 
 static Json *json_of(const Perplexity *p, const PerplexityOptions *o, int64_t tokens) {
@@ -47,28 +42,82 @@ static Json *json_of(const Perplexity *p, const PerplexityOptions *o, int64_t to
     return json;
 }
 
-static bool measure(const EvalPerplexityOptions *options, Arena *arena, Json **out, Error *err) {
-    TokenIds ids = {.arena = arena};
-    Pretrained network;
+static bool measure(Subject *s, Model *model, Tape *t, const PerplexityOptions *o, Error *err) {
     Perplexity result;
+    if (perplexity_measure(model, t, o, s->ids.items, s->ids.count, &result, err)) {
+        *s->out = json_of(&result, o, s->ids.count);
+        return true;
+    }
+    error_prefix(err, "%s", s->options->text);
+    return false;
+}
+
+/* ---- A model's directory ---- */
+
+static bool vocabulary_check(const Vocabulary *vocabulary, const ModelDirectory *d, Error *err) {
+    int64_t size = vocabulary->size, known = d->network.vocabulary;
+    return size <= known ||
+           FAIL(err, ERROR_INPUT,
+                "%s has ids up to %ld, but the network of config.json knows %ld tokens: it is "
+                "another model's",
+                vocabulary->name, (long)size - 1, (long)known);
+}
+
+static bool encode_for_model(Subject *s, const ModelDirectory *d, Error *err) {
+    Vocabulary vocabulary;
+    bool ok = vocabulary_open(d->path, NULL, s->ids.arena, &vocabulary, err) &&
+              vocabulary_check(&vocabulary, d, err) &&
+              vocabulary_encode(&vocabulary, s->text, true, &s->ids, err);
+    vocabulary_close(&vocabulary);
+    return ok;
+}
+
+static bool measure_model(Subject *s, Error *err) {
+    Pretrained network;
     ModelDirectory directory;
-    TRY(model_directory_read(options->directory, arena, &directory, err));
+    Arena *arena = s->ids.arena;
+    const char *path = s->options->directory;
+    TRY(model_directory_read(path, arena, &directory, err));
     PerplexityOptions o = {
-        .window = directory.context, .stride = options->stride, .mode = TAPE_EVALUATION};
-    TRY(perplexity_check(&o, err) && read_ids(&directory, options->text, &ids, err));
-    TRY(pretrained_open(options->directory, arena, &network, err));
+        .window = directory.context, .stride = s->options->stride, .mode = TAPE_EVALUATION};
+    TRY(perplexity_check(&o, err) && encode_for_model(s, &directory, err));
+    TRY(pretrained_open(path, arena, &network, err));
     Tape *t = tape_new(arena);
-    bool ok = perplexity_measure(network.model, t, &o, ids.items, ids.count, &result, err);
+    bool ok = measure(s, network.model, t, &o, err);
     tape_free(t);
-    if (ok) *out = json_of(&result, &o, ids.count);
-    if (!ok) error_prefix(err, "%s", options->text);
+    return ok;
+}
+
+/* ---- A run ---- */
+
+static bool measure_experiment(Subject *s, Experiment *e, Error *err) {
+    Vocabulary vocabulary;
+    const TextConfig *c = e->config.data.config;
+    if (e->config.data.kind != &dataset_text.kind)
+        return FAIL(err, ERROR_INPUT, "%s was trained on data of kind %s, not on text",
+                    s->options->directory, e->config.data.kind->name);
+    bool ok = text_vocabulary_open(c, s->ids.arena, &vocabulary, err) &&
+              vocabulary_encode(&vocabulary, s->text, true, &s->ids, err);
+    vocabulary_close(&vocabulary);
+    const PerplexityOptions o = {
+        .window = c->length, .stride = s->options->stride, .mode = evaluate_mode(NETWORK_TRAINED)};
+    return ok && measure(s, e->model, e->tape, &o, err);
+}
+
+static bool measure_run(Subject *s, Error *err) {
+    Experiment e = {0};
+    bool ok = experiment_open_run(s->options->directory, &s->options->run, s->ids.arena, &e, err) &&
+              measure_experiment(s, &e, err);
+    experiment_close(&e);
     return ok;
 }
 
 bool eval_perplexity(const EvalPerplexityOptions *options, Json **out, Error *err) {
     Arena *arena = arena_new("model and text");
+    Subject s = {.options = options, .ids = {.arena = arena}, .out = out};
+    bool is_model = model_directory_is_one(options->directory);
     *out = NULL;
-    bool ok = measure(options, arena, out, err);
+    bool ok = read_text(&s, err) && (is_model ? measure_model : measure_run)(&s, err);
     arena_free(arena);
     return ok;
 }
