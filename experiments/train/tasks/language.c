@@ -13,7 +13,8 @@ static void record(TaskStep *step, Tape *t) {
     TokenContext *context = model_tokens(model, t);
     context->starts = tape_constant(t, batch_f32(&step->batch, "starts"));
     context->labels = batch_i32(&step->batch, "labels");
-    context->is_scored = t->mode.is_training || !qat_is_active(step->e->qat);
+    bool has_logits = qat_is_active(step->e->qat) || step->e->compares_outputs;
+    context->is_scored = t->mode.is_training || !has_logits;
     step->loss = step->output = model_forward(model, t, tokens);
     if (!context->is_scored) step->loss = op_cross_entropy(t, step->output, context->labels, 0);
 }
