@@ -57,10 +57,11 @@ const Command command_export = {
     .name = "export",
     .synopsis = "export RUN --format FORMAT --out DIR [key=value ...]",
     .help =
-        "write the network of RUN for other programs: peft (the adapter alone, as PEFT keeps it)",
+        "write the network of RUN for other programs: peft (the adapter alone, as PEFT keeps it), "
+        "huggingface (a transformer that was trained from nothing)",
     .min_items = 1,
     .max_items = -1,
-    .options = {[FORMAT] = {"--format", "FORMAT", "peft"},
+    .options = {[FORMAT] = {"--format", "FORMAT", "peft, huggingface"},
                 [OUT] = {"--out", "DIR", "directory of the files"},
                 [FORCE] = {"--force", NULL, "replace files that are already in --out"}},
     .writes_files = true,
