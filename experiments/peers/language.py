@@ -38,6 +38,7 @@ import make_llm  # noqa: E402  the same tokenizers, text, and rule for perplexit
 
 BOUND = 2e-5  # of the loss, relative
 NEW = 20
+LENGTH = 32  # of rows that train: runs are evaluated in windows of it
 FAMILIES = {"llama": LlamaConfig, "mistral": MistralConfig, "qwen2": Qwen2Config, "qwen3": Qwen3Config}
 PROJECTIONS = make_llm.PROJECTIONS
 ADAPTERS = {
@@ -129,8 +130,8 @@ class Report:
             self.line(case, what, False, str(failure))
 
 
-def perplexity(model, tokenizer, stride: int | None = None) -> float:
-    window = model.config.max_position_embeddings
+def perplexity(model, tokenizer, stride: int | None = None, window: int = 0) -> float:
+    window = window or model.config.max_position_embeddings
     ids = tokenizer.encode(make_llm.TEXT)
     return make_llm.perplexity(model, ids, window, stride or window)["perplexity"]
 
@@ -154,27 +155,32 @@ def compare_generation(report: Report, case: str, nibble: Nibble, directory: Pat
     report.line(case, "generate", is_good, f"{count} ids" if is_good else f"{found} and {new}")
 
 
-def train_adapter(report: Report, case: str, nibble: Nibble, directory: Path, tokenizer) -> None:
-    config, run = directory.with_suffix(".yaml"), directory.with_suffix(".run")
+def train(nibble: Nibble, directory: Path, run: Path, base: str, adapter: str, rate: float, steps: int) -> None:
+    config = run.with_suffix(".yaml")
     config.write_text(
         f"""seed: 1
-model: {{kind: pretrained, path: {directory}, base: {{kind: f32}}}}
-adapter: {{kind: lora, rank: 4, alpha: 8}}
-data: {{kind: text, path: {make_llm.OUT / "text.txt"}, length: 32, batch: 2}}
-optimizer: {{kind: adamw, lr: 0.01}}
-train: {{steps: 20}}
+model: {{kind: pretrained, path: {directory}, base: {{kind: {base}}}}}
+adapter: {{kind: lora, {adapter}}}
+data: {{kind: text, path: {make_llm.OUT / "text.txt"}, tokenizer: {directory}, length: {LENGTH}, batch: 2}}
+optimizer: {{kind: adamw, lr: {rate}}}
+train: {{steps: {steps}}}
 """
     )
     nibble.run("train", config, "--out", run)
-    nibble.run("export", run, "--format", "peft", "--out", directory.with_suffix(".adapter"))
-    model = PeftModel.from_pretrained(load(directory), directory.with_suffix(".adapter")).eval()
-    report.loss(case, "train, PEFT loads", nibble.perplexity(run), perplexity(model, tokenizer))
-    merged = directory.with_suffix(".merged")
+
+
+def train_adapter(report: Report, case: str, nibble: Nibble, directory: Path, tokenizer) -> None:
+    run, adapter, merged = (directory.with_name(f"{case}-{what}") for what in ("run", "adapter", "merged"))
+    train(nibble, directory, run, "f32", "rank: 4, alpha: 8", 0.01, 20)
+    nibble.run("export", run, "--format", "peft", "--out", adapter)
+    model = PeftModel.from_pretrained(load(directory), adapter).eval()
+    report.loss(case, "train, PEFT loads", nibble.perplexity(run), perplexity(model, tokenizer, window=LENGTH))
     nibble.run("merge", run, "--out", merged)
     report.loss(case, "merge", nibble.perplexity(merged), perplexity(load(merged), tokenizer))
 
 
 def compare_adapters(report: Report, case: str, nibble: Nibble, directory: Path, tokenizer) -> None:
+    """What PEFT wrote, in a run that changes next to nothing of it."""
     for name, settings in ADAPTERS.items():
         model = get_peft_model(load(directory), LoraConfig(task_type="CAUSAL_LM", **settings))
         with torch.no_grad():
@@ -183,10 +189,15 @@ def compare_adapters(report: Report, case: str, nibble: Nibble, directory: Path,
                     param.normal_(0, 0.2)
                 if "magnitude" in param_name:
                     param.mul_(torch.empty_like(param).uniform_(0.8, 1.25))
-        adapter = directory.with_suffix(f".{name}")
+        adapter, run = directory.with_name(f"{case}-{name}"), directory.with_name(f"{case}-{name}-run")
         model.save_pretrained(adapter)
-        report.attempt(case, f"adapter {name}", lambda a=adapter, m=model: report.loss(
-            case, f"adapter {a.suffix[1:]}", nibble.perplexity(a), perplexity(m.eval(), tokenizer)))  # fmt: skip
+
+        def compare() -> None:
+            train(nibble, directory, run, "f32", f"from: {adapter}", 1e-12, 1)
+            theirs = perplexity(model.eval(), tokenizer, window=LENGTH)
+            report.loss(case, f"adapter {name}", nibble.perplexity(run), theirs)
+
+        report.attempt(case, f"adapter {name}", compare)
 
 
 def compare_model(report: Report, nibble: Nibble, family: str, seed: int) -> None:
