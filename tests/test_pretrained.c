@@ -243,6 +243,8 @@ static void configs_are_refused_by_name(void **state) {
          "hidden_size must be a whole number from 1 to 65536"},
         {"llama", "\"hidden_size\": 32", "\"hidden_size\": 1e9",
          "hidden_size must be a whole number from 1 to 65536"},
+        {"llama", "\"num_hidden_layers\": 2", "\"num_hidden_layers\": 513",
+         "num_hidden_layers must be a whole number from 1 to 512"},
         {"llama", "\"vocab_size\": 300", "\"vocab_size\": 99999999999",
          "vocab_size must be a whole number from 1 to 16777216"},
         {"llama", "\"hidden_act\": \"silu\"", "\"hidden_act\": \"gelu\"",

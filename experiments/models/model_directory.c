@@ -99,7 +99,7 @@ static bool read_sizes(const Reader *r, TransformerConfig *c) {
     AttentionConfig *attention = &block->attention;
     TRY(get_int(r, "vocab_size", 1 << 24, &c->vocabulary));
     TRY(get_int(r, "hidden_size", 65536, &c->width));
-    TRY(get_int(r, "num_hidden_layers", 10000, &c->layers));
+    TRY(get_int(r, "num_hidden_layers", LAYERS_MAX, &c->layers));
     TRY(get_int(r, "intermediate_size", 1 << 24, &block->ff));
     TRY(get_int(r, "num_attention_heads", 65536, &attention->heads));
     TRY(get_number(r, "rms_norm_eps", 1e-12, 1, &attention->epsilon));

@@ -3,7 +3,7 @@
 static const Field fields[] = {
     FIELD_INT(TransformerConfig, vocabulary, "0", 0, 1 << 24, "tokens; 0: those of the data"),
     FIELD_INT(TransformerConfig, width, "256", 2, 65536, "numbers for each position"),
-    FIELD_INT(TransformerConfig, layers, "4", 1, 10000, "decoder blocks"),
+    FIELD_INT(TransformerConfig, layers, "4", 1, LAYERS_MAX, "decoder blocks"),
     DECODER_FIELDS,
     FIELD_BOOL(TransformerConfig, tied, "true", "the head multiplies with the embedding's table"),
     FIELD_END,

@@ -4,6 +4,8 @@
 
 #include "experiments/models/models.h"
 
+enum { LAYERS_MAX = 512 /* what a file claims is believed up to here */ };
+
 /* A block comes first: its fields are those of the network. */
 typedef struct TransformerConfig {
     DecoderConfig block;
