@@ -305,6 +305,9 @@ static void test_shipped_configurations(void **state) {
         /* which is the only thing wrong with it */
         bool has_files = !strstr(file_text(path), "kind: synthetic");
         const char *fault = has_files ? "data.path=/nowhere" : "train.epochs=0";
+        if (strstr(file_text(path), "kind: pretrained")) /* of a directory that is there */
+            fault = format("%s model.path=%s data.tokenizer=byte", fault,
+                           format("%s/tests/golden/llm/qwen2", program_source_root));
         Result result = run(2, "train %s --out shipped %s", path, fault);
         assert_has(result.err, has_files ? "/nowhere" : "nothing to train");
         assert_lacks(result.err, "mistake");
