@@ -140,7 +140,8 @@ static int by_name(const void *a, const void *b) {
 static bool check_places(const Reading *r, int first) {
     SafeTensors *st = r->st;
     int64_t at = r->data_start;
-    qsort(st->items + first, (size_t)(st->count - first), sizeof *st->items, by_place);
+    if (st->count > first)
+        qsort(st->items + first, (size_t)(st->count - first), sizeof *st->items, by_place);
     for (int i = first; i < st->count; i++) {
         const SafeTensor *t = &st->items[i];
         if (t->offset != at)
@@ -242,7 +243,7 @@ static bool check_part(void *context, const JsonMember *member) {
 }
 
 static bool sort_names(SafeTensors *st, Error *err) {
-    qsort(st->items, (size_t)st->count, sizeof *st->items, by_name);
+    if (st->count) qsort(st->items, (size_t)st->count, sizeof *st->items, by_name);
     for (int i = 1; i < st->count; i++)
         if (!strcmp(st->items[i - 1].name, st->items[i].name))
             return FAIL(err, ERROR_INPUT, "tensor '%s' is in %s and in %s", st->items[i].name,
