@@ -90,18 +90,31 @@ static bool measure_model(Subject *s, Error *err) {
 
 /* ---- A run ---- */
 
-static bool measure_experiment(Subject *s, Experiment *e, Error *err) {
+/* The context is the one that the network was made for, or that it was trained with. */
+static bool run_context(const Experiment *e, Arena *arena, int64_t *out, Error *err) {
+    ModelDirectory directory;
+    const char *path = e->base_directory;
+    *out = ((const TextConfig *)e->config.data.config)->length;
+    if (!path) return true;
+    TRY(model_directory_read(path, arena, &directory, err));
+    *out = directory.context;
+    return true;
+}
+
+static bool encode_for_run(Subject *s, const TextConfig *config, Error *err) {
     Vocabulary vocabulary;
-    const TextConfig *c = e->config.data.config;
-    if (e->config.data.kind != &dataset_text.kind)
-        return FAIL(err, ERROR_INPUT, "%s was trained on data of kind %s, not on text",
-                    s->options->directory, e->config.data.kind->name);
-    bool ok = text_vocabulary_open(c, s->ids.arena, &vocabulary, err) &&
+    bool ok = text_vocabulary_open(config, s->ids.arena, &vocabulary, err) &&
               vocabulary_encode(&vocabulary, s->text, true, &s->ids, err);
     vocabulary_close(&vocabulary);
-    const PerplexityOptions o = {
-        .window = c->length, .stride = s->options->stride, .mode = evaluate_mode(NETWORK_TRAINED)};
-    return ok && measure(s, e->model, e->tape, &o, err);
+    return ok;
+}
+
+static bool measure_experiment(Subject *s, Experiment *e, Error *err) {
+    PerplexityOptions o = {.stride = s->options->stride, .mode = evaluate_mode(NETWORK_TRAINED)};
+    if (e->config.data.kind != &dataset_text.kind)
+        return FAIL(err, ERROR_INPUT, "%s: this network reads no text", s->options->directory);
+    return run_context(e, s->ids.arena, &o.window, err) && perplexity_check(&o, err) &&
+           encode_for_run(s, e->config.data.config, err) && measure(s, e->model, e->tape, &o, err);
 }
 
 static bool measure_run(Subject *s, Error *err) {
