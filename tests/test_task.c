@@ -43,6 +43,7 @@ static void every_row_s_sample_records(void **state) {
     (void)state;
     for (int i = 0; tasks[i]; i++) {
         Experiment e;
+        double losses[2];
         open_sample(tasks[i], "", &e);
         assert_ptr_equal(e.task, tasks[i]);
         TaskStep step = {.e = &e, .batch = loader_batch(e.loader, LOADER_TRAIN, 0, 0)};
@@ -54,8 +55,14 @@ static void every_row_s_sample_records(void **state) {
         tape_backward(e.tape, loss, 1);
         for (int j = 0; j < e.model->param_count; j++)
             if (e.model->params[j]->grad) assert_true(gradient_of(e.model->params[j]) > 0);
-        Var *output = tape_run(e.tape, evaluate_mode(false), task_record, &step);
-        assert_ptr_equal(output, step.output);
+        for (int k = 0; k < 2; k++) { /* the loss is the same with outputs and without */
+            step.wants_outputs = k;
+            Var *output = tape_run(e.tape, evaluate_mode(false), task_record, &step);
+            assert_ptr_equal(output, step.output);
+            losses[k] = (double)var_f32(step.loss)[0];
+        }
+        assert_true(fabs(losses[0] - losses[1]) < 1e-5 * losses[0]);
+        assert_int_equal(shape_last(step.output->value.shape), shape_last(e.model->output));
         assert_true(tasks[i]->count_samples(&step.batch) > 0);
         experiment_close(&e);
     }

@@ -189,7 +189,7 @@ static void exchange(const Adapter *a, Merge *m) {
 
 /* Both networks over one batch. */
 static bool compare_batch(Experiment *e, Merge *m, const Batch *batch, Arena *arena, Error *err) {
-    TaskStep step = {.e = e, .batch = *batch};
+    TaskStep step = {.e = e, .batch = *batch, .wants_outputs = true};
     TRY(evaluate_batch(&step, evaluate_mode(NETWORK_TRAINED), err));
     int64_t count = var_count(step.output), classes = shape_last(step.output->value.shape);
     float *exact = arena_new_array(arena, float, count);
@@ -205,7 +205,6 @@ bool merge_compare(Experiment *e, Merge *m, int64_t outputs, Error *err) {
     int64_t limit = outputs / shape_rows(e->model->output);
     Arena *arena = arena_new("outputs");
     bool ok = true;
-    e->compares_outputs = true;
     for (int64_t i = 0; ok; i++) {
         Batch batch = evaluate_rows(e, LOADER_TEST, i, m->rows, limit ? limit : 1);
         if (!batch.count) break;
@@ -213,7 +212,6 @@ bool merge_compare(Experiment *e, Merge *m, int64_t outputs, Error *err) {
         m->rows += batch.count;
         arena_reset(arena);
     }
-    e->compares_outputs = false;
     output_change_end(&m->change);
     arena_free(arena);
     return ok;

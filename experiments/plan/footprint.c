@@ -72,7 +72,7 @@ static bool record_step(Experiment *e, Tape *t, Batch batch, Arena *arena, Plan 
 /* `is_apart`: as layers_compare does it, every value for itself. */
 static bool record_evaluation(Experiment *e, Tape *t, Batch batch, Network network, bool is_apart,
                               RecordBytes *out, Error *err) {
-    TaskStep step = {.e = e, .batch = batch};
+    TaskStep step = {.e = e, .batch = batch, .wants_outputs = qat_is_active(e->qat)};
     Arena *arena = arena_new("plan");
     tape_begin(t, dry(evaluate_mode(network)));
     const Var *output = task_record(&step, t);
@@ -241,6 +241,7 @@ static int64_t copied_bytes(const Qat *qat) {
 
 /* Those of the shadow, kept while another network sees the same batch. */
 static int64_t outputs_bytes(const Experiment *e, int64_t rows) {
+    if (!qat_is_active(e->qat)) return 0;
     return (int64_t)sizeof(float) * rows * shape_count(e->model->output);
 }
 

@@ -71,7 +71,9 @@ bool evaluate_as(Experiment *e, LoaderSplit split, TapeMode mode, Evaluation *ou
     float *outputs = out->outputs;
     out->rows = 0;
     for (int64_t i = 0;; i++) {
-        TaskStep step = {.e = e, .batch = evaluate_rows(e, split, i, out->rows, out->limit)};
+        TaskStep step = {.e = e,
+                         .batch = evaluate_rows(e, split, i, out->rows, out->limit),
+                         .wants_outputs = outputs != NULL};
         if (!step.batch.count) break;
         parallel_adapt();
         TRY(evaluate_batch(&step, mode, err));

@@ -29,7 +29,6 @@ typedef struct Experiment {
     /* Of a base that came with its model; set by who loads that. */
     AdapterSource base_source;  /* the weights before they were stored; no `read`: they were not */
     const char *base_directory; /* of Hugging Face's; or NULL */
-    bool compares_outputs;      /* evaluations give logits, though a loss alone would do */
     int64_t samples;            /* trained on since it was opened, in the task's words */
     int64_t step;               /* of the run, by which the weights that are loaded were made */
     char network_digest[ENVELOPE_DIGEST_TEXT]; /* of the file that a run's weights are of; or "" */

@@ -67,7 +67,7 @@ static bool run_batch(Run *r, const Batch *batch, Shadow *out, Error *err) {
     float *exact = NULL;
     parallel_adapt();
     for (int i = 0; i < r->networks; i++) {
-        TaskStep step = {.e = r->e, .batch = *batch};
+        TaskStep step = {.e = r->e, .batch = *batch, .wants_outputs = true};
         TRY(evaluate_batch(&step, evaluate_mode(order[i]), err));
         task_tally(&step, &r->tallies[order[i]]);
         const float *output = var_f32(step.output);

@@ -28,6 +28,8 @@ typedef struct Score {
 typedef struct TaskStep {
     Experiment *e;
     Batch batch;
+    bool
+        wants_outputs; /* outputs are compared: a task may leave them out else, and give the loss */
     Var *output, *loss; /* what was recorded */
 } TaskStep;
 

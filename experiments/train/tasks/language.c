@@ -1,7 +1,7 @@
 /* Language: the network reads tokens and gives each position logits of the next one. The loss is
  * the mean, over the positions that are scored, of the next token's cross-entropy in nats;
  * perplexity is its exponential. The head gives the loss itself (TokenContext), so that all logits
- * are never there, but in evaluations of a quantized network, whose logits are compared. */
+ * are never there, but where outputs are compared. */
 #include <math.h>
 
 #include "autograd/ops.h"
@@ -13,8 +13,7 @@ static void record(TaskStep *step, Tape *t) {
     TokenContext *context = model_tokens(model, t);
     context->starts = tape_constant(t, batch_f32(&step->batch, "starts"));
     context->labels = batch_i32(&step->batch, "labels");
-    bool has_logits = qat_is_active(step->e->qat) || step->e->compares_outputs;
-    context->is_scored = t->mode.is_training || !has_logits;
+    context->is_scored = t->mode.is_training || !step->wants_outputs;
     step->loss = step->output = model_forward(model, t, tokens);
     if (!context->is_scored) step->loss = op_cross_entropy(t, step->output, context->labels, 0);
 }
