@@ -10,6 +10,7 @@ go in turn. tokens/s is that of the median step; the memory is the peak of the p
 was loaded.
 
 variants   peft-nf4        bitsandbytes' nf4 (double quantization), f32 compute
+           peft-nf4-fork   the same with the bitsandbytes that lies in --fork DIR
            peft-f32        LoRA on f32 weights
            peft-f32-rec    the same with recomputation (gradient checkpointing)
            nibble-nf4, nibble-f32, nibble-nf4-rec   the same by `nibble train`
@@ -154,7 +155,12 @@ def measure(options: argparse.Namespace, directory: Path, variant: str, tokens: 
     if variant.startswith("nibble"):
         return measure_nibble(options.nibble, str(directory), variant, tokens, options.steps)
     command = [sys.executable, __file__, "--worker", variant, "--model", str(directory), "--tokens", str(tokens)]
-    done = subprocess.run([*command, "--steps", str(options.steps)], capture_output=True, text=True)
+    environment = dict(os.environ)
+    if variant.endswith("-fork"):
+        environment["PYTHONPATH"] = options.fork
+    done = subprocess.run(
+        [*command, "--steps", str(options.steps)], capture_output=True, text=True, env=environment
+    )
     if done.returncode != 0:
         raise RuntimeError(done.stderr.strip()[-400:])
     return json.loads(done.stdout.splitlines()[-1])
@@ -203,6 +209,7 @@ def main() -> int:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--nibble", default=str(ROOT / "build/nibble"))
     parser.add_argument("--models", type=Path, default=ROOT / "runs/peers")
+    parser.add_argument("--fork", default="", help="folder with another bitsandbytes, for peft-nf4-fork")
     parser.add_argument("--json", action="store_true")
     parser.add_argument("--worker", help=argparse.SUPPRESS)
     parser.add_argument("--make", help=argparse.SUPPRESS)
