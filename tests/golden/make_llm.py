@@ -52,7 +52,7 @@ VOCABULARY = 300
 LENGTH = 16  # whose logits are kept
 ROW = 24  # of the batch that trains
 NEW = 12
-PROMPTS = ["The captain", "She wrote", "On the tenth", "In spring", "Nobody", "It took", "a box of", "12 seconds"]
+PROMPTS = ["captain", "lighthouse", "Sainte-Agnès", "Nobody", "4:15", "thought", "weather.", "Malmö,"]
 
 SIZES = dict(
     vocab_size=VOCABULARY,
