@@ -266,7 +266,9 @@ static void configs_are_refused_by_name(void **state) {
          "rope_parameters.low_freq_factor is missing; nothing is guessed"},
         {"mistral", "\"rope_type\": \"default\"",
          "\"rope_type\": \"default\", \"partial_rotary_factor\": 0.5",
-         "rope_parameters.partial_rotary_factor is not supported"},
+         "rope_parameters.partial_rotary_factor 0.5 is not supported; 1 is"},
+        {"mistral", "\"rope_parameters\"", "\"partial_rotary_factor\": 0.5, \"rope_parameters\"",
+         "partial_rotary_factor 0.5 is not supported; 1 is"},
         {"mistral", "\"rope_parameters\"", "\"rope_scaling\"",
          "rope_theta is missing; nothing is guessed"},
         {"mistral", "\"sliding_window\": 64", "\"sliding_window\": 63",
@@ -373,6 +375,43 @@ static void weights_that_do_not_fit_are_refused(void **state) {
     }
 }
 
+/* The last number of this tensor becomes this one. */
+static void spoil(const char *name, float x) {
+    SafeTensors files;
+    Error err = {0};
+    const char *path = arena_format(arena, "%s/model.safetensors", directory);
+    if (!safetensors_open(path, arena, &files, &err)) fail_msg("%s", err.message);
+    const SafeTensor *tensor = safetensors_find(&files, name);
+    assert_true(tensor && tensor->dtype == DTYPE_F32);
+    FILE *file = fopen(path, "r+b");
+    assert_non_null(file);
+    assert_int_equal(fseek(file, (long)(tensor->offset + tensor->bytes) - 4, SEEK_SET), 0);
+    assert_int_equal(fwrite(&x, sizeof x, 1, file), 1);
+    fclose(file);
+    safetensors_close(&files);
+}
+
+static void numbers_that_are_not_finite_are_refused(void **state) {
+    (void)state;
+    static const struct {
+        const char *name, *message;
+        float x;
+    } cases[] = {
+        {"model.embed_tokens.weight", "model.embed_tokens.weight: number 9599 is inf", INFINITY},
+        {"model.norm.weight", "model.norm.weight: number 31 is -inf", -INFINITY},
+        {"model.layers.0.mlp.down_proj.weight", "element 1535 is inf", INFINITY},
+    };
+    write_config("llama", NULL, NULL);
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        char command[200];
+        snprintf(command, sizeof command, "cp " LLM_GOLDEN "llama/model.safetensors %s", directory);
+        assert_int_equal(system(command), 0);
+        spoil(cases[i].name, cases[i].x);
+        const char *message = open_error();
+        if (!strstr(message, cases[i].message)) fail_msg("it says: %s", message);
+    }
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
 #define TEST(name) cmocka_unit_test_setup_teardown(name, set_up, tear_down)
@@ -385,6 +424,7 @@ int main(void) {
         TEST(older_configs_are_read),
         TEST(all_ends_are_known),
         TEST(weights_that_do_not_fit_are_refused),
+        TEST(numbers_that_are_not_finite_are_refused),
     };
     return cmocka_run_group_tests(tests, make_directory, remove_directory);
 }

@@ -123,19 +123,23 @@ static bool read_biases(const Reader *r, DecoderConfig *block) {
 
 /* ---- Rotary positions ---- */
 
+/* Heads of which only a part is turned. */
+static bool check_whole_heads(const Reader *r, const char *name) {
+    double share = 1;
+    if (is_given(r, name)) TRY(get_number(r, name, 0, 1, &share));
+    return share == 1 ||
+           FAIL(r->err, ERROR_INPUT, "%s: %s %g is not supported; 1 is", r->file, name, share);
+}
+
 /* As transformers writes it since version 5, or before. */
 static bool read_rope(const Reader *r, AttentionConfig *c, Arena *arena) {
     bool is_new = is_given(r, "rope_parameters");
     const char *at = is_new ? "rope_parameters" : "rope_scaling";
 #define MEMBER(name) arena_format(arena, "%s." name, at)
     TRY(get_number(r, is_new ? MEMBER("rope_theta") : "rope_theta", 1, 1e12, &c->rope_theta));
+    TRY(check_whole_heads(r, "partial_rotary_factor"));
     if (!is_given(r, at)) return true;
-    double share = 1;
-    if (is_given(r, MEMBER("partial_rotary_factor")))
-        TRY(get_number(r, MEMBER("partial_rotary_factor"), 0, 1, &share));
-    if (share != 1)
-        return FAIL(r->err, ERROR_INPUT, "%s: %s.partial_rotary_factor is not supported", r->file,
-                    at);
+    TRY(check_whole_heads(r, MEMBER("partial_rotary_factor")));
     const char *type = json_get_text(r->json, MEMBER("rope_type"));
     if (!type) type = json_get_text(r->json, MEMBER("type"));
     if (!type) return fail_missing(r, MEMBER("rope_type"));

@@ -4,6 +4,7 @@
 
 #include <string.h>
 
+#include "core/floats.h"
 #include "data/bitsandbytes.h"
 #include "experiments/models/base.h"
 
@@ -81,10 +82,29 @@ static bool find_tensor(const Files *f, const Param *p, const SafeTensor **out, 
     return true;
 }
 
+static bool check_finite(const Files *f, const SafeTensor *tensor, const Tensor *value,
+                         Error *err) {
+    enum { SOME = 4096 };
+    float x[SOME];
+    int64_t count = shape_count(tensor->shape);
+    for (int64_t first = 0; first < count; first += SOME) {
+        int64_t some = count - first < SOME ? count - first : SOME;
+        tensor_decode_part(value, first, some, x);
+        int64_t unfit = floats_find_unfit(x, some, -FLT_MAX);
+        if (unfit >= 0)
+            return FAIL(err, ERROR_INPUT, "%s: %s: number %ld is %g", f->st.files[tensor->file],
+                        tensor->name, (long)(first + unfit), (double)x[unfit]);
+    }
+    return true;
+}
+
 static bool fill(const Files *f, const SafeTensor *tensor, const Tensor *value, Error *err) {
     int64_t count = shape_count(tensor->shape);
-    if (value->dtype != DTYPE_F32) return safetensors_read_bytes(&f->st, tensor, value->data, err);
-    return safetensors_read(&f->st, tensor, 0, count, tensor_f32(value), err);
+    if (value->dtype != DTYPE_F32)
+        TRY(safetensors_read_bytes(&f->st, tensor, value->data, err));
+    else
+        TRY(safetensors_read(&f->st, tensor, 0, count, tensor_f32(value), err));
+    return check_finite(f, tensor, value, err);
 }
 
 /* What no linear layer multiplies with stays numbers: tables and the head as the file has them,
