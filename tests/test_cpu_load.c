@@ -30,7 +30,7 @@ static void test_damaged(void **state) {
 /* ---- This process's own ---- */
 
 /* Threads of libraries may come and go; others' as well. */
-enum { SPINNING = 16, SLEEPING = 6, SLACK = 3, THREADS = SPINNING + SLEEPING, LOOKS = 20 };
+enum { SPINNING = 16, SLEEPING = 6, SLACK = 3, THREADS = SPINNING + SLEEPING, LOOKS = 5000 };
 
 static atomic_bool is_over;
 
