@@ -38,7 +38,7 @@ import make_llm  # noqa: E402  the same tokenizers, text, and rule for perplexit
 
 BOUND = 2e-5  # of the loss, relative
 NEW = 20
-LENGTH = 32  # of rows that train: runs are evaluated in windows of it
+LENGTH = 32  # of rows that train
 FAMILIES = {"llama": LlamaConfig, "mistral": MistralConfig, "qwen2": Qwen2Config, "qwen3": Qwen3Config}
 PROJECTIONS = make_llm.PROJECTIONS
 ADAPTERS = {
@@ -130,8 +130,8 @@ class Report:
             self.line(case, what, False, str(failure))
 
 
-def perplexity(model, tokenizer, stride: int | None = None, window: int = 0) -> float:
-    window = window or model.config.max_position_embeddings
+def perplexity(model, tokenizer, stride: int | None = None) -> float:
+    window = model.config.max_position_embeddings
     ids = tokenizer.encode(make_llm.TEXT)
     return make_llm.perplexity(model, ids, window, stride or window)["perplexity"]
 
@@ -174,7 +174,7 @@ def train_adapter(report: Report, case: str, nibble: Nibble, directory: Path, to
     train(nibble, directory, run, "f32", "rank: 4, alpha: 8", 0.01, 20)
     nibble.run("export", run, "--format", "peft", "--out", adapter)
     model = PeftModel.from_pretrained(load(directory), adapter).eval()
-    report.loss(case, "train, PEFT loads", nibble.perplexity(run), perplexity(model, tokenizer, window=LENGTH))
+    report.loss(case, "train, PEFT loads", nibble.perplexity(run), perplexity(model, tokenizer))
     nibble.run("merge", run, "--out", merged)
     report.loss(case, "merge", nibble.perplexity(merged), perplexity(load(merged), tokenizer))
 
@@ -194,7 +194,7 @@ def compare_adapters(report: Report, case: str, nibble: Nibble, directory: Path,
 
         def compare() -> None:
             train(nibble, directory, run, "f32", f"from: {adapter}", 1e-12, 1)
-            theirs = perplexity(model.eval(), tokenizer, window=LENGTH)
+            theirs = perplexity(model.eval(), tokenizer)
             report.loss(case, f"adapter {name}", nibble.perplexity(run), theirs)
 
         report.attempt(case, f"adapter {name}", compare)
