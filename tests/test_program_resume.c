@@ -326,9 +326,10 @@ static void test_what_cannot_change(void **state) {
     text_file("same.yaml", MLP);
     run(0, "train same.yaml --out same train.steps=4");
     assert_has(run(2, "train --resume same optimizer.lr=1").err,
-               "'optimizer.lr=1' cannot change in a run; these can: data.prefetch, "
-               "data.class_names, data.changed, data.path, train.steps, train.checkpoint_every, "
-               "train.shadow_every, train.recompute, train.distill.teacher\n");
+               "'optimizer.lr=1' cannot change in a run; these can: model.path, "
+               "model.cache, data.prefetch, data.class_names, data.changed, data.path, data.paths, "
+               "data.test_path, data.tokenizer, train.steps, train.checkpoint_every, "
+               "train.shadow_every, train.recompute, train.init, train.distill.teacher\n");
     /* a run that has weights takes no others, and does not say that it did */
     assert_has(run(2, "train --resume same train.init=elsewhere").err,
                "'train.init=elsewhere' cannot change in a run");

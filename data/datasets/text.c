@@ -81,13 +81,13 @@ bool text_vocabulary_open(const TextConfig *c, Arena *arena, Vocabulary *out, Er
 typedef enum Part { PART_TRAIN, PART_VALIDATION, PART_TEST, PART_COUNT } Part;
 
 typedef struct Pieces {
-    Piece *items[PART_COUNT];
+    TextPiece *items[PART_COUNT];
     int64_t count[PART_COUNT];
 } Pieces;
 
 static void add_piece(Pieces *pieces, Part part, const Document *d, int64_t first, int64_t end) {
     if (end - first >= 2)
-        pieces->items[part][pieces->count[part]++] = (Piece){d->first + first, end - first, d};
+        pieces->items[part][pieces->count[part]++] = (TextPiece){d->first + first, end - first, d};
 }
 
 static int64_t share_of(double setting, int64_t count) {
@@ -141,7 +141,7 @@ static bool cut_documents(const Corpus *corpus, double validation, double test, 
 static Pieces pieces_new(const Corpus *corpus, Arena *arena) {
     Pieces pieces = {0};
     for (int i = 0; i < PART_COUNT; i++)
-        pieces.items[i] = arena_new_array(arena, Piece, corpus->count);
+        pieces.items[i] = arena_new_array(arena, TextPiece, corpus->count);
     return pieces;
 }
 

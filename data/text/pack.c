@@ -9,7 +9,7 @@ typedef struct Packer {
     int64_t at; /* the next position of the last row; 0: a new one is due */
 } Packer;
 
-static bool check_length(const Packer *p, const Piece *piece, Error *err) {
+static bool check_length(const Packer *p, const TextPiece *piece, Error *err) {
     const Document *d = piece->document;
     if (p->cuts || piece->count - 1 <= p->out->length) return true;
     return FAIL(err, ERROR_INPUT,
@@ -28,7 +28,7 @@ static void write_part(Packer *p, const int32_t *ids, int64_t count) {
     }
 }
 
-static void add_piece(Packer *p, const Piece *piece) {
+static void add_piece(Packer *p, const TextPiece *piece) {
     int64_t length = p->out->length, left = piece->count - 1;
     const int32_t *ids = p->corpus->ids.items + piece->first;
     if (!p->joins || (!p->cuts && p->at + left > length)) p->at = 0;
@@ -50,8 +50,8 @@ static void fill_empty(PackedRows *out) {
     }
 }
 
-bool pack_rows(const Corpus *corpus, const Piece *pieces, int64_t count, int64_t length, bool cuts,
-               bool joins, Arena *arena, PackedRows *out, Error *err) {
+bool pack_rows(const Corpus *corpus, const TextPiece *pieces, int64_t count, int64_t length,
+               bool cuts, bool joins, Arena *arena, PackedRows *out, Error *err) {
     *out = (PackedRows){.length = length};
     Packer p = {.corpus = corpus, .out = out, .cuts = cuts, .joins = joins};
     for (int64_t i = 0; i < count; i++) {

@@ -6,10 +6,10 @@
 
 #include "data/text/corpus.h"
 
-typedef struct Piece { /* of a document */
+typedef struct TextPiece { /* of a document */
     int64_t first, count;
     const Document *document;
-} Piece;
+} TextPiece;
 
 typedef struct PackedRows {
     int64_t rows, length;
@@ -21,7 +21,7 @@ typedef struct PackedRows {
 /* In the order given. cuts: a document goes on in the next row, where it sees nothing of before;
  * else one that does not fit begins a row, and one longer than a row is ERROR_INPUT with its place.
  * joins: rows are shared. */
-bool pack_rows(const Corpus *corpus, const Piece *pieces, int64_t count, int64_t length, bool cuts,
-               bool joins, Arena *arena, PackedRows *out, Error *err);
+bool pack_rows(const Corpus *corpus, const TextPiece *pieces, int64_t count, int64_t length,
+               bool cuts, bool joins, Arena *arena, PackedRows *out, Error *err);
 
 #endif
