@@ -106,8 +106,8 @@ static void test_as_peft(void **state) {
     (void)state;
     static const char *const texts[] = {
         "adapter: {kind: lora, rank: 2, alpha: 3}",
-        "adapter: {kind: lora, rank: 3, alpha: 2, rslora: true, rules: [{layers: fc2, rank: 2, "
-        "alpha: 5}]}",
+        ("adapter: {kind: lora, rank: 3, alpha: 2, rslora: true, rules: [{layers: fc2, rank: 2, "
+         "alpha: 5}]}"),
         "adapter: {kind: lora, rank: 2, alpha: 4, dora: true, target: [fc1, fc2]}",
     };
     Golden golden = golden_open("tests/golden/adapter.txt", arena);

@@ -107,7 +107,7 @@ static void rows_keep_values(void **state) {
         const BaseFormat *row = (const BaseFormat *)base_kinds.kinds[i];
         Variant base = base_of(row);
         Tensor t;
-        size_t bytes;
+        size_t bytes = 0;
         if (!base_read(&base, &plain, up, tensor->shape, arena, &t, &err) ||
             !base_bytes(&base, &plain, up, tensor->shape, &bytes, &err))
             fail_msg("%s: %s", row->kind.name, err.message);

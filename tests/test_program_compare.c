@@ -568,8 +568,8 @@ static void test_its_directory_is_no_run(void **state) {
     text_file("w4.yaml", "quant: {bits: 4}\n");
     static const char *const commands[] = {"eval whole", "train --resume whole", "convert whole",
                                            "quantize whole w4.yaml --out other",
-                                           "train whole/configs/fp32.yaml --out other "
-                                           "train.init=whole"};
+                                           ("train whole/configs/fp32.yaml --out other "
+                                            "train.init=whole")};
     for (size_t i = 0; i < sizeof commands / sizeof *commands; i++)
         assert_has(run(2, "%s", commands[i]).err, message);
     run(0, "eval whole/runs/fp32-s1");

@@ -32,10 +32,7 @@ static bool check_given(const ExperimentConfig *config, const char *directory, E
         (void)FAIL(err, ERROR_INPUT,
                    "adapter.%s: %s says what the adapter is (adapter.from); leave this out",
                    settings[i], directory);
-        Arena *arena = arena_new("setting");
-        error_blame(err, arena_format(arena, "adapter.%s", settings[i]));
-        arena_free(arena);
-        return false;
+        return error_blame(err, "adapter.%s", settings[i]);
     }
     return true;
 }
