@@ -23,20 +23,15 @@ typedef struct GroupConfig {
     bool affine;
 } GroupConfig;
 
-static const Field i4_fields[] = {
-    FIELD_INT(GroupConfig, group, "32", 0, 1 << 24, "weights of a row under one scale; 0: the row"),
-    FIELD_BOOL(GroupConfig, affine, "false",
-               "from the least to the largest weight, with a zero point; else up to the largest "
-               "magnitude"),
-    FIELD_END,
-};
-static const Field i8_fields[] = {
-    FIELD_INT(GroupConfig, group, "0", 0, 1 << 24, "weights of a row under one scale; 0: the row"),
-    FIELD_BOOL(GroupConfig, affine, "false",
-               "from the least to the largest weight, with a zero point; else up to the largest "
-               "magnitude"),
-    FIELD_END,
-};
+#define GROUP_FIELDS(group_)                                                                       \
+    FIELD_INT(GroupConfig, group, group_, 0, 1 << 24,                                              \
+              "weights of a row under one scale; 0: the row"),                                     \
+        FIELD_BOOL(GroupConfig, affine, "false",                                                   \
+                   "from the least to the largest weight, with a zero point; else up to the "      \
+                   "largest magnitude"),                                                           \
+        FIELD_END
+static const Field i4_fields[] = {GROUP_FIELDS("32")};
+static const Field i8_fields[] = {GROUP_FIELDS("0")};
 
 static Storage numbers(const BaseFormat *row, const void *config) {
     (void)config;

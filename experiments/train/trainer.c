@@ -327,11 +327,6 @@ static bool check_length(const Experiment *e, Error *err) {
                     (long)loader_rows(e->loader, LOADER_TRAIN), e->task->rows,
                     (long)trainer_epoch_steps(e), (long)loader_config(e->loader)->batch) ||
                error_blame(err, "train.epochs");
-    if (!model_trainable_count(e->model))
-        return FAIL(err, ERROR_INPUT,
-                    "nothing learns: model.base keeps the network as it is; add an adapter, or "
-                    "leave out model.base") ||
-               error_blame(err, "model.base");
     return schedule_check(&e->config.schedule, total, err);
 }
 
