@@ -198,6 +198,7 @@ static void damaged_files_are_refused(void **state) {
         {"\"nested_blocksize\": 256", "\"nested_blocksize\": 255", "no nested_blocksize"},
         {"up_proj.weight.absmax", "up_proj.weight.absmin", "absmax' is missing"},
         {"up_proj.weight.quant_map", "up_proj.weight.quant_mop", "quant_map' is missing"},
+        {"\xb1\x39\x32\xbf", "\xb1\x39\x32\xbe", "quant_map' is another codebook than nf4"},
     };
     enum { SIZE = 1 << 20 };
     char *bytes = arena_alloc(arena, SIZE), path[] = "/tmp/nibble-base-XXXXXX";
