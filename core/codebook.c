@@ -58,23 +58,6 @@ void codebook_encode(const Codebook *book, const float *x, int64_t count, const 
     }
 }
 
-/* Elements first .. first + count - 1, under one scale. */
-static void run_decode(const Codebook *book, const uint8_t *codes, float scale, int64_t first,
-                       int64_t count, float *x) {
-    if (book->bits == 8) {
-        assert(!book->codes);
-        for (int64_t i = 0; i < count; i++) x[i] = scale * book->entries[codes[first + i]];
-        return;
-    }
-    float values[16]; /* each entry under this scale: the same products, once */
-    for (int i = 0; i < 16; i++) values[code_of(book, i)] = scale * book->entries[i];
-    int64_t is_high = first % 2; /* then one code, and whole bytes behind it */
-    if (is_high && count) x[0] = values[codes[first / 2] >> 4];
-    if (count > is_high)
-        isa_active()->entries_from_nibbles(codes + first / 2 + is_high, count - is_high, values,
-                                           x + is_high);
-}
-
 /* Scales first .. first + count - 1: where they lie as f32, else read into `buffer`. */
 static const float *scales_part(const Scales *scales, int64_t first, int64_t count, float *buffer) {
     if (scales->scale) return scales->scale + first;
@@ -84,23 +67,40 @@ static const float *scales_part(const Scales *scales, int64_t first, int64_t cou
     return buffer;
 }
 
-/* Scales follow each other as runs do, so they are read some at a time. */
+static void bytes_decode(const float *entries, const uint8_t *codes, const float *scale,
+                         int64_t run, int64_t count, float *x) {
+    for (int64_t some; count > 0; count -= some, codes += some, x += some, scale++) {
+        some = count_least(run, count);
+        for (int64_t i = 0; i < some; i++) x[i] = *scale * entries[codes[i]];
+    }
+}
+
+void codebook_by_code(const Codebook *book, float entries[CODES_OF_NIBBLE]) {
+    for (int i = 0; i < CODES_OF_NIBBLE; i++) entries[code_of(book, i)] = book->entries[i];
+}
+
+/* Whole runs follow each other with their scales, and are decoded in one go. */
 void codebook_decode(const Codebook *book, const void *codes, const Scales *scales, int64_t first,
                      int64_t count, float *x) {
     enum { SOME = 16 };
-    float buffer[SOME];
-    const float *scale = NULL;
-    int64_t begin = 0, end = 0; /* of the scales at hand */
-    for (int64_t done = 0; done < count;) {
-        int64_t number, run = scales_run(scales, first + done, &number);
-        if (number >= end) {
-            int64_t most = (count - done) / scales->run_length + 1, rest = scales->count - number;
-            begin = number;
-            end = number + count_least(count_least(SOME, rest), most);
-            scale = scales_part(scales, begin, end - begin, buffer);
-        }
-        if (run > count - done) run = count - done;
-        run_decode(book, codes, scale[number - begin], first + done, run, x + done);
-        done += run;
+    float scale_buffer[SOME], of_codes[CODES_OF_NIBBLE];
+    bool is_byte = book->bits == 8, are_even = scales->run_length % 2 == 0;
+    bool are_whole = scales->row_length % scales->run_length == 0 && (is_byte || are_even);
+    const float *entries = is_byte ? book->entries : of_codes;
+    if (!is_byte) codebook_by_code(book, of_codes);
+    for (int64_t done = 0, some; done < count; done += some) {
+        int64_t number, at = first + done, run = scales_run(scales, at, &number), pieces = 1;
+        bool is_high = !is_byte && at % 2;
+        if (are_whole && run == scales->run_length)
+            pieces = count_least(scales->scale ? count : SOME, count_pieces(count - done, run));
+        some = is_high ? 1 : count_least(pieces * run, count - done);
+        const float *scale = scales_part(scales, number, pieces, scale_buffer);
+        const uint8_t *from = (const uint8_t *)codes + (is_byte ? at : at / 2);
+        if (is_byte)
+            bytes_decode(entries, from, scale, run, some, x + done);
+        else if (is_high)
+            x[done] = *scale * entries[*from >> 4];
+        else
+            isa_active()->entries_from_nibbles(from, some, entries, scale, run, x + done);
     }
 }

@@ -24,6 +24,9 @@ typedef struct Codebook {
  * below it. A NaN's is 0. */
 int codebook_nearest(const Codebook *book, float unit);
 
+/* The entries of a book of 4 bits in the order of their codes. */
+void codebook_by_code(const Codebook *book, float entries[CODES_OF_NIBBLE]);
+
 /* As Codec's. */
 void codebook_encode(const Codebook *book, const float *x, int64_t count, const Scales *scales,
                      void *codes);
@@ -51,6 +54,7 @@ float codebook_largest(const float *x, int64_t count, int64_t block);
         .help = HELP,                                                                              \
         .code_bits = BITS,                                                                         \
         .stores = CODE_ENTRY,                                                                      \
+        .book = &book,                                                                             \
         .block = BLOCK,                                                                            \
         .fit = FIT,                                                                                \
         .encode = encode,                                                                          \

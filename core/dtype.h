@@ -71,14 +71,18 @@ typedef enum CodeMeaning {
     CODE_ENTRY,  /* an entry of the row's codebook, to be multiplied by a scale */
 } CodeMeaning;
 
+enum { CODES_OF_NIBBLE = 16 };
+
 typedef struct Codec {
     const char *name, *help;
     int code_bits;      /* per element in the plane of codes; 0: */
     int codes_per_byte; /* so many in a byte, of which no bits are one's own */
     int byte_count;     /* bytes of codes are below this; 0: any byte is */
     CodeMeaning stores;
-    /* Of codebooks: elements under one scale unless somebody says otherwise, in flat blocks; and
-     * the scale that so many values of a block of `block` elements are stored under. */
+    /* Of codebooks (core/codebook.h): elements under one scale unless somebody says otherwise, in
+     * flat blocks; and the scale that so many values of a block of `block` elements are stored
+     * under. */
+    const struct Codebook *book;
     int64_t block;
     float (*fit)(const float *x, int64_t count, int64_t block);
     /* Of what stores no levels. `count` elements from element 0 on; `scales` NULL: the codec stores

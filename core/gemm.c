@@ -1,9 +1,8 @@
-/* Every product is cut into blocks of PANEL rows and columns; a block is one call of the kernel
- * over the whole depth, so that each element is one chain of multiply-adds in order of k, whatever
- * the other sizes. The kernel broadcasts the numbers of one factor ("rows") and reads the other's
- * as vectors ("panel", packed). `a` is made ready whole, before; `b` a block of columns at a time,
- * by the thread that multiplies it by some or all of `a`, so that weights are decoded into its
- * cache. */
+/* Every product is cut into blocks of PANEL rows and columns. The kernel broadcasts the numbers of
+ * one factor ("rows") and reads the other's as vectors ("panel"). `a` is made ready whole, before;
+ * of `b` a task makes a few columns at a time, of a slice of k, so that weights are decoded into
+ * the cache of the thread that multiplies them. A block's sums wait from slice to slice and go on,
+ * so that each element is one chain of multiply-adds in order of k, whatever the other sizes. */
 #include "core/gemm.h"
 #include "core/kernels.h"
 
@@ -11,32 +10,25 @@
 #include <string.h>
 
 #include "core/counts.h"
-#include "core/kernels/isa.h"
-#include "core/kernels/operand.h"
+#include "core/gemm_factor.h"
 #include "core/parallel.h"
 #include "core/shares.h"
 
 _Static_assert((int)GEMM_BLOCK == (int)PANEL, "a block is what the kernel makes");
 
 enum {
-    DECODED = 128,     /* columns decoded at a time, before they are transposed */
-    GROUP_MAX = 4,     /* blocks of b that are decoded together */
-    GROUPS_WANTED = 8, /* half as many, and so wider ones, where b is decoded */
-    TASKS_WANTED = 4,  /* so that several threads share a product of few blocks of b */
+    MADE = 1 << 16,     /* numbers of b made at a time: they stay in the second cache */
+    MADE_FEW = 1 << 14, /* for few rows, which need them once: in the first one */
+    BLOCKS_MAX = 8,     /* of b side by side, so that pieces of its stored rows are long */
+    GROUPS_WANTED = 8,  /* of blocks of b */
+    TASKS_WANTED = 4,   /* so that several threads share a product of few blocks of b */
+    A_BLOCKS_MAX = 8,   /* whose sums wait from slice to slice */
 };
-
-/* A factor as the product sees it: `outer` rows of op(a), or columns of op(b), of k numbers. */
-typedef struct Factor {
-    Operand operand;
-    int64_t outer, stride; /* between stored rows */
-    bool is_k_last;        /* stored [outer][k], else [k][outer] */
-    bool is_panel;
-} Factor;
 
 /* One product. */
 typedef struct Product {
     Factor a, b;
-    int64_t k;
+    int64_t k, depth;                   /* of a slice */
     int64_t exact_k;                    /* levels: products that one f32 sum may hold; 0: values */
     const float *a_scale, *b_scale;     /* levels: per row of op(a), per column of op(b) */
     int64_t a_scale_step, b_scale_step; /* 0: one scale for all, 1: one each */
@@ -46,17 +38,12 @@ typedef struct Product {
     int64_t c_row_stride;
 } Product;
 
-/* PANEL rows of op(a) or columns of op(b), or fewer, as the kernel reads them. */
-typedef struct Block {
-    const float *at;
-    int64_t stride; /* rows: from one to the next; of a panel it is PANEL */
-} Block;
-
 /* What a thread needs beside the factors. */
 typedef struct Workspace {
-    float *b;         /* a block of it */
-    float *sum, *out; /* a block of the product, as the kernel writes it and as rows of c */
-    double *exact;    /* the same, of levels that f32 cannot hold */
+    float *b;      /* what is made of it */
+    float *sums;   /* blocks of the product, as the kernel writes them */
+    float *out;    /* one, as rows of c */
+    double *exact; /* the same, of levels that f32 cannot hold */
 } Workspace;
 
 Matrix matrix_of(Tensor tensor) {
@@ -90,108 +77,6 @@ static bool scales_fit(const Matrix *matrix, bool is_stored_along) {
     return scales->count == 1 || (is_stored_along && scales_by_row(scales, matrix->cols));
 }
 
-/* ---- Blocks of factors ---- */
-
-static bool is_in_place(const Factor *f) {
-    return operand_lies(&f->operand) && f->is_k_last && !f->is_panel;
-}
-
-static int64_t block_floats(const Factor *f, int64_t k) {
-    return is_in_place(f) ? 0 : PANEL * lanes_up(k);
-}
-
-/* Rows first .. first + rows - 1 of the stored matrix, of them columns from `column` on, to columns
- * that are `to_stride` apart. */
-static void numbers_turn(const Factor *f, int64_t first, int64_t rows, int64_t column,
-                         int64_t columns, float *to, int64_t to_stride) {
-    const Isa *isa = isa_active();
-    if (operand_lies(&f->operand)) {
-        const float *from = tensor_f32(&f->operand.tensor) + first * f->stride + column;
-        isa->transpose(from, f->stride, rows, columns, to, to_stride);
-        return;
-    }
-    float part[PANEL * DECODED];
-    for (int64_t i = 0; i < rows; i += PANEL)
-        for (int64_t j = 0; j < columns; j += DECODED) {
-            int64_t some_rows = count_least(PANEL, rows - i),
-                    some_columns = count_least(DECODED, columns - j);
-            for (int64_t r = 0; r < some_rows; r++)
-                operand_copy(&f->operand, (first + i + r) * f->stride + column + j, some_columns,
-                             part + r * DECODED);
-            isa->transpose(part, DECODED, some_rows, some_columns, to + j * to_stride + i,
-                           to_stride);
-        }
-}
-
-/* Of levels wanted as values, whose scales go with stored rows: what to multiply row i by. */
-static const float *row_scales(const Factor *f, int64_t columns) {
-    const Scales *scales = f->operand.tensor.scales;
-    if (f->operand.as_levels || !tensor_holds_levels(&f->operand.tensor)) return NULL;
-    return scales_by_row(scales, columns) ? scales->scale : NULL;
-}
-
-/* Columns first .. first + columns - 1 of row i, at most GROUP_MAX * PANEL of them. */
-static const float *row_read(const Factor *f, const float *scales, int64_t i, int64_t first,
-                             int64_t columns, float *part) {
-    int64_t at = i * f->stride + first;
-    if (operand_lies(&f->operand)) return tensor_f32(&f->operand.tensor) + at;
-    if (!scales) {
-        operand_copy(&f->operand, at, columns, part);
-        return part;
-    }
-    operand_read(&f->operand.tensor, at, columns,
-                 part); /* faster than looking for the scale each time */
-    float scale = f->operand.tensor.scales->count == 1 ? scales[0] : scales[i];
-    isa_active()->multiply(part, scale, columns, part);
-    return part;
-}
-
-/* Columns first .. first + columns - 1 of k rows to consecutive panels. */
-static void panels_copy(const Factor *f, int64_t first, int64_t columns, int64_t k, float *panels) {
-    float part[GROUP_MAX * PANEL];
-    const float *scales = row_scales(f, f->stride);
-    int64_t size = block_floats(f, k), whole = columns / PANEL * PANEL, rest = columns - whole;
-    for (int64_t i = 0; i < k; i++, panels += PANEL) {
-        const float *row = row_read(f, scales, i, first, columns, part);
-        for (int64_t j = 0; j < whole; j += PANEL)
-            memcpy(panels + j / PANEL * size, row + j, PANEL * sizeof *row);
-        float *last = panels + whole / PANEL * size;
-        for (int64_t j = 0; rest && j < PANEL; j++) last[j] = j < rest ? row[whole + j] : 0;
-    }
-}
-
-/* A panel is [k][PANEL], zeros past the last column; rows are [PANEL][k, rounded up to LANES]. */
-static Block block_at(const Factor *f, int64_t index, int64_t k, const float *buffer) {
-    if (is_in_place(f))
-        return (Block){tensor_f32(&f->operand.tensor) + index * PANEL * f->stride, f->stride};
-    return (Block){buffer, f->is_panel ? PANEL : lanes_up(k)};
-}
-
-static void block_make(const Factor *f, int64_t first, int64_t outer, int64_t k, float *buffer) {
-    if (f->is_panel && outer < PANEL) memset(buffer, 0, sizeof *buffer * (size_t)(PANEL * k));
-    if (f->is_panel)
-        numbers_turn(f, first, outer, 0, k, buffer, PANEL);
-    else if (!f->is_k_last)
-        numbers_turn(f, 0, k, first, outer, buffer, lanes_up(k));
-    else
-        for (int64_t i = 0; i < outer; i++)
-            operand_copy(&f->operand, (first + i) * k, k, buffer + i * lanes_up(k));
-}
-
-/* Blocks index .. index + count - 1, one behind the other. */
-static void blocks_make(const Factor *f, int64_t index, int64_t count, int64_t k, float *buffer) {
-    int64_t first = index * PANEL, outer = count_least(count * PANEL, f->outer - first);
-    int64_t size = block_floats(f, k);
-    if (is_in_place(f)) return;
-    if (f->is_panel && !f->is_k_last) {
-        panels_copy(f, first, outer, k, buffer);
-        return;
-    }
-    for (int64_t i = 0; i < count; i++)
-        block_make(f, first + i * PANEL, count_least(PANEL, outer - i * PANEL), k,
-                   buffer + i * size);
-}
-
 /* ---- Blocks of the product ---- */
 
 /* Where a block of c begins, and its size. */
@@ -204,16 +89,17 @@ static Place place_of(const Product *p, int64_t a_index, int64_t b_index) {
     return (Place){i, j, count_least(PANEL, p->a.outer - i), count_least(PANEL, p->b.outer - j)};
 }
 
-/* numbers first .. first + depth - 1 of the sums */
-static void sum_stretch(const Product *p, Place at, Block a, Block b, int64_t first, int64_t depth,
-                        bool is_first, float *sum, int64_t stride) {
+/* Numbers first .. first + depth - 1 of the tiles. */
+static void sum_stretch(const Product *p, Place at, Tile a, Tile b, Slice stretch, bool is_first,
+                        float *sum, int64_t stride) {
     bool a_is_panel = p->a.is_panel;
-    Block rows = a_is_panel ? b : a, panel = a_is_panel ? a : b;
-    ProductJob job = {.rows = rows.at + first,
+    Tile rows = a_is_panel ? b : a, panel = a_is_panel ? a : b;
+    ProductJob job = {.rows = rows.at + stretch.first,
                       .row_stride = rows.stride,
                       .row_count = a_is_panel ? at.n : at.m,
-                      .panel = panel.at + first * PANEL,
-                      .depth = depth,
+                      .panel = panel.at + stretch.first * panel.stride,
+                      .panel_stride = panel.stride,
+                      .depth = stretch.depth,
                       .columns = a_is_panel ? at.m : at.n,
                       .is_first = is_first,
                       .sum = sum,
@@ -223,14 +109,15 @@ static void sum_stretch(const Product *p, Place at, Block a, Block b, int64_t fi
 
 /* Sums of levels that f32 cannot hold: exact f32 partial sums, added exactly in double (integers up
  * to 2^53), rounded to f32 once. */
-static void sum_in_chunks(const Product *p, Place at, Block a, Block b, const Workspace *w) {
+static void sum_in_chunks(const Product *p, Place at, Tile a, Tile b, double *exact, float *sum) {
     enum { COUNT = PANEL * PANEL };
-    memset(w->exact, 0, COUNT * sizeof *w->exact);
+    memset(exact, 0, COUNT * sizeof *exact);
     for (int64_t first = 0; first < p->k; first += p->exact_k) {
-        sum_stretch(p, at, a, b, first, count_least(p->exact_k, p->k - first), true, w->sum, PANEL);
-        for (int64_t i = 0; i < COUNT; i++) w->exact[i] += (double)w->sum[i];
+        Slice stretch = {first, count_least(p->exact_k, p->k - first)};
+        sum_stretch(p, at, a, b, stretch, true, sum, PANEL);
+        for (int64_t i = 0; i < COUNT; i++) exact[i] += (double)sum[i];
     }
-    for (int64_t i = 0; i < COUNT; i++) w->sum[i] = (float)w->exact[i];
+    for (int64_t i = 0; i < COUNT; i++) sum[i] = (float)exact[i];
 }
 
 /* Scales of rows or columns first .. first + count - 1. */
@@ -277,23 +164,18 @@ static bool is_direct(const Product *p, Place at) {
            (p->beta == 0.0f || p->beta == 1.0f);
 }
 
-static void block_run(const Product *p, Place at, Block a, Block b, const Workspace *w) {
-    bool is_first = p->beta == 0.0f, is_turned = p->a.is_panel;
-    if (is_direct(p, at)) {
-        float *c = tensor_f32(&p->c) + at.i * p->c_row_stride + at.j;
-        sum_stretch(p, at, a, b, 0, p->k, is_first, c, p->c_row_stride);
-        return;
-    }
-    float *out = is_turned ? w->out : w->sum;
-    if (!is_first) {
-        c_read(p, at, out);
-        if (is_turned) isa_active()->transpose(out, PANEL, at.m, at.n, w->sum, PANEL);
-    }
-    if (p->exact_k && p->exact_k < p->k)
-        sum_in_chunks(p, at, a, b, w);
+/* c times beta, as the kernel goes on from it. */
+static void sum_begin(const Product *p, Place at, float *sum, float *out) {
+    bool is_turned = p->a.is_panel;
+    c_read(p, at, is_turned ? out : sum);
+    if (is_turned) isa_active()->transpose(out, PANEL, at.m, at.n, sum, PANEL);
+}
+
+static void sum_end(const Product *p, Place at, float *sum, float *out) {
+    if (p->a.is_panel)
+        isa_active()->transpose(sum, PANEL, at.n, at.m, out, PANEL);
     else
-        sum_stretch(p, at, a, b, 0, p->k, is_first, w->sum, PANEL);
-    if (is_turned) isa_active()->transpose(w->sum, PANEL, at.n, at.m, out, PANEL);
+        out = sum;
     epilogue_apply(p, at, out);
     if (p->epilogue.take)
         p->epilogue.take(p->epilogue.context, &(GemmBlock){at.i, at.j, at.m, at.n, out});
@@ -301,66 +183,111 @@ static void block_run(const Product *p, Place at, Block a, Block b, const Worksp
         c_write(p, at, out);
 }
 
+/* A slice's share of a block of the product; `sum` holds that of the slices before it. */
+static void block_run(const Product *p, Place at, Tile a, Tile b, Slice slice, float *sum,
+                      const Workspace *w) {
+    bool begins = slice.first == 0, ends = slice.first + slice.depth >= p->k;
+    bool is_first = begins && p->beta == 0.0f;
+    const Slice whole = {0, slice.depth};
+    if (is_direct(p, at)) {
+        float *c = tensor_f32(&p->c) + at.i * p->c_row_stride + at.j;
+        sum_stretch(p, at, a, b, whole, is_first, c, p->c_row_stride);
+        return;
+    }
+    if (begins && !is_first) sum_begin(p, at, sum, w->out);
+    if (p->exact_k && p->exact_k < p->k)
+        sum_in_chunks(p, at, a, b, w->exact, sum);
+    else
+        sum_stretch(p, at, a, b, whole, is_first, sum, PANEL);
+    if (ends) sum_end(p, at, sum, w->out);
+}
+
 /* ---- Products ---- */
 
-/* What one task multiplies: a group of blocks of b by a stretch of blocks of a. */
+/* How a product falls into tasks: each multiplies a group of blocks of b by a stretch of blocks of
+ * a. */
 typedef struct Cut {
     int64_t a_blocks, stretches;
     int64_t b_blocks, group, groups;
+    int64_t sums; /* blocks of the product that a task makes together */
 } Cut;
 
 /* From the shape alone. */
 static Cut cut_of(const Product *p) {
     Cut cut = {.a_blocks = count_pieces(p->a.outer, PANEL),
-               .b_blocks = count_pieces(p->b.outer, PANEL)};
-    int64_t wanted = operand_lies(&p->b.operand) ? GROUPS_WANTED : GROUPS_WANTED / 2;
-    cut.group = p->b.is_panel ? count_least(GROUP_MAX, count_pieces(cut.b_blocks, wanted)) : 1;
+               .b_blocks = count_pieces(p->b.outer, PANEL),
+               .group = p->b.blocks};
     cut.groups = count_pieces(cut.b_blocks, cut.group);
     cut.stretches = count_least(cut.a_blocks, count_pieces(TASKS_WANTED, cut.groups));
+    cut.sums = 1;
+    if (p->depth == p->k) return cut;
+    cut.stretches = count_most(cut.stretches, count_pieces(cut.a_blocks, A_BLOCKS_MAX));
+    cut.sums = cut.group * count_pieces(cut.a_blocks, cut.stretches);
     return cut;
 }
 
 static Workspace workspace_new(const Product *p, const Cut *cut, Arena *scratch) {
     size_t threads = (size_t)parallel_threads(), blocks = threads * PANEL * PANEL;
     bool in_chunks = p->exact_k && p->exact_k < p->k;
-    size_t floats = checked_mul(threads, (size_t)(cut->group * block_floats(&p->b, p->k)));
+    size_t floats = checked_mul(threads, (size_t)factor_made_floats(&p->b));
     return (Workspace){.b = arena_alloc(scratch, checked_mul(sizeof(float), floats)),
-                       .sum = arena_alloc(scratch, sizeof(float) * blocks),
+                       .sums = arena_alloc(scratch, sizeof(float) * blocks * (size_t)cut->sums),
                        .out = arena_alloc(scratch, sizeof(float) * blocks),
                        .exact = arena_alloc(scratch, sizeof(double) * (in_chunks ? blocks : 0))};
 }
 
 static Workspace workspace_of(const Workspace *all, const Product *p, const Cut *cut) {
     int64_t self = parallel_self(), block = self * PANEL * PANEL;
-    return (Workspace){all->b + self * cut->group * block_floats(&p->b, p->k), all->sum + block,
+    return (Workspace){all->b + self * factor_made_floats(&p->b), all->sums + block * cut->sums,
                        all->out + block, all->exact + block};
 }
 
 static float *a_ready(const Product *p, Arena *scratch) {
-    int64_t size = block_floats(&p->a, p->k), blocks = size ? count_pieces(p->a.outer, PANEL) : 0;
+    int64_t size = factor_made_floats(&p->a), blocks = size ? count_pieces(p->a.outer, PANEL) : 0;
     size_t count = checked_mul((size_t)blocks, (size_t)size);
     float *ready = arena_alloc(scratch, checked_mul(sizeof *ready, count));
-    if (blocks == 1) blocks_make(&p->a, 0, 1, p->k, ready);
+    const Slice whole = {0, p->k};
+    if (blocks == 1) factor_make(&p->a, 0, 1, whole, ready);
     if (blocks < 2) return ready;
 #pragma omp parallel for schedule(static)
-    for (int64_t i = 0; i < blocks; i++) blocks_make(&p->a, i, 1, p->k, ready + i * size);
+    for (int64_t i = 0; i < blocks; i++) factor_make(&p->a, i, 1, whole, ready + i * size);
     return ready;
 }
 
-static void task_run(const Product *p, const Cut *cut, int64_t task, const float *a,
-                     const Workspace *w) {
-    int64_t stretch = task % cut->stretches, b_first = task / cut->stretches * cut->group;
-    int64_t count = count_least(cut->group, cut->b_blocks - b_first);
-    int64_t a_size = block_floats(&p->a, p->k), b_size = block_floats(&p->b, p->k);
-    int64_t first = stretch * cut->a_blocks / cut->stretches;
-    int64_t end = (stretch + 1) * cut->a_blocks / cut->stretches;
-    blocks_make(&p->b, b_first, count, p->k, w->b);
-    for (int64_t j = 0; j < count; j++) {
-        Block b = block_at(&p->b, b_first + j, p->k, w->b + j * b_size);
-        for (int64_t i = first; i < end; i++)
-            block_run(p, place_of(p, i, b_first + j), block_at(&p->a, i, p->k, a + i * a_size), b,
-                      w);
+/* What one task multiplies: blocks of a and b from these on. */
+typedef struct Task {
+    int64_t a_first, a_end, b_first, b_count;
+} Task;
+
+static Task task_of(const Cut *cut, int64_t number) {
+    int64_t stretch = number % cut->stretches, b_first = number / cut->stretches * cut->group;
+    return (Task){stretch * cut->a_blocks / cut->stretches,
+                  (stretch + 1) * cut->a_blocks / cut->stretches, b_first,
+                  count_least(cut->group, cut->b_blocks - b_first)};
+}
+
+static void slice_run(const Product *p, const Task *task, Slice slice, int64_t sums, const float *a,
+                      const Workspace *w) {
+    int64_t a_size = factor_made_floats(&p->a), number = 0;
+    factor_make(&p->b, task->b_first, task->b_count, slice, w->b);
+    for (int64_t j = 0; j < task->b_count; j++) {
+        Tile b = factor_tile(&p->b, task->b_first + j, slice, w->b, j, slice.first);
+        for (int64_t i = task->a_first; i < task->a_end; i++, number++)
+            block_run(p, place_of(p, i, task->b_first + j),
+                      factor_tile(&p->a, i, slice, a + i * a_size, 0, 0), b, slice,
+                      w->sums + number % sums * (PANEL * PANEL), w);
     }
+}
+
+static void task_run(const Product *p, const Cut *cut, int64_t number, const float *a,
+                     const Workspace *w) {
+    const Task task = task_of(cut, number);
+    Slice slice = {0, p->depth};
+    do { /* once of no k at all: the epilogue */
+        slice_run(p, &task, slice, cut->sums, a, w);
+        slice.first += slice.depth;
+        slice.depth = count_least(p->depth, p->k - slice.first);
+    } while (slice.depth > 0);
 }
 
 static void product_run(const Product *p, Arena *scratch) {
@@ -387,12 +314,25 @@ static bool multiplies_levels(const Matrix *a, const Matrix *b, float beta) {
     return beta == 0.0f && scales_fit(a, !a->is_transposed) && scales_fit(b, b->is_transposed);
 }
 
+/* What is made at a time. Rows of levels are never cut: their sums have chunks of their own. */
+static void set_slices(Product *p, bool as_levels) {
+    int64_t blocks = count_pieces(p->b.outer, PANEL);
+    bool is_wide = p->b.is_panel && !p->b.is_k_last;
+    p->b.blocks = is_wide ? count_least(BLOCKS_MAX, count_pieces(blocks, GROUPS_WANTED)) : 1;
+    int64_t made = p->a.outer <= LANES ? MADE_FEW : MADE, width = p->b.blocks * PANEL;
+    p->depth = as_levels ? p->k : count_least(p->k, made / width);
+    p->a.blocks = 1, p->a.depth = p->k;
+    p->b.depth = p->depth;
+}
+
 /* All but where the product goes. */
-static void set_factors(Product *p, const Matrix *a, const Matrix *b, bool as_levels) {
+static void set_factors(Product *p, const Matrix *a, const Matrix *b, bool as_levels,
+                        Arena *scratch) {
     bool turned = a_is_panel(a, b);
     p->k = op_cols(a);
-    p->a = (Factor){{a->tensor, as_levels}, op_rows(a), a->row_stride, !a->is_transposed, turned};
-    p->b = (Factor){{b->tensor, as_levels}, op_cols(b), b->row_stride, b->is_transposed, !turned};
+    p->a = factor_of(a, as_levels, !a->is_transposed, turned, scratch);
+    p->b = factor_of(b, as_levels, b->is_transposed, !turned, scratch);
+    set_slices(p, as_levels);
 }
 
 static void run(Product p, Matrix a, Matrix b, bool as_levels, Arena *scratch) {
@@ -406,7 +346,7 @@ static void run(Product p, Matrix a, Matrix b, bool as_levels, Arena *scratch) {
         p.a_scale = as->scale, p.a_scale_step = as->count > 1;
         p.b_scale = bs->scale, p.b_scale_step = bs->count > 1;
     }
-    set_factors(&p, &a, &b, as_levels);
+    set_factors(&p, &a, &b, as_levels, scratch);
     product_run(&p, scratch);
     arena_rewind(scratch, mark);
 }
@@ -415,15 +355,16 @@ int64_t gemm_scratch(Matrix a, Matrix b, float beta) {
     if (op_rows(&a) == 0 || op_cols(&b) == 0) return 0;
     bool as_levels = multiplies_levels(&a, &b, beta);
     Product p = {.beta = beta};
-    set_factors(&p, &a, &b, as_levels);
+    set_factors(&p, &a, &b, as_levels, NULL);
     Cut cut = cut_of(&p);
     int64_t threads = parallel_threads();
     const int64_t each = sizeof(float), blocks = threads * PANEL * PANEL;
     int64_t exact = as_levels ? blocks : 0; /* where f32 cannot hold the sums */
-    return arena_padded(each * cut.a_blocks * block_floats(&p.a, p.k)) +
-           arena_padded(each * threads * cut.group * block_floats(&p.b, p.k)) +
-           2 * arena_padded(each * blocks) + arena_padded((int64_t)sizeof(double) * exact) +
-           shares_bytes();
+    return factor_scales_scratch(&a, as_levels) + factor_scales_scratch(&b, as_levels) +
+           arena_padded(each * cut.a_blocks * factor_made_floats(&p.a)) +
+           arena_padded(each * threads * factor_made_floats(&p.b)) +
+           arena_padded(each * blocks * cut.sums) + arena_padded(each * blocks) +
+           arena_padded((int64_t)sizeof(double) * exact) + shares_bytes();
 }
 
 /* Hands over a product that is there. */

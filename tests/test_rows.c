@@ -21,7 +21,9 @@ enum { ISA_COUNT = sizeof isas / sizeof *isas };
 static float x[ELEMENTS], dy[ELEMENTS], a[CHANNELS_MAX], b[CHANNELS_MAX], c[CHANNELS_MAX],
     d[CHANNELS_MAX];
 static float ties[ELEMENTS]; /* few different values, and some NaNs */
+enum { RUN = 22 /* elements under a scale */, WORDS = 5 /* of each row */ };
 static uint8_t bytes[ELEMENTS];
+static uint32_t words[WORDS * LANES];
 
 /* What every kernel gave, one after the other. */
 typedef struct Results {
@@ -33,7 +35,7 @@ typedef struct Results {
     uint32_t bits[(ELEMENTS + MASK_RUN - 1) / MASK_RUN * LANES];
     float masked[ELEMENTS];
     uint8_t bytes[ELEMENTS], at_once[ELEMENTS], nibbles[ELEMENTS / 2];
-    float from_nibbles[ELEMENTS], entries[ELEMENTS];
+    float from_nibbles[ELEMENTS], entries[ELEMENTS], turned[8 * WORDS * LANES];
     uint16_t half[2][ELEMENTS];
     float from_half[2][ELEMENTS];
     float rescaled[3][ELEMENTS];
@@ -75,6 +77,7 @@ static void draw(uint64_t number) {
     }
     for (int i = 0; i < ELEMENTS; i++) ties[i] = i % 41 ? rintf(x[i]) : NAN;
     for (int i = 0; i < ELEMENTS; i++) bytes[i] = (uint8_t)(int)((x[i] + 2) * 63);
+    for (int i = 0; i < WORDS * LANES; i++) words[i] = 2654435761u * (uint32_t)(i + 1);
 }
 
 static void run(int64_t rows, int64_t channels, Results *r) {
@@ -100,7 +103,8 @@ static void run(int64_t rows, int64_t channels, Results *r) {
     k->levels_from_bytes(bytes, count, 2, -7, r->levels);
     k->levels_to_nibbles(r->quantize, count, 1, -4, 7, r->nibbles);
     k->levels_from_nibbles(bytes, count, 2, -7, r->from_nibbles);
-    k->entries_from_nibbles(bytes, count, dy, r->entries);
+    k->entries_from_nibbles(bytes, count, dy, x, RUN, r->entries);
+    k->entries_turn(words, LANES, WORDS, dy, a, r->turned, LANES);
     k->f16_encode(x, count, r->half[0]);
     k->f16_decode(r->half[0], count, r->from_half[0]);
     k->bf16_encode(x, count, r->half[1]);
@@ -176,6 +180,15 @@ static void check_columns(const Results *r, int64_t rows, int64_t channels) {
     }
 }
 
+/* Rows of words, turned. */
+static void check_turned(const Results *r) {
+    for (int i = 0; i < 8 * WORDS; i++)
+        for (int row = 0; row < LANES; row++) {
+            uint32_t code = words[i / 8 * LANES + row] >> (i % 8 * 4) & 15;
+            assert_true(r->turned[i * LANES + row] == a[row] * dy[code]);
+        }
+}
+
 static void check_elements(const Results *r, int64_t rows, int64_t channels) {
     double sums[2] = {0}, squares = 0;
     float low = 0, high = 0;
@@ -197,7 +210,7 @@ static void check_elements(const Results *r, int64_t rows, int64_t channels) {
         int shift = i % 2 ? 4 : 0;
         assert_int_equal(r->nibbles[i / 2] >> shift & 15, r->bytes[i]);
         assert_true(r->from_nibbles[i] == 2.0f * (float)(bytes[i / 2] >> shift & 15) - 7);
-        assert_true(r->entries[i] == dy[bytes[i / 2] >> shift & 15]);
+        assert_true(r->entries[i] == x[i / RUN] * dy[bytes[i / 2] >> shift & 15]);
         assert_true(r->mask[i] == (code == level ? dy[i] : 0));
         assert_true(r->masked[i] == r->mask[i]);
         uint32_t word = r->bits[i / MASK_RUN * LANES + i % LANES];
@@ -237,6 +250,7 @@ static void test_row_kernels(void **state) {
         check_columns(&first, rows, channels);
         check_elements(&first, rows, channels);
         check_pool(&first, channels);
+        check_turned(&first);
         check_bins(&first, rows * channels);
         for (int j = 1; j < ISA_COUNT; j++) {
             if (!choose(isas[j])) continue;

@@ -88,6 +88,43 @@ static void products_read_any_storage(void **state) {
     assert_true(kernels_init(&err));
 }
 
+/* Deeper than what is made at a time, of both ways of a layer and few and many rows. */
+static void deep_products(void **state) {
+    (void)state;
+    static const Sizes sizes[] = {{5, 120, 1088}, {40, 33, 2184}, {520, 8, 2056}};
+    static const Storage storages[] = {{.dtype = DTYPE_F16},
+                                       {.dtype = DTYPE_NF4, .scale_dtype = DTYPE_F32},
+                                       {.dtype = DTYPE_FP4, .scale_dtype = DTYPE_DYNAMIC8}};
+    for (size_t i = 0; i < sizeof sizes / sizeof *sizes; i++)
+        for (size_t j = 0; j < sizeof storages / sizeof *storages; j++)
+            for (int turned = 0; turned < 4; turned++)
+                check_gemm(sizes[i], &storages[j], turned, 2);
+}
+
+/* Levels of 4 bits in groups that begin anew in each row, the last one short: with scales of f32,
+ * and of other storages. */
+static void products_of_groups(void **state) {
+    (void)state;
+    enum { M = 20, N = 40, K = 72 };
+    for (int stored = 0; stored < 2; stored++) {
+        for (int64_t group = 8; group <= 80; group += 12) {
+            const Storage storage = {
+                .dtype = DTYPE_INT4, .block = group, .scale_dtype = stored ? DTYPE_F16 : DTYPE_F32};
+            const Tensor w = drawn(SHAPE(N, K), 2, &storage), plain = plain_of(&w);
+            for (int turned = 0; turned < 2; turned++) {
+                int64_t k = turned ? K : N, n = turned ? N : K;
+                const Matrix a = matrix_of(drawn(SHAPE(M, k), 1, &(Storage){.dtype = DTYPE_F32}));
+                Matrix b = matrix_of(w), p = matrix_of(plain);
+                b.is_transposed = p.is_transposed = turned;
+                float y[M * K], expected[M * K];
+                gemm(a, b, 0, y, n, NULL, arena);
+                gemm(a, p, 0, expected, n, NULL, arena);
+                assert_memory_equal(y, expected, sizeof(float) * (size_t)(M * n));
+            }
+        }
+    }
+}
+
 /* Levels of 4 bits, under one scale. */
 static Tensor levels_drawn(Shape shape) {
     Tensor t = drawn(shape, 5, &(Storage){.dtype = DTYPE_F32});
@@ -221,8 +258,12 @@ static void convolutions_read_any_storage(void **state) {
 int main(void) {
     static const struct CMUnitTest tests[] = {
 #define TEST(name) cmocka_unit_test_setup_teardown(name, set_up, tear_down)
-        TEST(products_read_any_storage),     TEST(products_of_levels_and_stored_values),
-        TEST(levels_have_stored_scales),     TEST(products_decode_tiles),
+        TEST(products_read_any_storage),
+        TEST(deep_products),
+        TEST(products_of_groups),
+        TEST(products_of_levels_and_stored_values),
+        TEST(levels_have_stored_scales),
+        TEST(products_decode_tiles),
         TEST(convolutions_read_any_storage),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

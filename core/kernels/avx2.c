@@ -22,6 +22,10 @@
         _mm256_cvtepu8_epi32(_mm_loadl_epi64((const __m128i *)(const void *)(p)))))
 #define ENTRIES(p)       ((Entries){_mm256_loadu_ps(p), _mm256_loadu_ps((p) + 8)})
 #define ENTRIES_AT(e, q) ((Vector)entries_at(&(e), (q)))
+#define ENTRIES_OF(e, words, shift)                                                                \
+    ((Vector)entries_of(                                                                           \
+        &(e),                                                                                      \
+        _mm256_srli_epi32(_mm256_loadu_si256((const __m256i *)(const void *)(words)), (shift))))
 #define TILE_CASES(tile, job)                                                                      \
     TILE_CASE(1, tile, job)                                                                        \
     TILE_CASE(2, tile, job)                                                                        \
@@ -52,17 +56,21 @@ typedef struct Entries {
     __m256 low, high;
 } Entries;
 
-/* A permutation looks at three bits of each lane; the fourth, moved to the sign, chooses between
- * both halves. */
+/* Of each lane the lowest four bits count: a permutation looks at three; the fourth, moved to the
+ * sign, chooses between both halves. */
+static inline __attribute__((always_inline)) __m256 entries_of(const Entries *entries,
+                                                               __m256i codes) {
+    __m256 low = _mm256_permutevar8x32_ps(entries->low, codes);
+    __m256 high = _mm256_permutevar8x32_ps(entries->high, codes);
+    return _mm256_blendv_ps(low, high, _mm256_castsi256_ps(_mm256_slli_epi32(codes, 28)));
+}
+
 static inline __attribute__((always_inline)) __m256 entries_at(const Entries *entries,
                                                                const uint8_t *codes) {
     int32_t eight;
     __builtin_memcpy(&eight, codes, sizeof eight);
     const __m256i shifts = _mm256_set_epi32(28, 24, 20, 16, 12, 8, 4, 0);
-    __m256i code = _mm256_srlv_epi32(_mm256_set1_epi32(eight), shifts);
-    __m256 low = _mm256_permutevar8x32_ps(entries->low, code);
-    __m256 high = _mm256_permutevar8x32_ps(entries->high, code);
-    return _mm256_blendv_ps(low, high, _mm256_castsi256_ps(_mm256_slli_epi32(code, 28)));
+    return entries_of(entries, _mm256_srlv_epi32(_mm256_set1_epi32(eight), shifts));
 }
 
 #include "core/kernels/body.inc"

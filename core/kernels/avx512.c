@@ -21,6 +21,8 @@
         _mm512_cvtepu8_epi32(_mm_loadu_si128((const __m128i *)(const void *)(p)))))
 #define ENTRIES(p)       _mm512_loadu_ps(p)
 #define ENTRIES_AT(e, q) ((Vector)entries_at((e), (q)))
+#define ENTRIES_OF(e, words, shift)                                                                \
+    ((Vector)_mm512_permutexvar_ps(_mm512_srli_epi32(_mm512_loadu_si512(words), (shift)), (e)))
 #define TILE_CASES(tile, job)                                                                      \
     TILE_CASE(1, tile, job)                                                                        \
     TILE_CASE(2, tile, job)                                                                        \

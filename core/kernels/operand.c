@@ -4,6 +4,8 @@
 #include <math.h>
 #include <string.h>
 
+#include "core/codebook.h"
+
 enum { CHUNK = 1 << 14 /* elements decoded at a time by one thread; a multiple of 8 */ };
 
 bool operand_is_plain(const Tensor *tensor) {
@@ -80,6 +82,20 @@ const float *operand_at(const Operand *operand, int64_t first, int64_t count, fl
 int64_t operand_values_scratch(const Tensor *tensor) {
     if (operand_is_plain(tensor)) return 0;
     return arena_padded((int64_t)sizeof(float) * tensor_count(tensor));
+}
+
+bool operand_entries(const Tensor *tensor, float entries[CODES_OF_NIBBLE]) {
+    const Codec *codec = dtype_codec(tensor->dtype);
+    const Scales *scales = tensor->scales;
+    if (codec->code_bits != 4 || !scales) return false;
+    if (codec->book) {
+        codebook_by_code(codec->book, entries);
+        return true;
+    }
+    if (codec->stores != CODE_LEVEL || scales->zero) return false;
+    for (int code = 0; code < CODES_OF_NIBBLE; code++)
+        entries[code] = (float)(scales->grid.step * code + scales->grid.base);
+    return true;
 }
 
 double scales_level_max(const Scales *scales) {

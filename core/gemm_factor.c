@@ -1,0 +1,202 @@
+#include "core/gemm_factor.h"
+
+#include <assert.h>
+#include <string.h>
+
+#include "core/counts.h"
+
+enum {
+    DECODED = 128, /* columns decoded at a time, before they are transposed */
+    WORD = 8,      /* codes of half a byte in 32 bits */
+    AHEAD = 4,     /* rows */
+    LINE = 64,     /* bytes */
+};
+
+/* ---- Scales ---- */
+
+/* Values are multiplied, and their scales lie in another form than f32. */
+static bool scales_are_stored(const Tensor *tensor, bool as_levels) {
+    const Scales *scales = tensor->scales;
+    return scales && !as_levels && !scales->scale && scales->dtype != DTYPE_F32;
+}
+
+int64_t factor_scales_scratch(const Matrix *matrix, bool as_levels) {
+    if (!scales_are_stored(&matrix->tensor, as_levels)) return 0;
+    return arena_padded((int64_t)sizeof(float) * matrix->tensor.scales->count);
+}
+
+/* All at once: a few at a time, for each part that is decoded, they would cost more than it. */
+static Scales scales_ready(const Scales *scales, Arena *scratch) {
+    Scales ready = *scales;
+    const Tensor *stored = scales->stored;
+    int64_t count = scales->count;
+    float *scale = arena_alloc(scratch, checked_mul(sizeof *scale, (size_t)count));
+    enum { CHUNK = 1 << 12 };
+#pragma omp parallel for schedule(static)
+    for (int64_t first = 0; first < count; first += CHUNK) {
+        int64_t some = count_least(CHUNK, count - first);
+        tensor_decode_part(stored, first, some, scale + first);
+        for (int64_t i = first; i < first + some; i++) scale[i] += scales->offset;
+    }
+    ready.scale = scale, ready.stored = NULL;
+    return ready;
+}
+
+/* ---- Factors ---- */
+
+/* Rows begin with whole words of codes, and so do runs. */
+static bool are_words(const Scales *scales, const Matrix *matrix) {
+    bool begins_anew = scales->row_length == matrix->cols;
+    bool is_aligned = (uintptr_t)matrix->tensor.data % sizeof(uint32_t) == 0;
+    return scales->scale && is_aligned && matrix->cols % WORD == 0 &&
+           scales->run_length % WORD == 0 &&
+           (begins_anew || matrix->cols % scales->run_length == 0);
+}
+
+Factor factor_of(const Matrix *matrix, bool as_levels, bool is_k_last, bool is_panel,
+                 Arena *scratch) {
+    int64_t outer = is_k_last ? matrix->rows : matrix->cols;
+    Factor f = {.operand = {matrix->tensor, as_levels},
+                .outer = outer,
+                .stride = matrix->row_stride,
+                .is_k_last = is_k_last,
+                .is_panel = is_panel};
+    Tensor *tensor = &f.operand.tensor;
+    if (tensor->scales) f.scales = *tensor->scales;
+    if (scratch && scales_are_stored(tensor, as_levels))
+        f.scales = scales_ready(tensor->scales, scratch);
+    f.is_in_place = operand_lies(&f.operand) && is_k_last && !is_panel;
+    f.has_entries = !as_levels && tensor->scales && are_words(&f.scales, matrix) &&
+                    operand_entries(tensor, f.entries);
+    return f;
+}
+
+/* An operand that reads the scales that are ready. */
+static Operand operand_of(const Factor *f) {
+    Operand operand = f->operand;
+    if (operand.tensor.scales) operand.tensor.scales = &f->scales;
+    return operand;
+}
+
+/* From row to row of what is made: no multiple of the sizes that share sets of a cache. */
+static int64_t made_stride(const Factor *f) {
+    if (!f->is_panel) return lanes_up(f->depth) | LANES;
+    return f->blocks == 1 ? PANEL : f->blocks * PANEL + LANES;
+}
+
+int64_t factor_made_floats(const Factor *f) {
+    if (f->is_in_place) return 0;
+    return (f->is_panel ? f->depth : f->blocks * PANEL) * made_stride(f);
+}
+
+Tile factor_tile(const Factor *f, int64_t index, Slice slice, const float *made, int64_t nth,
+                 int64_t from) {
+    int64_t stride = f->is_in_place ? f->stride : made_stride(f), k = slice.first - from;
+    if (f->is_in_place) made = tensor_f32(&f->operand.tensor), nth = index, k = slice.first;
+    if (f->is_panel) return (Tile){made + k * stride + nth * PANEL, stride};
+    return (Tile){made + nth * PANEL * stride + k, stride};
+}
+
+/* ---- Making ---- */
+
+/* Numbers at their places in the stored matrix. */
+typedef struct Part {
+    int64_t row, rows, column, columns;
+} Part;
+
+/* A part of codes of half a byte to columns that are `to_stride` apart, LANES rows at a time: words
+ * of codes are turned, an eighth of what their values would be. */
+static void entries_turn(const Factor *f, Part part, float *to, int64_t to_stride) {
+    const Isa *isa = isa_active();
+    const Scales *scales = &f->scales;
+    const uint8_t *codes = f->operand.tensor.data;
+    int64_t run = scales->run_length, runs = count_pieces(f->stride, run);
+    for (int64_t r = 0; r < part.rows; r += LANES) {
+        int64_t row = part.row + r, rows = count_least(LANES, part.rows - r);
+        for (int64_t c = 0, some; c < part.columns; c += some) {
+            union {
+                float turned[DECODED / WORD * LANES];
+                uint32_t codes[DECODED / WORD * LANES];
+            } words;
+            float scale[LANES] = {0};
+            int64_t column = part.column + c, number = column / run;
+            some = count_least(count_least(DECODED, part.columns - c), (number + 1) * run - column);
+            const uint8_t *from = codes + (row * f->stride + column) / 2;
+            isa->transpose((const float *)(const void *)from, f->stride / WORD, rows, some / WORD,
+                           words.turned, LANES);
+            for (int64_t i = 0; i < rows; i++) scale[i] = scales->scale[(row + i) * runs + number];
+            isa->entries_turn(words.codes, LANES, some / WORD, f->entries, scale,
+                              to + c * to_stride + r, to_stride);
+        }
+    }
+}
+
+/* A part of the stored matrix to columns that are `to_stride` apart. */
+static void part_turn(const Factor *f, Part part, float *to, int64_t to_stride) {
+    const Isa *isa = isa_active();
+    if (operand_lies(&f->operand)) {
+        const float *from = tensor_f32(&f->operand.tensor) + part.row * f->stride + part.column;
+        isa->transpose(from, f->stride, part.rows, part.columns, to, to_stride);
+        return;
+    }
+    if (f->has_entries && part.column % WORD == 0 && part.columns % WORD == 0) {
+        entries_turn(f, part, to, to_stride);
+        return;
+    }
+    const Operand operand = operand_of(f);
+    float decoded[PANEL * DECODED];
+    for (int64_t i = 0; i < part.rows; i += PANEL)
+        for (int64_t j = 0; j < part.columns; j += DECODED) {
+            int64_t rows = count_least(PANEL, part.rows - i),
+                    columns = count_least(DECODED, part.columns - j);
+            for (int64_t r = 0; r < rows; r++)
+                operand_copy(&operand, (part.row + i + r) * f->stride + part.column + j, columns,
+                             decoded + r * DECODED);
+            isa->transpose(decoded, DECODED, rows, columns, to + j * to_stride + i, to_stride);
+        }
+}
+
+/* Pieces of rows lie too far apart for the processor to foresee them. */
+static void piece_touch(const Operand *operand, int64_t first, int64_t count) {
+    int64_t bits = dtype_codec(operand->tensor.dtype)->code_bits;
+    const char *codes = (const char *)operand->tensor.data + first * bits / 8;
+    for (int64_t i = 0; i < count * bits / 8; i += LINE) __builtin_prefetch(codes + i);
+}
+
+/* A part of the stored matrix to rows that are `to_stride` apart. */
+static void part_copy(const Factor *f, Part part, float *to, int64_t to_stride) {
+    const Operand operand = operand_of(f);
+    for (int64_t i = 0; i < part.rows; i++) {
+        int64_t row = part.row + i;
+        piece_touch(&operand, (row + AHEAD) * f->stride + part.column, part.columns);
+        operand_copy(&operand, row * f->stride + part.column, part.columns, to + i * to_stride);
+    }
+}
+
+static void panels_make(const Factor *f, int64_t first, int64_t outer, Slice slice, float *made) {
+    int64_t stride = made_stride(f), rest = outer % PANEL;
+    if (f->is_k_last)
+        for (int64_t i = 0; i < outer; i += PANEL) {
+            Part part = {first + i, count_least(PANEL, outer - i), slice.first, slice.depth};
+            if (part.rows < PANEL)
+                for (int64_t k = 0; k < slice.depth; k++)
+                    memset(made + k * stride + i, 0, PANEL * sizeof *made);
+            part_turn(f, part, made + i, stride);
+        }
+    else
+        part_copy(f, (Part){slice.first, slice.depth, first, outer}, made, stride);
+    for (int64_t k = 0; rest && !f->is_k_last && k < slice.depth; k++)
+        memset(made + k * stride + outer, 0, sizeof *made * (size_t)(PANEL - rest));
+}
+
+void factor_make(const Factor *f, int64_t index, int64_t blocks, Slice slice, float *made) {
+    int64_t first = index * PANEL, outer = count_least(blocks * PANEL, f->outer - first);
+    if (f->is_in_place) return;
+    assert(blocks <= f->blocks && slice.depth <= f->depth);
+    if (f->is_panel)
+        panels_make(f, first, outer, slice, made);
+    else if (f->is_k_last)
+        part_copy(f, (Part){first, outer, slice.first, slice.depth}, made, made_stride(f));
+    else
+        part_turn(f, (Part){slice.first, slice.depth, first, outer}, made, made_stride(f));
+}
