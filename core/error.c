@@ -5,6 +5,8 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "core/print.h"
+
 enum {
     PREFIX_MIN = 64, /* bytes that a prefix may have in any case */
     PREFIX_MAX = 8192,
@@ -18,7 +20,7 @@ void error_set(Error *err, ErrorCode code, const char *file, int line, const cha
     err->line = line;
     va_list args;
     va_start(args, format);
-    vsnprintf(err->message, sizeof err->message, format, args);
+    print_format(err->message, sizeof err->message, format, args);
     va_end(args);
 }
 
@@ -30,18 +32,25 @@ bool error_blame(Error *err, const char *format, ...) {
     return false;
 }
 
+/* Whether it is a later byte of a character. */
+static bool is_inside(char byte) {
+    return ((unsigned char)byte & 0xc0) == 0x80;
+}
+
 /* Where there is no room for both, the prefix loses its middle: the message ends with a remedy. */
 void error_prefix(Error *err, const char *format, ...) {
     char prefix[PREFIX_MAX] = "", text[sizeof err->message];
     va_list args;
     va_start(args, format);
-    vsnprintf(prefix, sizeof prefix, format, args);
+    print_format(prefix, sizeof prefix, format, args);
     va_end(args);
     size_t length = strlen(prefix), taken = strlen(err->message) + sizeof ": ";
     size_t room = taken + PREFIX_MIN < sizeof text ? sizeof text - taken : PREFIX_MIN;
     if (length > room) {
-        size_t kept = (room - strlen("...")) / 2;
-        memmove(prefix + kept + strlen("..."), prefix + length - kept, kept + 1);
+        size_t kept = (room - strlen("...")) / 2, end = length - kept;
+        while (is_inside(prefix[kept])) kept--;
+        while (is_inside(prefix[end])) end++;
+        memmove(prefix + kept + strlen("..."), prefix + end, length - end + 1);
         memcpy(prefix + kept, "...", strlen("..."));
     }
     int used = snprintf(text, sizeof text, "%.*s: ", (int)room, prefix);
@@ -54,6 +63,6 @@ void error_append(Error *err, const char *format, ...) {
     size_t used = strnlen(err->message, sizeof err->message - 1);
     va_list args;
     va_start(args, format);
-    vsnprintf(err->message + used, sizeof err->message - used, format, args);
+    print_format(err->message + used, sizeof err->message - used, format, args);
     va_end(args);
 }

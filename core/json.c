@@ -8,6 +8,7 @@
 #include <string.h>
 
 #include "core/file.h"
+#include "core/print.h"
 #include "core/settings/field.h"
 
 /* A Json is a json_t that is an object; jansson counts references, we hold the root's only. */
@@ -361,12 +362,24 @@ static void write_real(Writer *w, double value) {
     if (!strpbrk(text, ".e")) writer_put(w, ".0");
 }
 
+/* jansson writes out what JSON asks for; a terminal obeys more (core/print.h). */
+static void write_shown(Writer *w, const char *text, size_t count) {
+    for (size_t at = 0, bytes; at < count; at += bytes) {
+        char shown[16] = "";
+        unsigned code;
+        print_decode(text + at, count - at, &code, &bytes);
+        memcpy(shown, text + at, bytes);
+        if (print_is_hidden(code)) snprintf(shown, sizeof shown, "\\u%04x", code & 0xffff);
+        writer_put(w, shown);
+    }
+}
+
 /* Text, integers, true, false, null: jansson's own. */
 static void write_small(Writer *w, const json_t *value) {
-    size_t count = json_dumpb(value, NULL, 0, JSON_ENCODE_ANY);
-    json_dumpb(value, writer_room(w, count), count, JSON_ENCODE_ANY);
-    w->used += count;
-    w->text[w->used] = '\0';
+    char *text = json_dumps(value, JSON_ENCODE_ANY);
+    if (!text) must(NULL);
+    write_shown(w, text, strlen(text));
+    free(text);
 }
 
 static void write_value(Writer *w, json_t *value, int depth) {

@@ -2,7 +2,8 @@
 
 #include <stdarg.h>
 #include <stddef.h>
-#include <stdio.h>
+
+#include "core/print.h"
 
 static LogTarget target;
 
@@ -17,7 +18,7 @@ void log_write(LogLevel level, const char *format, ...) {
     char message[1024];
     va_list args;
     va_start(args, format);
-    vsnprintf(message, sizeof message, format, args);
+    print_format(message, sizeof message, format, args);
     va_end(args);
     target.sink(target.context, level, message);
 }

@@ -1,5 +1,5 @@
 /* Messages for people. The library itself never prints: it calls the sink, which a program sets.
- * Without a sink, messages go nowhere. */
+ * Without a sink, messages go nowhere. A message is one line of printable text (core/print.h). */
 #ifndef NIBBLE_CORE_LOG_H
 #define NIBBLE_CORE_LOG_H
 

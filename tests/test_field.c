@@ -303,7 +303,7 @@ static const BadText bad_texts[] = {
     {"name: \"a\\x1b[31mb\"\nsede: \"\\n\\n\"",
      "c:2:1: unknown setting 'sede'; did you mean 'seed'?"},
     {"\"se\\ned\\u009b\": 1",
-     "c:1:1: unknown setting 'se?ed?\?'; " ALL},
+     "c:1:1: unknown setting 'se\\ned\\x9b'; " ALL},
     {"seed: xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx",
      "c:1:7: 'seed': expected an integer, found 'xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx...'"},
     {"seed: \303\251\303\251\303\251\303\251\303\251\303\251\303\251\303\251\303\251\303\251\303\251\303\251\303\251\303\251\303\251\303\251\303\251\303\251\303\251\303\251\303\251\303\251\303\251\303\251\303\251\303\251\303\251\303\251\303\251\303\251\303\251\303\251\303\251\303\251\303\251\303\251\303\251\303\251\303\251\303\251\303\251\303\251\303\251\303\251\303\251\303\251\303\251\303\251\303\251\303\251\303\251\303\251\303\251",
@@ -905,7 +905,7 @@ static void test_faults_are_sorted_lines(void **state) {
     char *text = arena_zalloc(arena, EXAMPLE_TEXT_BYTES);
     faults_print(&faults, arena, example_add_line, text);
     assert_string_equal(text, "f:9:4: one\nf:9:4: two\nf:9:5: later column\n"
-                              "f:10:1: tenth?line?[31m\ncommand line: a=1: first argument\n"
+                              "f:10:1: tenth\\nline\\x1b[31m\ncommand line: a=1: first argument\n"
                               "command line: b=2: second argument");
     for (int i = 0; i < 1000; i++) faults_add(&faults, (Mark){"g", i + 1, 1}, "more");
     memset(text, 0, EXAMPLE_TEXT_BYTES);

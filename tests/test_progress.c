@@ -164,7 +164,7 @@ static void test_messages_have_no_control_characters(void **unused) {
     log_set_sink(NULL, NULL);
     progress_end(&p);
     fclose(stream);
-    assert_string_equal(piped, "warning: file 'a?[31m?b' is odd\ntwo\nlines\n");
+    assert_string_equal(piped, "warning: file 'a\\x1b[31m\\rb' is odd\ntwo\\nlines\n");
 }
 
 /* ---- On a terminal. ---- */

@@ -3,16 +3,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "core/print.h"
 #include "core/settings/field.h"
-
-/* A fault is for one line of a terminal, and may quote whatever a user's file contains. The second
- * case are the control characters U+0080 to U+009F in UTF-8. */
-static void make_printable(char *text) {
-    for (unsigned char *c = (unsigned char *)text; *c; c++) {
-        if (*c < ' ' || *c == 0x7f) *c = '?';
-        if (c[0] == 0xc2 && c[1] >= 0x80 && c[1] < 0xa0) c[0] = c[1] = '?';
-    }
-}
 
 void faults_add(Faults *faults, Mark mark, const char *format, ...) {
     if (faults->count++ >= FAULTS_KEPT) return;
@@ -24,9 +16,8 @@ void faults_add(Faults *faults, Mark mark, const char *format, ...) {
     vsnprintf(text, (size_t)length + 1, format, again);
     va_end(args);
     va_end(again);
-    make_printable(text);
     Fault *fault = arena_zalloc(faults->arena, sizeof *fault);
-    *fault = (Fault){.mark = mark, .message = text};
+    *fault = (Fault){.mark = mark, .message = print_line(text, strlen(text), faults->arena)};
     if (faults->last) {
         faults->last->next = fault;
     } else {
@@ -58,8 +49,7 @@ static int compare_places(const void *left, const void *right) {
 static const char *fault_text(const Fault *fault, Arena *arena) {
     const Mark *mark = &fault->mark;
     if (!mark->file) return fault->message;
-    char *file = arena_strdup(arena, mark->file);
-    make_printable(file);
+    const char *file = print_line(mark->file, strlen(mark->file), arena);
     if (!mark->line) return arena_format(arena, "%s: %s", file, fault->message);
     return arena_format(arena, "%s:%d:%d: %s", file, mark->line, mark->column, fault->message);
 }

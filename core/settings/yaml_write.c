@@ -2,6 +2,7 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "core/print.h"
 #include "core/settings/yaml.h"
 
 typedef struct Writer {
@@ -39,40 +40,26 @@ static bool is_plain(const char *text) {
     return strcmp(text, "-") && strncmp(text, "---", 3) && strncmp(text, "...", 3);
 }
 
-/* The character at `s` and its length in bytes; what is not UTF-8 counts as one byte. */
-static unsigned decode(const unsigned char *s, int *bytes) {
-    int length = s[0] >= 0xf0 ? 4 : s[0] >= 0xe0 ? 3 : s[0] >= 0xc0 ? 2 : 1;
-    unsigned code = s[0] & (length == 1 ? 0xffu : 0x3fu >> (length - 1));
-    *bytes = 1;
-    for (int i = 1; i < length; i++) {
-        if ((s[i] & 0xc0) != 0x80) return s[0];
-        code = code << 6 | (s[i] & 0x3fu);
-    }
-    *bytes = length;
-    return code;
-}
-
-/* Characters that libyaml reads as line breaks or refuses, and those that end the quotes. */
+/* Characters that libyaml reads as line breaks or refuses, those that end the quotes, and those
+ * that are not to be seen as they are (core/print.h). */
 static bool needs_escape(unsigned code) {
-    return code < ' ' || (code >= 0x7f && code < 0xa0) || code == '"' || code == '\\' ||
-           code == 0x2028 || code == 0x2029 || code == 0xfeff || code == 0xfffe || code == 0xffff;
+    return print_is_hidden(code) || code == '"' || code == '\\' || code == 0xfeff ||
+           code == 0xfffe || code == 0xffff;
 }
 
 static void write_quoted(Writer *w, const char *text) {
     writer_put(w, "\"");
-    for (const unsigned char *s = (const unsigned char *)text; *s;) {
-        int bytes;
-        unsigned code = decode(s, &bytes);
+    for (size_t at = 0, count = strlen(text), bytes; at < count; at += bytes) {
         char escape[16];
+        unsigned code;
+        bool is_character = print_decode(text + at, count - at, &code, &bytes);
         snprintf(escape, sizeof escape, code < 0x100 ? "\\x%02x" : "\\u%04x", code);
         if (code == '\n') snprintf(escape, sizeof escape, "\\n");
         if (code == '"' || code == '\\') snprintf(escape, sizeof escape, "\\%c", (char)code);
-        if (needs_escape(code) || (bytes == 1 && code > 0x7f)) {
+        if (!is_character || needs_escape(code))
             writer_put(w, escape);
-        } else {
-            writer_add(w, (const char *)s, (size_t)bytes);
-        }
-        s += bytes;
+        else
+            writer_add(w, text + at, bytes);
     }
     writer_put(w, "\"");
 }

@@ -8,6 +8,7 @@
 #include "core/gemm.h"
 #include "core/kernels/operand.h"
 #include "core/parallel.h"
+#include "core/print.h"
 #include "core/random.h"
 #include "experiments/bench/bench.h"
 #include "experiments/bench/bench_worker.h"
@@ -329,8 +330,8 @@ static void report(const Result *result, const BenchOptions *options, const Benc
     json_set_number(row, "microseconds", seconds * 1e6);
     json_set_number(row, "spread", result->seconds.spread);
     if (!options->is_printed) return;
-    printf("%-56s %9.1f %8.1f%% %8.1f %10.1f %7.1f%%\n", result->name, rate * 1e-9, 100 * share,
-           bandwidth * 1e-9, seconds * 1e6, 100 * result->seconds.spread);
+    print_out("%-56s %9.1f %8.1f%% %8.1f %10.1f %7.1f%%\n", result->name, rate * 1e-9, 100 * share,
+              bandwidth * 1e-9, seconds * 1e6, 100 * result->seconds.spread);
     fflush(stdout);
 }
 
@@ -339,8 +340,8 @@ bool bench_kernels(const BenchOptions *options, const BenchMachine *machine, Jso
     BenchWorker worker;
     TRY(bench_worker_start(&worker, work, options, err));
     if (options->is_printed)
-        printf("\n%-56s %9s %9s %8s %10s %8s\n", "kernel", "GFLOP/s", "of peak", "GB/s",
-               "microsec.", "spread");
+        print_out("\n%-56s %9s %9s %8s %10s %8s\n", "kernel", "GFLOP/s", "of peak", "GB/s",
+                  "microsec.", "spread");
     Result result;
     bool is_read;
     while ((is_read = bench_worker_read(worker.fd, &result, sizeof result)) && *result.name)

@@ -6,6 +6,7 @@
 #include "core/arena.h"
 #include "core/kernels/peak.h"
 #include "core/parallel.h"
+#include "core/print.h"
 #include "experiments/bench/bench.h"
 #include "experiments/bench/bench_worker.h"
 #include "experiments/train/environment.h"
@@ -112,15 +113,15 @@ static void set_figure(Json *json, const char *name, double unit, BenchFigure fi
 
 static void print(const Json *json, const BenchMachine *machine) {
     const char *name = json_get_text(json, "machine.name");
-    printf("%s, %s kernels, %s, %d thread%s\n", name ? name : "unknown processor",
-           json_get_text(json, "machine.isa"), json_get_text(json, "blas"), parallel_threads(),
-           parallel_threads() == 1 ? "" : "s");
-    printf("multiply-adds     %8.1f GFLOP/s  spread %4.1f%%  (one thread %.1f)\n",
-           machine->fma_flops.median * 1e-9, 100 * machine->fma_flops.spread,
-           machine->fma_flops_one.median * 1e-9);
-    printf("memory            %8.1f GB/s     spread %4.1f%%  (one thread %.1f)\n",
-           machine->bandwidth.median * 1e-9, 100 * machine->bandwidth.spread,
-           machine->bandwidth_one.median * 1e-9);
+    print_out("%s, %s kernels, %s, %d thread%s\n", name ? name : "unknown processor",
+              json_get_text(json, "machine.isa"), json_get_text(json, "blas"), parallel_threads(),
+              parallel_threads() == 1 ? "" : "s");
+    print_out("multiply-adds     %8.1f GFLOP/s  spread %4.1f%%  (one thread %.1f)\n",
+              machine->fma_flops.median * 1e-9, 100 * machine->fma_flops.spread,
+              machine->fma_flops_one.median * 1e-9);
+    print_out("memory            %8.1f GB/s     spread %4.1f%%  (one thread %.1f)\n",
+              machine->bandwidth.median * 1e-9, 100 * machine->bandwidth.spread,
+              machine->bandwidth_one.median * 1e-9);
 }
 
 bool bench_machine(const BenchOptions *options, Json *json, BenchMachine *machine, Error *err) {

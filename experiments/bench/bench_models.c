@@ -5,6 +5,7 @@
 
 #include "autograd/flops.h"
 #include "core/log.h"
+#include "core/print.h"
 #include "experiments/bench/bench.h"
 #include "experiments/bench/bench_worker.h"
 #include "experiments/train/environment.h"
@@ -181,13 +182,14 @@ static void print_row(const Json *row, const VariantRun *v) {
     json_get_number(row, "share_of_peak", &share);
     json_get_number(row, "step_seconds", &seconds);
     json_get_number(row, "spread", &spread);
-    printf("%-10s %-9s %10.0f %9.1f %8.1f%% %9.2f %7.1f%% ", json_get_text(row, "name"),
-           json_get_text(row, "variant"), rate, gflops, 100 * share, seconds * 1e3, 100 * spread);
+    print_out("%-10s %-9s %10.0f %9.1f %8.1f%% %9.2f %7.1f%% ", json_get_text(row, "name"),
+              json_get_text(row, "variant"), rate, gflops, 100 * share, seconds * 1e3,
+              100 * spread);
     if (json_get_number(row, "time_over_f32", &ratio))
-        printf("%8.2fx ", ratio);
+        print_out("%8.2fx ", ratio);
     else
-        printf("%9s ", "");
-    printf("%9.1f\n", (double)v->round.peak_bytes / 1048576.0);
+        print_out("%9s ", "");
+    print_out("%9.1f\n", (double)v->round.peak_bytes / 1048576.0);
     fflush(stdout);
 }
 
@@ -234,8 +236,8 @@ bool bench_models(const BenchOptions *options, const BenchMachine *machine, Json
     for (int i = 0; i < BENCH_MODELS; i++) models += options->runs_model[i];
     if (!models) return true;
     if (options->is_printed)
-        printf("\n%-10s %-9s %10s %9s %9s %9s %8s %9s %9s\n", "training", "", "images/s", "GFLOP/s",
-               "of peak", "ms/step", "spread", "over f32", "MiB");
+        print_out("\n%-10s %-9s %10s %9s %9s %9s %8s %9s %9s\n", "training", "", "images/s",
+                  "GFLOP/s", "of peak", "ms/step", "spread", "over f32", "MiB");
     for (int i = 0; i < BENCH_MODELS; i++)
         if (options->runs_model[i]) TRY(run_model(i, options, machine, json, err));
     return true;

@@ -8,6 +8,7 @@
 
 #include "core/log.h"
 #include "core/parallel.h"
+#include "core/print.h"
 #include "core/settings/field.h"
 #include "experiments/commands/streams.h"
 #include "experiments/train/stop.h"
@@ -143,7 +144,7 @@ static int exit_code(const Error *err) {
 
 static void print_message(void *context, LogLevel level, const char *message) {
     (void)context;
-    fprintf(stderr, "%s%s\n", level == LOG_WARNING ? "warning: " : "", message);
+    print_to(stderr, "%s%s\n", level == LOG_WARNING ? "warning: " : "", message);
 }
 
 static bool asks_help(const char *word) {
@@ -188,6 +189,6 @@ int commands_main(int count, char *const *arguments) {
     Error err = {0};
     bool prints_result = true;
     if (!run(count, arguments, &prints_result, &err) || !streams_flush(prints_result, &err))
-        fprintf(stderr, "nibble: %s\n", err.message);
+        print_to(stderr, "nibble: %s\n", err.message);
     return exit_code(&err);
 }

@@ -1,6 +1,7 @@
 /* nibble convert DIR [--calibrate N] [key=value ...] */
 #include <stdio.h>
 
+#include "core/print.h"
 #include "experiments/commands/run_options.h"
 #include "experiments/ship/logits.h"
 #include "experiments/ship/packed.h"
@@ -25,8 +26,8 @@ static bool convert(Experiment *e, const char *directory, Arena *arena, Error *e
     const float *logits = logits_evaluate(e, arena, err);
     TRY(logits && packed_save(path, e, err) && logits_record(e, logits, directory, err));
     ModelBytes bytes = convert_bytes(e->qat);
-    printf("%s: %ld bytes of weights, scales and biases (FP32: %ld, %.1f times as many)\n", path,
-           (long)bytes.quantized, (long)bytes.f32, (double)bytes.f32 / (double)bytes.quantized);
+    print_out("%s: %ld bytes of weights, scales and biases (FP32: %ld, %.1f times as many)\n", path,
+              (long)bytes.quantized, (long)bytes.f32, (double)bytes.f32 / (double)bytes.quantized);
     return true;
 }
 

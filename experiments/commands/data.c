@@ -4,6 +4,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "core/print.h"
 #include "data/datasets/text.h"
 #include "experiments/commands/commands.h"
 #include "experiments/settings/config.h"
@@ -22,20 +23,14 @@ static bool is_learned(const Shown *s, int64_t i, int64_t start) {
 }
 
 /* Lines of a text behind what they are; control characters as C writes them. */
-static void print_lines(const char *what, Span text) {
-    printf("%-8s| ", what);
-    for (int64_t i = 0; i < text.bytes; i++) {
-        unsigned char c = (unsigned char)text.text[i];
-        if (c == '\n' && i + 1 < text.bytes)
-            printf("\\n\n%-8s| ", "");
-        else if (c == '\n')
-            fputs("\\n", stdout);
-        else if (c < 0x20 || c == 0x7f)
-            printf("\\x%02x", c);
-        else
-            putchar(c);
+static void print_part(const char *what, Span text, Arena *arena) {
+    for (int64_t at = 0, bytes; at < text.bytes || at == 0; at += bytes) {
+        const char *line = text.text + at;
+        const char *end = text.bytes ? memchr(line, '\n', (size_t)(text.bytes - at)) : NULL;
+        bytes = end ? end - line + 1 : text.bytes - at;
+        print_out("%-8s| %s\n", at ? "" : what, print_line(line, (size_t)bytes, arena));
+        if (!bytes) break;
     }
-    putchar('\n');
 }
 
 static bool print_run(const Shown *s, bool learned, const int32_t *ids, int64_t count, Error *err) {
@@ -44,7 +39,7 @@ static bool print_run(const Shown *s, bool learned, const int32_t *ids, int64_t 
     bool has_end = !s->vocabulary->tokenizer && ids[count - 1] == VOCABULARY_BYTES_END;
     if (has_end) text.text = arena_format(s->arena, "%.*s<end>", (int)text.bytes, text.text);
     if (has_end) text.bytes += 5;
-    print_lines(learned ? "learned" : "masked", text);
+    print_part(learned ? "learned" : "masked", text, s->arena);
     return true;
 }
 
@@ -73,13 +68,13 @@ static bool print_row(const Shown *s, Error *err) {
     for (int64_t start = 0, number = 1; start < s->length; number++) {
         int64_t end = start + 1, learned = s->labels[start] >= 0;
         if (is_empty(s, start)) {
-            printf("-- positions %ld to %ld are empty\n", (long)start, (long)s->length - 1);
+            print_out("-- positions %ld to %ld are empty\n", (long)start, (long)s->length - 1);
             return true;
         }
         for (; end < s->length && (int64_t)s->starts[end] == start; end++)
             learned += s->labels[end] >= 0;
-        printf("-- document %ld: positions %ld to %ld, %ld tokens learned\n", (long)number,
-               (long)start, (long)end - 1, (long)learned);
+        print_out("-- document %ld: positions %ld to %ld, %ld tokens learned\n", (long)number,
+                  (long)start, (long)end - 1, (long)learned);
         TRY(print_document(s, start, end, err));
         start = end;
     }
@@ -106,7 +101,7 @@ static bool show(const ExperimentConfig *config, int64_t row, Arena *arena, Load
                    .starts = tensor_f32(&starts),
                    .labels = batch_i32(&one, "labels"),
                    .length = tokens.shape.dim[1]};
-    printf("training row %ld of %ld, %ld tokens\n", (long)row, (long)rows, (long)shown.length);
+    print_out("training row %ld of %ld, %ld tokens\n", (long)row, (long)rows, (long)shown.length);
     bool ok = text_vocabulary_open(config->data.config, arena, &vocabulary, err) &&
               print_row(&shown, err);
     vocabulary_close(&vocabulary);

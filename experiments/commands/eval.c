@@ -5,6 +5,7 @@
 
 #include "core/file.h"
 #include "core/log.h"
+#include "core/print.h"
 #include "experiments/commands/eval_perplexity.h"
 #include "experiments/commands/eval_sensitivity.h"
 #include "experiments/commands/eval_text.h"
@@ -98,7 +99,7 @@ static bool run_text(const Arguments *a, Error *err) {
     Arena *arena = arena_new("result");
     bool ok = read_text_options(a, &options, err) && eval_perplexity(&options, &json, err);
     if (ok && a->values[JSON])
-        printf("%s\n", json_line(json, arena));
+        print_out("%s\n", json_line(json, arena));
     else if (ok)
         eval_perplexity_print(json);
     json_free(json);
@@ -118,7 +119,7 @@ static bool run_run(const Arguments *a, Error *err) {
               evaluate_run(a, &options, &e, &json, err);
     if (ok) tell_stale(&e, a->items[0], arena);
     if (ok && a->values[JSON])
-        printf("%s\n", json_line(json, arena));
+        print_out("%s\n", json_line(json, arena));
     else if (ok && a->values[SENSITIVITY])
         eval_sensitivity_print(json, e.task, arena);
     else if (ok)

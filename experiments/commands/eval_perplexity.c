@@ -3,6 +3,7 @@
 #include <stdio.h>
 
 #include "core/file.h"
+#include "core/print.h"
 #include "data/datasets/text.h"
 #include "experiments/language/perplexity.h"
 #include "experiments/models/pretrained.h"
@@ -136,9 +137,10 @@ bool eval_perplexity(const EvalPerplexityOptions *options, Json **out, Error *er
 }
 
 void eval_perplexity_print(const Json *json) {
-    printf("perplexity %.4f, loss %.4f nats, of %.0f of %.0f tokens\n",
-           json_number(json, "perplexity"), json_number(json, "loss"), json_number(json, "scored"),
-           json_number(json, "tokens"));
-    printf("windows of %.0f tokens, one every %.0f; %.0f tokens/s\n", json_number(json, "window"),
-           json_number(json, "stride"), json_number(json, "tokens_per_second"));
+    print_out("perplexity %.4f, loss %.4f nats, of %.0f of %.0f tokens\n",
+              json_number(json, "perplexity"), json_number(json, "loss"),
+              json_number(json, "scored"), json_number(json, "tokens"));
+    print_out("windows of %.0f tokens, one every %.0f; %.0f tokens/s\n",
+              json_number(json, "window"), json_number(json, "stride"),
+              json_number(json, "tokens_per_second"));
 }

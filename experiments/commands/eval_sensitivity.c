@@ -4,6 +4,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 
+#include "core/print.h"
 #include "experiments/commands/eval_text.h"
 #include "experiments/train/sensitivity.h"
 
@@ -86,19 +87,20 @@ bool eval_sensitivity(Experiment *e, int64_t rows, Json **out, Error *err) {
 /* ---- Text ---- */
 
 static void print_quantized(const Json *json, const Score *score, int width, Arena *arena) {
-    printf("%-*s %12s %10s %10s %12s %23s\n", width, "", "bits", "KL", "loss", score->name,
-           "KL of one alone");
-    printf("%-*s %6s %5s %10s %10s %12s %11s %11s\n", width, "layer", "weight", "input", "nats",
-           "more", "lost", "weights", "input");
+    print_out("%-*s %12s %10s %10s %12s %23s\n", width, "", "bits", "KL", "loss", score->name,
+              "KL of one alone");
+    print_out("%-*s %6s %5s %10s %10s %12s %11s %11s\n", width, "layer", "weight", "input", "nats",
+              "more", "lost", "weights", "input");
     for (int i = 0; i < json_count(json, "sensitivity"); i++) {
         const Json *layer = json_element(json, "sensitivity", i);
-        printf("%-*s", width, json_get_text(layer, "name"));
+        print_out("%-*s", width, json_get_text(layer, "name"));
         eval_text_cell(layer, "bits", 6, "%.4g", "-");
         eval_text_cell(layer, "activation_bits", 5, "%.4g", "-");
         eval_text_cell(layer, "kl", 10, "%.6f", "-");
         eval_text_cell(layer, "loss", 10, "%+.5f", "-");
         double lost = json_number(layer, score->key) * score->factor;
-        printf(" %12s", arena_format(arena, "%+.*f %s", score->decimals, lost, score->points_unit));
+        print_out(" %12s",
+                  arena_format(arena, "%+.*f %s", score->decimals, lost, score->points_unit));
         eval_text_cell(layer, "weights.kl", 11, "%.6f", "-");
         eval_text_cell(layer, "input.kl", 11, "%.6f", "-");
         putchar('\n');
@@ -106,13 +108,13 @@ static void print_quantized(const Json *json, const Score *score, int width, Are
 }
 
 static void print_float(const Json *json, int width, Arena *arena) {
-    printf("%-*s %12s  KL in nats, its weight alone at so many bits\n", width, "", "");
-    printf("%-*s %12s", width, "layer", "parameters");
-    for (int j = 0; j < WEIGHT_BITS; j++) printf(" %11d", weight_bits[j]);
+    print_out("%-*s %12s  KL in nats, its weight alone at so many bits\n", width, "", "");
+    print_out("%-*s %12s", width, "layer", "parameters");
+    for (int j = 0; j < WEIGHT_BITS; j++) print_out(" %11d", weight_bits[j]);
     putchar('\n');
     for (int i = 0; i < json_count(json, "sensitivity"); i++) {
         const Json *layer = json_element(json, "sensitivity", i);
-        printf("%-*s", width, json_get_text(layer, "name"));
+        print_out("%-*s", width, json_get_text(layer, "name"));
         eval_text_cell(layer, "parameters", 12, "%.0f", "-");
         for (int j = 0; j < WEIGHT_BITS; j++)
             eval_text_cell(layer, arena_format(arena, "bits_%d.kl", weight_bits[j]), 11, "%.6f",
@@ -125,8 +127,8 @@ void eval_sensitivity_print(const Json *json, const Task *task, Arena *arena) {
     int width = eval_text_width(json, "sensitivity");
     const Json *first = json_element(json, "sensitivity", 0);
     bool is_quantized = first && isfinite(json_number(first, "bits"));
-    printf("What each layer costs when it alone is quantized, on %.0f validation %s\n",
-           json_number(json, "rows"), task->rows);
+    print_out("What each layer costs when it alone is quantized, on %.0f validation %s\n",
+              json_number(json, "rows"), task->rows);
     if (is_quantized)
         print_quantized(json, &task->scores[0], width, arena);
     else

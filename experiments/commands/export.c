@@ -5,6 +5,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "core/print.h"
 #include "experiments/commands/run_options.h"
 #include "experiments/export/exporter.h"
 #include "experiments/train/run.h"
@@ -47,7 +48,7 @@ static bool run(const Arguments *a, Error *err) {
               run_options_read(a, NULL, &options, err) &&
               experiment_open_run(a->items[0], &options, arena, &e, err) &&
               write_files(exporter, a->items[0], a->values[OUT], &e, err);
-    if (ok) printf("%s: %s\n", a->values[OUT], exporter->kind.help);
+    if (ok) print_out("%s: %s\n", a->values[OUT], exporter->kind.help);
     experiment_close(&e);
     arena_free(arena);
     return ok;

@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "core/json.h"
+#include "core/print.h"
 #include "data/text/chat.h"
 #include "experiments/commands/commands.h"
 #include "experiments/generate/writer.h"
@@ -88,7 +89,7 @@ static bool print_json(const Writer *w, const TokenIds *prompt, Error *err) {
     set_ids(json, "prompt_ids", prompt, w->arena);
     set_ids(json, "new_ids", &w->fresh, w->arena);
     json_set_text(json, "text", arena_format(w->arena, "%.*s", (int)text.bytes, text.text));
-    printf("%s\n", json_line(json, w->arena));
+    print_out("%s\n", json_line(json, w->arena));
     json_free(json);
     return true;
 }

@@ -3,6 +3,7 @@
 #include <string.h>
 
 #include "autograd/ops.h"
+#include "core/print.h"
 #include "data/dataset.h"
 #include "experiments/commands/commands.h"
 #include "experiments/compare/comparison.h"
@@ -32,7 +33,7 @@ static const Topic topics[] = {
 };
 enum { TOPIC_COUNT = sizeof topics / sizeof *topics };
 
-static void print_line(void *context, const char *text) {
+static void write_line(void *context, const char *text) {
     (void)context;
     puts(text);
 }
@@ -41,13 +42,13 @@ static void print_overview(void) {
     puts("nibble trains neural networks that fit in a few bits.\n");
     puts("Commands");
     for (int i = 0; i < command_count; i++) {
-        printf("  nibble %s\n", command_rows[i]->synopsis);
+        print_out("  nibble %s\n", command_rows[i]->synopsis);
         printf("      %s\n", command_rows[i]->help);
     }
     puts("\nTopics (nibble help TOPIC, or the name of a setting or of anything listed there)");
     puts("  config       every setting of a configuration, with its default");
     puts("  comparison   every setting of a comparison (nibble compare)");
-    for (int i = 0; i < TOPIC_COUNT; i++) printf("  %-12s %s\n", topics[i].name, topics[i].help);
+    for (int i = 0; i < TOPIC_COUNT; i++) print_out("  %-12s %s\n", topics[i].name, topics[i].help);
     puts("  ops          differentiable operations");
     puts("\nEnvironment");
     puts("  NIBBLE_ISA   baseline, avx2 or avx512: the instructions to use instead of the best");
@@ -86,8 +87,8 @@ static bool print_kind(const char *name) {
     for (int i = 0; i < TOPIC_COUNT; i++) {
         const Kind *kind = kind_find(topics[i].kinds, name);
         if (!kind) continue;
-        printf("%s# %s '%s': %s\n", found ? "\n" : "", topics[i].kinds->noun, name, kind->help);
-        kind_help(kind, 0, print_line, NULL);
+        print_out("%s# %s '%s': %s\n", found ? "\n" : "", topics[i].kinds->noun, name, kind->help);
+        kind_help(kind, 0, write_line, NULL);
         found = true;
     }
     return found;
@@ -95,11 +96,11 @@ static bool print_kind(const char *name) {
 
 static bool print_topic(const char *name) {
     if (!strcmp(name, "config")) {
-        fields_help(experiment_fields, 0, print_line, NULL);
+        fields_help(experiment_fields, 0, write_line, NULL);
         return true;
     }
     if (!strcmp(name, "comparison")) {
-        fields_help(comparison_fields, 0, print_line, NULL);
+        fields_help(comparison_fields, 0, write_line, NULL);
         return true;
     }
     if (!strcmp(name, "ops")) {
@@ -108,11 +109,11 @@ static bool print_topic(const char *name) {
     }
     for (int i = 0; i < TOPIC_COUNT; i++) {
         if (strcmp(name, topics[i].name)) continue;
-        kinds_help(topics[i].kinds, 0, print_line, NULL);
+        kinds_help(topics[i].kinds, 0, write_line, NULL);
         return true;
     }
     bool is_command = print_command_called(name), is_kind = print_kind(name);
-    return fields_help_topic(experiment_fields, name, print_line, NULL) || is_kind || is_command;
+    return fields_help_topic(experiment_fields, name, write_line, NULL) || is_kind || is_command;
 }
 
 static bool run(const Arguments *a, Error *err) {

@@ -5,6 +5,7 @@
 #include <unistd.h>
 
 #include "core/file.h"
+#include "core/print.h"
 #include "data/h5.h"
 #include "data/safetensors.h"
 #include "experiments/commands/commands.h"
@@ -16,11 +17,11 @@ static bool print_numbers(const H5Reader *r, const char *name, int depth, Arena 
     int count;
     TRY(h5_read_numbers(r, name, arena, &numbers, &count, err));
     for (int i = 0; i < count; i++) {
-        printf("%*s@%s = ", 2 * depth, "", numbers[i].name);
+        print_out("%*s@%s = ", 2 * depth, "", numbers[i].name);
         if (numbers[i].is_float)
-            printf("%.9g\n", numbers[i].real);
+            print_out("%.9g\n", numbers[i].real);
         else
-            printf("%ld\n", (long)numbers[i].integer);
+            print_out("%ld\n", (long)numbers[i].integer);
     }
     return true;
 }
@@ -38,7 +39,7 @@ static bool print_range(const H5Reader *r, const char *name, const H5Info *info,
         if (x[i] < low) low = x[i];
         if (x[i] > high) high = x[i];
     }
-    printf("  %.4g .. %.4g", (double)low, (double)high);
+    print_out("  %.4g .. %.4g", (double)low, (double)high);
     arena_rewind(arena, mark);
     return true;
 }
@@ -47,21 +48,21 @@ static bool print_tree(const H5Reader *r, const char *name, int depth, Arena *ar
     H5Info info;
     TRY(h5_read_info(r, name, &info, err));
     const char *slash = strrchr(name, '/');
-    if (*name) printf("%*s%s", 2 * (depth - 1), "", slash ? slash + 1 : name);
+    if (*name) print_out("%*s%s", 2 * (depth - 1), "", slash ? slash + 1 : name);
     char text[SHAPE_TEXT_BYTES];
     switch (info.what) {
     case H5_TEXT:
-        printf("  text, %ld bytes\n", (long)info.bytes);
+        print_out("  text, %ld bytes\n", (long)info.bytes);
         return true;
     case H5_TENSOR:
-        printf("  %s %s", h5_element_name(info.element), shape_text(info.shape, text));
+        print_out("  %s %s", h5_element_name(info.element), shape_text(info.shape, text));
         if (info.element == H5_F32) TRY(print_range(r, name, &info, arena, err));
         putchar('\n');
         return print_numbers(r, name, depth, arena, err);
     case H5_GROUP:
         break;
     }
-    if (*name) printf("/\n");
+    if (*name) print_out("/\n");
     TRY(print_numbers(r, name, depth, arena, err));
     const char **names;
     int count;
@@ -106,12 +107,12 @@ static bool print_safetensors(const char *path, Arena *arena, Error *err) {
     for (int i = 0; ok && i < st.count; i++) {
         char text[SHAPE_TEXT_BYTES];
         const SafeTensor *t = &st.items[i];
-        printf("%s  %s %s\n", t->name, t->type, shape_text(t->shape, text));
+        print_out("%s  %s %s\n", t->name, t->type, shape_text(t->shape, text));
         bytes += t->bytes;
     }
     if (ok)
-        printf("%d tensor%s, %ld bytes, in %d file%s\n", st.count, st.count == 1 ? "" : "s",
-               (long)bytes, st.file_count, st.file_count == 1 ? "" : "s");
+        print_out("%d tensor%s, %ld bytes, in %d file%s\n", st.count, st.count == 1 ? "" : "s",
+                  (long)bytes, st.file_count, st.file_count == 1 ? "" : "s");
     safetensors_close(&st);
     return ok;
 }
@@ -123,7 +124,7 @@ static bool print_h5(const char *path, Arena *arena, Error *err) {
     if (ok) {
         char digest[33];
         h5_read_digest(r, digest);
-        printf("%s\ndigest %s (XXH3-128), verified\n", path, digest);
+        print_out("%s\ndigest %s (XXH3-128), verified\n", path, digest);
         ok = print_tree(r, "", 0, arena, err);
     }
     h5_read_close(r);

@@ -7,6 +7,7 @@
 #include <unistd.h>
 
 #include "core/json.h"
+#include "core/print.h"
 #include "experiments/adapter/merge.h"
 #include "experiments/commands/run_options.h"
 #include "experiments/train/run.h"
@@ -38,27 +39,27 @@ static bool check_out(const char *out, Arena *arena, Error *err) {
 
 static void print_kept(const char *name, int width, const MergeKept *kept) {
     if (!kept->is_possible)
-        printf("%-*s %10s %10s\n", width, name, "-", "-");
+        print_out("%-*s %10s %10s\n", width, name, "-", "-");
     else
-        printf("%-*s %10.4f %7.1f dB\n", width, name, merge_gain(kept),
-               deviation_of(&kept->sums).sqnr_db);
+        print_out("%-*s %10.4f %7.1f dB\n", width, name, merge_gain(kept),
+                  deviation_of(&kept->sums).sqnr_db);
 }
 
 static void print_table(const Merge *m, const char *directory) {
     int width = 24;
     for (int i = 0; i < m->count; i++)
         if ((int)strlen(m->layers[i].name) > width) width = (int)strlen(m->layers[i].name);
-    printf("%-*s %10s %10s\n", width, "kept of the update", "gain", "SQNR");
+    print_out("%-*s %10s %10s\n", width, "kept of the update", "gain", "SQNR");
     for (MergeRoute i = 0; i < MERGE_ROUTES; i++)
         print_kept(merge_route_names[i], width, &m->all[i]);
-    printf("\nlayers, route %s\n", merge_route_names[m->route]);
+    print_out("\nlayers, route %s\n", merge_route_names[m->route]);
     for (int i = 0; i < m->count; i++)
         print_kept(m->layers[i].name, width, &m->layers[i].kept[m->route]);
-    printf(
+    print_out(
         "\nKL of the outputs from the run's: %.3g nats, over %ld rows of the test set; %ld of %ld "
         "answers differ\n",
         m->change.kl, (long)m->rows, (long)m->change.changed, (long)m->change.outputs);
-    printf("merged: %s\n", directory);
+    print_out("merged: %s\n", directory);
 }
 
 static void set_kept(Json *json, const char *path, const MergeKept *kept, Arena *arena) {

@@ -2,6 +2,7 @@
 #include <stdio.h>
 
 #include "core/json.h"
+#include "core/print.h"
 #include "experiments/commands/commands.h"
 #include "experiments/plan/footprint.h"
 #include "experiments/train/trainer.h"
@@ -86,52 +87,53 @@ static void quant_text(const Quant *quant, bool is_product, char *text) {
 }
 
 static void print_layers(const Footprint *f) {
-    printf("%-28s %-20s %-13s %-13s %9s %9s %9s\n", "layer", "output", "reads", "weights", "MFLOP",
-           "kept MiB", "param KiB");
+    print_out("%-28s %-20s %-13s %-13s %9s %9s %9s\n", "layer", "output", "reads", "weights",
+              "MFLOP", "kept MiB", "param KiB");
     for (int i = 0; i < f->layer_count; i++) {
         const FootprintLayer *layer = &f->layers[i];
         char shape[SHAPE_TEXT_BYTES], input[SCHEME_BYTES], weight[SCHEME_BYTES];
         quant_text(layer->input, layer->flops > 0, input);
         quant_text(layer->weight, layer->flops > 0, weight);
-        printf("%-28s %-20s %-13s %-13s %9.1f %9.2f %9.1f\n", layer->name,
-               shape_text(layer->shape, shape), input, weight, layer->flops * 1e-6,
-               in_mib(layer->kept_bytes), (double)layer->parameter_bytes / 1024.0);
+        print_out("%-28s %-20s %-13s %-13s %9.1f %9.2f %9.1f\n", layer->name,
+                  shape_text(layer->shape, shape), input, weight, layer->flops * 1e-6,
+                  in_mib(layer->kept_bytes), (double)layer->parameter_bytes / 1024.0);
     }
 }
 
 static void print_params(const Footprint *f) {
-    printf("\n%-22s %12s %9s\n", "parameters", "count", "MiB");
+    print_out("\n%-22s %12s %9s\n", "parameters", "count", "MiB");
     for (int i = 0; i < f->params_count; i++) {
         const FootprintParams *p = &f->params[i];
-        printf("%-8s %-13s %12ld %9.1f\n", dtype_name(p->dtype),
-               p->is_trained ? "trained" : "not trained", (long)p->count, in_mib(p->bytes));
+        print_out("%-8s %-13s %12ld %9.1f\n", dtype_name(p->dtype),
+                  p->is_trained ? "trained" : "not trained", (long)p->count, in_mib(p->bytes));
     }
 }
 
 static void print_peak(const Report *r) {
     const Footprint *f = &r->footprint;
-    printf("\n%-22s %9s\n", "peak of memory", "MiB");
+    print_out("\n%-22s %9s\n", "peak of memory", "MiB");
     for (int i = 0; i < FOOTPRINT_KINDS; i++)
         if (f->bytes[i] || i != FOOTPRINT_TEACHER)
-            printf("%-22s %9.1f  %s\n", footprint_kind_names[i], in_mib(f->bytes[i]),
-                   footprint_kind_texts[i]);
-    printf("%-22s %9.1f  %s", "total", in_mib(f->total), r->fits ? "fits" : "does not fit");
-    if (r->available < INT64_MAX) printf(": there are %.1f for it", in_mib(r->available));
-    printf("\n");
-    if (r->context) printf("%-22s %9ld  tokens of a row would fit\n", "context", (long)r->context);
+            print_out("%-22s %9.1f  %s\n", footprint_kind_names[i], in_mib(f->bytes[i]),
+                      footprint_kind_texts[i]);
+    print_out("%-22s %9.1f  %s", "total", in_mib(f->total), r->fits ? "fits" : "does not fit");
+    if (r->available < INT64_MAX) print_out(": there are %.1f for it", in_mib(r->available));
+    print_out("\n");
+    if (r->context)
+        print_out("%-22s %9ld  tokens of a row would fit\n", "context", (long)r->context);
 }
 
 static void print_step(const Report *r) {
-    printf("\nA training step: %.3f GFLOP", r->footprint.step_flops * 1e-9);
+    print_out("\nA training step: %.3f GFLOP", r->footprint.step_flops * 1e-9);
     if (r->step_seconds > 0)
-        printf(", about %.1f ms on this machine (an estimate, from parts of a batch)",
-               r->step_seconds * 1e3);
-    printf("\n");
+        print_out(", about %.1f ms on this machine (an estimate, from parts of a batch)",
+                  r->step_seconds * 1e3);
+    print_out("\n");
 }
 
 static void print_packed(const Report *r) {
-    printf("\nPacked: %.1f KiB, %.2f bits a weight, scales counted\n",
-           (double)r->model.quantized / 1024, r->model.bits_per_weight);
+    print_out("\nPacked: %.1f KiB, %.2f bits a weight, scales counted\n",
+              (double)r->model.quantized / 1024, r->model.bits_per_weight);
 }
 
 /* ---- The command ---- */

@@ -8,6 +8,7 @@
 
 #include "core/file.h"
 #include "core/json.h"
+#include "core/print.h"
 #include "data/images.h"
 #include "experiments/commands/commands.h"
 #include "experiments/report/progress.h"
@@ -62,19 +63,19 @@ static void print_json(const Predictor *p, const Origin *origin, const float *lo
         set_class(p, json_append(json, "top"), class);
         class = ranking_next(logits, classes, class);
     }
-    printf("%s\n", json_line(json, arena));
+    print_out("%s\n", json_line(json, arena));
     json_free(json);
     arena_free(arena);
 }
 
-static void print_text(const Predictor *p, const Origin *origin, const float *logits) {
+static void print_answer(const Predictor *p, const Origin *origin, const float *logits) {
     int64_t classes = p->model->class_count, class = ranking_next(logits, classes, -1);
-    printf("%s", origin->file);
-    if (!origin->is_alone) printf("[%ld]", (long)origin->index);
+    print_out("%s", origin->file);
+    if (!origin->is_alone) print_out("[%ld]", (long)origin->index);
     for (int i = 0; i < p->top && class >= 0; i++) {
         const char *name = class_name(p, class);
-        printf("%s class %ld%s%s%s %.4f", i ? "," : ":", (long)class, name ? " (" : "",
-               name ? name : "", name ? ")" : "", p->probabilities[class]);
+        print_out("%s class %ld%s%s%s %.4f", i ? "," : ":", (long)class, name ? " (" : "",
+                  name ? name : "", name ? ")" : "", p->probabilities[class]);
         class = ranking_next(logits, classes, class);
     }
     putchar('\n');
@@ -88,7 +89,7 @@ static bool predict_batch(Predictor *p, Error *err) {
     for (int i = 0; i < p->count; i++) {
         const float *logits = p->logits + i * classes;
         ranking_probabilities(logits, classes, p->probabilities);
-        (p->is_json ? print_json : print_text)(p, &p->origins[i], logits);
+        (p->is_json ? print_json : print_answer)(p, &p->origins[i], logits);
     }
     p->done += p->count;
     p->count = 0;

@@ -5,6 +5,7 @@
 
 #include "core/json.h"
 #include "core/log.h"
+#include "core/print.h"
 #include "experiments/commands/commands.h"
 #include "experiments/ptq/quantize.h"
 #include "experiments/train/run.h"
@@ -43,22 +44,22 @@ static void print_result(const Task *task, const char *directory, Arena *arena) 
         log_warning("no table of results: %s", err.message);
         return;
     }
-    printf("%-22s %12s %12s\n", "", "float", "quantized");
+    print_out("%-22s %12s %12s\n", "", "float", "quantized");
     for (int i = 0; i < task->score_count; i++) {
         const Score *score = &task->scores[i];
-        printf("%-22s %12s %12s\n", arena_format(arena, "test %s", score->name),
-               score_text(json, "shadow", score, arena),
-               score_text(json, "quantized", score, arena));
+        print_out("%-22s %12s %12s\n", arena_format(arena, "test %s", score->name),
+                  score_text(json, "shadow", score, arena),
+                  score_text(json, "quantized", score, arena));
     }
     const Score *first = &task->scores[0];
     double validated = json_number(json, arena_format(arena, "best.validation_%s", first->key));
     if (!isnan(validated))
-        printf("%-22s %12s %11.*f%s\n", arena_format(arena, "validation %s", first->name), "",
-               first->decimals, validated * first->factor, first->unit);
-    printf("%-22s %12d %12.3f\n", "bits per weight", BITS_FLOAT,
-           json_number(json, "bits_per_weight"));
-    printf("%-22s %s\n", "run directory", directory);
-    printf("%-22s %s/" RUN_REPORT "\n", "report", directory);
+        print_out("%-22s %12s %11.*f%s\n", arena_format(arena, "validation %s", first->name), "",
+                  first->decimals, validated * first->factor, first->unit);
+    print_out("%-22s %12d %12.3f\n", "bits per weight", BITS_FLOAT,
+              json_number(json, "bits_per_weight"));
+    print_out("%-22s %s\n", "run directory", directory);
+    print_out("%-22s %s/" RUN_REPORT "\n", "report", directory);
     json_free(json);
 }
 

@@ -5,35 +5,24 @@
 
 #include "core/file.h"
 #include "core/json.h"
+#include "core/print.h"
 #include "data/text/tokenizer.h"
 #include "experiments/commands/commands.h"
 
 enum { AS_JSON, PLAIN, OPTION_COUNT };
 
-/* What would break the line, and what no terminal shows, as C writes it. */
-static void print_token(Span token) {
-    for (int64_t i = 0; i < token.bytes; i++) {
-        unsigned char c = (unsigned char)token.text[i];
-        if (c == '\n')
-            fputs("\\n", stdout);
-        else if (c < 0x20 || c == 0x7f)
-            printf("\\x%02x", c);
-        else
-            putchar(c);
-    }
-    putchar('\n');
-}
-
 static void print_ids(const Tokenizer *t, const TokenIds *ids, bool as_json) {
     if (as_json) {
-        printf("{\"ids\": [");
-        for (int64_t i = 0; i < ids->count; i++) printf("%s%d", i ? ", " : "", (int)ids->items[i]);
-        printf("]}\n");
+        print_out("{\"ids\": [");
+        for (int64_t i = 0; i < ids->count; i++)
+            print_out("%s%d", i ? ", " : "", (int)ids->items[i]);
+        print_out("]}\n");
         return;
     }
     for (int64_t i = 0; i < ids->count; i++) {
-        printf("%8d  ", (int)ids->items[i]);
-        print_token(tokenizer_token(t, ids->items[i]));
+        Span token = tokenizer_token(t, ids->items[i]);
+        const char *text = print_line(token.text, (size_t)token.bytes, ids->arena);
+        print_out("%8d  %s\n", (int)ids->items[i], text);
     }
 }
 

@@ -5,6 +5,7 @@
 
 #include "core/json.h"
 #include "core/log.h"
+#include "core/print.h"
 #include "experiments/commands/commands.h"
 #include "experiments/plan/footprint.h"
 #include "experiments/train/checkpoint.h"
@@ -40,16 +41,16 @@ static void print_results(const Json *json, const Task *task, Arena *arena) {
     int64_t model_bytes = 0, quantized_bytes = 0;
     json_get_int(json, "model_bytes", &model_bytes);
     json_get_int(json, "quantized_bytes", &quantized_bytes);
-    if (has_shadow) printf("%-22s %12s %12s\n", "", "quantized", "shadow");
+    if (has_shadow) print_out("%-22s %12s %12s\n", "", "quantized", "shadow");
     for (int i = 0; i < task->score_count; i++) {
         const Score *score = &task->scores[i];
-        printf("%-22s %12s", arena_format(arena, "test %s", score->name),
-               score_text(json, trained, score, arena));
-        if (has_shadow) printf(" %12s", score_text(json, "shadow", score, arena));
+        print_out("%-22s %12s", arena_format(arena, "test %s", score->name),
+                  score_text(json, trained, score, arena));
+        if (has_shadow) print_out(" %12s", score_text(json, "shadow", score, arena));
         putchar('\n');
     }
-    printf("%-22s %12ld", "model bytes", (long)quantized_bytes);
-    if (has_shadow) printf(" %12ld", (long)model_bytes);
+    print_out("%-22s %12ld", "model bytes", (long)quantized_bytes);
+    if (has_shadow) print_out(" %12ld", (long)model_bytes);
     putchar('\n');
 }
 
@@ -68,16 +69,16 @@ static void print_table(const char *directory, const Task *task, Arena *arena) {
     json_get_int(json, "steps", &steps);
     print_results(json, task, arena);
     if (is_timed) {
-        printf("%-22s %12.0f", arena_format(arena, "training %s/s", task->samples), speed);
-        if (timed_from) printf(" (from step %ld on)", (long)timed_from);
+        print_out("%-22s %12.0f", arena_format(arena, "training %s/s", task->samples), speed);
+        if (timed_from) print_out(" (from step %ld on)", (long)timed_from);
         putchar('\n');
     }
-    printf("%-22s %12ld\n", "steps", (long)steps);
-    printf("%-22s %s\n", "run directory", directory);
-    printf("%-22s %s/" RUN_REPORT "\n", "report", directory);
+    print_out("%-22s %12ld\n", "steps", (long)steps);
+    print_out("%-22s %s\n", "run directory", directory);
+    print_out("%-22s %s/" RUN_REPORT "\n", "report", directory);
     if (isfinite(json_number(json, "shadow.loss")))
         puts("The shadow is the same weights with nothing quantized: a diagnostic, no baseline.");
-    if (reason) printf("no quantized %s: %s\n", task->scores[0].name, reason);
+    if (reason) print_out("no quantized %s: %s\n", task->scores[0].name, reason);
     json_free(json);
 }
 

@@ -3,6 +3,7 @@
 
 #include "core/file.h"
 #include "core/kernels.h"
+#include "core/print.h"
 #include "experiments/commands/run_options.h"
 #include "experiments/ship/logits.h"
 #include "experiments/ship/packed.h"
@@ -41,9 +42,9 @@ static bool run(const Arguments *a, Error *err) {
     ok = ok && logits_compare(&m, &images, directory, err);
     kernels_use_reference(false);
     if (ok)
-        printf("verified: %ld test images, 0 differing bits in the logits of %s%s\n",
-               (long)images.test.count, path,
-               a->values[REFERENCE] ? ", computed with the plain int32 reference" : "");
+        print_out("verified: %ld test images, 0 differing bits in the logits of %s%s\n",
+                  (long)images.test.count, path,
+                  a->values[REFERENCE] ? ", computed with the plain int32 reference" : "");
     packed_model_close(&m);
     arena_free(arena);
     return ok;

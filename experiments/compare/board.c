@@ -4,6 +4,7 @@
 #include <string.h>
 #include <sys/ioctl.h>
 
+#include "core/print.h"
 #include "experiments/compare/results.h"
 #include "experiments/report/progress.h"
 #include "experiments/train/environment.h"
@@ -20,9 +21,9 @@ double board_seconds(const Board *b) {
 static void print_head(const Board *b) {
     char so_far[DURATION_BYTES], left[DURATION_BYTES];
     double seconds = schedule_left(b->schedule);
-    fprintf(b->stream, "%d of %d runs done, %s so far", schedule_count(b->schedule, RUN_DONE),
-            b->schedule->run_count, duration_print(board_seconds(b), so_far));
-    if (!isnan(seconds)) fprintf(b->stream, ", about %s left", duration_print(seconds, left));
+    print_to(b->stream, "%d of %d runs done, %s so far", schedule_count(b->schedule, RUN_DONE),
+             b->schedule->run_count, duration_print(board_seconds(b), so_far));
+    if (!isnan(seconds)) print_to(b->stream, ", about %s left", duration_print(seconds, left));
 }
 
 /* Without its unit. */
@@ -98,19 +99,20 @@ static void draw(Board *b, const CompareRun *at) {
     if (b->shown_lines) fprintf(b->stream, "\x1b[%dA", b->shown_lines);
     fputs("\r", b->stream);
     print_head(b);
-    fprintf(b->stream, "\x1b[K\n%-*s", label, "");
+    fputs("\x1b[K\n", b->stream);
+    print_to(b->stream, "%-*s", label, "");
     for (int i = 0; i < seeds; i++) {
         char text[CELL_BYTES];
         snprintf(text, sizeof text, "seed %ld", (long)c->seeds[first_seed + i]);
-        fprintf(b->stream, "%*s", CELL, text);
+        print_to(b->stream, "%*s", CELL, text);
     }
     fputs("\x1b[K\n", b->stream);
     for (int i = 0; i < rows; i++) {
-        fprintf(b->stream, "%-*.*s", label, label, c->rows[first_row + i].label);
+        print_to(b->stream, "%-*.*s", label, label, c->rows[first_row + i].label);
         for (int j = 0; j < seeds; j++) {
             char text[CELL_BYTES];
             cell_text(&s->runs[(first_seed + j) * c->row_count + first_row + i], text);
-            fprintf(b->stream, "%*s", CELL, text);
+            print_to(b->stream, "%*s", CELL, text);
         }
         fputs("\x1b[K\n", b->stream);
     }
@@ -124,15 +126,15 @@ static void draw(Board *b, const CompareRun *at) {
 static void print_change(const Board *b, const CompareRun *run) {
     char seconds[DURATION_BYTES], text[CELL_BYTES];
     if (run->state == RUN_EVALUATING) return;
-    fprintf(b->stream, "%s, seed %ld: ", run->row->label, (long)run->seed);
+    print_to(b->stream, "%s, seed %ld: ", run->row->label, (long)run->seed);
     if (run->state == RUN_MAKING) {
         fputs(run->first_step ? "goes on" : "begins", b->stream);
     } else if (run->state == RUN_FAILED) {
-        fprintf(b->stream, "failed: %s", run->failure);
+        print_to(b->stream, "failed: %s", run->failure);
     } else {
         const Score *score = &results_run_task(run)->scores[0];
-        fprintf(b->stream, "%s%s%s in %s; ", score_text(run, text), *score->unit ? " " : "",
-                score->unit, duration_print(run->seconds, seconds));
+        print_to(b->stream, "%s%s%s in %s; ", score_text(run, text), *score->unit ? " " : "",
+                 score->unit, duration_print(run->seconds, seconds));
         print_head(b);
     }
     fputc('\n', b->stream);
@@ -140,8 +142,8 @@ static void print_change(const Board *b, const CompareRun *run) {
 }
 
 static void print_step(const Board *b, const CompareRun *run) {
-    fprintf(b->stream, "%s, seed %ld: step %ld of %ld; ", run->row->label, (long)run->seed,
-            (long)run->step, (long)run->steps);
+    print_to(b->stream, "%s, seed %ld: step %ld of %ld; ", run->row->label, (long)run->seed,
+             (long)run->step, (long)run->steps);
     print_head(b);
     fputc('\n', b->stream);
     fflush(b->stream);

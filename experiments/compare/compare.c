@@ -11,6 +11,7 @@
 
 #include "core/file.h"
 #include "core/log.h"
+#include "core/print.h"
 #include "experiments/compare/board.h"
 #include "experiments/compare/page.h"
 #include "experiments/compare/results.h"
@@ -92,13 +93,16 @@ static void print_results(const Schedule *s, Arena *arena) {
     const Comparison *c = s->comparison;
     Group *groups = arena_new_array(arena, Group, c->row_count);
     results_groups(s, groups);
-    printf("\n%s\n", text_table(groups, c->row_count, arena));
+    const char *table = text_table(groups, c->row_count, arena);
+    putchar('\n');
+    print_text(stdout, table, strlen(table));
+    putchar('\n');
     for (int i = 0; i < s->run_count; i++)
         if (s->runs[i].state == RUN_FAILED)
-            printf("%s, seed %ld failed: %s (%s)\n", s->runs[i].row->label, (long)s->runs[i].seed,
-                   s->runs[i].failure, s->runs[i].log);
-    printf("results: %s/" COMPARISON_RESULTS "\n", s->directory);
-    printf("report:  %s/" COMPARISON_REPORT "\n", s->directory);
+            print_out("%s, seed %ld failed: %s (%s)\n", s->runs[i].row->label,
+                      (long)s->runs[i].seed, s->runs[i].failure, s->runs[i].log);
+    print_out("results: %s/" COMPARISON_RESULTS "\n", s->directory);
+    print_out("report:  %s/" COMPARISON_REPORT "\n", s->directory);
 }
 
 /* With runs that failed it is not a success, though all is done that can be. */
@@ -112,8 +116,8 @@ static bool make_all(Schedule *s, Arena *arena, Error *err) {
     double earlier = results_seconds(s->directory);
     int waiting = schedule_count(s, RUN_WAITING);
     if (waiting) {
-        fprintf(stderr, "looking at %d rows before anything is trained\n",
-                s->comparison->row_count);
+        print_to(stderr, "looking at %d rows before anything is trained\n",
+                 s->comparison->row_count);
         TRY(schedule_survey(s, err));
     }
     board_begin(&board, s, earlier, stderr);

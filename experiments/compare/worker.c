@@ -11,6 +11,8 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include "core/print.h"
+
 enum { CODE_NONE = -1 }; /* the job has not said yet how it ended */
 
 /* The parent tells it once; a second signal would end it before it has saved. */
@@ -32,7 +34,7 @@ static void work(pid_t parent, Error *error, WorkerJob job, void *context, int l
     close(log);
     Error err = {0};
     bool ok = job(context, &err);
-    if (err.code != ERROR_NONE) fprintf(stderr, "%s\n", err.message);
+    if (err.code != ERROR_NONE) print_to(stderr, "%s\n", err.message);
     fflush(NULL);
     *error = err; /* the code is what the parent goes by */
     exit(ok ? 0 : 1);

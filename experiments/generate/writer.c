@@ -6,6 +6,7 @@
 #include "core/counts.h"
 #include "core/file.h"
 #include "core/log.h"
+#include "core/print.h"
 #include "data/datasets/text.h"
 #include "data/text/unicode.h"
 #include "experiments/models/pretrained.h"
@@ -126,7 +127,7 @@ static bool show(Writer *w, bool is_last, Error *err) {
     bool ok = writer_text(w, false, arena, &text, err);
     int64_t bytes = !ok ? 0 : is_last ? text.bytes : settled_bytes(text);
     if (bytes > w->shown) {
-        fwrite(text.text + w->shown, 1, (size_t)(bytes - w->shown), stdout);
+        print_text(stdout, text.text + w->shown, (size_t)(bytes - w->shown));
         fflush(stdout);
         w->shown = bytes;
     }

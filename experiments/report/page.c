@@ -4,6 +4,7 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "core/print.h"
 #include "experiments/report/page_style.h"
 
 static char *page_room(Page *page, size_t count) {
@@ -40,21 +41,7 @@ void page_format(Page *page, const char *format, ...) {
     va_end(args);
 }
 
-/* Bytes of the UTF-8 character at `at` as RFC 3629 has it: no overlong forms, no surrogates, up to
- * U+10FFFF. 0: there is none. */
-static size_t utf8_length(const unsigned char *at) {
-    if (at[0] < 0x80) return 1;
-    size_t length = at[0] >= 0xf0 ? 4 : at[0] >= 0xe0 ? 3 : 2;
-    if (at[0] < 0xc2 || at[0] > 0xf4) return 0;
-    for (size_t i = 1; i < length; i++) {
-        if ((at[i] & 0xc0) != 0x80) return 0;
-    }
-    if ((at[0] == 0xe0 && at[1] < 0xa0) || (at[0] == 0xf0 && at[1] < 0x90)) return 0;
-    if ((at[0] == 0xed && at[1] > 0x9f) || (at[0] == 0xf4 && at[1] > 0x8f)) return 0;
-    return length;
-}
-
-static const char *entity(unsigned char c) {
+static const char *entity(char c) {
     switch (c) {
     case '&':
         return "&amp;";
@@ -66,25 +53,16 @@ static const char *entity(unsigned char c) {
         return "&quot;";
     case '\'':
         return "&#39;";
-    case '\n':
-    case '\t':
-        return NULL;
     default:
-        return c < ' ' || c == 0x7f ? "\xef\xbf\xbd" : NULL;
+        return NULL;
     }
 }
 
 void page_text(Page *page, const char *text) {
-    const unsigned char *at = (const unsigned char *)(text ? text : "");
-    while (*at) {
-        size_t length = utf8_length(at);
-        const char *instead = length ? entity(*at) : "\xef\xbf\xbd";
-        if (instead) {
-            page_put(page, instead);
-        } else {
-            page_add(page, (const char *)at, length);
-        }
-        at += length ? length : 1;
+    if (!text) return;
+    for (const char *at = print_lines(text, strlen(text), page->arena); *at; at++) {
+        const char *instead = entity(*at);
+        page_add(page, instead ? instead : at, instead ? strlen(instead) : 1);
     }
 }
 

@@ -1,5 +1,6 @@
 /* HTML text that grows in an arena. What comes from outside goes through page_text, which escapes
- * it; page_put and page_format take our own words only. */
+ * it, and writes out what a page should not obey either (core/print.h); page_put and page_format
+ * take our own words only. */
 #ifndef NIBBLE_EXPERIMENTS_REPORT_PAGE_H
 #define NIBBLE_EXPERIMENTS_REPORT_PAGE_H
 

@@ -6,6 +6,7 @@
 #include <sys/ioctl.h>
 #include <unistd.h>
 
+#include "core/print.h"
 #include "experiments/train/environment.h"
 
 enum { COLUMNS_MAX = 400, BAR_MIN = 8, BAR_MAX = 30 };
@@ -116,7 +117,7 @@ static void pieces_fit(Pieces *pieces, int columns) {
 
 static void pieces_print(const Pieces *pieces, FILE *stream) {
     for (int i = 0; i < pieces->count; i++) {
-        fprintf(stream, "%s%s", i ? "  " : "", pieces->items[i].text);
+        print_to(stream, "%s%s", i ? "  " : "", pieces->items[i].text);
     }
 }
 
@@ -201,11 +202,7 @@ void progress_message(void *progress, LogLevel level, const char *message) {
     Progress *p = progress;
     if (p->is_line_shown) fputs("\r\x1b[K", p->stream);
     fputs(names[level], p->stream);
-    for (const char *c = message; *c; c++) {
-        bool is_control = ((unsigned char)*c < ' ' && *c != '\n' && *c != '\t') || *c == 0x7f;
-        fputc(is_control ? '?' : *c, p->stream);
-    }
-    fputc('\n', p->stream);
+    print_to(p->stream, "%s\n", message);
     if (p->is_line_shown) progress_draw(p, p->seconds());
     fflush(p->stream);
 }
