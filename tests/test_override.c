@@ -187,9 +187,9 @@ static const Case bad_cases[] = {
      {"milestones=[1"},
      SAID "milestones=[1: not valid YAML: did not find expected ',' or ']' while parsing a flow "
           "sequence"},
-    {DATA, {"name=\xff"}, SAID "name=\xff: byte 0xff is not part of valid UTF-8 text"},
+    {DATA, {"name=\xff"}, SAID "name=\\xff: byte 0xff is not part of valid UTF-8 text"},
     {DATA, {"name=&a b"}, SAID "name=&a b: anchor '&a': anchors are not supported; write it out"},
-    {DATA, {"name=a\n---\nb"}, SAID "name=a?---?b: a second document; there can be only one"},
+    {DATA, {"name=a\n---\nb"}, SAID "name=a\\n---\\nb: a second document; there can be only one"},
     {DATA,
      {"train={epochs: 1, epochs: 2}"},
      SAID

@@ -174,7 +174,8 @@ const Command command_generate = {
     .name = "generate",
     .synopsis = "generate RUN|MODEL_DIR --prompt TEXT|--chat TEMPLATE [--tokens N] [--greedy] "
                 "[--json]",
-    .help = "what a language model writes behind a text",
+    .help = "what a language model writes behind a text; control characters are written out, as "
+            "\\x1b: a terminal would obey them (--json has the text as it is)",
     .min_items = 1,
     .max_items = 1,
     .options = {[PROMPT] = {"--prompt", "TEXT", "what it begins with"},
