@@ -3,8 +3,10 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
+#include <stdint.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -134,6 +136,30 @@ char *file_read(const char *path, size_t bytes_max, Arena *arena, size_t *bytes,
     char *text = read_fd(fd, path, bytes_max, arena, bytes, err);
     close(fd);
     return text;
+}
+
+static bool map_fd(int fd, const char *path, FileMap *out, Error *err) {
+    struct stat status;
+    if (fstat(fd, &status)) return fail_call(path, errno, err);
+    TRY(check_kind(path, status.st_mode, err));
+    if (status.st_size == 0) return true;
+    void *bytes = mmap(NULL, (size_t)status.st_size, PROT_READ, MAP_PRIVATE, fd, 0);
+    if (bytes == MAP_FAILED) return fail_call(path, errno, err);
+    *out = (FileMap){bytes, (size_t)status.st_size};
+    return true;
+}
+
+bool file_map(const char *path, FileMap *out, Error *err) {
+    *out = (FileMap){0};
+    int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY);
+    if (fd < 0) return fail_call(path, errno, err);
+    bool is_mapped = map_fd(fd, path, out, err);
+    close(fd);
+    return is_mapped;
+}
+
+void file_unmap(FileMap map) {
+    if (map.count > 0) munmap((void *)(uintptr_t)map.bytes, map.count);
 }
 
 /* ---- To the disk ---- */

@@ -36,6 +36,16 @@ int file_open(const char *path, FileUse use, Error *err);
 /* The whole file with a zero behind it; NULL: failed, or it has more than `bytes_max`. */
 char *file_read(const char *path, size_t bytes_max, Arena *arena, size_t *bytes, Error *err);
 
+/* The bytes of a file of a user's own, links followed, without reading them: for who must not open
+ * anything (data/sandbox.h). An access fails with SIGBUS where the device does, or where the file
+ * became shorter. Ends with file_unmap. An empty file has no bytes, and no mapping. */
+typedef struct FileMap {
+    const unsigned char *bytes;
+    size_t count;
+} FileMap;
+bool file_map(const char *path, FileMap *out, Error *err);
+void file_unmap(FileMap map);
+
 /* What a user names himself may be a link: the path of what it leads to. Of anything else, and of a
  * link that leads nowhere, `path` as it is. */
 const char *file_resolve(const char *path, Arena *arena);

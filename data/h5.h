@@ -83,10 +83,11 @@ typedef struct H5Reader H5Reader;
  * does not exist, damaged, or not ours (ERROR_INPUT), or could not be read (ERROR_SYSTEM): the
  * message says which. Links are not followed (core/file.h). Close before the arena is rewound. */
 H5Reader *h5_read_open(const char *path, Arena *arena, Error *err);
-/* Another program's file, opened by libhdf5 itself and unchecked. Such a file can crash or stall
- * the process. Chunks and the filters deflate, shuffle, fletcher32 are accepted; external storage,
- * virtual data sets, soft and external links, and plugins are not. */
-H5Reader *h5_read_foreign(const char *path, Arena *arena, Error *err);
+/* The bytes of another program's file, unchecked: `path` is for messages alone. Such a file can
+ * crash or stall the process. Chunks and the filters deflate, shuffle, fletcher32 are accepted;
+ * external storage, virtual data sets, soft and external links, and plugins are not. */
+H5Reader *h5_read_foreign(const char *path, const void *bytes, size_t count, Arena *arena,
+                          Error *err);
 void h5_read_close(H5Reader *reader);             /* accepts NULL */
 const char *h5_read_path(const H5Reader *reader); /* for messages */
 

@@ -1,7 +1,5 @@
-#include <errno.h>
 #include <stdio.h>
 #include <string.h>
-#include <sys/stat.h>
 
 #include "data/envelope.h"
 #include "data/h5_door.h"
@@ -9,7 +7,8 @@
 struct H5Reader {
     const char *path;
     hid_t file;
-    Envelope envelope; /* body NULL: another program's file */
+    bool is_ours;      /* or another program's, without a digest */
+    Envelope envelope; /* the file's bytes, and its digest */
 };
 
 /* ---- Opening ---- */
@@ -57,11 +56,7 @@ static bool image_open(H5Reader *reader, Error *err) {
     H5FD_file_image_callbacks_t callbacks = {image_malloc, image_memcpy, image_realloc,
                                              image_free,   image_owner,  image_owner_free,
                                              reader};
-    static const unsigned char signature[] = "\x89HDF\r\n\x1a\n";
-    size_t length = sizeof signature - 1;
-    if (reader->envelope.bytes < length || memcmp(reader->envelope.body, signature, length))
-        return FAIL(err, ERROR_INPUT, "%s: not an HDF5 file", reader->path);
-    h5_failures_forget(true);
+    h5_failures_forget(reader->is_ours);
     char name[64]; /* must be unique, and must not exist */
     snprintf(name, sizeof name, "/dev/null/image-%p", (void *)reader);
     hid_t access = H5Pcreate(H5P_FILE_ACCESS);
@@ -71,9 +66,17 @@ static bool image_open(H5Reader *reader, Error *err) {
         H5Pset_file_image(access, (void *)(uintptr_t)reader->envelope.body,
                           reader->envelope.bytes) >= 0)
         reader->file = H5Fopen(name, H5F_ACC_RDONLY, access);
-    if (reader->file < 0) h5_fail(err, ERROR_INPUT, reader->path, "cannot open");
+    if (reader->file < 0) h5_fail(err, ERROR_INPUT, reader->path, "cannot open as HDF5");
     H5Pclose(access);
     return reader->file >= 0;
+}
+
+static bool signature_check(const H5Reader *reader, Error *err) {
+    static const unsigned char signature[] = "\x89HDF\r\n\x1a\n";
+    size_t length = sizeof signature - 1;
+    if (reader->envelope.bytes < length || memcmp(reader->envelope.body, signature, length))
+        return FAIL(err, ERROR_INPUT, "%s: not an HDF5 file", reader->path);
+    return true;
 }
 
 static H5Reader *reader_new(const char *path, Arena *arena) {
@@ -86,25 +89,17 @@ static H5Reader *reader_new(const char *path, Arena *arena) {
 
 H5Reader *h5_read_open(const char *path, Arena *arena, Error *err) {
     H5Reader *reader = reader_new(path, arena);
-    bool is_open = envelope_open(path, arena, &reader->envelope, err) && image_open(reader, err);
+    reader->is_ours = true;
+    bool is_open = envelope_open(path, arena, &reader->envelope, err) &&
+                   signature_check(reader, err) && image_open(reader, err);
     return is_open ? reader : NULL;
 }
 
-H5Reader *h5_read_foreign(const char *path, Arena *arena, Error *err) {
-    struct stat status;
-    bool is_there = !stat(path, &status);
-    if (!is_there || !S_ISREG(status.st_mode)) { /* libhdf5 would wait for a pipe */
-        (void)FAIL(err, ERROR_INPUT, "%s: %s", path,
-                   is_there ? "not a regular file" : strerror(errno));
-        return NULL;
-    }
+H5Reader *h5_read_foreign(const char *path, const void *bytes, size_t count, Arena *arena,
+                          Error *err) {
     H5Reader *reader = reader_new(path, arena);
-    hid_t access = H5Pcreate(H5P_FILE_ACCESS);
-    H5Pset_file_locking(access, false, true);
-    reader->file = H5Fopen(path, H5F_ACC_RDONLY, access);
-    if (reader->file < 0) h5_fail(err, ERROR_INPUT, path, "cannot open as HDF5");
-    H5Pclose(access);
-    return reader->file >= 0 ? reader : NULL;
+    reader->envelope = (Envelope){.body = bytes, .bytes = count};
+    return image_open(reader, err) ? reader : NULL;
 }
 
 void h5_read_close(H5Reader *reader) {
@@ -113,7 +108,7 @@ void h5_read_close(H5Reader *reader) {
 
 void h5_read_digest(const H5Reader *reader, char text[33]) {
     text[0] = '\0';
-    for (int i = 0; reader->envelope.body && i < ENVELOPE_DIGEST_BYTES; i++)
+    for (int i = 0; reader->is_ours && i < ENVELOPE_DIGEST_BYTES; i++)
         snprintf(text + 2 * i, 3, "%02x", reader->envelope.digest[i]);
 }
 
@@ -129,7 +124,7 @@ static bool link_check(const H5Reader *reader, const char *name, Error *err) {
 }
 
 hid_t h5_object_open(const H5Reader *reader, const char *name, Error *err) {
-    h5_failures_forget(reader->envelope.body);
+    h5_failures_forget(reader->is_ours);
     if (!h5_name_check(reader->path, name, err)) return H5I_INVALID_HID;
     char prefix[H5_NAME_BYTES_MAX];
     size_t used = 0;

@@ -1,6 +1,7 @@
 #include "data/sandbox.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <poll.h>
 #include <signal.h>
 #include <stdio.h>
@@ -10,19 +11,10 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
-#define HAS_SHADOW_MEMORY true
-#elif defined(__has_feature)
-#if __has_feature(address_sanitizer) || __has_feature(thread_sanitizer)
-#define HAS_SHADOW_MEMORY true
-#endif
-#endif
-#ifndef HAS_SHADOW_MEMORY
-#define HAS_SHADOW_MEMORY false
-#endif
+#include "data/confine.h"
 
 bool sandbox_bounds_memory(void) {
-    return !HAS_SHADOW_MEMORY;
+    return !confine_has_shadow_memory();
 }
 
 /* ---- The child ---- */
@@ -36,34 +28,59 @@ static int64_t address_space_now(void) {
     return pages * sysconf(_SC_PAGESIZE);
 }
 
-/* The hard limit lies one above: at the hard limit of processor time the signal would be SIGKILL.
- */
-static void limit(int resource, int64_t value) {
-    struct rlimit bound = {(rlim_t)value, (rlim_t)value + 1};
-    setrlimit((__rlimit_resource_t)resource, &bound);
+/* At the hard limit of processor time the signal would be SIGKILL, and the parent could give no
+ * more of it: that one stays. */
+static bool limit(int resource, int64_t value) {
+    struct rlimit bound;
+    if (getrlimit((__rlimit_resource_t)resource, &bound)) return false;
+    if (resource != RLIMIT_CPU) bound.rlim_max = (rlim_t)value;
+    bound.rlim_cur = (rlim_t)value < bound.rlim_max ? (rlim_t)value : bound.rlim_max;
+    return !setrlimit((__rlimit_resource_t)resource, &bound);
 }
 
-static void child_confine(SandboxLimits limits, int output, int errors) {
+static bool limit_all(SandboxLimits limits) {
+    return limit(RLIMIT_CORE, 0) && limit(RLIMIT_FSIZE, 0) &&
+           limit(RLIMIT_CPU, limits.processor_seconds) &&
+           (!sandbox_bounds_memory() ||
+            limit(RLIMIT_AS, address_space_now() + limits.memory_bytes));
+}
+
+/* Closes all but these two, which get numbers of our choice. Sanitizers print to standard error. */
+static bool keep_only(int *output, int *errors) {
+    enum { OUTPUT = 3, ERRORS, OTHERS, HIGH = 10 };
+    int high_output = fcntl(*output, F_DUPFD, HIGH), high_errors = fcntl(*errors, F_DUPFD, HIGH);
+    if (high_output < 0 || high_errors < 0 || dup2(high_output, OUTPUT) < 0) return false;
+    *output = OUTPUT;
+    if (dup2(high_errors, ERRORS) < 0) return false;
+    *errors = ERRORS;
+    close(STDIN_FILENO);
+    close(STDOUT_FILENO);
+    if (!confine_has_shadow_memory()) close(STDERR_FILENO);
+    closefrom(OTHERS);
+    return true;
+}
+
+static bool child_confine(SandboxLimits limits, int *output, int *errors, Error *err) {
     static const int ours[] = {SIGINT, SIGTERM, SIGHUP, SIGSEGV, SIGBUS, SIGFPE, SIGABRT, SIGXCPU};
     for (size_t i = 0; i < sizeof ours / sizeof *ours; i++)
         if (signal(ours[i], SIG_DFL) == SIG_IGN) signal(ours[i], SIG_IGN); /* nohup */
     signal(SIGPIPE, SIG_IGN);
     prctl(PR_SET_PDEATHSIG, SIGKILL);
-    int low = output < errors ? output : errors, high = output < errors ? errors : output;
-    if (low > 3) close_range(3, (unsigned)low - 1, 0);
-    if (high > low + 1) close_range((unsigned)low + 1, (unsigned)high - 1, 0);
-    close_range((unsigned)high + 1, ~0U, 0);
-    limit(RLIMIT_CORE, 0);
-    limit(RLIMIT_FSIZE, 0);
-    limit(RLIMIT_CPU, limits.processor_seconds);
-    if (sandbox_bounds_memory()) limit(RLIMIT_AS, address_space_now() + limits.memory_bytes);
+    if (!limit_all(limits) || !keep_only(output, errors))
+        return FAIL(err, ERROR_SYSTEM, "no limits can be set: %s", strerror(errno));
+    return confine(err);
 }
 
 static _Noreturn void child_run(SandboxWork work, const void *context, SandboxLimits limits,
-                                int output, int errors) {
+                                const char *name, int output, int errors) {
     Error err = {0};
-    child_confine(limits, output, errors);
-    if (work(context, output, &err)) _exit(0);
+    if (!child_confine(limits, &output, &errors, &err)) {
+        error_prefix(&err, "%s is not read: what reads another program's file must be confined",
+                     name);
+        error_append(&err, "; use a Linux kernel that has seccomp, or files of another kind");
+    } else if (work(context, output, &err)) {
+        _exit(0);
+    }
     (void)!write(errors, err.message, strlen(err.message));
     _exit(err.code == ERROR_INPUT ? 2 : 1);
 }
@@ -92,7 +109,7 @@ bool sandbox_start(SandboxWork work, const void *context, SandboxLimits limits, 
     }
     fflush(NULL); /* what is buffered is ours to print, once */
     pid_t child = fork();
-    if (child == 0) child_run(work, context, limits, output[1], errors[1]);
+    if (child == 0) child_run(work, context, limits, name, output[1], errors[1]);
     int cause = errno;
     close(output[1]);
     close(errors[1]);
@@ -113,7 +130,7 @@ static int child_wait(Sandbox *sandbox) {
 
 /* Why the child's output ended early. */
 static bool child_failed(Sandbox *sandbox, Error *err) {
-    char message[400];
+    char message[sizeof err->message];
     ssize_t length = read(sandbox->errors, message, sizeof message - 1);
     int status = child_wait(sandbox);
     message[length > 0 ? length : 0] = '\0';
@@ -124,6 +141,10 @@ static bool child_failed(Sandbox *sandbox, Error *err) {
     int number = WIFSIGNALED(status) ? WTERMSIG(status) : 0;
     if (number == SIGXCPU)
         return FAIL(err, ERROR_INPUT, "%s: reading it takes too long", sandbox->name);
+    if (number == SIGBUS)
+        return FAIL(err, ERROR_SYSTEM,
+                    "%s: cannot read: the device failed, or the file became shorter meanwhile",
+                    sandbox->name);
     if (number == SIGINT || number == SIGTERM || number == SIGHUP)
         return FAIL(err, ERROR_STOPPED, "%s: stopped while it was read", sandbox->name);
     if (number == SIGKILL)
@@ -153,6 +174,15 @@ bool sandbox_read(Sandbox *sandbox, const SandboxLimits *limits, void *bytes, si
         done += (size_t)got;
     }
     return true;
+}
+
+void sandbox_allow_time(const Sandbox *sandbox, int64_t processor_seconds) {
+    struct rlimit bound;
+    if (prlimit(sandbox->child, RLIMIT_CPU, NULL, &bound)) return; /* it has ended */
+    bool is_endless = bound.rlim_cur == RLIM_INFINITY;
+    rlim_t wanted = is_endless ? RLIM_INFINITY : bound.rlim_cur + (rlim_t)processor_seconds;
+    bound.rlim_cur = wanted < bound.rlim_max ? wanted : bound.rlim_max;
+    prlimit(sandbox->child, RLIMIT_CPU, &bound, NULL);
 }
 
 void sandbox_stop(Sandbox *sandbox) {

@@ -16,7 +16,6 @@
 
 #include "data/h5.h"
 #include "data/idx.h"
-#include "data/sandbox.h"
 #include "tests/data_source.h"
 
 /* ---- A small data set ---- */
@@ -742,86 +741,6 @@ static void test_test_part_needs_no_training_files(void **state) {
     assert_test_alone(data, &both);
 }
 
-/* ---- The process that may die ---- */
-
-static bool work_well(const void *context, int output, Error *err) {
-    return sandbox_write(output, context, 5, err);
-}
-
-static bool work_badly(const void *context, int output, Error *err) {
-    const char *way = context;
-    TRY(sandbox_write(output, "12345", 5, err));
-    if (!strcmp(way, "crash")) raise(SIGSEGV);
-    if (!strcmp(way, "killed")) raise(SIGKILL);
-    if (!strcmp(way, "spin"))
-        for (volatile unsigned i = 0;; i++) {
-        }
-    if (!strcmp(way, "sleep")) sleep(100);
-    if (!strcmp(way, "swell"))
-        for (;;) {
-            static void *volatile memory; /* or the compiler leaves the allocation out */
-            memory = malloc(1 << 20);
-            if (!memory) return FAIL(err, ERROR_INPUT, "no memory\n");
-            memset(memory, 1, 1 << 20);
-        }
-    return FAIL(err, ERROR_INPUT, "said so");
-}
-
-static const SandboxLimits tight = {
-    .memory_bytes = 64 << 20, .processor_seconds = 1, .stall_seconds = 100};
-
-static void test_sandbox_passes_data(void **state) {
-    (void)state;
-    Sandbox sandbox;
-    Error err = {0};
-    char bytes[6] = {0};
-    assert_true(sandbox_start(work_well, "hello", tight, "it", &sandbox, &err));
-    assert_true(sandbox_read(&sandbox, &tight, bytes, 2, &err));
-    assert_true(sandbox_read(&sandbox, &tight, bytes + 2, 3, &err));
-    assert_string_equal(bytes, "hello");
-    assert_false(sandbox_read(&sandbox, &tight, bytes, 1, &err));
-    assert_non_null(strstr(err.message, "ended early"));
-    sandbox_stop(&sandbox);
-}
-
-static void test_sandbox_reports_deaths(void **state) {
-    (void)state;
-    static const char *const cases[][2] = {
-        {"fail", "said so"},
-        {"crash", ""}, /* "crashed"; AddressSanitizer turns the signal into an exit */
-        {"spin", "takes too long"},
-        {"sleep", "came to a halt"},
-        {"killed", "was killed"},
-    };
-    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
-        Sandbox sandbox;
-        Error err = {0};
-        char bytes[8];
-        SandboxLimits limits = tight;
-        if (!strcmp(cases[i][0], "sleep")) limits.stall_seconds = 1;
-        assert_true(sandbox_start(work_badly, cases[i][0], limits, "it", &sandbox, &err));
-        assert_true(sandbox_read(&sandbox, &tight, bytes, 5, &err));
-        assert_false(sandbox_read(&sandbox, &limits, bytes, 1, &err));
-        bool is_killed = !strcmp(cases[i][0], "killed"); /* which says nothing of the file */
-        assert_int_equal(err.code, is_killed ? ERROR_SYSTEM : ERROR_INPUT);
-        if (!strstr(err.message, cases[i][1])) fail_msg("%s: %s", cases[i][0], err.message);
-        sandbox_stop(&sandbox);
-    }
-}
-
-static void test_sandbox_bounds_memory(void **state) {
-    (void)state;
-    if (!sandbox_bounds_memory()) skip();
-    Sandbox sandbox;
-    Error err = {0};
-    char bytes[8];
-    assert_true(sandbox_start(work_badly, "swell", tight, "it", &sandbox, &err));
-    assert_true(sandbox_read(&sandbox, &tight, bytes, 5, &err));
-    assert_false(sandbox_read(&sandbox, &tight, bytes, 1, &err));
-    assert_string_equal(err.message, "no memory ");
-    sandbox_stop(&sandbox);
-}
-
 /* ---- Synthetic ---- */
 
 static void test_synthetic(void **state) {
@@ -894,9 +813,6 @@ int main(void) {
         cmocka_unit_test(test_hdf5_faults),
         cmocka_unit_test(test_hdf5_damage_is_survived),
         cmocka_unit_test(test_test_part_needs_no_training_files),
-        cmocka_unit_test(test_sandbox_passes_data),
-        cmocka_unit_test(test_sandbox_reports_deaths),
-        cmocka_unit_test(test_sandbox_bounds_memory),
         cmocka_unit_test(test_synthetic),
     };
     return cmocka_run_group_tests(tests, setup, teardown);

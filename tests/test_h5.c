@@ -383,6 +383,12 @@ static void test_sealed_nonsense_is_refused(void **state) {
     expect_refused(path, ERROR_INPUT, "not an HDF5 file");
 }
 
+static H5Reader *foreign_open(const char *path, Error *err) {
+    size_t bytes;
+    const unsigned char *content = file_read(path, &bytes);
+    return h5_read_foreign(path, content, bytes, arena, err);
+}
+
 static void test_foreign_files(void **state) {
     (void)state;
     Error err = {0};
@@ -391,7 +397,7 @@ static void test_foreign_files(void **state) {
     write_content(writer, 9);
     assert_true(h5_write_export(writer, &err));
     expect_refused(path, ERROR_INPUT, "no digest");
-    H5Reader *reader = h5_read_foreign(path, arena, &err);
+    H5Reader *reader = foreign_open(path, &err);
     assert_non_null(reader);
     int64_t step;
     assert_true(h5_read_int(reader, "cursor", "step", &step, &err));
@@ -400,8 +406,6 @@ static void test_foreign_files(void **state) {
     h5_read_digest(reader, digest);
     assert_string_equal(digest, "");
     h5_read_close(reader);
-    assert_null(h5_read_foreign(in_folder("absent.h5"), arena, &err));
-    assert_non_null(strstr(err.message, "No such file"));
 }
 
 /* tests/golden/h5/foreign.h5 (make.py beside it) holds what is not accepted, and a few that are.
@@ -423,7 +427,7 @@ static void test_foreign_features_are_refused(void **state) {
         {"named_type", "neither group nor tensor"},
     };
     Error err = {0};
-    H5Reader *reader = h5_read_foreign("tests/golden/h5/foreign.h5", arena, &err);
+    H5Reader *reader = foreign_open("tests/golden/h5/foreign.h5", &err);
     if (!reader) fail_msg("%s", err.message);
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
         H5Info info;

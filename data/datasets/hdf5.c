@@ -9,6 +9,7 @@
 #include <math.h>
 #include <string.h>
 
+#include "core/file.h"
 #include "data/dataset.h"
 #include "data/h5.h"
 #include "data/images.h"
@@ -38,10 +39,12 @@ static const Field hdf5_fields[] = {
     FIELD_END,
 };
 
+/* Until it is known how much is asked for; from then on, a second for so many bytes more. */
 static const SandboxLimits limits = {
-    .memory_bytes = (int64_t)2 << 30, .processor_seconds = 600, .stall_seconds = 120};
+    .memory_bytes = (int64_t)2 << 30, .processor_seconds = 5, .stall_seconds = 120};
+enum { BYTES_PER_SECOND = 20000000 };
 
-/* ---- The child: for each array in turn, a header and its elements ---- */
+/* ---- The child: for each array a header, then for each its elements ---- */
 
 typedef struct Header {
     int32_t element, rank;
@@ -50,15 +53,27 @@ typedef struct Header {
 
 enum { PIECE_BYTES = 1 << 20 };
 
-static bool array_send(const H5Reader *reader, const char *path, const char *name, Arena *arena,
-                       int output, Error *err) {
-    H5Info info;
-    TRY(h5_read_info(reader, name, &info, err));
-    if (info.what != H5_TENSOR || info.shape.rank == 0)
+static bool array_info(const H5Reader *reader, const char *path, const char *name, H5Info *info,
+                       Error *err) {
+    TRY(h5_read_info(reader, name, info, err));
+    if (info->what != H5_TENSOR || info->shape.rank == 0)
         return FAIL(err, ERROR_INPUT, "%s: \"%s\" is not an array", path, name);
+    return true;
+}
+
+static bool header_send(const H5Reader *reader, const char *path, const char *name, int output,
+                        Error *err) {
+    H5Info info;
+    TRY(array_info(reader, path, name, &info, err));
     Header header = {.element = (int32_t)info.element, .rank = info.shape.rank};
     for (int i = 0; i < header.rank; i++) header.dim[i] = info.shape.dim[i];
-    TRY(sandbox_write(output, &header, sizeof header, err));
+    return sandbox_write(output, &header, sizeof header, err);
+}
+
+static bool values_send(const H5Reader *reader, const char *path, const char *name, Arena *arena,
+                        int output, Error *err) {
+    H5Info info;
+    TRY(array_info(reader, path, name, &info, err));
     int64_t rows = info.shape.dim[0];
     if (info.bytes == 0) return true;
     int64_t row_bytes = info.bytes / rows;
@@ -66,12 +81,14 @@ static bool array_send(const H5Reader *reader, const char *path, const char *nam
         return FAIL(err, ERROR_INPUT, "%s: \"%s\": a row has %lld bytes", path, name,
                     (long long)row_bytes);
     int64_t step = row_bytes < PIECE_BYTES ? PIECE_BYTES / row_bytes : 1;
+    ArenaMark mark = arena_mark(arena);
     unsigned char *piece = arena_alloc(arena, (size_t)(step * row_bytes));
     for (int64_t first = 0; first < rows; first += step) {
         int64_t count = rows - first < step ? rows - first : step;
         TRY(h5_read_rows(reader, name, first, count, piece, err));
         TRY(sandbox_write(output, piece, (size_t)(count * row_bytes), err));
     }
+    arena_rewind(arena, mark);
     return true;
 }
 
@@ -94,22 +111,26 @@ static bool names_send(const H5Reader *reader, Arena *arena, int output, Error *
 
 enum { ARRAYS = 4 };
 
-/* What the child is to read: the names of the classes, then the arrays from `first` on. */
+/* What the child is to read: the names of the classes, then the arrays first .. end - 1. Images
+ * and labels take turns. */
 typedef struct Job {
     const char *path;
+    FileMap file;
     const char *names[ARRAYS];
-    int first;
+    int first, end;
     bool wants_class_names;
 } Job;
 
-static bool file_send(const void *context, int output, Error *err) {
+static bool job_send(const void *context, int output, Error *err) {
     const Job *job = context;
     Arena *arena = arena_new("HDF5 reader");
-    H5Reader *reader = h5_read_foreign(job->path, arena, err);
+    H5Reader *reader = h5_read_foreign(job->path, job->file.bytes, job->file.count, arena, err);
     if (!reader) return false;
     if (job->wants_class_names) TRY(names_send(reader, arena, output, err));
-    for (int i = job->first; i < ARRAYS; i++)
-        TRY(array_send(reader, job->path, job->names[i], arena, output, err));
+    for (int i = job->first; i < job->end; i++)
+        TRY(header_send(reader, job->path, job->names[i], output, err));
+    for (int i = job->first; i < job->end; i++)
+        TRY(values_send(reader, job->path, job->names[i], arena, output, err));
     h5_read_close(reader);
     arena_free(arena);
     return true;
@@ -122,13 +143,13 @@ typedef struct Array {
     H5Element element;
     int rank;
     int64_t dim[SHAPE_RANK_MAX];
+    int64_t bytes;
     void *values;
 } Array;
 
-static bool array_receive(Sandbox *sandbox, const char *name, Arena *arena, Array *out,
-                          Error *err) {
+static bool header_receive(Sandbox *sandbox, const char *name, Arena *arena, Array *out,
+                           Error *err) {
     Header header;
-    int64_t bytes;
     TRY(sandbox_read(sandbox, &limits, &header, sizeof header, err));
     *out = (Array){.name = arena_format(arena, "%s, %s", sandbox->name, name),
                    .element = (H5Element)header.element,
@@ -137,10 +158,8 @@ static bool array_receive(Sandbox *sandbox, const char *name, Arena *arena, Arra
         header.rank > SHAPE_RANK_MAX)
         return FAIL(err, ERROR_INPUT, "%s: damaged", out->name);
     memcpy(out->dim, header.dim, sizeof header.dim);
-    TRY(dataset_bytes(out->name, out->dim, out->rank, (int64_t)h5_element_bytes(out->element),
-                      &bytes, err));
-    out->values = arena_alloc(arena, (size_t)bytes);
-    return sandbox_read(sandbox, &limits, out->values, (size_t)bytes, err);
+    return dataset_bytes(out->name, out->dim, out->rank, (int64_t)h5_element_bytes(out->element),
+                         &out->bytes, err);
 }
 
 static bool names_receive(Sandbox *sandbox, Arena *arena, ClassNames *out, Error *err) {
@@ -222,9 +241,7 @@ static bool one_hot_get(const Array *labels, int64_t row, int32_t *label, Error 
                 labels->name, (long long)row);
 }
 
-static bool labels_convert(const Array *labels, int64_t count, Arena *arena, const int32_t **out,
-                           Error *err) {
-    bool is_column = labels->rank == 1 || (labels->rank == 2 && labels->dim[1] == 1);
+static bool labels_check(const Array *labels, int64_t count, Error *err) {
     if (labels->rank > 2 || (labels->rank == 2 && labels->dim[1] > INT32_MAX))
         return FAIL(err, ERROR_INPUT,
                     "%s: %s with %d dimensions, expected whole numbers [n] or one-hot [n, classes]",
@@ -232,12 +249,62 @@ static bool labels_convert(const Array *labels, int64_t count, Arena *arena, con
     if (labels->dim[0] != count)
         return FAIL(err, ERROR_INPUT, "%s: %lld labels, expected %lld as there are images",
                     labels->name, (long long)labels->dim[0], (long long)count);
+    return true;
+}
+
+static bool labels_convert(const Array *labels, Arena *arena, const int32_t **out, Error *err) {
+    bool is_column = labels->rank == 1 || (labels->rank == 2 && labels->dim[1] == 1);
+    int64_t count = labels->dim[0];
     int32_t *converted = arena_new_array(arena, int32_t, count);
     for (int64_t i = 0; i < count; i++)
         TRY(is_column ? label_get(labels, i, &converted[i], err)
                       : one_hot_get(labels, i, &converted[i], err));
     *out = converted;
     return true;
+}
+
+/* Whether the arrays fit together, before any is read. */
+static bool headers_check(const Array arrays[ARRAYS], const Job *job, Error *err) {
+    for (int i = job->first; i < job->end; i += 2) {
+        TRY(images_check(&arrays[i], err));
+        if (i + 1 < job->end) TRY(labels_check(&arrays[i + 1], arrays[i].dim[0], err));
+    }
+    if (job->end - job->first < ARRAYS) return true;
+    const Array *train = &arrays[0], *test = &arrays[2];
+    bool is_same = train->element == test->element && train->rank == test->rank;
+    for (int i = 1; is_same && i < train->rank; i++) is_same = train->dim[i] == test->dim[i];
+    if (!is_same)
+        return FAIL(err, ERROR_INPUT, "%s: element type or image size is not that of %s",
+                    test->name, train->name);
+    return true;
+}
+
+static bool arrays_receive(const Job *job, Sandbox *sandbox, Arena *arena, Array arrays[ARRAYS],
+                           Error *err) {
+    int64_t seconds = 0;
+    for (int i = job->first; i < job->end; i++)
+        TRY(header_receive(sandbox, job->names[i], arena, &arrays[i], err));
+    TRY(headers_check(arrays, job, err));
+    for (int i = job->first; i < job->end; i++) seconds += 1 + arrays[i].bytes / BYTES_PER_SECOND;
+    sandbox_allow_time(sandbox, seconds);
+    for (int i = job->first; i < job->end; i++) {
+        arrays[i].values = arena_alloc(arena, (size_t)arrays[i].bytes);
+        TRY(sandbox_read(sandbox, &limits, arrays[i].values, (size_t)arrays[i].bytes, err));
+    }
+    return true;
+}
+
+/* `job` but for the bytes of its file. */
+static bool job_read(Job job, Arena *arena, ClassNames *names, Array arrays[ARRAYS], Error *err) {
+    Sandbox sandbox;
+    TRY(file_map(job.path, &job.file, err));
+    bool is_started = sandbox_start(job_send, &job, limits, job.path, &sandbox, err);
+    file_unmap(job.file);
+    TRY(is_started);
+    bool is_read = (!job.wants_class_names || names_receive(&sandbox, arena, names, err)) &&
+                   arrays_receive(&job, &sandbox, arena, arrays, err);
+    sandbox_stop(&sandbox);
+    return is_read;
 }
 
 static Dataset dataset_like(const Array *images) {
@@ -250,32 +317,24 @@ static Dataset dataset_like(const Array *images) {
                      .pixel_type = images->element == H5_U8 ? PIXEL_U8 : PIXEL_F32};
 }
 
+static bool part_build(const Array arrays[2], Arena *arena, DatasetPart *out, Error *err) {
+    *out = (DatasetPart){.count = arrays[0].dim[0], .pixels = arrays[0].values};
+    return labels_convert(&arrays[1], arena, &out->labels, err);
+}
+
 static bool test_build(const Array arrays[ARRAYS], const Hdf5Config *config, Arena *arena,
                        Dataset *out, Error *err) {
-    const Array *images = &arrays[2];
-    TRY(images_check(images, err));
-    *out = dataset_like(images);
-    out->test = (DatasetPart){.count = images->dim[0], .pixels = images->values};
-    TRY(labels_convert(&arrays[3], out->test.count, arena, &out->test.labels, err));
+    *out = dataset_like(&arrays[2]);
+    TRY(part_build(&arrays[2], arena, &out->test, err));
     return dataset_test_classes(arrays[3].name, &out->test, config->classes, &out->class_count,
                                 err);
 }
 
 static bool parts_build(const Array arrays[ARRAYS], const Hdf5Config *config, Arena *arena,
                         Dataset *out, Error *err) {
-    const Array *train = &arrays[0], *test = &arrays[2];
-    TRY(images_check(train, err));
-    TRY(images_check(test, err));
-    bool is_same = train->element == test->element && train->rank == test->rank;
-    for (int i = 1; is_same && i < train->rank; i++) is_same = train->dim[i] == test->dim[i];
-    if (!is_same)
-        return FAIL(err, ERROR_INPUT, "%s: element type or image size is not that of %s",
-                    test->name, train->name);
-    *out = dataset_like(train);
-    out->train = (DatasetPart){.count = train->dim[0], .pixels = train->values};
-    out->test = (DatasetPart){.count = test->dim[0], .pixels = test->values};
-    TRY(labels_convert(&arrays[1], out->train.count, arena, &out->train.labels, err));
-    TRY(labels_convert(&arrays[3], out->test.count, arena, &out->test.labels, err));
+    *out = dataset_like(&arrays[0]);
+    TRY(part_build(&arrays[0], arena, &out->train, err));
+    TRY(part_build(&arrays[2], arena, &out->test, err));
     TRY(dataset_classes(arrays[1].name, &out->train, config->classes, &out->class_count, err));
     return dataset_check_labels(arrays[3].name, &out->test, out->class_count, err);
 }
@@ -283,40 +342,30 @@ static bool parts_build(const Array arrays[ARRAYS], const Hdf5Config *config, Ar
 static bool hdf5_open(const void *settings, DatasetParts parts, Arena *arena, Dataset *out,
                       Error *err) {
     const Hdf5Config *config = settings;
-    const Job job = {
-        config->path,
-        {config->train_images, config->train_labels, config->test_images, config->test_labels},
-        parts == DATASET_TEST ? 2 : 0,
-        config->loader.class_names.count == 0};
+    const Job job = {.path = config->path,
+                     .names = {config->train_images, config->train_labels, config->test_images,
+                               config->test_labels},
+                     .first = parts == DATASET_TEST ? 2 : 0,
+                     .end = ARRAYS,
+                     .wants_class_names = config->loader.class_names.count == 0};
     Array arrays[ARRAYS];
     ClassNames names = {0};
-    Sandbox sandbox;
     for (int i = 0; i < ARRAYS; i++)
         if (!job.names[i])
             return FAIL(err, ERROR_INPUT, "the names of the arrays must not be empty");
-    TRY(sandbox_start(file_send, &job, limits, config->path, &sandbox, err));
-    bool is_read = !job.wants_class_names || names_receive(&sandbox, arena, &names, err);
-    for (int i = job.first; is_read && i < ARRAYS; i++)
-        is_read = array_receive(&sandbox, job.names[i], arena, &arrays[i], err);
-    sandbox_stop(&sandbox);
-    if (!is_read) return false;
+    TRY(job_read(job, arena, &names, arrays, err));
     TRY((parts == DATASET_TEST ? test_build : parts_build)(arrays, config, arena, out, err));
     out->class_names = names;
     return true;
 }
 
 bool hdf5_read_images(const char *path, const char *array, Arena *arena, Images *out, Error *err) {
-    const Job job = {.path = path, .names = {[ARRAYS - 1] = array}, .first = ARRAYS - 1};
-    Array images;
-    Sandbox sandbox;
-    TRY(sandbox_start(file_send, &job, limits, path, &sandbox, err));
-    bool is_read = array_receive(&sandbox, array, arena, &images, err);
-    sandbox_stop(&sandbox);
-    if (!is_read) return false;
-    TRY(images_check(&images, err));
-    Dataset like = dataset_like(&images);
-    *out = (Images){images.dim[0], like.height,     like.width,
-                    like.channels, like.pixel_type, images.values};
+    const Job job = {.path = path, .names = {array}, .end = 1};
+    Array images[ARRAYS];
+    TRY(job_read(job, arena, NULL, images, err));
+    Dataset like = dataset_like(images);
+    *out = (Images){images->dim[0], like.height,     like.width,
+                    like.channels,  like.pixel_type, images->values};
     return true;
 }
 
