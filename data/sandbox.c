@@ -134,8 +134,6 @@ static bool child_failed(Sandbox *sandbox, Error *err) {
     ssize_t length = read(sandbox->errors, message, sizeof message - 1);
     int status = child_wait(sandbox);
     message[length > 0 ? length : 0] = '\0';
-    for (char *c = message; *c; c++)
-        if ((unsigned char)*c < ' ') *c = ' ';
     if (length > 0 && WIFEXITED(status))
         return FAIL(err, WEXITSTATUS(status) == 2 ? ERROR_INPUT : ERROR_SYSTEM, "%s", message);
     int number = WIFSIGNALED(status) ? WTERMSIG(status) : 0;

@@ -416,7 +416,7 @@ static void test_memory_is_bounded(void **state) {
     assert_true(sandbox_start(work_badly, "swell", limits, "it", &sandbox, &err));
     assert_true(sandbox_read(&sandbox, &limits, bytes, 5, &err));
     assert_false(sandbox_read(&sandbox, &limits, bytes, 1, &err));
-    assert_string_equal(err.message, "no memory ");
+    assert_string_equal(err.message, "no memory\\n");
     sandbox_stop(&sandbox);
 }
 

@@ -87,7 +87,8 @@ static bool print_kind(const char *name) {
     for (int i = 0; i < TOPIC_COUNT; i++) {
         const Kind *kind = kind_find(topics[i].kinds, name);
         if (!kind) continue;
-        print_out("%s# %s '%s': %s\n", found ? "\n" : "", topics[i].kinds->noun, name, kind->help);
+        if (found) print_out("\n");
+        print_out("# %s '%s': %s\n", topics[i].kinds->noun, name, kind->help);
         kind_help(kind, 0, write_line, NULL);
         found = true;
     }
