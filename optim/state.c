@@ -46,9 +46,9 @@ static void prefixes_fill(StateMap *map) {
         bool is_negative = p >> 15;
         uint32_t most = (1u << PREFIX_SHIFT) - 1;
         float lowest = number_of(p, is_negative ? most : 0);
-        float highest = number_of(p, is_negative ? 0 : most);
         map->lowest[p] = (uint8_t)nearest(map, lowest);
-        assert(!isfinite(highest) || nearest(map, highest) <= map->lowest[p] + 1);
+        assert(!isfinite(number_of(p, is_negative ? 0 : most)) ||
+               nearest(map, number_of(p, is_negative ? 0 : most)) <= map->lowest[p] + 1);
     }
 }
 
