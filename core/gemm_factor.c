@@ -163,13 +163,30 @@ static void piece_touch(const Operand *operand, int64_t first, int64_t count) {
     for (int64_t i = 0; i < count * bits / 8; i += LINE) __builtin_prefetch(codes + i);
 }
 
+/* Columns column .. column + columns - 1 of a row of codes of half a byte; `column` is even. */
+static void entries_copy(const Factor *f, int64_t row, int64_t column, int64_t columns, float *to) {
+    const Scales *scales = &f->scales;
+    const uint8_t *codes = (const uint8_t *)f->operand.tensor.data + row * f->stride / 2;
+    int64_t run = scales->run_length, within = column % run;
+    const float *scale = scales->scale + row * count_pieces(f->stride, run) + column / run;
+    if (within) { /* the rest of a run, then whole ones */
+        int64_t rest = count_least(run - within, columns);
+        isa_active()->entries_from_nibbles(codes + column / 2, rest, f->entries, scale, run, to);
+        column += rest, columns -= rest, to += rest, scale++;
+    }
+    isa_active()->entries_from_nibbles(codes + column / 2, columns, f->entries, scale, run, to);
+}
+
 /* A part of the stored matrix to rows that are `to_stride` apart. */
 static void part_copy(const Factor *f, Part part, float *to, int64_t to_stride) {
     const Operand operand = operand_of(f);
-    for (int64_t i = 0; i < part.rows; i++) {
+    for (int64_t i = 0; i < part.rows; i++, to += to_stride) {
         int64_t row = part.row + i;
         piece_touch(&operand, (row + AHEAD) * f->stride + part.column, part.columns);
-        operand_copy(&operand, row * f->stride + part.column, part.columns, to + i * to_stride);
+        if (f->has_entries && part.column % 2 == 0)
+            entries_copy(f, row, part.column, part.columns, to);
+        else
+            operand_copy(&operand, row * f->stride + part.column, part.columns, to);
     }
 }
 

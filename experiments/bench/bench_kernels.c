@@ -1,7 +1,9 @@
 /* The kernels on the shapes of the four models: three products of each convolution and linear
- * layer, on values and on levels, and linear layers of few rows on packed codes. OpenBLAS is
- * measured beside them: a mark to reach, which training does not call. */
+ * layer, on values and on levels, and linear layers of few rows on packed codes; and on those of a
+ * language model of 10^9 parameters, whose weights are stored. OpenBLAS is measured beside them: a
+ * mark to reach, which training does not call. */
 #include <stdio.h>
+#include <string.h>
 
 #include "core/blas.h"
 #include "core/conv.h"
@@ -10,6 +12,7 @@
 #include "core/parallel.h"
 #include "core/print.h"
 #include "core/random.h"
+#include "core/storage.h"
 #include "experiments/bench/bench.h"
 #include "experiments/bench/bench_worker.h"
 #include "experiments/train/environment.h"
@@ -18,19 +21,22 @@
 enum { RUNS_MIN = 3, NAME_BYTES = 80 };
 #define KERNEL_SHARE 0.03 /* of the time that a model's variant gets */
 
+enum { FORWARD = 1, FROZEN, ALL }; /* passes: FROZEN has no gradient of the weight */
+
 typedef struct Operands {
     const char *name;
     int bits;               /* of levels or codes; 0: values */
     bool keeps_activations; /* as values: the weight alone is quantized */
     bool is_packed;         /* the weight: codes, else levels in floats */
-    bool has_backward;
+    int backward;           /* FROZEN or ALL; 0: forward alone */
     bool by_openblas;
+    const Storage *stored; /* the weight */
 } Operands;
 
-static const Operands values = {"f32", .has_backward = true};
-static const Operands openblas = {"f32 by OpenBLAS", .has_backward = true, .by_openblas = true};
+static const Operands values = {"f32", .backward = ALL};
+static const Operands openblas = {"f32 by OpenBLAS", .backward = ALL, .by_openblas = true};
 static const Operands w8a8 = {"w8a8", .bits = 8};
-static const Operands w4a4 = {"w4a4", .bits = 4, .has_backward = true};
+static const Operands w4a4 = {"w4a4", .bits = 4, .backward = ALL};
 static const Operands w8_codes = {"w8 codes", 8, .keeps_activations = true, .is_packed = true};
 static const Operands w4_codes = {"w4 codes", 4, .keeps_activations = true, .is_packed = true};
 static const Operands w2_codes = {"w2 codes", 2, .keeps_activations = true, .is_packed = true};
@@ -39,10 +45,24 @@ static const Operands ternary_codes = {"ternary codes", BITS_TERNARY, .keeps_act
 static const Operands binary_codes = {"binary codes", 1, .keeps_activations = true,
                                       .is_packed = true};
 
+static const Operands nf4 = {"nf4", .backward = FROZEN,
+                             .stored =
+                                 &(const Storage){.dtype = DTYPE_NF4, .scale_dtype = DTYPE_F32}};
+static const Operands nf4_double = {
+    "nf4 double", .backward = FROZEN,
+    .stored = &(const Storage){.dtype = DTYPE_NF4, .scale_dtype = DTYPE_DYNAMIC8}};
+static const Operands int4_groups = {
+    "int4 groups", .backward = FROZEN,
+    .stored = &(const Storage){.dtype = DTYPE_INT4, .block = 64, .scale_dtype = DTYPE_F32}};
+static const Operands f16 = {"f16", .backward = FROZEN,
+                             .stored = &(const Storage){.dtype = DTYPE_F16}};
+
 static const Operands *const conv_operands[] = {&values, &w8a8, &w4a4, NULL};
 static const Operands *const linear_operands[] = {
     &values,   &openblas, &w8a8,          &w4a4,         &w8_codes,
     &w4_codes, &w2_codes, &ternary_codes, &binary_codes, NULL};
+static const Operands *const stored_operands[] = {&values,      &openblas, &nf4, &nf4_double,
+                                                  &int4_groups, &f16,      NULL};
 
 /* size x size images of in_c channels, padded so that stride 1 keeps the size. */
 typedef struct ConvCase {
@@ -63,12 +83,25 @@ static const ConvCase conv_cases[] = {
 
 typedef struct LinearCase {
     int64_t rows, in, out; /* rows 0: the batch */
+    int passes;            /* at most */
+    const Operands *const *operands;
 } LinearCase;
 
 static const LinearCase linear_cases[] = {
-    {0, 784, 512},  {0, 512, 512},   {0, 512, 10},  {0, 3136, 128}, /* MLP, CNN */
-    {0, 128, 10},   {0, 64, 10},     {0, 256, 10},                  /* the classes of the others */
-    {16, 512, 512}, {16, 3136, 128}, {1, 512, 512}, {1, 3136, 128},
+    {0, 784, 512, ALL, linear_operands}, /* MLP */
+    {0, 512, 512, ALL, linear_operands},
+    {0, 512, 10, ALL, linear_operands},
+    {0, 3136, 128, ALL, linear_operands}, /* CNN */
+    {0, 128, 10, ALL, linear_operands},
+    {0, 64, 10, ALL, linear_operands}, /* the classes of the others */
+    {0, 256, 10, ALL, linear_operands},
+    {16, 512, 512, FORWARD, linear_operands},
+    {16, 3136, 128, FORWARD, linear_operands},
+    {1, 512, 512, FORWARD, linear_operands},
+    {1, 3136, 128, FORWARD, linear_operands},
+    {1, 2048, 5632, FROZEN, stored_operands},
+    {16, 2048, 5632, FROZEN, stored_operands},
+    {128, 2048, 5632, FROZEN, stored_operands},
 };
 
 typedef struct Result { /* of one kernel, as it comes from the worker */
@@ -88,7 +121,6 @@ typedef struct Kernel {
 
 typedef struct Pass {
     const char *name;
-    bool is_backward;
     void (*conv)(const Kernel *k);
     void (*linear)(const Kernel *k);
 } Pass;
@@ -139,9 +171,9 @@ static void linear_dw(const Kernel *k) {
 }
 
 static const Pass passes[] = {
-    {"forward", false, conv_y, linear_y},
-    {"input gradient", true, conv_dx, linear_dx},
-    {"weight gradient", true, conv_dw, linear_dw},
+    {"forward", conv_y, linear_y},
+    {"input gradient", conv_dx, linear_dx},
+    {"weight gradient", conv_dw, linear_dw},
 };
 
 /* ---- Operands ---- */
@@ -178,6 +210,13 @@ static Tensor tensor_codes(Arena *arena, Tensor levels) {
     return codes;
 }
 
+static Tensor tensor_stored(Arena *arena, const Tensor *plain, const Storage *storage) {
+    Error none = {0};
+    Tensor stored = *plain; /* finite, so nothing can fail */
+    tensor_encode(arena, plain->data, plain->shape, storage, &stored, &none);
+    return stored;
+}
+
 static Grid weight_grid(int bits) {
     return bits == BITS_TERNARY ? grid_ternary() : bits == 1 ? grid_odd(1) : grid_signed(bits);
 }
@@ -191,6 +230,7 @@ static void kernel_fill(Kernel *k, Shape x, Shape w, Shape y, const Operands *op
     k->y = tensor_new(k->arena, DTYPE_F32, y).data;
     k->dx = tensor_new(k->arena, DTYPE_F32, x).data;
     k->dw = tensor_new(k->arena, DTYPE_F32, w).data;
+    if (operands->stored) k->w = tensor_stored(k->arena, &k->w, operands->stored);
     if (!operands->bits) return;
     k->w = tensor_levels(k->arena, k->w, weight_grid(operands->bits), shape_count(w) / w.dim[0]);
     if (operands->is_packed) k->w = tensor_codes(k->arena, k->w);
@@ -225,10 +265,10 @@ static double kernel_bytes(const Kernel *k, const Pass *pass) {
 }
 
 static bool run_passes(int fd, const Kernel *k, const char *shape, const Operands *operands,
-                       bool has_backward, double seconds) {
+                       int passes_most, double seconds) {
     double sum_length = (double)(tensor_count(&k->w) / k->w.shape.dim[0]);
-    for (size_t i = 0; i < sizeof passes / sizeof *passes; i++) {
-        if (passes[i].is_backward && !has_backward) continue;
+    int wanted = operands->backward ? operands->backward : FORWARD;
+    for (int i = 0; i < wanted && i < passes_most; i++) {
         Result result = {.flops = 2.0 * (double)tensor_count(&k->dy) * sum_length,
                          .bytes = kernel_bytes(k, &passes[i]),
                          .seconds = kernel_time(k, &passes[i], seconds)};
@@ -272,8 +312,7 @@ static bool run_conv(int fd, Kernel *k, const ConvCase *c, const BenchOptions *o
         kernel_fill(k, SHAPE(g->batch, g->in_h, g->in_w, g->in_c),
                     SHAPE(g->out_c, g->kernel_h, g->kernel_w, g->in_c / g->groups),
                     SHAPE(g->batch, g->out_h, g->out_w, g->out_c), conv_operands[i]);
-        TRY(run_passes(fd, k, shape, conv_operands[i], conv_operands[i]->has_backward,
-                       KERNEL_SHARE * options->seconds));
+        TRY(run_passes(fd, k, shape, conv_operands[i], ALL, KERNEL_SHARE * options->seconds));
     }
     return true;
 }
@@ -281,20 +320,19 @@ static bool run_conv(int fd, Kernel *k, const ConvCase *c, const BenchOptions *o
 static bool run_linear(int fd, Kernel *k, const LinearCase *c, const BenchOptions *options) {
     char shape[NAME_BYTES];
     int64_t rows = c->rows ? c->rows : options->batch;
-    snprintf(shape, sizeof shape, "linear %ld->%ld%s", (long)c->in, (long)c->out,
-             c->rows == 1 ? " 1 row"
-             : c->rows    ? " 16 rows"
-                          : "");
+    snprintf(shape, sizeof shape, "linear %ld->%ld", (long)c->in, (long)c->out);
+    size_t length = strlen(shape);
+    if (c->rows)
+        snprintf(shape + length, sizeof shape - length, " %ld row%s", (long)c->rows,
+                 c->rows == 1 ? "" : "s");
     k->is_conv = false;
-    for (int i = 0; linear_operands[i]; i++) {
-        k->by_openblas = linear_operands[i]->by_openblas;
+    for (int i = 0; c->operands[i]; i++) {
+        const Operands *operands = c->operands[i];
+        k->by_openblas = operands->by_openblas;
         if (k->by_openblas && !blas_may_be_shared()) continue;
         arena_reset(k->arena);
-        kernel_fill(k, SHAPE(rows, c->in), SHAPE(c->out, c->in), SHAPE(rows, c->out),
-                    linear_operands[i]);
-        TRY(run_passes(fd, k, shape, linear_operands[i],
-                       linear_operands[i]->has_backward && !c->rows,
-                       KERNEL_SHARE * options->seconds));
+        kernel_fill(k, SHAPE(rows, c->in), SHAPE(c->out, c->in), SHAPE(rows, c->out), operands);
+        TRY(run_passes(fd, k, shape, operands, c->passes, KERNEL_SHARE * options->seconds));
     }
     return true;
 }
