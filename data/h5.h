@@ -1,20 +1,24 @@
-/* HDF5 files: the only door to libhdf5 (1.10.8); hdf5.h itself is included by data/h5_door.h alone.
+/* nibble's own files: HDF5, so that h5dump, h5py and HDFView read them as they are, in the few
+ * forms of data/h5_format.h, which are written and read here without libhdf5. That library is not
+ * safe on bytes that somebody chose, a digest can be made by anyone, and its own process for every
+ * file (data/sandbox.h) would cost more than the reading. Files of other programs:
+ * data/h5_foreign.h.
  *
- * Written files appear whole or not at all (data/envelope.h): HDF5 writes NAME.tmp.<pid> beside
- * NAME, its bytes are read back and digested, the digest is appended as a trailer after HDF5's end
- * of file, the file is synced and renamed. A writer killed at any moment leaves the old file as it
- * was; its leftover is removed by the next writer of that name. The same content gives the same
- * bytes: no object holds a time.
+ * Written files appear whole or not at all (data/envelope.h): the bytes go to NAME.tmp.<pid> beside
+ * NAME, are read back and digested, the digest is appended as a trailer after HDF5's end of file,
+ * the file is synced and renamed. A writer killed at any moment leaves the old file as it was; its
+ * leftover is removed by the next writer of that name. The same content gives the same bytes: no
+ * object holds a time.
  *
- * Read files are checked before libhdf5 sees a byte: a file without a digest, or whose digest does
- * not match, is refused. The digest finds accidents, not malice; another program's files go through
- * h5_read_foreign, and only in a process that may die (data/sandbox.h).
+ * Read files are checked before they are opened: a file without a digest, or whose digest does not
+ * match, is refused. The digest finds accidents, not malice: all that is read from the bytes behind
+ * it is bounded by their number, in memory and time, whatever they are.
  *
  * Names are paths like "params/stage1.0.conv.weight": components between slashes are groups, made
  * when first used; dots mean nothing. "" names the root group.
  *
- * libhdf5 is not thread-safe: call from one thread at a time. A program that writes must ignore
- * SIGXFSZ (signal(SIGXFSZ, SIG_IGN)), so that a file-size limit is an error like a full disk. */
+ * A program that writes must ignore SIGXFSZ (signal(SIGXFSZ, SIG_IGN)), so that a file-size limit
+ * is an error like a full disk. */
 #ifndef NIBBLE_DATA_H5_H
 #define NIBBLE_DATA_H5_H
 
@@ -74,24 +78,18 @@ bool h5_write_commit(H5Writer *writer, const char *previous_path, Error *err);
 bool h5_write_export(H5Writer *writer, Error *err);
 void h5_write_abandon(H5Writer *writer); /* removes the temporary file; also right after failures */
 
-/* ---- Reading. What a file lacks or holds otherwise is ERROR_INPUT; where memory or the device
- * failed, nobody knows: ERROR_SYSTEM. ---- */
+/* ---- Reading. What a file lacks or holds otherwise is ERROR_INPUT. ---- */
 
 typedef struct H5Reader H5Reader;
 
-/* Reads the whole file into `arena`, checks its digest, opens these bytes without a copy. NULL:
+/* Reads the whole file into `arena`, where it stays; checks its digest, and what is in it. NULL:
  * does not exist, damaged, or not ours (ERROR_INPUT), or could not be read (ERROR_SYSTEM): the
- * message says which. Links are not followed (core/file.h). Close before the arena is rewound. */
+ * message says which. Links are not followed (core/file.h). */
 H5Reader *h5_read_open(const char *path, Arena *arena, Error *err);
-/* The bytes of another program's file, unchecked: `path` is for messages alone. Such a file can
- * crash or stall the process. Chunks and the filters deflate, shuffle, fletcher32 are accepted;
- * external storage, virtual data sets, soft and external links, and plugins are not. */
-H5Reader *h5_read_foreign(const char *path, const void *bytes, size_t count, Arena *arena,
-                          Error *err);
 void h5_read_close(H5Reader *reader);             /* accepts NULL */
 const char *h5_read_path(const H5Reader *reader); /* for messages */
 
-void h5_read_digest(const H5Reader *reader, char text[33]); /* hexadecimal; "" for foreign files */
+void h5_read_digest(const H5Reader *reader, char text[33]); /* hexadecimal */
 
 typedef enum H5What { H5_GROUP, H5_TENSOR, H5_TEXT } H5What;
 
@@ -102,10 +100,8 @@ typedef struct H5Info {
     int64_t bytes;     /* of a tensor's elements, or of a text without its end */
 } H5Info;
 
-/* False: it could not be found out; likewise h5_read_has_number. */
+/* False: `name` cannot be one; likewise h5_read_has_number. */
 bool h5_read_exists(const H5Reader *reader, const char *name, bool *exists, Error *err);
-/* A tensor's element is what it becomes in memory: floats of 16 bits are read as f32. Another type,
- * rank or storage is an error that names the object and what was found. */
 bool h5_read_info(const H5Reader *reader, const char *name, H5Info *info, Error *err);
 /* The names in a group, sorted by bytes, allocated in `arena`. */
 bool h5_read_names(const H5Reader *reader, const char *group, Arena *arena, const char ***names,
@@ -118,11 +114,6 @@ bool h5_read_tensor(const H5Reader *reader, const char *name, H5Element element,
 /* Rows first .. first + count - 1 along the first dimension of a tensor of rank at least 1. */
 bool h5_read_rows(const H5Reader *reader, const char *name, int64_t first, int64_t count,
                   void *data, Error *err);
-/* The strings of a data set, or else of an attribute of the file, of fixed or variable length and
- * any padding, [count], allocated in `arena`. count -1: there is neither. Something else of that
- * name is an error that says what was found. */
-bool h5_read_strings(const H5Reader *reader, const char *name, Arena *arena, const char ***strings,
-                     int64_t *count, Error *err);
 /* NULL: failed. */
 const char *h5_read_text(const H5Reader *reader, const char *name, Arena *arena, Error *err);
 bool h5_read_int(const H5Reader *reader, const char *object, const char *attribute, int64_t *value,

@@ -23,12 +23,12 @@ static void strings_close(const Strings *s) {
 }
 
 /* False without an error: there is none of that name. */
-static bool strings_open(const H5Reader *reader, const char *name, Strings *s, Error *err) {
-    hid_t root = h5_object_open(reader, "", err);
-    *s = (Strings){h5_read_path(reader), name, false, -1, -1, -1, -1};
+static bool strings_open(const H5Foreign *file, const char *name, Strings *s, Error *err) {
+    hid_t root = h5_object_open(file, "", err);
+    *s = (Strings){h5_foreign_path(file), name, false, -1, -1, -1, -1};
     if (root < 0) return false;
     if (H5Lexists(root, name, H5P_DEFAULT) > 0) {
-        s->id = h5_object_open(reader, name, err);
+        s->id = h5_object_open(file, name, err);
     } else if (H5Aexists(root, name) > 0) {
         s->is_attribute = true;
         s->id = H5Aopen(root, name, H5P_DEFAULT);
@@ -88,12 +88,12 @@ static bool variable_read(const Strings *s, hid_t type, Arena *arena, const char
     return true;
 }
 
-bool h5_read_strings(const H5Reader *reader, const char *name, Arena *arena, const char ***strings,
-                     int64_t *count, Error *err) {
+bool h5_foreign_strings(const H5Foreign *file, const char *name, Arena *arena,
+                        const char ***strings, int64_t *count, Error *err) {
     Strings s;
     *strings = NULL;
     *count = -1;
-    if (!strings_open(reader, name, &s, err)) return err->code == ERROR_NONE;
+    if (!strings_open(file, name, &s, err)) return err->code == ERROR_NONE;
     bool is_read = strings_check(&s, err);
     if (is_read) {
         hid_t type = H5Tcopy(s.type); /* its set of characters too: libhdf5 converts none */

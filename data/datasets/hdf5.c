@@ -11,7 +11,7 @@
 
 #include "core/file.h"
 #include "data/dataset.h"
-#include "data/h5.h"
+#include "data/h5_foreign.h"
 #include "data/images.h"
 #include "data/loader.h"
 #include "data/sandbox.h"
@@ -53,39 +53,42 @@ typedef struct Header {
 
 enum { PIECE_BYTES = 1 << 20 };
 
-static bool array_info(const H5Reader *reader, const char *path, const char *name, H5Info *info,
+static bool array_info(const H5Foreign *file, const char *path, const char *name, H5Info *info,
                        Error *err) {
-    TRY(h5_read_info(reader, name, info, err));
+    TRY(h5_foreign_info(file, name, info, err));
     if (info->what != H5_TENSOR || info->shape.rank == 0)
         return FAIL(err, ERROR_INPUT, "%s: \"%s\" is not an array", path, name);
     return true;
 }
 
-static bool header_send(const H5Reader *reader, const char *path, const char *name, int output,
+static bool header_send(const H5Foreign *file, const char *path, const char *name, int output,
                         Error *err) {
     H5Info info;
-    TRY(array_info(reader, path, name, &info, err));
+    TRY(array_info(file, path, name, &info, err));
     Header header = {.element = (int32_t)info.element, .rank = info.shape.rank};
     for (int i = 0; i < header.rank; i++) header.dim[i] = info.shape.dim[i];
     return sandbox_write(output, &header, sizeof header, err);
 }
 
-static bool values_send(const H5Reader *reader, const char *path, const char *name, Arena *arena,
+static bool values_send(const H5Foreign *file, const char *path, const char *name, Arena *arena,
                         int output, Error *err) {
     H5Info info;
-    TRY(array_info(reader, path, name, &info, err));
+    TRY(array_info(file, path, name, &info, err));
     int64_t rows = info.shape.dim[0];
     if (info.bytes == 0) return true;
     int64_t row_bytes = info.bytes / rows;
     if (row_bytes > INT_MAX)
         return FAIL(err, ERROR_INPUT, "%s: \"%s\": a row has %lld bytes", path, name,
                     (long long)row_bytes);
-    int64_t step = row_bytes < PIECE_BYTES ? PIECE_BYTES / row_bytes : 1;
+    int64_t chunk_rows, step = row_bytes < PIECE_BYTES ? PIECE_BYTES / row_bytes : 1;
+    TRY(h5_foreign_chunk_rows(file, name, &chunk_rows, err));
+    if (chunk_rows > rows) chunk_rows = rows;
+    step = (step + chunk_rows - 1) / chunk_rows * chunk_rows;
     ArenaMark mark = arena_mark(arena);
     unsigned char *piece = arena_alloc(arena, (size_t)(step * row_bytes));
     for (int64_t first = 0; first < rows; first += step) {
         int64_t count = rows - first < step ? rows - first : step;
-        TRY(h5_read_rows(reader, name, first, count, piece, err));
+        TRY(h5_foreign_rows(file, name, first, count, piece, err));
         TRY(sandbox_write(output, piece, (size_t)(count * row_bytes), err));
     }
     arena_rewind(arena, mark);
@@ -96,10 +99,10 @@ static const char class_names[] = "class_names";
 enum { NAMES_MAX = 1 << 16, NAME_BYTES_SENT = 1 << 10 }; /* more than is accepted */
 
 /* How many, -1: the file has none; then a length and its bytes each. */
-static bool names_send(const H5Reader *reader, Arena *arena, int output, Error *err) {
+static bool names_send(const H5Foreign *file, Arena *arena, int output, Error *err) {
     const char **names;
     int64_t count;
-    TRY(h5_read_strings(reader, class_names, arena, &names, &count, err));
+    TRY(h5_foreign_strings(file, class_names, arena, &names, &count, err));
     TRY(sandbox_write(output, &count, sizeof count, err));
     for (int64_t i = 0; i < count; i++) {
         int64_t length = (int64_t)strnlen(names[i], NAME_BYTES_SENT);
@@ -124,14 +127,14 @@ typedef struct Job {
 static bool job_send(const void *context, int output, Error *err) {
     const Job *job = context;
     Arena *arena = arena_new("HDF5 reader");
-    H5Reader *reader = h5_read_foreign(job->path, job->file.bytes, job->file.count, arena, err);
-    if (!reader) return false;
-    if (job->wants_class_names) TRY(names_send(reader, arena, output, err));
+    H5Foreign *file = h5_foreign_open(job->path, job->file.bytes, job->file.count, arena, err);
+    if (!file) return false;
+    if (job->wants_class_names) TRY(names_send(file, arena, output, err));
     for (int i = job->first; i < job->end; i++)
-        TRY(header_send(reader, job->path, job->names[i], output, err));
+        TRY(header_send(file, job->path, job->names[i], output, err));
     for (int i = job->first; i < job->end; i++)
-        TRY(values_send(reader, job->path, job->names[i], arena, output, err));
-    h5_read_close(reader);
+        TRY(values_send(file, job->path, job->names[i], arena, output, err));
+    h5_foreign_close(file);
     arena_free(arena);
     return true;
 }
