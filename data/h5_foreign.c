@@ -398,7 +398,7 @@ bool h5_foreign_chunk_rows(const H5Foreign *file, const char *name, int64_t *row
             "\"%s\": a row of its chunks takes %lld bytes, accepted are %d; store it in "
             "chunks of fewer rows",
             name, (long long)piece, PIECE_MAX);
-    if (all > times(info.bytes, WASTE_MAX) + WASTE_FREE)
+    if (all - WASTE_FREE > times(info.bytes, WASTE_MAX))
         return h5_refuse(
             err, file->path,
             "\"%s\": its chunks take %lld bytes, itself %lld; store it in smaller chunks", name,

@@ -8,6 +8,8 @@
 /* ---- Bytes ---- */
 
 bool h5_body_refuse(const H5Body *body, const char *what) {
+    if (!*body->place)
+        return FAIL(body->err, ERROR_INPUT, "%s: damaged: its root: %s", body->path, what);
     return FAIL(body->err, ERROR_INPUT, "%s: damaged: \"%s\": %s", body->path, body->place, what);
 }
 

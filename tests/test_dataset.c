@@ -8,10 +8,12 @@
 
 #include <math.h>
 #include <signal.h>
+#include <sys/resource.h>
 #include <sys/stat.h>
 #include <time.h>
 #include <unistd.h>
 
+#include <hdf5.h>
 #include <zlib.h>
 
 #include "data/h5.h"
@@ -619,6 +621,66 @@ static void test_hdf5_one_hot(void **state) {
     EXPECT_FAILURE(h5_source(path), "train_labels", "f32 with 3 dimensions");
 }
 
+static void chunked_write(hid_t file, const char *name, int rank, const hsize_t *dims,
+                          const hsize_t *chunk, const void *values) {
+    hid_t space = H5Screate_simple(rank, dims, NULL), options = H5Pcreate(H5P_DATASET_CREATE);
+    H5Pset_chunk(options, rank, chunk);
+    if (values) H5Pset_deflate(options, 1);
+    hid_t data = H5Dcreate2(file, name, H5T_STD_U8LE, space, H5P_DEFAULT, options, H5P_DEFAULT);
+    assert_true(data >= 0);
+    if (values) H5Dwrite(data, H5T_NATIVE_UCHAR, H5S_ALL, H5S_ALL, H5P_DEFAULT, values);
+    H5Dclose(data);
+    H5Pclose(options);
+    H5Sclose(space);
+}
+
+/* `count` images of 8 x 8, two labels, in chunks of so many rows and 2 columns; or images that were
+ * never written, which take no room. */
+static const char *chunked_file(hsize_t count, hsize_t chunk_rows, bool is_written) {
+    const char *path = in_folder("chunks.h5");
+    const hsize_t dims[] = {count, 8, 8}, chunk[] = {chunk_rows, 8, 2};
+    unsigned char *values = is_written ? arena_zalloc(arena, count * 64) : NULL;
+    if (values) values[count - 1] = 1;
+    hid_t file = H5Fcreate(path, H5F_ACC_TRUNC, H5P_DEFAULT, H5P_DEFAULT);
+    const char *const parts[] = {"train", "test"};
+    for (int i = 0; i < 2; i++) {
+        chunked_write(file, arena_format(arena, "%s_images", parts[i]), 3, dims, chunk, values);
+        chunked_write(file, arena_format(arena, "%s_labels", parts[i]), 1, dims, chunk, values);
+    }
+    H5Fclose(file);
+    return path;
+}
+
+static double seconds_of_children(void) {
+    struct rusage used;
+    getrusage(RUSAGE_CHILDREN, &used);
+    return (double)(used.ru_utime.tv_sec + used.ru_stime.tv_sec) +
+           1e-6 * (double)(used.ru_utime.tv_usec + used.ru_stime.tv_usec);
+}
+
+/* Each chunk is inflated once: 128 MiB in chunks of 16 MiB take no more than their bytes do. */
+static void test_hdf5_chunks_are_read_once(void **state) {
+    (void)state;
+    enum { ROWS = 1 << 20 };
+    const char *path = chunked_file(ROWS, ROWS, true);
+    double start = seconds_of_children();
+    Dataset data = open_well(source("hdf5", "path", path, "classes", "2", NULL));
+    double seconds = seconds_of_children() - start;
+    if (seconds > 1.5) fail_msg("%g seconds", seconds);
+    assert_int_equal(data.train.count, ROWS);
+    assert_int_equal(((const unsigned char *)data.train.pixels)[ROWS - 1], 1);
+    assert_int_equal(data.test.labels[ROWS - 1], 1);
+    unlink(path);
+}
+
+static void test_hdf5_sizes_are_bounded(void **state) {
+    (void)state;
+    const char *path = chunked_file(1 << 24, 1 << 24, false);
+    EXPECT_FAILURE(source("hdf5", "path", path, NULL), "train_images",
+                   "dimensions ask for 1073741824 bytes, more than a file of");
+    unlink(path);
+}
+
 static void test_hdf5_faults(void **state) {
     (void)state;
     int32_t labels[TRAIN];
@@ -810,6 +872,8 @@ int main(void) {
         cmocka_unit_test(test_hdf5_shapes_and_elements),
         cmocka_unit_test(test_hdf5_labels),
         cmocka_unit_test(test_hdf5_one_hot),
+        cmocka_unit_test(test_hdf5_chunks_are_read_once),
+        cmocka_unit_test(test_hdf5_sizes_are_bounded),
         cmocka_unit_test(test_hdf5_faults),
         cmocka_unit_test(test_hdf5_damage_is_survived),
         cmocka_unit_test(test_test_part_needs_no_training_files),

@@ -21,7 +21,6 @@
 
 #include "data/envelope.h"
 #include "data/h5.h"
-#include "data/h5_foreign.h"
 
 static Arena *arena;
 static char folder[] = "/tmp/nibble-h5-XXXXXX";
@@ -375,6 +374,16 @@ static void test_damage_is_named(void **state) {
     expect_refused(pipe_path, ERROR_INPUT, "is a FIFO");
 }
 
+static void test_exported_files_have_no_digest(void **state) {
+    (void)state;
+    Error err = {0};
+    const char *path = in_folder("plain.h5");
+    H5Writer *writer = h5_write_begin(path, 0, arena, &err);
+    write_content(writer, 9);
+    assert_true(h5_write_export(writer, &err));
+    expect_refused(path, ERROR_INPUT, "no digest");
+}
+
 static void test_sealed_nonsense_is_refused(void **state) {
     (void)state;
     Error err = {0};
@@ -382,82 +391,6 @@ static void test_sealed_nonsense_is_refused(void **state) {
     file_write(path, "not HDF5 at all", 15);
     assert_true(envelope_seal(path, &err));
     expect_refused(path, ERROR_INPUT, "not an HDF5 file");
-}
-
-static H5Foreign *foreign_open(const char *path, Error *err) {
-    size_t bytes;
-    const unsigned char *content = file_read(path, &bytes);
-    return h5_foreign_open(path, content, bytes, arena, err);
-}
-
-/* libhdf5 reads what we write. */
-static void test_libhdf5_agrees(void **state) {
-    (void)state;
-    Error err = {0};
-    const char *path = in_folder("plain.h5"), *name = "params/stage1.0.conv.weight";
-    H5Writer *writer = h5_write_begin(path, 0, arena, &err);
-    write_content(writer, 9);
-    for (int i = 0; i < 40; i++) h5_write_int(writer, "many", arena_format(arena, "n%d", i), i);
-    for (int i = 0; i < 400; i++)
-        h5_write_tensor(writer, arena_format(arena, "many/%0300d", i), H5_I32, SHAPE(1), &i);
-    assert_true(h5_write_export(writer, &err));
-    expect_refused(path, ERROR_INPUT, "no digest");
-    H5Foreign *file = foreign_open(path, &err);
-    if (!file) fail_msg("%s", err.message);
-    H5Info info;
-    float values[VALUES];
-    if (!h5_foreign_info(file, name, &info, &err)) fail_msg("%s", err.message);
-    assert_true(info.what == H5_TENSOR && shape_equal(info.shape, SHAPE(3, 2, 2, 5)));
-    assert_true(h5_foreign_rows(file, name, 0, 3, values, &err));
-    for (int i = 0; i < VALUES; i++) assert_true(values[i] == (float)(i * 7 + 9) / 3.0f);
-    assert_true(h5_foreign_info(file, "config", &info, &err));
-    assert_true(info.what == H5_TEXT && info.bytes == 8);
-    for (int i = 0; i < 400; i++) {
-        int32_t value;
-        assert_true(
-            h5_foreign_rows(file, arena_format(arena, "many/%0300d", i), 0, 1, &value, &err));
-        assert_int_equal(value, i);
-    }
-    h5_foreign_close(file);
-}
-
-/* tests/golden/h5/foreign.h5 (make.py beside it) holds what is not accepted, and a few that are.
- */
-static void test_foreign_features_are_refused(void **state) {
-    (void)state;
-    static const char *const cases[][2] = {
-        {"soft", "link to elsewhere"},
-        {"beyond", "link to elsewhere"},
-        {"soft_group/good", "link to elsewhere"},
-        {"outside", "stored outside"},
-        {"virtual", "stored outside"},
-        {"szip_like", "filter"},
-        {"rank5", "more than 4 dimensions"},
-        {"compound", "element type"},
-        {"varlen", "element type"},
-        {"reference", "element type"},
-        {"huge", "too many bytes"},
-        {"named_type", "neither group nor tensor"},
-    };
-    Error err = {0};
-    H5Foreign *file = foreign_open("tests/golden/h5/foreign.h5", &err);
-    if (!file) fail_msg("%s", err.message);
-    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
-        H5Info info;
-        err = (Error){0};
-        if (h5_foreign_info(file, cases[i][0], &info, &err))
-            fail_msg("%s was accepted", cases[i][0]);
-        if (!strstr(err.message, cases[i][1]))
-            fail_msg("%s: \"%s\" lacks \"%s\"", cases[i][0], err.message, cases[i][1]);
-    }
-    float good[6];
-    static const char *const accepted[] = {"group/good", "chunked", "big_endian"};
-    for (int i = 0; i < 3; i++) {
-        err = (Error){0};
-        if (!h5_foreign_rows(file, accepted[i], 0, 2, good, &err)) fail_msg("%s", err.message);
-        for (int k = 0; k < 6; k++) assert_true(good[k] == (float)k);
-    }
-    h5_foreign_close(file);
 }
 
 /* ---- Replacing ---- */
@@ -662,9 +595,8 @@ int main(void) {
         cmocka_unit_test(test_every_bit_flip_is_refused),
         cmocka_unit_test(test_every_truncation_is_refused),
         cmocka_unit_test(test_damage_is_named),
+        cmocka_unit_test(test_exported_files_have_no_digest),
         cmocka_unit_test(test_sealed_nonsense_is_refused),
-        cmocka_unit_test(test_libhdf5_agrees),
-        cmocka_unit_test(test_foreign_features_are_refused),
         cmocka_unit_test(test_previous_is_kept),
         cmocka_unit_test(test_abandon_leaves_nothing),
         cmocka_unit_test(test_leftovers_of_the_dead_are_removed),

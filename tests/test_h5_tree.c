@@ -281,6 +281,15 @@ static void add_array_attribute(hid_t file) {
     H5Sclose(space);
 }
 
+/* Each link gets a part of its own where the header cannot grow. */
+static void add_parts(hid_t file) {
+    hid_t options = plain_options(H5P_GROUP_CREATE);
+    H5Pset_link_phase_change(options, 5000, 0);
+    H5Gclose(H5Gcreate2(file, "x", H5P_DEFAULT, options, H5P_DEFAULT));
+    H5Pclose(options);
+    for (int i = 0; i < 3000; i++) scalar_add(file, arena_format(arena, "x/%04d", i));
+}
+
 static void add_times(hid_t file) {
     H5Gclose(H5Gcreate2(file, "x", H5P_DEFAULT, H5P_DEFAULT, H5P_DEFAULT));
     hid_t options = H5Pcreate(H5P_DATASET_CREATE), space = H5Screate(H5S_SCALAR);
@@ -320,6 +329,7 @@ static void test_what_nibble_does_not_write(void **state) {
         {"shared type", add_shared_type, "has a property that nibble does not write"},
         {"comment", add_comment, "has a property that nibble does not write"},
         {"array", add_array_attribute, "has an attribute that is something else than one number"},
+        {"parts", add_parts, "its header has too many parts"},
         {"times", add_times, "an object of another kind than nibble's"},
         {"order", add_order, "its links are kept in another way than nibble's"},
     };
@@ -528,6 +538,8 @@ static void test_changed_heaps_and_trees(void **state) {
         {"a billion", TEXT("BTHD"), 0, 26, 8, 1 << 30, "a tree of another kind"},
         {"root count", TEXT("BTHD"), 0, 24, 2, 9999, "a node holds too much"},
         {"node of another", TEXT("BTLF"), 0, 5, 1, 6, "a node of another tree"},
+        {"kept otherwise", TEXT("\25\22\0"), 0, 5, 1, 1, "its attributes are kept in another way"},
+        {"shared", TEXT("BTLF\0\10"), 0, 14, 1, 2, "an attribute is shared"},
         {"identifier", TEXT("BTLF"), 0, 10, 1, 16, "a heap should hold is not in it"},
         {"offset", TEXT("BTLF"), 0, 11, 4, 1 << 30, "a heap should hold is not in it"},
     };

@@ -282,12 +282,23 @@ static bool headers_check(const Array arrays[ARRAYS], const Job *job, Error *err
     return true;
 }
 
+/* Deflate makes at most 1032 bytes of one, and 16 bits become 32: whoever asks for more has nothing
+ * to fill it with. */
+static bool size_check(const Array *array, const Job *job, Error *err) {
+    enum { BYTES_OF_ONE = 2 * 1032 };
+    if (array->bytes / BYTES_OF_ONE <= (int64_t)job->file.count) return true;
+    return FAIL(err, ERROR_INPUT,
+                "%s: its dimensions ask for %lld bytes, more than a file of %zu bytes can hold",
+                array->name, (long long)array->bytes, job->file.count);
+}
+
 static bool arrays_receive(const Job *job, Sandbox *sandbox, Arena *arena, Array arrays[ARRAYS],
                            Error *err) {
     int64_t seconds = 0;
     for (int i = job->first; i < job->end; i++)
         TRY(header_receive(sandbox, job->names[i], arena, &arrays[i], err));
     TRY(headers_check(arrays, job, err));
+    for (int i = job->first; i < job->end; i++) TRY(size_check(&arrays[i], job, err));
     for (int i = job->first; i < job->end; i++) seconds += 1 + arrays[i].bytes / BYTES_PER_SECOND;
     sandbox_allow_time(sandbox, seconds);
     for (int i = job->first; i < job->end; i++) {
