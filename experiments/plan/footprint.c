@@ -25,10 +25,6 @@ const char *const footprint_kind_names[FOOTPRINT_KINDS] = {
     [FOOTPRINT_EVALUATION] = "evaluation",
 };
 
-/* Libraries become resident as they are used. The parts of libhdf5 (1.10, Debian 12) that write and
- * read a checkpoint were measured as 3.6 MB of RssFile. */
-enum { LATE_LIBRARY_BYTES = 3600000 };
-
 const char *const footprint_kind_texts[FOOTPRINT_KINDS] = {
     [FOOTPRINT_PROCESS] = "the program and its libraries",
     [FOOTPRINT_DATA] = "the data set and its batches",
@@ -323,7 +319,7 @@ static void find_present(const Experiment *e, Footprint *out) {
     optimizer_visit(e->optimizer, add_state, &bytes[FOOTPRINT_OPTIMIZER]);
     int64_t rest = environment_rss_bytes();
     for (int i = FOOTPRINT_DATA; i < FOOTPRINT_KINDS; i++) rest -= bytes[i];
-    bytes[FOOTPRINT_PROCESS] = count_most(rest, 0) + LATE_LIBRARY_BYTES;
+    bytes[FOOTPRINT_PROCESS] = count_most(rest, 0);
 }
 
 static bool find_all(Experiment *e, Tape *t, Arena *arena, Footprint *out, Error *err) {
