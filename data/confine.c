@@ -4,6 +4,7 @@
 #include <linux/audit.h>
 #include <linux/capability.h>
 #include <linux/filter.h>
+#include <linux/futex.h>
 #include <linux/seccomp.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -39,7 +40,7 @@ enum { ARCHITECTURE = 0 };
 
 /* ---- What stays allowed ---- */
 
-/* `argument` and `mask`: only where that argument has no other bit of the mask than `value`. */
+/* `argument` and `mask`: only where the argument's bits in the mask are those of `value`. */
 typedef struct Rule {
     int call;
     uint32_t mask;
@@ -47,7 +48,6 @@ typedef struct Rule {
     uint32_t value;
 } Rule;
 
-/* The last rows are the sanitizers'. */
 static const Rule rules[] = {
     {.call = __NR_write},
     {.call = __NR_brk},
@@ -56,17 +56,19 @@ static const Rule rules[] = {
     {.call = __NR_mremap},
     {.call = __NR_munmap},
     {.call = __NR_madvise},
-    {.call = __NR_futex}, /* locks: where it is refused, the C library ends the process */
+#if HAS_SHADOW_MEMORY
+    {.call = __NR_futex},
+    {.call = __NR_sched_yield},
+    {.call = __NR_sigaltstack},
+#else /* of locks, to give them back: there is nobody to wait for */
+    {.call = __NR_futex, .argument = 1, .mask = FUTEX_CMD_MASK, .value = FUTEX_WAKE},
+#endif
     {.call = __NR_rt_sigprocmask},
     {.call = __NR_rt_sigreturn},
     {.call = __NR_getpid},
     {.call = __NR_gettid},
     {.call = __NR_exit},
     {.call = __NR_exit_group},
-#if HAS_SHADOW_MEMORY
-    {.call = __NR_sched_yield},
-    {.call = __NR_sigaltstack},
-#endif
 };
 enum { RULES = sizeof rules / sizeof *rules, ENTRY = 4, PER_RULE = 6 };
 

@@ -29,7 +29,8 @@ static herr_t stack_add(unsigned depth, const H5E_error2_t *entry, void *context
     Stack *stack = context;
     const char *text = entry->desc ? entry->desc : "unknown failure";
     bool is_memory = entry->maj_num == H5E_RESOURCE || entry->min_num == H5E_CANTALLOC ||
-                     entry->min_num == H5E_NOSPACE;
+                     entry->min_num == H5E_NOSPACE ||
+                     entry->maj_num == H5E_PLIST; /* its own lists, which want nothing else */
     bool is_system = is_memory || strstr(text, "error message = '");
     if (depth == 0 || (is_system && !stack->is_system))
         snprintf(stack->text, sizeof stack->text, "%s", text);

@@ -128,7 +128,7 @@ static int child_wait(Sandbox *sandbox) {
     return status;
 }
 
-/* Why the child's output ended early. */
+/* Why the child's output ended early. Of one that crashed nobody knows whose fault it was. */
 static bool child_failed(Sandbox *sandbox, Error *err) {
     char message[sizeof err->message];
     ssize_t length = read(sandbox->errors, message, sizeof message - 1);
@@ -150,10 +150,12 @@ static bool child_failed(Sandbox *sandbox, Error *err) {
                     "%s: its reader was killed, as the system does where memory runs out",
                     sandbox->name);
     if (number)
-        return FAIL(err, ERROR_INPUT, "%s: damaged: its reader crashed (%s)", sandbox->name,
-                    strsignal(number));
-    return FAIL(err, ERROR_INPUT,
-                "%s: its reader ended early (wait status %d): damaged, or memory ran out",
+        return FAIL(err, ERROR_SYSTEM,
+                    "%s: its reader crashed (%s), as it may on an unsound file or without memory",
+                    sandbox->name, strsignal(number));
+    return FAIL(err, ERROR_SYSTEM,
+                "%s: its reader ended early (wait status %d), as it may on an unsound file or "
+                "without memory",
                 sandbox->name, status);
 }
 

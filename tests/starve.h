@@ -8,6 +8,7 @@
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
+#include <stdint.h>
 
 #include <cmocka.h>
 
@@ -18,22 +19,23 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
 #include "core/error.h"
 #include "data/sandbox.h"
 
-static long starve_allowed = -1; /* allocations until that one; below 0: none is refused */
-static bool starve_is_refused;
-static const char *starve_library; /* part of the file name of who asks; NULL: anybody */
+static long starve_allowed = -1;         /* allocations until that one; below 0: none is refused */
+static volatile bool *starve_is_refused; /* by this process or one of its own */
+static const char *starve_library;       /* part of the file name of who asks; NULL: anybody */
 
 static inline bool starve_refuses(const void *caller) {
     Dl_info place;
     if (starve_allowed < 0) return false;
     if (starve_library && (!dladdr(caller, &place) || !strstr(place.dli_fname, starve_library)))
         return false;
-    starve_is_refused |= starve_allowed == 0;
+    if (starve_allowed == 0) *starve_is_refused = true;
     if (starve_allowed-- > 0) return false;
     errno = ENOMEM;
     return true;
@@ -89,6 +91,7 @@ static inline bool starve_is_well_blamed(const Error *err) {
  * goes to the file "stderr". */
 static inline StarveOutcome starve_once(long at, bool (*read)(Error *)) {
     int status;
+    *starve_is_refused = false;
     pid_t child = fork();
     if (!child) {
         Error err = {0};
@@ -100,7 +103,7 @@ static inline StarveOutcome starve_once(long at, bool (*read)(Error *)) {
         bool is_read = read(&err);
         starve_allowed = -1;
         if (!is_read) _exit(starve_is_well_blamed(&err) ? STARVE_FAILED : STARVE_BLAMED_WRONGLY);
-        _exit(starve_is_refused ? STARVE_WITHOUT : STARVE_READ);
+        _exit(*starve_is_refused ? STARVE_WITHOUT : STARVE_READ);
     }
     assert_int_equal(waitpid(child, &status, 0), child);
     return WIFEXITED(status) ? (StarveOutcome)WEXITSTATUS(status) : STARVE_CRASHED;
@@ -119,11 +122,15 @@ static inline void starve_each(const char *library, bool (*read)(Error *),
                                long counts[STARVE_OUTCOMES]) {
     memset(counts, 0, sizeof *counts * STARVE_OUTCOMES);
     starve_library = library;
+    starve_is_refused = mmap(NULL, sizeof *starve_is_refused, PROT_READ | PROT_WRITE,
+                             MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+    assert_true(starve_is_refused != MAP_FAILED);
     for (long at = 0; !counts[STARVE_READ]; at++) {
         StarveOutcome outcome = starve_once(at, read);
         counts[outcome]++;
         if (outcome == STARVE_BLAMED_WRONGLY) starve_print(at);
     }
+    munmap((void *)(uintptr_t)starve_is_refused, sizeof *starve_is_refused);
     unlink("stderr");
     assert_int_equal(counts[STARVE_BLAMED_WRONGLY], 0);
 }

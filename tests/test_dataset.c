@@ -18,6 +18,7 @@
 
 #include "data/h5.h"
 #include "data/idx.h"
+#include "data/sandbox.h"
 #include "tests/data_source.h"
 
 /* ---- A small data set ---- */

@@ -6,6 +6,7 @@
 #include "data/envelope.h"
 #include "data/h5.h"
 #include "data/h5_foreign.h"
+#include "data/images.h"
 
 /* ---- A file, read in every way there is ---- */
 
@@ -80,6 +81,21 @@ static bool read_sealed(Error *err) {
     return ok;
 }
 
+static bool write_images(const char *path, Error *err) {
+    H5Writer *w = h5_write_begin(path, 0, arena, err);
+    if (!w) return false;
+    h5_write_tensor(w, "images", H5_U8, SHAPE(10, 10, 10), arena_zalloc(arena, COUNT));
+    return h5_write_export(w, err);
+}
+
+static bool read_images(Error *err) {
+    Images images;
+    Arena *own = arena_new("images");
+    bool ok = hdf5_read_images("images.h5", "images", own, &images, err);
+    arena_free(own);
+    return ok;
+}
+
 static bool read_foreign(Error *err) {
     FileMap map;
     H5Info info;
@@ -134,6 +150,20 @@ static void test_sealed_files(void **state) {
     check_each_allocation(read_sealed);
 }
 
+/* In the process that may die, what is a crash is a message. */
+static void test_data_sets(void **state) {
+    (void)state;
+    if (!sandbox_bounds_memory()) skip();
+    long counts[STARVE_OUTCOMES];
+    Error err = {0};
+    assert_true(write_images("images.h5", &err));
+    starve_each("hdf5", read_images, counts);
+    assert_true(counts[STARVE_FAILED] > 50);
+    assert_int_equal(counts[STARVE_CRASHED], 0);
+    assert_int_equal(counts[STARVE_EXIT], 0);
+    unlink("images.h5");
+}
+
 /* libhdf5 itself crashes after some: it is let near a file only where it may. */
 static void test_foreign_files(void **state) {
     (void)state;
@@ -147,8 +177,8 @@ static void test_foreign_files(void **state) {
 }
 
 int main(void) {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(test_writing),
-                                       cmocka_unit_test(test_sealed_files),
-                                       cmocka_unit_test(test_foreign_files)};
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_writing), cmocka_unit_test(test_sealed_files),
+        cmocka_unit_test(test_foreign_files), cmocka_unit_test(test_data_sets)};
     return cmocka_run_group_tests(tests, enter, leave);
 }
