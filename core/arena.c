@@ -10,6 +10,21 @@
 #include <malloc.h>
 #endif
 
+/* AddressSanitizer sees what lies between allocations and behind the last one as nobody's. */
+#ifdef __has_feature
+#if __has_feature(address_sanitizer)
+#define __SANITIZE_ADDRESS__
+#endif
+#endif
+#ifdef __SANITIZE_ADDRESS__
+#include <sanitizer/asan_interface.h>
+#define SHUT(memory, bytes) __asan_poison_memory_region(memory, bytes)
+#define OPEN(memory, bytes) __asan_unpoison_memory_region(memory, bytes)
+#else
+#define SHUT(memory, bytes) ((void)0)
+#define OPEN(memory, bytes) ((void)0)
+#endif
+
 typedef struct Block {
     struct Block *previous;
     size_t capacity, used; /* bytes after this header */
@@ -28,6 +43,12 @@ enum {
     BLOCK_BYTES_MAPPED = 1 << 20, /* from here on freed blocks go back to the system at once */
     BLOCK_BYTES_LARGE = 1 << 28   /* from here on the machine is asked first */
 };
+
+#ifdef NIBBLE_FUZZ
+enum { GAP_BYTES = ARENA_ALIGNMENT }; /* nobody's, for the sanitizer to see */
+#else
+enum { GAP_BYTES = 0 };
+#endif
 
 static _Noreturn void exhausted(const char *name, size_t held, size_t wanted) {
     fprintf(stderr,
@@ -84,6 +105,7 @@ static Block *block_new(Arena *arena, size_t needed, size_t wanted) {
     uintptr_t start = (uintptr_t)(block + 1);
     start = (start + ARENA_ALIGNMENT - 1) & ~(uintptr_t)(ARENA_ALIGNMENT - 1);
     *block = (Block){.capacity = capacity, .memory = (unsigned char *)start};
+    SHUT(block->memory, capacity);
     return block;
 }
 
@@ -119,7 +141,8 @@ void arena_free(Arena *arena) {
 }
 
 void *arena_alloc(Arena *arena, size_t bytes) {
-    size_t rounded = checked_add(bytes, ARENA_ALIGNMENT - 1) & ~(size_t)(ARENA_ALIGNMENT - 1);
+    size_t rounded =
+        checked_add(bytes, ARENA_ALIGNMENT + GAP_BYTES - 1) & ~(size_t)(ARENA_ALIGNMENT - 1);
     Block *block = arena->last;
     if (!block || block->capacity - block->used < rounded) {
         size_t held = block ? arena->used_before_last + block->used : 0;
@@ -133,6 +156,7 @@ void *arena_alloc(Arena *arena, size_t bytes) {
         arena->last = block = fresh;
     }
     void *memory = block->memory + block->used;
+    OPEN(memory, bytes);
     block->used += rounded;
     size_t used = arena->used_before_last + block->used;
     if (used > arena->peak) arena->peak = used;
@@ -178,6 +202,7 @@ void arena_rewind(Arena *arena, ArenaMark mark) {
         arena->last = previous;
     }
     arena->last->used = mark.used;
+    SHUT(arena->last->memory + mark.used, arena->last->capacity - mark.used);
 }
 
 void arena_reset(Arena *arena) {
@@ -195,6 +220,7 @@ void arena_reset(Arena *arena) {
     }
     last->used = 0;
     arena->used_before_last = 0;
+    SHUT(last->memory, last->capacity);
 }
 
 void arena_reserve(Arena *arena, size_t bytes) {

@@ -92,7 +92,7 @@ static bool decode_or_fail(Reading *reading, png_structp png, png_infop info) {
 
 bool png_read(const char *name, const unsigned char *file, size_t bytes,
               const ImagesRequest *request, Arena *arena, Images *out, Error *err) {
-    enum { SIDE_MAX = 65536, CHUNK_BYTES_MAX = 8 << 20, CHUNKS_MAX = 100 };
+    enum { SIDE_MAX = 65536 };
     Reading reading = {
         .name = name, .at = file, .left = bytes, .request = request, .arena = arena, .out = out};
     reading.err = err;
@@ -103,8 +103,8 @@ bool png_read(const char *name, const unsigned char *file, size_t bytes,
     if (info) {
         png_set_read_fn(png, &reading, on_read);
         png_set_user_limits(png, SIDE_MAX, SIDE_MAX);
-        png_set_chunk_malloc_max(png, CHUNK_BYTES_MAX);
-        png_set_chunk_cache_max(png, CHUNKS_MAX);
+        /* Nothing but what pixels are made of: memory is taken for what other chunks claim. */
+        png_set_keep_unknown_chunks(png, PNG_HANDLE_CHUNK_NEVER, NULL, -1);
         is_read = decode_or_fail(&reading, png, info);
     } else {
         is_read = FAIL(err, ERROR_SYSTEM, "%s: libpng cannot start", name);

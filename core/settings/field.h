@@ -196,7 +196,8 @@ typedef struct Fault {
 typedef struct Faults {
     Arena *arena;
     Fault *first, *last;
-    int count; /* all that were added; only the first FAULTS_KEPT are in the list */
+    int count;   /* all that were added; only the first FAULTS_KEPT are in the list */
+    int missing; /* required settings without a value, whose members are zero */
 } Faults;
 
 enum { FAULTS_KEPT = 100 };

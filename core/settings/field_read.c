@@ -239,6 +239,7 @@ static void read_default_quietly(Reader *r, const Field *field, const Path *path
     Faults ignored = {.arena = r->arena};
     Reader quiet = {r->arena, &ignored, true};
     Node scalar;
+    if (!field->fallback) r->faults->missing++;
     if (!field->fallback) return;
     read_value(&quiet, field, default_node(r, field, (Mark){0}, &scalar), path, member);
 }
@@ -248,6 +249,7 @@ static void read_absent(Reader *r, const Field *field, Mark place, const Path *p
     if (field->fallback) {
         read_value(r, field, default_node(r, field, place, &scalar), path, member);
     } else if (!r->may_miss) {
+        r->faults->missing++;
         faults_add(r->faults, place, "missing setting '%s' (%s)", reader_path(r, path),
                    field->help);
     }

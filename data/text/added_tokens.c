@@ -41,6 +41,7 @@ static bool read_token(Reading *r, const JsonMember *member, AddedToken *token) 
     for (int i = 0; token->is_normalized && i < r->normalizer->count; i++) {
         const Step *step = &r->normalizer->items[i];
         TRY(step->row->normalize(step, &token->text, r->arena, r->err));
+        TRY(step_check_growth(token->name.bytes, token->text.bytes, r->err));
     }
     return true;
 }
@@ -90,18 +91,29 @@ const AddedToken *added_tokens_find(const AddedTokens *tokens, int32_t id) {
 
 /* ---- Looking for them ---- */
 
+/* Of tokens that are the same before `depth`: the first whose byte there is `byte` or more. */
+static const AddedToken *first_from(const AddedToken *low, const AddedToken *high, int64_t depth,
+                                    int byte) {
+    while (low < high) {
+        const AddedToken *middle = low + (high - low) / 2;
+        bool is_before =
+            middle->text.bytes <= depth || (unsigned char)middle->text.text[depth] < byte;
+        if (is_before)
+            low = middle + 1;
+        else
+            high = middle;
+    }
+    return low;
+}
+
 /* The longest token that begins at `at`. Tokens are sorted, so those that begin like the text
  * narrow down byte by byte. */
 static const AddedToken *longest_at(const AddedToken *items, int count, Span text, int64_t at) {
     const AddedToken *found = NULL, *low = items, *high = items + count;
     for (int64_t depth = 0; low < high && at + depth < text.bytes; depth++) {
         unsigned char byte = (unsigned char)text.text[at + depth];
-        while (low < high &&
-               (low->text.bytes <= depth || (unsigned char)low->text.text[depth] < byte))
-            low++;
-        const AddedToken *end = low;
-        while (end < high && (unsigned char)end->text.text[depth] == byte) end++;
-        high = end;
+        low = first_from(low, high, depth, byte);
+        high = first_from(low, high, depth, byte + 1);
         if (low < high && low->text.bytes == depth + 1) found = low;
     }
     return found;

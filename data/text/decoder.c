@@ -19,11 +19,12 @@ static Span fused(const Spans *tokens, int64_t first, int64_t end) {
     return (Span){out, bytes};
 }
 
-static void fuse(const Step *step, Spans *tokens) {
-    (void)step;
-    if (!tokens->count) return;
+static bool fuse(const Step *step, Spans *tokens, Error *err) {
+    (void)step, (void)err;
+    if (!tokens->count) return true;
     tokens->items[0] = fused(tokens, 0, tokens->count);
     tokens->count = 1;
+    return true;
 }
 
 /* What is not UTF-8 becomes U+FFFD: once for each maximal part of a character, as Unicode advises.
@@ -62,11 +63,12 @@ static Span made_valid(Span text, Arena *arena) {
 }
 
 /* All at once: a character may lie in several tokens. */
-static void byte_level(const Step *step, Spans *tokens) {
+static bool byte_level(const Step *step, Spans *tokens, Error *err) {
     for (int64_t i = 0; i < tokens->count; i++)
         tokens->items[i] = byte_level_decode(tokens->items[i], tokens->arena);
-    fuse(step, tokens);
+    TRY(fuse(step, tokens, err));
     if (tokens->count) tokens->items[0] = made_valid(tokens->items[0], tokens->arena);
+    return true;
 }
 
 static bool replace_read(Step *step, const Json *json, Arena *arena, Error *err) {
@@ -76,19 +78,22 @@ static bool replace_read(Step *step, const Json *json, Arena *arena, Error *err)
            step_text(json, "content", &step->content, arena, err);
 }
 
-static void replace(const Step *step, Spans *tokens) {
+static bool replace(const Step *step, Spans *tokens, Error *err) {
     for (int64_t i = 0; i < tokens->count; i++) {
         Span text = tokens->items[i];
         Spans parts = {.arena = tokens->arena};
+        int64_t bytes = 0;
         for (int64_t at = 0, start, end; at < text.bytes; at = end) {
-            Error never = {0}; /* plain text */
-            step_find(step, text, at, &start, &end, &never);
+            TRY(step_find(step, text, at, &start, &end, err));
             if (start < 0) start = end = text.bytes;
             spans_add(&parts, (Span){text.text + at, start - at});
             if (end > start) spans_add(&parts, step->content);
+            bytes += start - at + (end > start ? step->content.bytes : 0);
         }
+        TRY(step_check_growth(text.bytes, bytes, err));
         tokens->items[i] = fused(&parts, 0, parts.count);
     }
+    return true;
 }
 
 /* The byte that "<0x0A>" stands for; -1: another token. */
@@ -104,8 +109,8 @@ static int byte_of(Span token) {
 }
 
 /* Bytes in a row that are no text become U+FFFD, each of them. */
-static void byte_fallback(const Step *step, Spans *tokens) {
-    (void)step;
+static bool byte_fallback(const Step *step, Spans *tokens, Error *err) {
+    (void)step, (void)err;
     Spans out = {.arena = tokens->arena};
     for (int64_t i = 0; i < tokens->count;) {
         int64_t end = i;
@@ -124,6 +129,7 @@ static void byte_fallback(const Step *step, Spans *tokens) {
         i = end;
     }
     *tokens = out;
+    return true;
 }
 
 static bool strip_read(Step *step, const Json *json, Arena *arena, Error *err) {
@@ -137,7 +143,8 @@ static bool starts_with(Span text, Span with) {
            !memcmp(text.text, with.text, (size_t)with.bytes);
 }
 
-static void strip(const Step *step, Spans *tokens) {
+static bool strip(const Step *step, Spans *tokens, Error *err) {
+    (void)err;
     for (int64_t i = 0; i < tokens->count; i++) {
         Span *text = &tokens->items[i];
         for (int64_t n = 0; n < step->start && starts_with(*text, step->content); n++) {
@@ -150,6 +157,7 @@ static void strip(const Step *step, Spans *tokens) {
             text->bytes -= step->content.bytes;
         }
     }
+    return true;
 }
 
 static bool metaspace_read(Step *step, const Json *json, Arena *arena, Error *err) {
@@ -158,16 +166,15 @@ static bool metaspace_read(Step *step, const Json *json, Arena *arena, Error *er
     json_get_bool(json, "add_prefix_space", &adds);
     step->adds_space = scheme ? strcmp(scheme, "never") != 0 : adds;
     step->content = (Span){" ", 1};
-    return step_text(json, "replacement", &step->pattern, arena, err);
+    return step_character(json, "replacement", &step->pattern, arena, err);
 }
 
 /* In the first token they are what encoding put before the text. */
-static void metaspace(const Step *step, Spans *tokens) {
+static bool metaspace(const Step *step, Spans *tokens, Error *err) {
     Step nothing = *step;
     nothing.content.bytes = 0;
     Spans first = {.arena = tokens->arena, .items = tokens->items, .count = tokens->count > 0};
-    if (step->adds_space) replace(&nothing, &first);
-    replace(step, tokens);
+    return (!step->adds_space || replace(&nothing, &first, err)) && replace(step, tokens, err);
 }
 
 const StepRow decoder_rows[] = {

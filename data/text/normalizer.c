@@ -15,8 +15,9 @@ static bool prepend_read(Step *step, const Json *json, Arena *arena, Error *err)
 }
 
 static bool prepend(const Step *step, Span *text, Arena *arena, Error *err) {
-    (void)err;
-    if (text->bytes) *text = joined(step->content, *text, arena);
+    if (!text->bytes) return true;
+    TRY(step_check_growth(text->bytes, text->bytes + step->content.bytes, err));
+    *text = joined(step->content, *text, arena);
     return true;
 }
 
@@ -40,6 +41,7 @@ static bool replace(const Step *step, Span *text, Arena *arena, Error *err) {
         bytes += step->content.bytes;
         at = end;
     }
+    TRY(step_check_growth(text->bytes, bytes, err));
     char *out = arena_alloc(arena, (size_t)bytes);
     *text = (Span){out, bytes};
     for (int64_t i = 0; i < parts.count; i++) {

@@ -150,7 +150,7 @@ static bool byte_level(const Step *step, Span text, bool begins, Spans *out, Err
 
 static bool metaspace_read(Step *step, const Json *json, Arena *arena, Error *err) {
     static const char *const schemes[] = {"always", "never", "first", NULL};
-    TRY(step_text(json, "replacement", &step->pattern, arena, err));
+    TRY(step_character(json, "replacement", &step->pattern, arena, err));
     step->behavior = STEP_MERGED_WITH_NEXT;
     step->is_split = true; /* where an older file does not say */
     bool adds = true;

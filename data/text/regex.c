@@ -64,8 +64,8 @@ Regex *regex_new(const char *pattern, Error *err) {
     }
     Regex *r = checked_malloc("regular expression", sizeof *r);
     *r = (Regex){0};
-    r->code = pcre2_compile((PCRE2_SPTR)spelled, PCRE2_ZERO_TERMINATED, PCRE2_UTF | PCRE2_UCP,
-                            &code, &at, NULL);
+    r->code = pcre2_compile((PCRE2_SPTR)spelled, PCRE2_ZERO_TERMINATED,
+                            PCRE2_UTF | PCRE2_UCP | PCRE2_NEVER_BACKSLASH_C, &code, &at, NULL);
     free(spelled);
     if (!r->code) {
         PCRE2_UCHAR why[128];

@@ -24,6 +24,23 @@ bool step_text(const Json *json, const char *name, Span *out, Arena *arena, Erro
     return true;
 }
 
+bool step_character(const Json *json, const char *name, Span *out, Arena *arena, Error *err) {
+    int64_t bytes = 0;
+    TRY(step_text(json, name, out, arena, err));
+    if (out->bytes) unicode_at(*out, 0, &bytes);
+    return (bytes && bytes == out->bytes) ||
+           FAIL(err, ERROR_INPUT, "'%s' must be one character", name);
+}
+
+bool step_check_growth(int64_t before, int64_t after, Error *err) {
+    enum { TIMES_MAX = 32, FREE_BYTES = 64 << 10 };
+    return after <= TIMES_MAX * before + FREE_BYTES ||
+           FAIL(err, ERROR_INPUT,
+                "the tokenizer makes a text of %ld bytes out of one of %ld; texts may grow %d "
+                "times",
+                (long)after, (long)before, TIMES_MAX);
+}
+
 bool step_flag(const Json *json, const char *name, bool *out, Error *err) {
     return json_get_bool(json, name, out) ||
            FAIL(err, ERROR_INPUT, "'%s' must be true or false", name);
@@ -81,8 +98,8 @@ static bool check_member(void *context, const JsonMember *member) {
     const Known *known = context;
     if (!strcmp(member->name, "type") || member->type == JSON_NOTHING) return true;
     size_t length = strlen(member->name);
-    for (const char *at = known->row->members; (at = strstr(at, member->name)); at += length)
-        if (at[-1] == ' ' && at[length] == ' ') return true;
+    for (const char *at = known->row->members; *(at += strspn(at, " ")); at += strcspn(at, " "))
+        if (strcspn(at, " ") == length && !memcmp(at, member->name, length)) return true;
     return FAIL(known->err, ERROR_INPUT, "%s: nibble does not know '%s'", known->row->type,
                 member->name);
 }

@@ -27,7 +27,8 @@ typedef struct StepRow {
     bool (*normalize)(const Step *step, Span *text, Arena *arena, Error *err);
     /* Adds the parts of `text`; begins: it is the beginning of the whole text. */
     bool (*split)(const Step *step, Span text, bool begins, Spans *out, Error *err);
-    void (*decode)(const Step *step, Spans *tokens); /* changes the items, or how many there are */
+    /* Changes the items, or how many there are. */
+    bool (*decode)(const Step *step, Spans *tokens, Error *err);
 } StepRow;
 
 typedef enum StepBehavior {
@@ -63,11 +64,16 @@ void steps_close(Steps *steps);
 
 /* For rows: a member that must be there. */
 bool step_text(const Json *json, const char *name, Span *out, Arena *arena, Error *err);
+bool step_character(const Json *json, const char *name, Span *out, Arena *arena, Error *err);
 bool step_flag(const Json *json, const char *name, bool *out, Error *err);
 bool step_choice(const Json *json, const char *name, const char *const *choices, int *out,
                  Error *err);
 /* `pattern`: {"String": text} or {"Regex": text}. */
 bool step_pattern(Step *step, const Json *json, Arena *arena, Error *err);
+
+/* A file may ask for texts that grow without end, step by step: more than 32 times the text and
+ * 64 KiB is ERROR_INPUT. To be called before so much memory is taken. */
+bool step_check_growth(int64_t before, int64_t after, Error *err);
 
 /* The next occurrence of the step's pattern from `from` on, as regex_find. Never empty. */
 bool step_find(const Step *step, Span text, int64_t from, int64_t *start, int64_t *end, Error *err);

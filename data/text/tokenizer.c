@@ -182,6 +182,12 @@ static void add_ids(TokenIds *out, const int32_t *ids, int count) {
     for (int i = 0; i < count; i++) token_ids_add(out, ids[i]);
 }
 
+static int64_t bytes_of(const Spans *words) {
+    int64_t bytes = 0;
+    for (int64_t i = 0; i < words->count; i++) bytes += words->items[i].bytes;
+    return bytes;
+}
+
 /* Text without added tokens. */
 static bool encode_words(Tokenizer *t, Span text, bool begins, TokenIds *out, Error *err) {
     Spans words = {.arena = t->scratch};
@@ -192,6 +198,7 @@ static bool encode_words(Tokenizer *t, Span text, bool begins, TokenIds *out, Er
         for (int64_t j = 0; j < words.count; j++)
             TRY(step->row->split(step, words.items[j], begins && j == 0, &parts, err));
         words = parts;
+        TRY(step_check_growth(text.bytes, bytes_of(&words), err));
     }
     for (int64_t i = 0; i < words.count; i++) bpe_encode(t->bpe, words.items[i], t->merging, out);
     return true;
@@ -199,9 +206,11 @@ static bool encode_words(Tokenizer *t, Span text, bool begins, TokenIds *out, Er
 
 /* Text without the added tokens that are looked for raw. */
 static bool encode_text(Tokenizer *t, Span text, bool begins, TokenIds *out, Error *err) {
+    int64_t given = text.bytes;
     for (int i = 0; i < t->normalizer.count; i++) {
         const Step *step = &t->normalizer.items[i];
         TRY(step->row->normalize(step, &text, t->scratch, err));
+        TRY(step_check_growth(given, text.bytes, err));
     }
     AddedParts parts = {.arena = t->scratch};
     added_tokens_split(&t->added, text, true, &parts);
@@ -273,12 +282,13 @@ bool tokenizer_decode(Tokenizer *t, const int32_t *ids, int64_t count, bool with
             return FAIL(err, ERROR_INPUT, "%s: no token has the id %d", t->path, (int)ids[i]);
         if (with_special || !tokenizer_is_special(t, ids[i])) spans_add(&tokens, token);
     }
+    int64_t bytes = bytes_of(&tokens), given = bytes;
     for (int i = 0; i < t->decoder.count; i++) {
         const Step *step = &t->decoder.items[i];
-        step->row->decode(step, &tokens);
+        TRY(step->row->decode(step, &tokens, err));
+        bytes = bytes_of(&tokens);
+        TRY(step_check_growth(given, bytes, err));
     }
-    int64_t bytes = 0;
-    for (int64_t i = 0; i < tokens.count; i++) bytes += tokens.items[i].bytes;
     char *text = arena_alloc(arena, (size_t)bytes + 1), *at = text;
     for (int64_t i = 0; i < tokens.count; i++) {
         memcpy(at, tokens.items[i].text, (size_t)tokens.items[i].bytes);

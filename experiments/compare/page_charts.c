@@ -218,7 +218,7 @@ static int ticks_of_bytes(const ComparisonPage *c, ChartTick ticks[TICKS_MAX]) {
         high = fmax(high, place);
     }
     int count = 0, step = high - low > 2.2 ? 3 : 1;
-    if (!(high - low < 16)) return 0;
+    if (!(high >= low && high - low < 16)) return 0; /* none has a size, or one is nonsense */
     for (int power = (int)floor(low); power <= high; power++) {
         for (int i = 0; i < 3; i += step) {
             double bytes = digits[i] * pow(10, power), place = log10(bytes);

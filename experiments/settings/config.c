@@ -168,8 +168,10 @@ static void add_contradiction(const Node *root, const Error *err, Faults *faults
     faults_add(faults, mark, "%s", err->message);
 }
 
-/* What each setting alone does not show. Sections with an unknown kind were reported already. */
+/* What each setting alone does not show. Sections with an unknown kind were reported already; where
+ * a required setting has no value, there is nothing to compare. */
 static void check_sections(const ExperimentConfig *config, const Node *root, Faults *faults) {
+    if (faults->missing) return;
     Error optimizer = {0}, model = {0}, quant = {0};
     if (config->optimizer.kind && !optimizer_check(&config->optimizer, &optimizer))
         add_contradiction(root, &optimizer, faults);
