@@ -5,7 +5,10 @@
 #include "core/file.h"
 #include "data/text/regex.h"
 
-enum { RANK_MAX = 65536 };
+enum {
+    RANK_MAX = 65536,
+    PATTERN_STEPS_MAX = 10000, /* of one name: every pattern may be tried with every module */
+};
 
 /* ---- adapter_config.json ---- */
 
@@ -115,13 +118,19 @@ static bool read_flag(const Reading *r, const Json *json, const char *key, bool 
     return json_get_bool(json, key, out) || fail_value(r, key, "true or false");
 }
 
+static const char *pattern_values(bool is_rank) {
+    return is_rank ? "an object of names with whole numbers above 0"
+                   : "an object of names with numbers above 0";
+}
+
 static bool add_pattern(void *context, const JsonMember *m) {
     Reading *r = context;
-    bool is_number = m->type == JSON_INT || m->type == JSON_NUMBER;
+    bool is_rank = r->patterns == &r->config->ranks;
+    bool is_number = m->type == JSON_INT || (m->type == JSON_NUMBER && !is_rank);
     if (!m->name || !is_number || !(m->number > 0 && m->number <= RANK_MAX))
-        return fail_value(r, r->key, "an object of names with numbers above 0");
+        return fail_value(r, r->key, pattern_values(is_rank));
     r->patterns->items[r->patterns->count++] =
-        (PeftPattern){arena_strdup(r->arena, m->name), m->number};
+        (PeftPattern){.key = arena_strdup(r->arena, m->name), .value = m->number};
     return true;
 }
 
@@ -136,8 +145,11 @@ static bool read_patterns(Reading *r, const Json *json, const char *key, PeftPat
     *out = (PeftPatterns){0};
     if (!is_given(json, key)) return true;
     if (json_type_at(json, key) != JSON_MEMBERS)
-        return fail_value(r, key, "an object of names with numbers above 0");
+        return fail_value(r, key, pattern_values(out == &r->config->ranks));
     json_each(json, key, count_member, &count);
+    if (count > PEFT_PATTERNS_MAX)
+        return FAIL(r->err, ERROR_INPUT, "%s: '%s' has %d patterns; at most %d are read", r->path,
+                    key, count, PEFT_PATTERNS_MAX);
     out->items = arena_new_array(r->arena, PeftPattern, count);
     r->key = key;
     r->patterns = out;
@@ -225,6 +237,8 @@ bool peft_open(const char *directory, Arena *arena, Peft *out, Error *err) {
 
 void peft_close(Peft *p) {
     safetensors_close(&p->tensors);
+    peft_patterns_close(&p->config.ranks);
+    peft_patterns_close(&p->config.alphas);
 }
 
 const SafeTensor *peft_find(const Peft *p, const char *module, const char *part, Arena *arena) {
@@ -233,16 +247,21 @@ const SafeTensor *peft_find(const Peft *p, const char *module, const char *part,
 
 /* ---- Patterns ---- */
 
-static bool matches(const char *key, const char *module, bool *out, Error *err) {
+static bool make_regex(PeftPattern *pattern, Error *err) {
+    if (pattern->regex) return true;
     Arena *arena = arena_new("pattern");
-    Regex *regex = regex_new(arena_format(arena, "^(?:.*\\.)?(?:%s)$", key), err);
+    pattern->regex = regex_new(arena_format(arena, "^(?:.*\\.)?(?:%s)$", pattern->key), err);
+    arena_free(arena);
+    if (pattern->regex) regex_limit(pattern->regex, PATTERN_STEPS_MAX);
+    return pattern->regex != NULL;
+}
+
+static bool matches(PeftPattern *pattern, const char *module, bool *out, Error *err) {
     int64_t start = -1, end;
     Span name = {module, (int64_t)strlen(module)};
-    bool ok = regex && regex_find(regex, name, 0, &start, &end, err);
+    bool ok = make_regex(pattern, err) && regex_find(pattern->regex, name, 0, &start, &end, err);
     *out = start >= 0;
-    regex_free(regex);
-    arena_free(arena);
-    if (!ok) error_prefix(err, PEFT_CONFIG ": '%s'", key);
+    if (!ok) error_prefix(err, PEFT_CONFIG ": '%s'", pattern->key);
     return ok;
 }
 
@@ -251,12 +270,17 @@ bool peft_pattern(const PeftPatterns *patterns, const char *module, double usual
     *out = usual;
     for (int i = 0; i < patterns->count; i++) {
         bool is_match;
-        TRY(matches(patterns->items[i].key, module, &is_match, err));
+        TRY(matches(&patterns->items[i], module, &is_match, err));
         if (!is_match) continue;
         *out = patterns->items[i].value;
         break;
     }
     return true;
+}
+
+void peft_patterns_close(PeftPatterns *patterns) {
+    for (int i = 0; i < patterns->count; i++) regex_free(patterns->items[i].regex);
+    patterns->count = 0;
 }
 
 /* ---- Writing ---- */

@@ -20,12 +20,15 @@
 typedef struct PeftPattern {
     const char *key;
     double value;
+    struct Regex *regex; /* of the key, made when it is first asked for */
 } PeftPattern;
 
 typedef struct PeftPatterns {
     PeftPattern *items; /* the first that matches counts */
     int count;
 } PeftPatterns;
+
+enum { PEFT_PATTERNS_MAX = 4096 };
 
 typedef struct PeftConfig {
     int64_t rank;
@@ -53,10 +56,12 @@ void peft_close(Peft *peft);
 /* The tensor `part` ("lora_A.weight") of a module, or NULL. */
 const SafeTensor *peft_find(const Peft *peft, const char *module, const char *part, Arena *arena);
 
-/* What patterns say of a module; `usual` where none matches. A key that is no regular expression:
- * ERROR_INPUT. */
+/* What patterns say of a module; `usual` where none matches. ERROR_INPUT: a key that is no regular
+ * expression, or one that tries for long. peft_close frees what that takes, of patterns of others
+ * peft_patterns_close. */
 bool peft_pattern(const PeftPatterns *patterns, const char *module, double usual, double *out,
                   Error *err);
+void peft_patterns_close(PeftPatterns *patterns);
 
 /* The content of adapter_config.json; the caller's to free. */
 Json *peft_config_json(const PeftConfig *config);

@@ -325,6 +325,16 @@ static void test_hostile_files_are_harmless(void **unused) {
     assert_memory_equal(first, second, 117); /* 1e300 is as white as 255 */
 }
 
+/* Sizes that are none have no axis. */
+static void test_rows_without_sizes(void **unused) {
+    (void)unused;
+    put("results.json",
+        "{\"groups\": [{\"row\": \"a\", \"method\": \"qat\", \"label\": \"QAT W4A4\", "
+        "\"weight_bits\": 4, \"activation_bits\": 4, \"seeds\": 1, \"bytes\": -1, "
+        "\"accuracy\": {\"mean\": 0.5}}]}");
+    assert_alone(page());
+}
+
 /* What is compared with a run is the FP32 run of its seed. */
 static void test_seeds_are_paired(void **unused) {
     (void)unused;
@@ -465,6 +475,7 @@ int main(void) {
         cmocka_unit_test_setup_teardown(test_what_is_left_is_told, setup, teardown),
         cmocka_unit_test_setup_teardown(test_one_seed_has_no_interval, setup, teardown),
         cmocka_unit_test_setup_teardown(test_hostile_files_are_harmless, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_rows_without_sizes, setup, teardown),
         cmocka_unit_test_setup_teardown(test_seeds_are_paired, setup, teardown),
         cmocka_unit_test_setup_teardown(test_damaged_results_are_named, setup, teardown),
         cmocka_unit_test_setup_teardown(test_many_classes_fit, setup, teardown),

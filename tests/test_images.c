@@ -8,6 +8,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/resource.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -207,6 +208,35 @@ static void damaged_png_is_refused(void **state) {
     }
 }
 
+static void limit_memory(rlim_t bytes) {
+#if !defined(__SANITIZE_ADDRESS__) && !defined(__SANITIZE_THREAD__) /* which want more */
+    struct rlimit limit;
+    assert_int_equal(getrlimit(RLIMIT_DATA, &limit), 0);
+    limit.rlim_cur = bytes;
+    assert_int_equal(setrlimit(RLIMIT_DATA, &limit), 0);
+#endif
+}
+
+/* What is no part of the pixels is passed over, whatever it claims: no memory is taken for it. */
+static void png_claims_are_not_believed(void **state) {
+    (void)state;
+    static const unsigned char text[] = "\x30\0\0\0zTXta\0\0", profile[] = "\x30\0\0\0iCCPa\0\0";
+    Png plain = {8, PNG_COLOR_TYPE_GRAY, 0, 1, false, false};
+    const unsigned char *const claims[] = {text, profile};
+    enum { CLAIM = sizeof text - 1, HEAD = 33 }; /* signature and IHDR */
+    size_t bytes;
+    unsigned char *whole = read_file(write_png("whole.png", plain, grey), &bytes), more[1024];
+    for (int i = 0; i < 2; i++) {
+        memcpy(more, whole, HEAD);
+        memcpy(more + HEAD, claims[i], CLAIM);
+        memcpy(more + HEAD + CLAIM, whole + HEAD, bytes - HEAD);
+        const char *path = write_file("claims.png", more, bytes + CLAIM);
+        limit_memory(512 << 20);
+        assert_refused(request(path, 1), "damaged PNG: cut short");
+        limit_memory(RLIM_INFINITY);
+    }
+}
+
 /* ---- PGM and PPM ---- */
 
 static const char *write_pnm(const char *header, const unsigned char *pixels, size_t count) {
@@ -329,6 +359,7 @@ int main(void) {
         cmocka_unit_test(png_palette_becomes_colours),
         cmocka_unit_test(png_of_another_kind_is_refused),
         cmocka_unit_test(damaged_png_is_refused),
+        cmocka_unit_test(png_claims_are_not_believed),
         cmocka_unit_test(pnm_gives_bytes),
         cmocka_unit_test(damaged_pnm_is_refused),
         cmocka_unit_test(idx_gives_its_images),

@@ -200,7 +200,10 @@ static void test_names(void **state) {
 
 static void test_patterns(void **state) {
     (void)state;
-    PeftPattern items[] = {{"layers\\.\\d+\\.q", 3}, {"q|up", 4}, {"self_attn.v", 5}, {"(", 6}};
+    PeftPattern items[] = {{.key = "layers\\.\\d+\\.q", .value = 3},
+                           {.key = "q|up", .value = 4},
+                           {.key = "self_attn.v", .value = 5},
+                           {.key = "(", .value = 6}};
     PeftPatterns patterns = {items, 3};
     static const struct {
         const char *module;
@@ -217,6 +220,22 @@ static void test_patterns(void **state) {
     patterns.count = 4;
     assert_false(peft_pattern(&patterns, "other", 8, &value, &err));
     assert_non_null(strstr(err.message, "adapter_config.json: '(': "));
+    peft_patterns_close(&patterns);
+}
+
+/* A pattern that would try for ever is an error, and soon. */
+static void test_costly_pattern(void **state) {
+    (void)state;
+    PeftPattern item = {.key = "(a+)+[bd]", .value = 3};
+    PeftPatterns patterns = {&item, 1};
+    double value;
+    Error err = {0};
+    assert_false(
+        peft_pattern(&patterns, "aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaac", 8, &value, &err));
+    assert_non_null(strstr(err.message,
+                           "adapter_config.json: '(a+)+[bd]': a regular expression fails "
+                           "at byte 0 of a text: match limit exceeded"));
+    peft_patterns_close(&patterns);
 }
 
 /* ---- Refused ---- */
@@ -244,9 +263,17 @@ static const char *refusal(const char *directory) {
     return err->message;
 }
 
+static const char *many_patterns(void) {
+    char *text = arena_alloc(arena, 20 * (PEFT_PATTERNS_MAX + 8)), *at = text;
+    at += sprintf(at, "\"peft_type\": \"LORA\", \"alpha_pattern\": {\"0\": 1");
+    for (int i = 1; i <= PEFT_PATTERNS_MAX; i++) at += sprintf(at, ", \"%d\": 1", i);
+    strcpy(at, "}");
+    return text;
+}
+
 static void test_config_refused(void **state) {
     (void)state;
-    static const struct {
+    const struct {
         const char *keys, *message;
     } cases[] = {
         {"", "'peft_type' is missing; only LORA is read"},
@@ -270,9 +297,12 @@ static void test_config_refused(void **state) {
         {"\"peft_type\": \"LORA\", \"lora_dropout\": 1", "'lora_dropout' must be a number from 0"},
         {"\"peft_type\": \"LORA\", \"use_dora\": 1", "'use_dora' must be true or false"},
         {"\"peft_type\": \"LORA\", \"rank_pattern\": [1]",
-         "'rank_pattern' must be an object of names with numbers above 0"},
+         "'rank_pattern' must be an object of names with whole numbers above 0"},
         {"\"peft_type\": \"LORA\", \"alpha_pattern\": {\"q\": \"1\"}",
          "'alpha_pattern' must be an object of names with numbers above 0"},
+        {"\"peft_type\": \"LORA\", \"rank_pattern\": {\"q\": 0.5}",
+         "'rank_pattern' must be an object of names with whole numbers above 0"},
+        {many_patterns(), "'alpha_pattern' has 4097 patterns; at most 4096 are read"},
         {"\"peft_type\": \"LORA\", \"target_modules\": [1]",
          "'target_modules' must be a list of names, or a text"},
         {"\"peft_type\": \"LORA\", \"modules_to_save\": null, \"lora_bias\": false, "
@@ -384,10 +414,15 @@ static int tear_down(void **state) {
 int main(void) {
 #define TEST(name) cmocka_unit_test_setup_teardown(name, set_up, tear_down)
     const struct CMUnitTest tests[] = {
-        TEST(test_computes_the_same), TEST(test_settings),
-        TEST(test_writes_the_same),   TEST(test_names),
-        TEST(test_patterns),          TEST(test_config_refused),
-        TEST(test_tensors_refused),   TEST(test_run_without_adapter),
+        TEST(test_computes_the_same),
+        TEST(test_settings),
+        TEST(test_writes_the_same),
+        TEST(test_names),
+        TEST(test_patterns),
+        TEST(test_costly_pattern),
+        TEST(test_config_refused),
+        TEST(test_tensors_refused),
+        TEST(test_run_without_adapter),
     };
     return cmocka_run_group_tests(tests, group_set_up, group_tear_down);
 }

@@ -57,6 +57,16 @@ static void test_all_mistakes_in_one_pass(void **state) {
     assert_false(file_exists("bad"));
 }
 
+/* What depends on a setting that is required is not looked at without it. */
+static void test_a_required_setting_without_a_value(void **state) {
+    (void)state;
+    text_file("bad.yaml", "model: {kind: pretrained, path: ''}\ndata: {kind: synthetic}\n");
+    assert_has(run(2, "plan bad.yaml").err,
+               "bad.yaml:1:33: 'model.path': expected text, found empty text");
+    text_file("bad.yaml", "model: {kind: pretrained}\ndata: {kind: synthetic}\n");
+    assert_has(run(2, "plan bad.yaml").err, "bad.yaml:1:8: missing setting 'model.path'");
+}
+
 /* ---- Settings that are right alone but not together ---- */
 
 static void test_contradictions_are_placed_in_the_same_pass(void **state) {
@@ -320,6 +330,7 @@ static void test_shipped_configurations(void **state) {
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_all_mistakes_in_one_pass),
+        cmocka_unit_test(test_a_required_setting_without_a_value),
         cmocka_unit_test(test_contradictions_are_placed_in_the_same_pass),
         cmocka_unit_test(test_mistakes_that_the_data_show_are_placed),
         cmocka_unit_test(test_settings_that_do_not_fit),

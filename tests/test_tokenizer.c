@@ -216,6 +216,14 @@ static const Bad bads[] = {
      "normalizer: Prepend: 'prepend' must be text"},
     {WITH("\"normalizer\": {\"type\": \"NFC\", \"x\": 1}"),
      "normalizer: NFC: nibble does not know 'x'"},
+    {WITH("\"normalizer\": {\"type\": \"NFC\", \"\": 1}"),
+     "normalizer: NFC: nibble does not know ''"},
+    {WITH("\"normalizer\": {\"type\": \"Prepend\", \"prepend\": \"a\", \"prepend \": 1}"),
+     "normalizer: Prepend: nibble does not know 'prepend '"},
+    {WITH("\"pre_tokenizer\": {\"type\": \"Metaspace\", \"replacement\": \"ab\"}"),
+     "pre_tokenizer: Metaspace: 'replacement' must be one character"},
+    {WITH("\"decoder\": {\"type\": \"Metaspace\", \"replacement\": \"\"}"),
+     "decoder: Metaspace: 'replacement' must be one character"},
     {WITH("\"normalizer\": {\"type\": \"Sequence\", \"normalizers\": [1]}"),
      "normalizer: 'normalizers' holds what is no step"},
     {WITH(
@@ -305,17 +313,62 @@ static void test_costly_pattern(void **state) {
         path);
     assert_true(tokenizer_open(path, arena, &t, &err));
     assert_false(tokenizer_encode(t, (Span){text, sizeof text}, true, &ids, &err));
-    assert_non_null(strstr(err.message, "the tokenizer's regular expression fails at byte 0"));
+    assert_non_null(strstr(err.message, "a regular expression fails at byte 0 of a text: "));
     tokenizer_close(t);
+    arena_free(arena);
+    unlink(path);
+}
+
+/* The same step, so many times. */
+static const char *doubling(const char *section, const char *list, int count, Arena *arena) {
+    const char *steps = "";
+    for (int i = 0; i < count; i++)
+        steps = arena_format(arena,
+                             "%s%s{\"type\": \"Replace\", \"pattern\": {\"String\": \"a\"}, "
+                             "\"content\": \"aa\"}",
+                             steps, i ? ", " : "");
+    return arena_format(arena,
+                        "{\"model\": {" MODEL "}, \"%s\": {\"type\": \"Sequence\", \"%s\": [%s]}}",
+                        section, list, steps);
+}
+
+/* Steps that let a text grow without end are noticed before the memory is taken. */
+static void test_growing_texts(void **state) {
+    (void)state;
+    static const char wanted[] =
+        "the tokenizer makes a text of 131072 bytes out of one of 1; texts may grow 32 times";
+    char path[64];
+    Error err = {0}, other = {0}, third = {0};
+    Arena *arena = arena_new("test");
+    Tokenizer *t;
+    TokenIds ids = {.arena = arena};
+    Span decoded;
+    assert_true(tokenizer_open(write_file(doubling("normalizer", "normalizers", 40, arena), path),
+                               arena, &t, &err));
+    assert_false(tokenizer_encode(t, span("a"), true, &ids, &err));
+    assert_string_equal(err.message, wanted);
+    tokenizer_close(t);
+    assert_true(tokenizer_open(write_file(doubling("decoder", "decoders", 40, arena), path), arena,
+                               &t, &other));
+    assert_false(tokenizer_decode(t, (const int32_t[]){1}, 1, true, arena, &decoded, &other));
+    assert_string_equal(other.message, wanted);
+    tokenizer_close(t);
+    assert_true(tokenizer_open(write_file(doubling("normalizer", "normalizers", 4, arena), path),
+                               arena, &t, &third));
+    assert_true(tokenizer_encode(t, span("a"), true, &ids, &third));
+    assert_int_equal(ids.count, 16);
+    tokenizer_close(t);
+    assert_true(arena_peak(arena) < 64 << 20);
     arena_free(arena);
     unlink(path);
 }
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_goldens),   cmocka_unit_test(test_small_files),
-        cmocka_unit_test(test_long_word), cmocka_unit_test(test_bad_files),
-        cmocka_unit_test(test_bad_texts), cmocka_unit_test(test_costly_pattern),
+        cmocka_unit_test(test_goldens),       cmocka_unit_test(test_small_files),
+        cmocka_unit_test(test_long_word),     cmocka_unit_test(test_bad_files),
+        cmocka_unit_test(test_bad_texts),     cmocka_unit_test(test_costly_pattern),
+        cmocka_unit_test(test_growing_texts),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -7,7 +7,7 @@
 #include <pcre2.h>
 
 enum {
-    MATCH_STEPS_MAX = 10 << 20, /* of one match; a word takes a few dozen */
+    MATCH_STEPS_MAX = 1 << 20,  /* of one match; a word takes a few dozen */
     MATCH_BYTES_MAX = 64 << 10, /* KiB of memory for backtracking */
 };
 
@@ -83,6 +83,10 @@ Regex *regex_new(const char *pattern, Error *err) {
     return r;
 }
 
+void regex_limit(Regex *r, int steps) {
+    pcre2_set_match_limit(r->limits, (uint32_t)steps);
+}
+
 void regex_free(Regex *r) {
     if (!r) return;
     pcre2_match_data_free(r->match);
@@ -99,7 +103,7 @@ bool regex_find(Regex *r, Span text, int64_t from, int64_t *start, int64_t *end,
     if (found < 0) {
         PCRE2_UCHAR why[128];
         pcre2_get_error_message(found, why, sizeof why);
-        return FAIL(err, ERROR_INPUT, "the tokenizer's regular expression fails at byte %ld: %s",
+        return FAIL(err, ERROR_INPUT, "a regular expression fails at byte %ld of a text: %s",
                     (long)from, (const char *)why);
     }
     const PCRE2_SIZE *offsets = pcre2_get_ovector_pointer(r->match);

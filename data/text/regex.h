@@ -12,6 +12,9 @@ typedef struct Regex Regex;
 Regex *regex_new(const char *pattern, Error *err);
 void regex_free(Regex *regex); /* accepts NULL */
 
+/* How many steps a match may take, instead of a million: where there are many. */
+void regex_limit(Regex *regex, int steps);
+
 /* The first match in valid text from byte `from` on: [*start, *end); *start = -1: there is none.
  * False: it costs too much. One thread at a time. */
 bool regex_find(Regex *regex, Span text, int64_t from, int64_t *start, int64_t *end, Error *err);

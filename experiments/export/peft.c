@@ -52,9 +52,10 @@ static void set_patterns(const Adapter *a, Arena *arena, PeftConfig *out) {
         const LoraLayer *l = a->sites[i].state;
         const char *name = a->sites[i].module->name;
         if (l->rank != out->rank)
-            out->ranks.items[out->ranks.count++] = (PeftPattern){name, (double)l->rank};
+            out->ranks.items[out->ranks.count++] =
+                (PeftPattern){.key = name, .value = (double)l->rank};
         if (l->alpha < out->alpha || l->alpha > out->alpha)
-            out->alphas.items[out->alphas.count++] = (PeftPattern){name, l->alpha};
+            out->alphas.items[out->alphas.count++] = (PeftPattern){.key = name, .value = l->alpha};
     }
 }
 

@@ -190,7 +190,7 @@ put("peft", "dora", {"peft_type": "LORA", "r": 1, "use_dora": True, "use_rslora"
 put("peft", "patterns", {"peft_type": "LORA", "r": 2, "rank_pattern": {"0.*q_proj": 1, "v$": 4},
                          "alpha_pattern": {"layers\\.[0-9]+\\.q": 3}},
     *lora(["layers.0.q_proj", "layers.1.v"]))
-put("peft", "backtracking", {"peft_type": "LORA", "rank_pattern": {"(a+)+b": 1, "(x|x)*y": 2}},
+put("peft", "backtracking", {"peft_type": "LORA", "rank_pattern": {"(a+)+[bc]": 1, "(x|x)*y": 2}},
     *lora(["a" * 60, "x" * 60]))
 put("peft", "broken", {"peft_type": "LORA", "rank_pattern": {"(((": 1}}, *lora(["a"]))
 
