@@ -2,6 +2,7 @@
 
 #include <assert.h>
 #include <math.h>
+#include <string.h>
 
 #include "core/counts.h"
 #include "core/kernels/isa.h"
@@ -23,23 +24,39 @@ int codebook_nearest(const Codebook *book, float unit) {
 
 float codebook_largest(const float *x, int64_t count, int64_t block) {
     (void)block;
-    float largest = 0;
-    for (int64_t i = 0; i < count; i++) largest = fmaxf(largest, fabsf(x[i]));
-    return largest;
+    float low = 0, high = 0;
+    isa_active()->extremes(x, count, &low, &high);
+    return fmaxf(fabsf(low), high);
 }
 
 static int code_of(const Codebook *book, int entry) {
     return book->codes ? book->codes[entry] : entry;
 }
 
-/* In ascending order: a low half clears the high one. */
-static void code_write(const Codebook *book, uint8_t *codes, int64_t element, int code) {
-    if (book->bits == 8)
-        codes[element] = (uint8_t)code;
-    else if (element % 2 == 0)
-        codes[element / 2] = (uint8_t)code;
-    else
-        codes[element / 2] |= (uint8_t)(code << 4);
+/* The codes of `count` numbers. */
+static void codes_find(const Codebook *book, const float *unit, int64_t count, uint8_t *codes) {
+    if (book->bits == 4) {
+        float middles[CODES_OF_NIBBLE - 1];
+        for (int i = 0; i < CODES_OF_NIBBLE - 1; i++)
+            middles[i] = (book->entries[i] + book->entries[i + 1]) / 2;
+        isa_active()->middles_below(unit, count, middles, codes);
+    } else {
+        for (int64_t i = 0; i < count; i++) codes[i] = (uint8_t)codebook_nearest(book, unit[i]);
+    }
+    for (int64_t i = 0; book->codes && i < count; i++) codes[i] = book->codes[codes[i]];
+}
+
+/* From element `first` on, in ascending order: a low half clears the high one. */
+static void codes_write(const Codebook *book, const uint8_t *codes, int64_t first, int64_t count,
+                        uint8_t *to) {
+    if (book->bits == 8) {
+        memcpy(to + first, codes, (size_t)count);
+        return;
+    }
+    int64_t is_high = first % 2;
+    to += first / 2;
+    if (is_high && count) *to |= (uint8_t)(*codes << 4);
+    if (count > is_high) isa_active()->nibbles_pack(codes + is_high, count - is_high, to + is_high);
 }
 
 void codebook_encode(const Codebook *book, const float *x, int64_t count, const Scales *scales,
@@ -47,14 +64,14 @@ void codebook_encode(const Codebook *book, const float *x, int64_t count, const 
     assert(book->bits == 4 || book->bits == 8);
     for (int64_t done = 0, some; done < count; done += some) {
         float unit[BLOCK];
+        uint8_t found[BLOCK];
         int64_t number, column = done % scales->row_length % scales->run_length;
         int64_t run = scales_run(scales, done, &number);
         bool is_whole = column + run == scales->run_length;
-        some = run < count - done ? run : count - done;
-        if (some > BLOCK) some = BLOCK;
+        some = count_least(count_least(run, count - done), BLOCK);
         book->normalize(x + done, some, scales_read(scales, number), is_whole, unit);
-        for (int64_t i = 0; i < some; i++)
-            code_write(book, codes, done + i, code_of(book, codebook_nearest(book, unit[i])));
+        codes_find(book, unit, some, found);
+        codes_write(book, found, done, some, codes);
     }
 }
 

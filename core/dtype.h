@@ -91,6 +91,9 @@ typedef struct Codec {
     void (*encode)(const float *x, int64_t count, const Scales *scales, void *codes);
     /* Elements first .. first + count - 1, as values. */
     void (*decode)(const void *codes, const Scales *scales, int64_t first, int64_t count, float *x);
+    /* Numbers of 16 bits of LANES rows at once (core/kernels/rows.def: f16_turn), or NULL. */
+    void (*turn)(const uint32_t *words, int64_t words_stride, int64_t count, float *x,
+                 int64_t x_stride);
     /* Of what stores levels, which are read from any element on, and written from multiples of
      * `write_step` on; `codes` is the plane of the whole tensor. What follows the last element in
      * its byte is cleared. */

@@ -6,10 +6,11 @@
 #include "core/counts.h"
 
 enum {
-    DECODED = 128, /* columns decoded at a time, before they are transposed */
-    WORD = 8,      /* codes of half a byte in 32 bits */
-    AHEAD = 4,     /* rows */
-    LINE = 64,     /* bytes */
+    DECODED = 128,   /* columns decoded at a time, before they are transposed */
+    WORD = 8,        /* codes of half a byte in 32 bits */
+    TILE_WORDS = 16, /* turned at a time */
+    AHEAD = 4,       /* rows */
+    LINE = 64,       /* bytes */
 };
 
 /* ---- Scales ---- */
@@ -44,11 +45,14 @@ static Scales scales_ready(const Scales *scales, Arena *scratch) {
 
 /* ---- Factors ---- */
 
+static bool is_aligned(const Tensor *tensor) {
+    return (uintptr_t)tensor->data % sizeof(uint32_t) == 0;
+}
+
 /* Rows begin with whole words of codes, and so do runs. */
 static bool are_words(const Scales *scales, const Matrix *matrix) {
     bool begins_anew = scales->row_length == matrix->cols;
-    bool is_aligned = (uintptr_t)matrix->tensor.data % sizeof(uint32_t) == 0;
-    return scales->scale && is_aligned && matrix->cols % WORD == 0 &&
+    return scales->scale && is_aligned(&matrix->tensor) && matrix->cols % WORD == 0 &&
            scales->run_length % WORD == 0 &&
            (begins_anew || matrix->cols % scales->run_length == 0);
 }
@@ -68,6 +72,7 @@ Factor factor_of(const Matrix *matrix, bool as_levels, bool is_k_last, bool is_p
     f.is_in_place = operand_lies(&f.operand) && is_k_last && !is_panel;
     f.has_entries = !as_levels && tensor->scales && are_words(&f.scales, matrix) &&
                     operand_entries(tensor, f.entries);
+    f.has_halves = dtype_codec(tensor->dtype)->turn && is_aligned(tensor) && matrix->cols % 2 == 0;
     return f;
 }
 
@@ -104,29 +109,51 @@ typedef struct Part {
     int64_t row, rows, column, columns;
 } Part;
 
+/* Words of codes of LANES rows, turned: [word][row]. */
+typedef union WordTile {
+    float turned[TILE_WORDS * LANES];
+    uint32_t codes[TILE_WORDS * LANES];
+} WordTile;
+
+static void words_turn(const Factor *f, int64_t row, int64_t rows, int64_t column, int64_t columns,
+                       int bits, WordTile *words) {
+    int64_t per_word = 32 / bits;
+    const char *from = (const char *)f->operand.tensor.data + (row * f->stride + column) * bits / 8;
+    isa_active()->transpose((const float *)(const void *)from, f->stride / per_word, rows,
+                            columns / per_word, words->turned, LANES);
+}
+
 /* A part of codes of half a byte to columns that are `to_stride` apart, LANES rows at a time: words
  * of codes are turned, an eighth of what their values would be. */
 static void entries_turn(const Factor *f, Part part, float *to, int64_t to_stride) {
-    const Isa *isa = isa_active();
     const Scales *scales = &f->scales;
-    const uint8_t *codes = f->operand.tensor.data;
     int64_t run = scales->run_length, runs = count_pieces(f->stride, run);
     for (int64_t r = 0; r < part.rows; r += LANES) {
         int64_t row = part.row + r, rows = count_least(LANES, part.rows - r);
         for (int64_t c = 0, some; c < part.columns; c += some) {
-            union {
-                float turned[DECODED / WORD * LANES];
-                uint32_t codes[DECODED / WORD * LANES];
-            } words;
+            WordTile words;
             float scale[LANES] = {0};
             int64_t column = part.column + c, number = column / run;
-            some = count_least(count_least(DECODED, part.columns - c), (number + 1) * run - column);
-            const uint8_t *from = codes + (row * f->stride + column) / 2;
-            isa->transpose((const float *)(const void *)from, f->stride / WORD, rows, some / WORD,
-                           words.turned, LANES);
+            some = count_least(count_least(WORD * TILE_WORDS, part.columns - c),
+                               (number + 1) * run - column);
+            words_turn(f, row, rows, column, some, 4, &words);
             for (int64_t i = 0; i < rows; i++) scale[i] = scales->scale[(row + i) * runs + number];
-            isa->entries_turn(words.codes, LANES, some / WORD, f->entries, scale,
-                              to + c * to_stride + r, to_stride);
+            isa_active()->entries_turn(words.codes, LANES, some / WORD, f->entries, scale,
+                                       to + c * to_stride + r, to_stride);
+        }
+    }
+}
+
+/* The same of numbers of 16 bits. */
+static void halves_turn(const Factor *f, Part part, float *to, int64_t to_stride) {
+    const Codec *codec = dtype_codec(f->operand.tensor.dtype);
+    for (int64_t r = 0; r < part.rows; r += LANES) {
+        int64_t rows = count_least(LANES, part.rows - r);
+        for (int64_t c = 0, some; c < part.columns; c += some) {
+            WordTile words;
+            some = count_least(2 * TILE_WORDS, part.columns - c);
+            words_turn(f, part.row + r, rows, part.column + c, some, 16, &words);
+            codec->turn(words.codes, LANES, some / 2, to + c * to_stride + r, to_stride);
         }
     }
 }
@@ -141,6 +168,10 @@ static void part_turn(const Factor *f, Part part, float *to, int64_t to_stride) 
     }
     if (f->has_entries && part.column % WORD == 0 && part.columns % WORD == 0) {
         entries_turn(f, part, to, to_stride);
+        return;
+    }
+    if (f->has_halves && part.column % 2 == 0 && part.columns % 2 == 0) {
+        halves_turn(f, part, to, to_stride);
         return;
     }
     const Operand operand = operand_of(f);

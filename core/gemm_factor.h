@@ -24,7 +24,7 @@ typedef struct Factor {
     int64_t blocks, depth;
     /* Of codes of half a byte that are multiplied as values: what each stands for, before it is
      * multiplied by its scale. */
-    bool has_entries;
+    bool has_entries, has_halves; /* halves: numbers of 16 bits */
     float entries[CODES_OF_NIBBLE];
 } Factor;
 

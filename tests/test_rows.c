@@ -9,6 +9,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "core/dtype.h"
 #include "core/kernels.h"
 #include "core/kernels/isa.h"
 #include "core/random.h"
@@ -24,6 +25,8 @@ static float ties[ELEMENTS]; /* few different values, and some NaNs */
 enum { RUN = 22 /* elements under a scale */, WORDS = 5 /* of each row */ };
 static uint8_t bytes[ELEMENTS];
 static uint32_t words[WORDS * LANES];
+enum { MIDDLES = 15 };
+static float middles[MIDDLES];
 
 /* What every kernel gave, one after the other. */
 typedef struct Results {
@@ -36,6 +39,8 @@ typedef struct Results {
     float masked[ELEMENTS];
     uint8_t bytes[ELEMENTS], at_once[ELEMENTS], nibbles[ELEMENTS / 2];
     float from_nibbles[ELEMENTS], entries[ELEMENTS], turned[8 * WORDS * LANES];
+    float halves[2][2 * WORDS * LANES];
+    uint8_t below[ELEMENTS], packed[ELEMENTS / 2 + 1];
     uint16_t half[2][ELEMENTS];
     float from_half[2][ELEMENTS];
     float rescaled[3][ELEMENTS];
@@ -77,7 +82,9 @@ static void draw(uint64_t number) {
     }
     for (int i = 0; i < ELEMENTS; i++) ties[i] = i % 41 ? rintf(x[i]) : NAN;
     for (int i = 0; i < ELEMENTS; i++) bytes[i] = (uint8_t)(int)((x[i] + 2) * 63);
-    for (int i = 0; i < WORDS * LANES; i++) words[i] = 2654435761u * (uint32_t)(i + 1);
+    for (int i = 0; i < WORDS * LANES; i++)
+        words[i] = 2654435761u * (uint32_t)(i + 1) & 0x7bff7bff; /* finite as f16 */
+    for (int i = 0; i < MIDDLES; i++) middles[i] = x[0] + 0.2f * (float)(i - 7);
 }
 
 static void run(int64_t rows, int64_t channels, Results *r) {
@@ -105,6 +112,10 @@ static void run(int64_t rows, int64_t channels, Results *r) {
     k->levels_from_nibbles(bytes, count, 2, -7, r->from_nibbles);
     k->entries_from_nibbles(bytes, count, dy, x, RUN, r->entries);
     k->entries_turn(words, LANES, WORDS, dy, a, r->turned, LANES);
+    k->f16_turn(words, LANES, WORDS, r->halves[0], LANES);
+    k->bf16_turn(words, LANES, WORDS, r->halves[1], LANES);
+    k->middles_below(x, count, middles, r->below);
+    k->nibbles_pack(r->below, count, r->packed);
     k->f16_encode(x, count, r->half[0]);
     k->f16_decode(r->half[0], count, r->from_half[0]);
     k->bf16_encode(x, count, r->half[1]);
@@ -187,6 +198,15 @@ static void check_turned(const Results *r) {
             uint32_t code = words[i / 8 * LANES + row] >> (i % 8 * 4) & 15;
             assert_true(r->turned[i * LANES + row] == a[row] * dy[code]);
         }
+    for (int i = 0; i < 2 * WORDS; i++)
+        for (int row = 0; row < LANES; row++) {
+            uint32_t half = words[i / 2 * LANES + row] >> i % 2 * 16 & 0xffff, bits = half << 16;
+            float as_bf16, as_f16;
+            memcpy(&as_bf16, &bits, sizeof bits);
+            dtype_decode(DTYPE_F16, &half, NULL, 0, 1, &as_f16);
+            assert_true(r->halves[0][i * LANES + row] == as_f16);
+            assert_true(r->halves[1][i * LANES + row] == as_bf16);
+        }
 }
 
 static void check_elements(const Results *r, int64_t rows, int64_t channels) {
@@ -211,6 +231,9 @@ static void check_elements(const Results *r, int64_t rows, int64_t channels) {
         assert_int_equal(r->nibbles[i / 2] >> shift & 15, r->bytes[i]);
         assert_true(r->from_nibbles[i] == 2.0f * (float)(bytes[i / 2] >> shift & 15) - 7);
         assert_true(r->entries[i] == x[i / RUN] * dy[bytes[i / 2] >> shift & 15]);
+        int below = 0;
+        for (int m = 0; m < MIDDLES; m++) below += x[i] > middles[m];
+        assert_true(r->below[i] == below && (r->packed[i / 2] >> shift & 15) == below);
         assert_true(r->mask[i] == (code == level ? dy[i] : 0));
         assert_true(r->masked[i] == r->mask[i]);
         uint32_t word = r->bits[i / MASK_RUN * LANES + i % LANES];

@@ -18,10 +18,16 @@ static void decode(const void *codes, const Scales *scales, int64_t first, int64
     isa_active()->bf16_decode((const uint16_t *)codes + first, count, x);
 }
 
+static void turn(const uint32_t *words, int64_t words_stride, int64_t count, float *x,
+                 int64_t x_stride) {
+    isa_active()->bf16_turn(words, words_stride, count, x, x_stride);
+}
+
 const Codec codec_bf16 = {
     .name = "bf16",
     .help = "16 bits: the upper half of an f32, rounded half to even",
     .code_bits = 16,
     .encode = encode,
     .decode = decode,
+    .turn = turn,
 };

@@ -19,10 +19,16 @@ static void decode(const void *codes, const Scales *scales, int64_t first, int64
     isa_active()->f16_decode((const uint16_t *)codes + first, count, x);
 }
 
+static void turn(const uint32_t *words, int64_t words_stride, int64_t count, float *x,
+                 int64_t x_stride) {
+    isa_active()->f16_turn(words, words_stride, count, x, x_stride);
+}
+
 const Codec codec_f16 = {
     .name = "f16",
     .help = "16 bits: IEEE 754 half precision",
     .code_bits = 16,
     .encode = encode,
     .decode = decode,
+    .turn = turn,
 };
