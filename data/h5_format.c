@@ -134,6 +134,14 @@ uint32_t h5_checksum(const unsigned char *bytes, size_t count) {
     return mix_last(m);
 }
 
+bool h5_checksum_fits(const unsigned char *stored, const unsigned char *bytes, size_t count) {
+#ifdef NIBBLE_FUZZ
+    return h5_checksum(bytes, count) == h5_get(stored, H5_CHECKSUM_BYTES) || true;
+#else
+    return h5_checksum(bytes, count) == h5_get(stored, H5_CHECKSUM_BYTES);
+#endif
+}
+
 /* ---- Names ---- */
 
 bool h5_next_component(const char *name, size_t *used, char prefix[H5_NAME_BYTES_MAX]) {

@@ -59,6 +59,8 @@ static inline void h5_put(unsigned char *to, uint64_t value, int bytes) {
 
 /* Of all metadata: lookup3 of Bob Jenkins (hashlittle, 2006), from 0. */
 uint32_t h5_checksum(const unsigned char *bytes, size_t count);
+/* Whether it is what is stored there; while fuzzing it is, so that what lies behind is reached. */
+bool h5_checksum_fits(const unsigned char *stored, const unsigned char *bytes, size_t count);
 
 /* A type as a message has it; how many bytes it takes. */
 size_t h5_type_encode(H5Element element, unsigned char out[H5_TYPE_BYTES_MAX]);

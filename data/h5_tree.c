@@ -30,7 +30,7 @@ const unsigned char *h5_body_block(H5Body *body, uint64_t address, uint64_t coun
     if (!at) return NULL;
     size_t end = count - H5_CHECKSUM_BYTES;
     bool is_block = count >= 4 + H5_CHECKSUM_BYTES && !memcmp(at, signature, 4);
-    if (is_block && h5_get(at + end, H5_CHECKSUM_BYTES) == h5_checksum(at, end)) return at;
+    if (is_block && h5_checksum_fits(at + end, at, end)) return at;
     h5_body_refuse(body, is_block ? "a checksum is wrong" : "a block without its signature");
     return NULL;
 }
@@ -388,7 +388,7 @@ bool h5_tree_read(const char *path, const unsigned char *body, size_t bytes, Are
     int version = body[8];
     if ((version != 2 && version != 3) || body[9] != 8 || body[10] != 8 || body[11] != 0 ||
         h5_get(body + 12, 8) != 0 || h5_get(body + 20, 8) != H5_UNDEFINED ||
-        h5_get(body + 28, 8) != bytes || h5_get(body + 44, 4) != h5_checksum(body, 44))
+        h5_get(body + 28, 8) != bytes || !h5_checksum_fits(body + 44, body, 44))
         return FAIL(err, ERROR_INPUT, "%s: damaged, or an HDF5 file of another kind than nibble's",
                     path);
     *root = (H5Node){.name = ""};

@@ -1,11 +1,17 @@
 #!/usr/bin/env python3
 """Makes tests/fuzz/seeds: a small file for each way through each parser, and beside them what once
-broke one. Files that are there and not made here stay. Run it from the source root."""
+broke one. Files that are there and not made here stay.
+
+    tests/fuzz/make_seeds.py             from the source root
+    tests/fuzz/make_seeds.py PROGRAM     those too that nibble and libhdf5 (h5py) write
+"""
 import gzip
-import io
 import json
 import os
 import struct
+import subprocess
+import sys
+import tempfile
 import zlib
 
 ROOT = "tests/fuzz/seeds"
@@ -304,3 +310,59 @@ put("comparison_page", "two", {
     "rows": [{"run": "a", "row": "fp32", "seed": 1, "accuracy": 0.9},
              {"run": "a", "row": "qat4", "seed": 1, "accuracy": 0.9}],
     "groups": [{**GROUP, "row": "fp32", "method": "fp32", "label": "FP32"}, GROUP]}, EVALUATION)
+
+# ---- HDF5 ----
+
+
+def header(element, *dims):
+    return struct.pack("<ii4q", element, len(dims), *dims, *[0] * (4 - len(dims)))
+
+
+U8, I32, F32 = 0, 4, 8
+NAMES = struct.pack("<qq2sq1s", 2, 2, b"ab", 1, b"c")
+put("hdf5", "named", b"\0" + NAMES + header(U8, 2, 2, 2) + header(I32, 2) + header(U8, 1, 2, 2) +
+    header(I32, 1) + bytes(8) + struct.pack("<2i", 0, 1) + bytes(4) + struct.pack("<i", 1))
+put("hdf5", "test", b"\1" + struct.pack("<q", -1) + header(F32, 2, 3) + header(U8, 2, 2) + bytes(24) +
+    b"\1\0\0\1")
+put("hdf5", "claims", b"\1" + struct.pack("<q", -1) + header(F32, 1 << 40, 3) + header(U8, 1 << 40))
+
+TINY = """seed: 1
+model: {kind: mlp, widths: [2]}
+data: {kind: synthetic, classes: 2, height: 2, width: 2, train: 16, test: 4, batch: 4, validation: 4}
+optimizer: {kind: sgd, lr: 0.05, momentum: 0.9}
+train: {epochs: 1}
+quant: {bits: 4}
+"""
+TRAILER_BYTES = 40
+
+
+def made_by(program, folder):
+    config, run = f"{folder}/tiny.yaml", f"{folder}/run"
+    with open(config, "w") as f:
+        f.write(TINY)
+    for arguments in (["train", config, "--out", run], ["convert", run]):
+        subprocess.run([program, *arguments], check=True, capture_output=True)
+    for noun, file in (("checkpoint", "checkpoint.h5"), ("packed", "quantized.h5")):
+        with open(f"{run}/{file}", "rb") as f:
+            body = f.read()[:-TRAILER_BYTES]
+        put(noun, "tiny", body)
+        put("h5_tree", noun, body)
+
+
+def made_by_hdf5(path, links, numbers):
+    import h5py
+    with h5py.File(path, "w", libver=("v110", "v110"), track_order=False) as f:
+        group = f.create_group("many", track_times=False) if links else f
+        for i in range(links):
+            group.create_dataset(f"d{i}", data=i, track_times=False)
+        for i in range(numbers):
+            group.attrs[f"n{i}"] = i
+    with open(path, "rb") as f:
+        put("h5_tree", f"links{links}_numbers{numbers}", f.read())
+
+
+if len(sys.argv) > 1:
+    with tempfile.TemporaryDirectory() as folder:
+        made_by(sys.argv[1], folder)
+        for links, numbers in ((0, 0), (2, 2), (9, 9), (40, 0)):
+            made_by_hdf5(f"{folder}/x.h5", links, numbers)
