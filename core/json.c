@@ -314,13 +314,17 @@ Json *json_read_text(const char *text, size_t bytes, const char *name, Error *er
     return NULL;
 }
 
-Json *json_read_file(const char *path, Error *err) {
+Json *json_read_small(const char *path, size_t bytes_max, Error *err) {
     Arena *arena = arena_new("JSON");
     size_t bytes;
-    const char *text = file_read(path, JSON_BYTES_MAX, arena, &bytes, err);
+    const char *text = file_read(path, bytes_max, arena, &bytes, err);
     Json *object = text ? json_read_text(text, bytes, path, err) : NULL;
     arena_free(arena);
     return object;
+}
+
+Json *json_read_file(const char *path, Error *err) {
+    return json_read_small(path, JSON_BYTES_MAX, err);
 }
 
 /* ---- Writing: ours, since jansson 2.14 prints 0.1 as 0.10000000000000001 ---- */

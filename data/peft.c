@@ -225,7 +225,7 @@ static bool read_modules(Peft *p, const char *path, Arena *arena, Error *err) {
 bool peft_open(const char *directory, Arena *arena, Peft *out, Error *err) {
     *out = (Peft){.directory = arena_strdup(arena, directory)};
     const char *path = arena_format(arena, "%s/" PEFT_CONFIG, directory);
-    Json *json = json_read_file(file_resolve(path, arena), err);
+    Json *json = json_read_small(file_resolve(path, arena), JSON_SETTINGS_MAX, err);
     if (!json) return false;
     Reading reading = {.path = path, .arena = arena, .config = &out->config, .err = err};
     bool ok = read_config(&reading, json);

@@ -33,7 +33,7 @@ enum { TYPE_COUNT = sizeof types / sizeof *types };
 typedef struct Reading {
     SafeTensors *st;
     int capacity;
-    int file;
+    int file, first;    /* and its first tensor */
     int64_t data_bytes; /* of the file, behind the header */
     int64_t data_start;
     Error *err;
@@ -109,7 +109,7 @@ static bool add_tensor(void *context, const JsonMember *member) {
     Reading *r = context;
     SafeTensors *st = r->st;
     if (!strcmp(member->name, "__metadata__")) return true;
-    if (st->count == SAFETENSORS_COUNT_MAX)
+    if (st->count - r->first == SAFETENSORS_COUNT_MAX)
         return FAIL(r->err, ERROR_INPUT, "has more than %d tensors", SAFETENSORS_COUNT_MAX);
     if (st->count == r->capacity) {
         r->capacity = 2 * r->capacity + 256;
@@ -137,8 +137,9 @@ static int by_name(const void *a, const void *b) {
 }
 
 /* Every byte belongs to one tensor. */
-static bool check_places(const Reading *r, int first) {
+static bool check_places(const Reading *r) {
     SafeTensors *st = r->st;
+    int first = r->first;
     int64_t at = r->data_start;
     if (st->count > first)
         qsort(st->items + first, (size_t)(st->count - first), sizeof *st->items, by_place);
@@ -174,7 +175,7 @@ static bool read_length(int descriptor, int64_t file_bytes, uint64_t *count, Err
 
 static bool read_header(Reading *r, int descriptor, int64_t file_bytes, Arena *arena) {
     uint64_t count;
-    int first = r->st->count;
+    r->first = r->st->count;
     TRY(read_length(descriptor, file_bytes, &count, r->err));
     char *text = arena_alloc(arena, (size_t)count + 1);
     if (pread(descriptor, text, (size_t)count, 8) != (ssize_t)count)
@@ -182,7 +183,7 @@ static bool read_header(Reading *r, int descriptor, int64_t file_bytes, Arena *a
     Json *json = json_read_text(text, (size_t)count, "header", r->err);
     r->data_start = 8 + (int64_t)count;
     r->data_bytes = file_bytes - r->data_start;
-    bool ok = json && json_each(json, "", add_tensor, r) && check_places(r, first);
+    bool ok = json && json_each(json, "", add_tensor, r) && check_places(r);
     json_free(json);
     return ok;
 }
@@ -253,7 +254,7 @@ static bool sort_names(SafeTensors *st, Error *err) {
 
 static bool read_index(Reading *r, const char *directory, const char *path) {
     Index index = {r, directory, path};
-    Json *json = json_read_file(file_resolve(path, r->st->arena), r->err);
+    Json *json = json_read_small(file_resolve(path, r->st->arena), SAFETENSORS_HEADER_MAX, r->err);
     bool ok = json != NULL;
     if (ok && json_type_at(json, "weight_map") != JSON_MEMBERS)
         ok = FAIL(r->err, ERROR_INPUT, "%s: has no 'weight_map'", path);

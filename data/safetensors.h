@@ -16,8 +16,8 @@
 #include "core/tensor.h"
 
 enum {
-    SAFETENSORS_HEADER_MAX = 16 << 20, /* bytes */
-    SAFETENSORS_COUNT_MAX = 200000,
+    SAFETENSORS_HEADER_MAX = 2 << 20, /* bytes, of an index too: read in a quarter of a second */
+    SAFETENSORS_COUNT_MAX = 25000,
     SAFETENSORS_FILES_MAX = 1024,
 };
 

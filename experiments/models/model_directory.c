@@ -216,7 +216,7 @@ static bool read_generation(ModelDirectory *d, Arena *arena, Error *err) {
         file_resolve(arena_format(arena, "%s/generation_config.json", d->path), arena);
     FileState state = file_find(file, err);
     if (state != FILE_REGULAR) return state == FILE_ABSENT;
-    Json *json = json_read_file(file, err);
+    Json *json = json_read_small(file, JSON_SETTINGS_MAX, err);
     if (!json) return false;
     bool ok = read_ends(&(Reader){.json = json, .file = file, .err = err}, d);
     json_free(json);
@@ -255,7 +255,7 @@ bool model_directory_is_one(const char *path) {
 bool model_directory_read(const char *path, Arena *arena, ModelDirectory *out, Error *err) {
     const char *file = arena_format(arena, "%s/config.json", path);
     *out = (ModelDirectory){.path = arena_strdup(arena, path)};
-    Json *json = json_read_file(file_resolve(file, arena), err);
+    Json *json = json_read_small(file_resolve(file, arena), JSON_SETTINGS_MAX, err);
     if (!json) return false;
     Reader r = {.json = json, .file = file, .err = err};
     bool ok = read_config(&r, out, arena) && read_generation(out, arena, err);
