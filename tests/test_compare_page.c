@@ -335,6 +335,17 @@ static void test_rows_without_sizes(void **unused) {
     assert_alone(page());
 }
 
+/* More runs than there can be would take for ever. */
+static void test_too_many_runs(void **unused) {
+    (void)unused;
+    char *text = arena_alloc(arena, 1 << 20), *at = text + sprintf(text, "{\"groups\": [{}");
+    for (int i = 0; i < 10000; i++) at = stpcpy(at, ",{}");
+    strcpy(at, "]}");
+    put("results.json", text);
+    assert_false(comparison_page_write(folder, &err));
+    assert_non_null(strstr(err.message, "results.json: has more than 10000 runs"));
+}
+
 /* What is compared with a run is the FP32 run of its seed. */
 static void test_seeds_are_paired(void **unused) {
     (void)unused;
@@ -476,6 +487,7 @@ int main(void) {
         cmocka_unit_test_setup_teardown(test_one_seed_has_no_interval, setup, teardown),
         cmocka_unit_test_setup_teardown(test_hostile_files_are_harmless, setup, teardown),
         cmocka_unit_test_setup_teardown(test_rows_without_sizes, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_too_many_runs, setup, teardown),
         cmocka_unit_test_setup_teardown(test_seeds_are_paired, setup, teardown),
         cmocka_unit_test_setup_teardown(test_damaged_results_are_named, setup, teardown),
         cmocka_unit_test_setup_teardown(test_many_classes_fit, setup, teardown),

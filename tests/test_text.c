@@ -317,6 +317,21 @@ static void what_is_wrong_is_told_with_its_place(void **state) {
     }
 }
 
+/* Thousands of answers in one conversation would take hours. */
+static void endless_conversations_are_refused(void **state) {
+    (void)state;
+    enum { ANSWERS = 16000 };
+    static const char answer[] = ",{\"role\": \"assistant\", \"content\": \"b\"}";
+    char *text = arena_alloc(arena, 100 + ANSWERS * sizeof answer);
+    char *at = stpcpy(text, "{\"messages\": [{\"role\": \"user\", \"content\": \"a\"}");
+    for (int i = 0; i < ANSWERS; i++) at = stpcpy(at, answer);
+    strcpy(at, "]}\n");
+    assert_message(
+        error_of(lines("chat", text, "8", "template", "plain")),
+        "lines, line 1: has 16000 answers in 16001 bytes, too many for a conversation so "
+        "long; divide it");
+}
+
 static void settings_that_do_not_fit_are_refused(void **state) {
     (void)state;
     static const char good[] = "{\"prompt\": \"a\", \"completion\": \"b\"}\n";
@@ -379,6 +394,7 @@ int main(void) {
         cmocka_unit_test(documents_are_kept_aside_whole),
         cmocka_unit_test(one_document_is_cut),
         cmocka_unit_test(what_is_wrong_is_told_with_its_place),
+        cmocka_unit_test(endless_conversations_are_refused),
         cmocka_unit_test(settings_that_do_not_fit_are_refused),
         cmocka_unit_test(batches_are_pure),
     };

@@ -71,6 +71,15 @@ static bool mask(const Corpus *c, const ChatText *chat, TokenIds *ids, Error *er
     return true;
 }
 
+/* Where an answer begins in ids, encoding all that is before it tells. */
+static bool check_work(const Corpus *c, const ChatText *chat, Error *err) {
+    enum { WORK_MAX = 1 << 27 }; /* bytes: some seconds */
+    if (c->scores_all || chat->text.bytes <= WORK_MAX / (chat->answer_count + 1)) return true;
+    return FAIL(err, ERROR_INPUT,
+                "has %d answers in %ld bytes, too many for a conversation so long; divide it",
+                chat->answer_count, (long)chat->text.bytes);
+}
+
 static bool is_learned(const Corpus *c, int64_t first) {
     for (int64_t i = first + 1; i < c->ids.count; i++)
         if (c->ids.items[i] >= 0) return true;
@@ -79,6 +88,7 @@ static bool is_learned(const Corpus *c, int64_t first) {
 
 static bool add_chat(Corpus *c, const ChatText *chat, Document document, Arena *arena, Error *err) {
     TokenIds ids = {.arena = arena};
+    TRY(check_work(c, chat, err));
     TRY(vocabulary_encode(c->vocabulary, chat->text, !chat->begin, &ids, err));
     if (!c->scores_all) TRY(mask(c, chat, &ids, err));
     document.first = c->ids.count;

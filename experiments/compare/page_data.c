@@ -204,9 +204,13 @@ bool page_data_read(ComparisonPage *c, Error *err) {
     c->results = json_read_file(path, err);
     if (!c->results) return false;
     task_read(c);
-    c->run_count = json_count(c->results, "rows");
-    c->evaluations = arena_new_array(c->arena, Json *, c->run_count + 1);
     int count = json_count(c->results, "groups");
+    c->run_count = json_count(c->results, "rows");
+    if (count > COMPARISON_RUNS_MAX || c->run_count > COMPARISON_RUNS_MAX) {
+        c->run_count = 0;
+        return FAIL(err, ERROR_INPUT, "%s: has more than %d runs", path, COMPARISON_RUNS_MAX);
+    }
+    c->evaluations = arena_new_array(c->arena, Json *, c->run_count + 1);
     c->groups = arena_new_array(c->arena, PageGroup, count + 1);
     for (int i = 0; i < count; i++) {
         const Json *group = json_element(c->results, "groups", i);

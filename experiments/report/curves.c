@@ -1,6 +1,7 @@
 #include "experiments/report/curves.h"
 
 #include <math.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "core/json.h"
@@ -105,26 +106,42 @@ static Json *last_shadow(const char *metrics, size_t bytes) {
     return last;
 }
 
-/* How many layers have a lower SQNR at the end, or are before it with the same. */
-static int rank_of(const Json *last, int layer) {
-    int rank = 0, count = json_count(last, "shadow.layers");
-    double own = json_number(json_element(last, "shadow.layers", layer), "sqnr_db");
-    for (int i = 0; i < count; i++) {
-        double other = json_number(json_element(last, "shadow.layers", i), "sqnr_db");
-        rank += other < own || (isnan(own) && !isnan(other)) ||
-                (i < layer && (other == own || (isnan(own) && isnan(other))));
-    }
-    return rank;
+typedef struct RankedLayer {
+    double sqnr_db;
+    int place; /* in the list */
+} RankedLayer;
+
+/* Among the lowest so far, which are sorted; of equal ones the first counts, and an unknown one is
+ * the highest. A file may list any number. */
+static int keep_lowest(RankedLayer lowest[CHART_COLOURS], int count, RankedLayer layer) {
+    int at = count;
+    if (isnan(layer.sqnr_db)) layer.sqnr_db = INFINITY;
+    while (at > 0 && layer.sqnr_db < lowest[at - 1].sqnr_db) at--;
+    if (at == CHART_COLOURS) return count;
+    if (count < CHART_COLOURS) count++;
+    memmove(lowest + at + 1, lowest + at, sizeof *lowest * (size_t)(count - at - 1));
+    lowest[at] = layer;
+    return count;
+}
+
+static int by_place(const void *a, const void *b) {
+    return ((const RankedLayer *)a)->place - ((const RankedLayer *)b)->place;
 }
 
 /* The layers with the lowest SQNR at the end, as many as there are colours. */
 static int choose_layers(const Json *last, CurveRow rows[CHART_COLOURS], Arena *arena) {
-    int count = 0;
-    for (int i = 0; i < json_count(last, "shadow.layers") && count < CHART_COLOURS; i++) {
-        const char *name = json_get_text(json_element(last, "shadow.layers", i), "name");
-        if (!name || rank_of(last, i) >= CHART_COLOURS) continue;
-        const char *path = arena_format(arena, "shadow.layers.%d.sqnr_db", i);
-        rows[count++] = (CurveRow){arena_strdup(arena, name), path, 1};
+    RankedLayer lowest[CHART_COLOURS];
+    int all = json_count(last, "shadow.layers"), kept = 0, count = 0;
+    for (int i = 0; i < all; i++) {
+        const Json *layer = json_element(last, "shadow.layers", i);
+        kept = keep_lowest(lowest, kept, (RankedLayer){json_number(layer, "sqnr_db"), i});
+    }
+    qsort(lowest, (size_t)kept, sizeof *lowest, by_place);
+    for (int i = 0; i < kept; i++) {
+        int place = lowest[i].place;
+        const char *name = json_get_text(json_element(last, "shadow.layers", place), "name");
+        const char *path = arena_format(arena, "shadow.layers.%d.sqnr_db", place);
+        if (name) rows[count++] = (CurveRow){arena_strdup(arena, name), path, 1};
     }
     return count;
 }
