@@ -103,8 +103,8 @@ void codebook_decode(const Codebook *book, const void *codes, const Scales *scal
     float scale_buffer[SOME], of_codes[CODES_OF_NIBBLE];
     bool is_byte = book->bits == 8, are_even = scales->run_length % 2 == 0;
     bool are_whole = scales->row_length % scales->run_length == 0 && (is_byte || are_even);
-    const float *entries = is_byte ? book->entries : of_codes;
-    if (!is_byte) codebook_by_code(book, of_codes);
+    const float *entries = book->codes ? of_codes : book->entries;
+    if (book->codes) codebook_by_code(book, of_codes);
     for (int64_t done = 0, some; done < count; done += some) {
         int64_t number, at = first + done, run = scales_run(scales, at, &number), pieces = 1;
         bool is_high = !is_byte && at % 2;

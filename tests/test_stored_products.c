@@ -61,7 +61,7 @@ static void check_gemm(Sizes s, const Storage *storage, int turned, int of_which
     for (int i = 0; i < 3; i++) y[i] = arena_new_array(arena, float, count);
     gemm(a[0], b[0], 0, y[0], s.n, NULL, arena);
     gemm(a[1], b[1], 0, y[1], s.n, NULL, arena);
-    gemm_reference(a[0], b[0], 0, y[2], s.n, NULL);
+    gemm_reference(a[1], b[1], 0, y[2], s.n, NULL);
     assert_memory_equal(y[0], y[1], sizeof(float) * (size_t)count);
     for (int64_t i = 0; i < count; i++)
         if (!(fabsf(y[0][i] - y[2][i]) <= 1e-4f * (float)s.k))
