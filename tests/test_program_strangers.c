@@ -25,9 +25,9 @@ static double children_seconds(void) {
 }
 
 /* Of files of a few MiB at most: with a message, in half a second, in little memory. */
-static void expect_refused(const char *message) {
+static void expect_refusal_of(const char *command, const char *message) {
     double before = children_seconds();
-    Result result = run(2, "eval m --text text.txt");
+    Result result = run(2, "%s", command);
     double seconds = children_seconds() - before;
     assert_has(result.err, message);
 #if !defined(__SANITIZE_ADDRESS__) && !defined(__SANITIZE_THREAD__)
@@ -37,6 +37,10 @@ static void expect_refused(const char *message) {
 #else
     (void)seconds;
 #endif
+}
+
+static void expect_refused(const char *message) {
+    expect_refusal_of("eval m --text text.txt", message);
 }
 
 /* ---- Weights ---- */
@@ -194,6 +198,23 @@ static void test_config(void **state) {
     expect_refused("m/config.json:1:2049: not valid JSON: maximum parsing depth reached");
 }
 
+/* Nor does a training make the network of a configuration that its files do not have. */
+static void test_training(void **state) {
+    (void)state;
+    copy_model();
+    const char *good = file_text("m/config.json"),
+               *width = strstr(good, "\"intermediate_size\": 48");
+    assert_non_null(width);
+    text_file("m/config.json", format("%.*s\"intermediate_size\": 1000000%s", (int)(width - good),
+                                      good, width + strlen("\"intermediate_size\": 48")));
+    text_file("c.yaml", "model: {kind: pretrained, path: m}\n"
+                        "data: {kind: text, sample: 'a text of some words, for a trial of this', "
+                        "length: 4, batch: 1, validation: 0.2, test: 0.2, tokenizer: m}\n");
+    expect_refusal_of("train c.yaml --out run",
+                      "c.yaml:1:33: m/model.safetensors: model.layers.0.mlp.gate_proj.weight is "
+                      "[48, 32], and in the network of config.json [1000000, 32]");
+}
+
 static void test_text(void **state) {
     (void)state;
     copy_model();
@@ -208,7 +229,8 @@ int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_weights),      cmocka_unit_test(test_cut_weights),
         cmocka_unit_test(test_long_headers), cmocka_unit_test(test_index),
-        cmocka_unit_test(test_config),       cmocka_unit_test(test_text),
+        cmocka_unit_test(test_config),       cmocka_unit_test(test_training),
+        cmocka_unit_test(test_text),
     };
     return cmocka_run_group_tests(tests, program_folder_enter, program_folder_leave);
 }

@@ -47,6 +47,17 @@ static bool blame_model(const Variant *choice, Error *err) {
 typedef bool MakeModel(const List *layers, Shape input, uint64_t seed, Arena *arena, Model **out,
                        Error *err);
 
+static bool check_weights(const ModelKind *row, const void *config, const List *layers, Shape input,
+                          Error *err) {
+    bool is_stored = row->is_stored && row->is_stored(config);
+    if (!row->check || is_stored) return true;
+    Arena *arena = arena_new("sketch");
+    Model *sketch;
+    bool fits = model_sketch(layers, input, arena, &sketch, err) && row->check(config, sketch, err);
+    arena_free(arena);
+    return fits;
+}
+
 static bool build(const ModelKind *row, const void *config, const List *layers, Shape input,
                   uint64_t seed, MakeModel *make, Arena *arena, Model **out, Error *err) {
     if (!row->is_stored || !row->is_stored(config))
@@ -61,6 +72,7 @@ static bool build_and_load(const Variant *choice, Shape input, int64_t classes, 
     const ModelKind *row = (const ModelKind *)choice->kind;
     List layers;
     TRY(row->layers(choice->config, classes, arena, &layers, err));
+    TRY(check_weights(row, choice->config, &layers, input, err));
     if (!build(row, choice->config, &layers, input, seed, make, arena, out, err))
         return blame_model(choice, err);
     TRY(check_output(*out, classes, err));

@@ -11,6 +11,9 @@ typedef struct ModelKind {
     bool (*layers)(const void *config, int64_t classes, Arena *arena, List *out, Error *err);
     /* Whether the network is built without memory, which `load` gives what it stores; NULL: no. */
     bool (*is_stored)(const void *config);
+    /* Whether there are such weights, of the sizes that a sketch of the network has: asked before
+     * memory is taken for what a file only says; NULL with load. */
+    bool (*check)(const void *config, const Model *sketch, Error *err);
     /* The weights of a network just built, where they are not drawn at random; or NULL. */
     bool (*load)(const void *config, Model *model, Error *err);
     /* The directory of Hugging Face's that these come from; NULL with load. */

@@ -182,6 +182,21 @@ static bool is_stored(const void *config) {
     return ((const PretrainedConfig *)config)->base.kind;
 }
 
+static bool check(const void *config, const Model *sketch, Error *err) {
+    ModelDirectory d;
+    Arena *arena = arena_new("safetensors");
+    Files f = {.directory = &d};
+    bool ok = model_directory_read(((const PretrainedConfig *)config)->path, arena, &d, err) &&
+              check_stored(&d, true, err) && safetensors_open(d.path, arena, &f.st, err);
+    for (int i = 0; ok && i < sketch->param_count; i++) {
+        const SafeTensor *tensor;
+        ok = find_tensor(&f, sketch->params[i], &tensor, err);
+    }
+    safetensors_close(&f.st);
+    arena_free(arena);
+    return ok || error_blame(err, "model.path");
+}
+
 static bool load(const void *config, Model *model, Error *err) {
     const PretrainedConfig *c = config;
     const Variant *base = is_stored(config) ? &c->base : NULL;
@@ -213,6 +228,7 @@ const ModelKind model_pretrained = {
              sizeof(PretrainedConfig), fields},
     .layers = layers,
     .is_stored = is_stored,
+    .check = check,
     .load = load,
     .directory = directory,
 };
