@@ -71,6 +71,21 @@ static int compare(const void *a, const void *b) {
     return compare_text(m, n);
 }
 
+/* Of equal ids the first in the list. */
+static int compare_ids(const void *a, const void *b) {
+    const AddedToken *m = *(const AddedToken *const *)a, *n = *(const AddedToken *const *)b;
+    return m->id != n->id ? (m->id > n->id) - (m->id < n->id) : (m > n) - (m < n);
+}
+
+static void sort_ids(AddedTokens *tokens, Arena *arena) {
+    const AddedToken **by_id = arena_new_array(arena, const AddedToken *, tokens->count + 1);
+    for (int i = 0; i < tokens->count; i++) by_id[i] = &tokens->items[i];
+    qsort(by_id, (size_t)tokens->count, sizeof *by_id, compare_ids);
+    for (int i = 0; i < tokens->count; i++)
+        if (!i || by_id[i]->id != by_id[i - 1]->id) by_id[tokens->id_count++] = by_id[i];
+    tokens->by_id = by_id;
+}
+
 bool added_tokens_read(const Json *json, const Bpe *bpe, const Steps *normalizer, Arena *arena,
                        AddedTokens *out, Error *err) {
     int count = json_count(json, "added_tokens");
@@ -78,15 +93,21 @@ bool added_tokens_read(const Json *json, const Bpe *bpe, const Steps *normalizer
     Reading r = {out, bpe, normalizer, arena, err};
     TRY(json_each(json, "added_tokens", add_token, &r));
     qsort(out->items, (size_t)out->count, sizeof *out->items, compare);
+    sort_ids(out, arena);
     while (out->raw_count < out->count && !out->items[out->raw_count].is_normalized)
         out->raw_count++;
     return true;
 }
 
+static int find_id(const void *id, const void *token) {
+    int32_t wanted = *(const int32_t *)id, found = (*(const AddedToken *const *)token)->id;
+    return (wanted > found) - (wanted < found);
+}
+
 const AddedToken *added_tokens_find(const AddedTokens *tokens, int32_t id) {
-    for (int i = 0; i < tokens->count; i++)
-        if (tokens->items[i].id == id) return &tokens->items[i];
-    return NULL;
+    const AddedToken *const *found =
+        bsearch(&id, tokens->by_id, (size_t)tokens->id_count, sizeof *tokens->by_id, find_id);
+    return found ? *found : NULL;
 }
 
 /* ---- Looking for them ---- */

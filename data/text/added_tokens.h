@@ -17,6 +17,8 @@ typedef struct AddedToken {
 typedef struct AddedTokens {
     AddedToken *items; /* by their text; those that are looked for raw, then the others */
     int count, raw_count;
+    const AddedToken **by_id; /* [id_count], sorted; one for each id */
+    int id_count;
 } AddedTokens;
 
 /* Refuses a token whose id the vocabulary gives to another. */
