@@ -7,7 +7,8 @@
 
 enum {
     RANK_MAX = 65536,
-    PATTERN_STEPS_MAX = 10000, /* of one name: every pattern may be tried with every module */
+    PATTERN_STEPS_MAX = 10000, /* of one name */
+    MATCHES_MAX = 2000000,     /* of patterns with modules: half a second */
 };
 
 /* ---- adapter_config.json ---- */
@@ -222,6 +223,14 @@ static bool read_modules(Peft *p, const char *path, Arena *arena, Error *err) {
            FAIL(err, ERROR_INPUT, "%s holds no tensors, so there is no adapter", path);
 }
 
+/* Each pattern may be tried with each module. */
+static bool check_work(const Peft *p, const char *path, Error *err) {
+    int64_t patterns = p->config.ranks.count + p->config.alphas.count;
+    return patterns * p->module_count <= MATCHES_MAX ||
+           FAIL(err, ERROR_INPUT, "%s: %ld patterns for %d modules are too many", path,
+                (long)patterns, p->module_count);
+}
+
 bool peft_open(const char *directory, Arena *arena, Peft *out, Error *err) {
     *out = (Peft){.directory = arena_strdup(arena, directory)};
     const char *path = arena_format(arena, "%s/" PEFT_CONFIG, directory);
@@ -232,7 +241,7 @@ bool peft_open(const char *directory, Arena *arena, Peft *out, Error *err) {
     json_free(json);
     const char *tensors = arena_format(arena, "%s/" PEFT_MODEL, directory);
     return ok && safetensors_open(tensors, arena, &out->tensors, err) &&
-           read_modules(out, tensors, arena, err);
+           read_modules(out, tensors, arena, err) && check_work(out, path, err);
 }
 
 void peft_close(Peft *p) {

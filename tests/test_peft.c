@@ -263,10 +263,10 @@ static const char *refusal(const char *directory) {
     return err->message;
 }
 
-static const char *many_patterns(void) {
-    char *text = arena_alloc(arena, 20 * (PEFT_PATTERNS_MAX + 8)), *at = text;
+static const char *many_patterns(int count) {
+    char *text = arena_alloc(arena, 20 * ((size_t)count + 8)), *at = text;
     at += sprintf(at, "\"peft_type\": \"LORA\", \"alpha_pattern\": {\"0\": 1");
-    for (int i = 1; i <= PEFT_PATTERNS_MAX; i++) at += sprintf(at, ", \"%d\": 1", i);
+    for (int i = 1; i < count; i++) at += sprintf(at, ", \"%d\": 1", i);
     strcpy(at, "}");
     return text;
 }
@@ -302,7 +302,8 @@ static void test_config_refused(void **state) {
          "'alpha_pattern' must be an object of names with numbers above 0"},
         {"\"peft_type\": \"LORA\", \"rank_pattern\": {\"q\": 0.5}",
          "'rank_pattern' must be an object of names with whole numbers above 0"},
-        {many_patterns(), "'alpha_pattern' has 4097 patterns; at most 4096 are read"},
+        {many_patterns(PEFT_PATTERNS_MAX + 1),
+         "'alpha_pattern' has 4097 patterns; at most 4096 are read"},
         {"\"peft_type\": \"LORA\", \"target_modules\": [1]",
          "'target_modules' must be a list of names, or a text"},
         {"\"peft_type\": \"LORA\", \"modules_to_save\": null, \"lora_bias\": false, "
@@ -376,6 +377,25 @@ static void test_tensors_refused(void **state) {
     assert_non_null(strstr(refusal(directory_of(NULL, 0)), "holds no tensors"));
 }
 
+/* Thousands of patterns for as many modules would take minutes. */
+static void test_too_many_patterns(void **state) {
+    (void)state;
+    enum { MODULES = 600 };
+    SafeTensorData *data = arena_new_array(arena, SafeTensorData, MODULES);
+    Error err = {0};
+    Peft peft;
+    for (int i = 0; i < MODULES; i++)
+        data[i] = (SafeTensorData){arena_format(arena, PEFT_PREFIX "m%d.lora_A.weight", i),
+                                   tensor_zeros(arena, DTYPE_F32, SHAPE(1, 1))};
+    const char *directory = directory_with(arena_format(arena, "{%s}", many_patterns(4000)));
+    assert_true(safetensors_write(path_of(directory, PEFT_MODEL), data, MODULES, NULL, &err));
+    assert_false(peft_open(directory, arena, &peft, &err));
+    assert_non_null(strstr(err.message,
+                           "adapter_config.json: 4000 patterns for 600 modules are too "
+                           "many"));
+    peft_close(&peft);
+}
+
 static void test_run_without_adapter(void **state) {
     (void)state;
     Experiment e = {.model = network()};
@@ -414,15 +434,11 @@ static int tear_down(void **state) {
 int main(void) {
 #define TEST(name) cmocka_unit_test_setup_teardown(name, set_up, tear_down)
     const struct CMUnitTest tests[] = {
-        TEST(test_computes_the_same),
-        TEST(test_settings),
-        TEST(test_writes_the_same),
-        TEST(test_names),
-        TEST(test_patterns),
-        TEST(test_costly_pattern),
-        TEST(test_config_refused),
-        TEST(test_tensors_refused),
-        TEST(test_run_without_adapter),
+        TEST(test_computes_the_same), TEST(test_settings),
+        TEST(test_writes_the_same),   TEST(test_names),
+        TEST(test_patterns),          TEST(test_costly_pattern),
+        TEST(test_too_many_patterns), TEST(test_config_refused),
+        TEST(test_tensors_refused),   TEST(test_run_without_adapter),
     };
     return cmocka_run_group_tests(tests, group_set_up, group_tear_down);
 }
