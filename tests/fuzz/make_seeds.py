@@ -82,6 +82,7 @@ put("config", "adapter", """model: {kind: pretrained, path: /m, base: nf4}
 data: {kind: text, path: /t, format: chat, template: chatml, tokenizer: /m}
 adapter: {kind: lora, rank: 4, rules: [{layers: q_proj, rank: 8}]}
 """)
+put("config", "empty_path", "model: {kind: pretrained, path: ''}\ndata: {kind: synthetic}\n")
 put("override", "each", "train.epochs=2\nmodel.layers.1.units=3\n~quant.rules\n"
     "optimizer={kind: adam, lr: 1e-3}\noptimizer.lr=1\nquant.rules.0.layers=\"a, b\"\nseed=")
 put("override", "wrong", "x=1\nmodel.layers.9.units=3\n=\n~\na..b=[\nquant.rules.-1.bits=2\nseed=*a")
@@ -129,6 +130,7 @@ put("image", "text", b"\0" + png(4, 4, 8, 0, b"\0abcd" * 4, chunk(b"tEXt", b"a\0
                                  chunk(b"zTXt", b"a\0\0" + zlib.compress(b"b" * 99)),
                                  chunk(b"iCCP", b"a\0\0" + zlib.compress(bytes(132)))))
 put("image", "alpha", b"\0" + png(4, 4, 8, 4, b"\0abababab" * 4))
+put("image", "claims", b"\0" + png(4, 4, 8, 0, b"\0abcd" * 4, b"\x30\0\0\0zTXta\0\0"))
 put("image", "pgm", b"\0P5 # note\n4 4\n255\n" + bytes(16))
 put("image", "ppm", b"\1P6\t4\r4 255 " + bytes(48))
 
@@ -310,6 +312,8 @@ put("comparison_page", "two", {
     "rows": [{"run": "a", "row": "fp32", "seed": 1, "accuracy": 0.9},
              {"run": "a", "row": "qat4", "seed": 1, "accuracy": 0.9}],
     "groups": [{**GROUP, "row": "fp32", "method": "fp32", "label": "FP32"}, GROUP]}, EVALUATION)
+
+put("comparison_page", "no_size", {"groups": [{**GROUP, "bytes": -1}]}, "")
 
 # ---- HDF5 ----
 
