@@ -8,9 +8,10 @@
 /* ---- Bytes ---- */
 
 bool h5_body_refuse(const H5Body *body, const char *what) {
-    if (!*body->place)
-        return FAIL(body->err, ERROR_INPUT, "%s: damaged: its root: %s", body->path, what);
-    return FAIL(body->err, ERROR_INPUT, "%s: damaged: \"%s\": %s", body->path, body->place, what);
+    const char *quote = *body->place ? "\"" : "";
+    return FAIL(body->err, ERROR_INPUT,
+                "%s: damaged: %s%s%s: %s; it is not as nibble wrote it: use another copy",
+                body->path, quote, *body->place ? body->place : "its root", quote, what);
 }
 
 const unsigned char *h5_body_take(H5Body *body, uint64_t address, uint64_t count) {
