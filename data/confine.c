@@ -60,10 +60,10 @@ static const Rule rules[] = {
     {.call = __NR_futex},
     {.call = __NR_sched_yield},
     {.call = __NR_sigaltstack},
+    {.call = __NR_rt_sigprocmask},
 #else /* of locks, to give them back: there is nobody to wait for */
     {.call = __NR_futex, .argument = 1, .mask = FUTEX_CMD_MASK, .value = FUTEX_WAKE},
 #endif
-    {.call = __NR_rt_sigprocmask},
     {.call = __NR_rt_sigreturn},
     {.call = __NR_getpid},
     {.call = __NR_gettid},
