@@ -101,16 +101,17 @@ static Node *node_add(H5Writer *writer, Node *group, const char *name, size_t le
 static Node *node_make(H5Writer *writer, const char *name) {
     Node *node = &writer->root;
     if (writer->error.code || !h5_name_check(writer->path, name, &writer->error)) return NULL;
-    for (int depth = 0; *name; depth++) {
-        size_t length = strcspn(name, "/");
+    const char *part = name;
+    for (int depth = 0; *part; depth++) {
+        size_t length = strcspn(part, "/");
         if (node->info.what != H5_GROUP || depth == H5_DEPTH_MAX) {
             (void)FAIL(&writer->error, ERROR_INPUT, "%s: \"%s\" cannot lie within \"%s\"",
                        writer->path, name, node->name);
             return NULL;
         }
-        Node *next = node_find(node, name, length);
-        node = next ? next : node_add(writer, node, name, length);
-        name += length + (name[length] == '/');
+        Node *next = node_find(node, part, length);
+        node = next ? next : node_add(writer, node, part, length);
+        part += length + (part[length] == '/');
     }
     return node;
 }

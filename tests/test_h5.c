@@ -306,6 +306,53 @@ static void test_bad_names_fail_the_commit(void **state) {
     assert_int_equal(files_with(".tmp."), 0);
 }
 
+static void in_tensor(H5Writer *w) {
+    h5_write_text(w, "text", "words");
+    h5_write_text(w, "text/more", "words");
+}
+
+static void deep(H5Writer *w) {
+    h5_write_group(w, "1/2/3/4/5/6/7/8/9/10/11/12/13/14/15/16");
+    h5_write_group(w, "1/2/3/4/5/6/7/8/9/10/11/12/13/14/15/16/17");
+}
+
+static void over_group(H5Writer *w) {
+    h5_write_group(w, "group");
+    h5_write_text(w, "group", "words");
+}
+
+static void over_parent(H5Writer *w) {
+    h5_write_text(w, "group/text", "words");
+    h5_write_text(w, "group", "words");
+}
+
+static void attribute_twice(H5Writer *w) {
+    h5_write_int(w, "group", "number", 1);
+    h5_write_float(w, "group", "number", 2);
+}
+
+static void test_what_cannot_be_written(void **state) {
+    (void)state;
+    static const struct {
+        void (*write)(H5Writer *w);
+        const char *reason;
+    } cases[] = {
+        {in_tensor, "\"text/more\" cannot lie within \"text\""},
+        {deep, "/16/17\" cannot lie within \"16\""},
+        {over_group, "\"group\" is there already"},
+        {over_parent, "\"group\" is there already"},
+        {attribute_twice, "\"group\" has \"number\" already"},
+    };
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        Error err = {0};
+        H5Writer *writer = h5_write_begin(in_folder("never.h5"), 0, arena, &err);
+        cases[i].write(writer);
+        assert_false(h5_write_commit(writer, NULL, &err));
+        if (!strstr(err.message, cases[i].reason)) fail_msg("%s", err.message);
+        assert_int_equal(files_with("never.h5"), 0);
+    }
+}
+
 /* ---- Damage ---- */
 
 static void test_every_bit_flip_is_refused(void **state) {
@@ -592,6 +639,7 @@ int main(void) {
         cmocka_unit_test(test_same_content_same_bytes),
         cmocka_unit_test(test_mismatches_are_named),
         cmocka_unit_test(test_bad_names_fail_the_commit),
+        cmocka_unit_test(test_what_cannot_be_written),
         cmocka_unit_test(test_every_bit_flip_is_refused),
         cmocka_unit_test(test_every_truncation_is_refused),
         cmocka_unit_test(test_damage_is_named),
