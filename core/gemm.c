@@ -19,10 +19,9 @@ _Static_assert((int)GEMM_BLOCK == (int)PANEL, "a block is what the kernel makes"
 enum {
     MADE = 1 << 16,     /* numbers of b made at a time: they stay in the second cache */
     MADE_FEW = 1 << 14, /* for few rows, which need them once: in the first one */
-    BLOCKS_MAX = 8,     /* of b side by side, so that pieces of its stored rows are long */
     GROUPS_WANTED = 8,  /* of blocks of b */
     TASKS_WANTED = 4,   /* so that several threads share a product of few blocks of b */
-    A_BLOCKS_MAX = 8,   /* whose sums wait from slice to slice */
+    A_BLOCKS_MAX = 16,  /* whose sums wait from slice to slice */
 };
 
 /* One product. */
@@ -97,8 +96,7 @@ static void sum_stretch(const Product *p, Place at, Tile a, Tile b, Slice stretc
     ProductJob job = {.rows = rows.at + stretch.first,
                       .row_stride = rows.stride,
                       .row_count = a_is_panel ? at.n : at.m,
-                      .panel = panel.at + stretch.first * panel.stride,
-                      .panel_stride = panel.stride,
+                      .panel = panel.at + stretch.first * PANEL,
                       .depth = stretch.depth,
                       .columns = a_is_panel ? at.m : at.n,
                       .is_first = is_first,
@@ -318,7 +316,7 @@ static bool multiplies_levels(const Matrix *a, const Matrix *b, float beta) {
 static void set_slices(Product *p, bool as_levels) {
     int64_t blocks = count_pieces(p->b.outer, PANEL);
     bool is_wide = p->b.is_panel && !p->b.is_k_last;
-    p->b.blocks = is_wide ? count_least(BLOCKS_MAX, count_pieces(blocks, GROUPS_WANTED)) : 1;
+    p->b.blocks = is_wide ? count_least(PANELS_MAX, count_pieces(blocks, GROUPS_WANTED)) : 1;
     int64_t made = p->a.outer <= LANES ? MADE_FEW : MADE, width = p->b.blocks * PANEL;
     p->depth = as_levels ? p->k : count_least(p->k, made / width);
     p->a.blocks = 1, p->a.depth = p->k;

@@ -85,21 +85,24 @@ static Operand operand_of(const Factor *f) {
 
 /* From row to row of what is made: no multiple of the sizes that share sets of a cache. */
 static int64_t made_stride(const Factor *f) {
-    if (!f->is_panel) return lanes_up(f->depth) | LANES;
-    return f->blocks == 1 ? PANEL : f->blocks * PANEL + LANES;
+    return f->is_panel ? PANEL : lanes_up(f->depth) | LANES;
+}
+
+static int64_t block_floats(const Factor *f) {
+    return (f->is_panel ? f->depth : PANEL) * made_stride(f);
 }
 
 int64_t factor_made_floats(const Factor *f) {
-    if (f->is_in_place) return 0;
-    return (f->is_panel ? f->depth : f->blocks * PANEL) * made_stride(f);
+    return f->is_in_place ? 0 : f->blocks * block_floats(f);
 }
 
 Tile factor_tile(const Factor *f, int64_t index, Slice slice, const float *made, int64_t nth,
                  int64_t from) {
-    int64_t stride = f->is_in_place ? f->stride : made_stride(f), k = slice.first - from;
-    if (f->is_in_place) made = tensor_f32(&f->operand.tensor), nth = index, k = slice.first;
-    if (f->is_panel) return (Tile){made + k * stride + nth * PANEL, stride};
-    return (Tile){made + nth * PANEL * stride + k, stride};
+    if (f->is_in_place)
+        return (Tile){tensor_f32(&f->operand.tensor) + index * PANEL * f->stride + slice.first,
+                      f->stride};
+    int64_t stride = made_stride(f), k = slice.first - from;
+    return (Tile){made + nth * block_floats(f) + k * (f->is_panel ? stride : 1), stride};
 }
 
 /* ---- Making ---- */
@@ -208,43 +211,57 @@ static void entries_copy(const Factor *f, int64_t row, int64_t column, int64_t c
     isa_active()->entries_from_nibbles(codes + column / 2, columns, f->entries, scale, run, to);
 }
 
-/* A part of the stored matrix to rows that are `to_stride` apart. */
-static void part_copy(const Factor *f, Part part, float *to, int64_t to_stride) {
+/* Columns column .. column + columns - 1 of a row: where they lie, or in `buffer`. */
+static const float *piece_read(const Factor *f, const Operand *operand, int64_t row, int64_t column,
+                               int64_t columns, float *buffer) {
+    int64_t first = row * f->stride + column;
+    if (operand_lies(operand)) return tensor_f32(&operand->tensor) + first;
+    if (f->has_entries && column % 2 == 0)
+        entries_copy(f, row, column, columns, buffer);
+    else
+        operand_copy(operand, first, columns, buffer);
+    return buffer;
+}
+
+/* Columns first .. first + columns - 1 of a slice's rows to panels. */
+static void panels_copy(const Factor *f, int64_t first, int64_t columns, Slice slice, float *made) {
     const Operand operand = operand_of(f);
-    for (int64_t i = 0; i < part.rows; i++, to += to_stride) {
-        int64_t row = part.row + i;
-        piece_touch(&operand, (row + AHEAD) * f->stride + part.column, part.columns);
-        if (f->has_entries && part.column % 2 == 0)
-            entries_copy(f, row, part.column, part.columns, to);
-        else
-            operand_copy(&operand, row * f->stride + part.column, part.columns, to);
+    int64_t size = block_floats(f), whole = columns / PANEL * PANEL, rest = columns - whole;
+    float buffer[PANELS_MAX * PANEL];
+    assert(columns <= PANELS_MAX * PANEL);
+    for (int64_t k = 0; k < slice.depth; k++, made += PANEL) {
+        int64_t row = slice.first + k;
+        piece_touch(&operand, (row + AHEAD) * f->stride + first, columns);
+        const float *piece = piece_read(f, &operand, row, first, columns, buffer);
+        for (int64_t j = 0; j < whole; j += PANEL)
+            memcpy(made + j / PANEL * size, piece + j, PANEL * sizeof *piece);
+        float *last = made + whole / PANEL * size;
+        for (int64_t j = 0; rest && j < PANEL; j++) last[j] = j < rest ? piece[whole + j] : 0;
     }
 }
 
-static void panels_make(const Factor *f, int64_t first, int64_t outer, Slice slice, float *made) {
-    int64_t stride = made_stride(f), rest = outer % PANEL;
-    if (f->is_k_last)
-        for (int64_t i = 0; i < outer; i += PANEL) {
-            Part part = {first + i, count_least(PANEL, outer - i), slice.first, slice.depth};
-            if (part.rows < PANEL)
-                for (int64_t k = 0; k < slice.depth; k++)
-                    memset(made + k * stride + i, 0, PANEL * sizeof *made);
-            part_turn(f, part, made + i, stride);
-        }
-    else
-        part_copy(f, (Part){slice.first, slice.depth, first, outer}, made, stride);
-    for (int64_t k = 0; rest && !f->is_k_last && k < slice.depth; k++)
-        memset(made + k * stride + outer, 0, sizeof *made * (size_t)(PANEL - rest));
+static void panels_turn(const Factor *f, int64_t first, int64_t columns, Slice slice, float *made) {
+    for (int64_t i = 0; i < columns; i += PANEL, made += block_floats(f)) {
+        int64_t some = count_least(PANEL, columns - i);
+        if (some <= LANES) memset(made, 0, sizeof *made * (size_t)(PANEL * slice.depth));
+        part_turn(f, (Part){first + i, some, slice.first, slice.depth}, made, PANEL);
+    }
 }
 
 void factor_make(const Factor *f, int64_t index, int64_t blocks, Slice slice, float *made) {
     int64_t first = index * PANEL, outer = count_least(blocks * PANEL, f->outer - first);
     if (f->is_in_place) return;
     assert(blocks <= f->blocks && slice.depth <= f->depth);
-    if (f->is_panel)
-        panels_make(f, first, outer, slice, made);
-    else if (f->is_k_last)
-        part_copy(f, (Part){first, outer, slice.first, slice.depth}, made, made_stride(f));
-    else
+    if (f->is_panel && f->is_k_last) {
+        panels_turn(f, first, outer, slice, made);
+    } else if (f->is_panel) {
+        panels_copy(f, first, outer, slice, made);
+    } else if (f->is_k_last) {
+        const Operand operand = operand_of(f);
+        for (int64_t i = 0; i < outer; i++)
+            operand_copy(&operand, (first + i) * f->stride + slice.first, slice.depth,
+                         made + i * made_stride(f));
+    } else {
         part_turn(f, (Part){slice.first, slice.depth, first, outer}, made, made_stride(f));
+    }
 }

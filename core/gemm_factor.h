@@ -12,6 +12,8 @@ typedef struct Slice {
     int64_t first, depth;
 } Slice;
 
+enum { PANELS_MAX = 8 /* made together of [k][outer], so that pieces of its rows are long */ };
+
 /* A factor as the product sees it: `outer` rows of op(a), or columns of op(b), of k numbers. */
 typedef struct Factor {
     Operand operand;
@@ -28,8 +30,8 @@ typedef struct Factor {
     float entries[CODES_OF_NIBBLE];
 } Factor;
 
-/* Numbers of a slice: rows [outer][stride], or a panel [depth][stride]. A panel that was made holds
- * zeros past the last column. */
+/* Numbers of a slice: rows [outer][stride], or a panel [depth][PANEL] that holds zeros past the
+ * last column. */
 typedef struct Tile {
     const float *at;
     int64_t stride;

@@ -69,8 +69,8 @@ typedef struct OuterJob {
 typedef struct ProductJob {
     const float *rows;
     int64_t row_stride, row_count;
-    const float *panel; /* [depth][panel_stride], of which whole blocks of LANES are read */
-    int64_t panel_stride, depth;
+    const float *panel; /* [depth][PANEL], zeros past `columns` */
+    int64_t depth;
     int64_t columns; /* at most PANEL; whole blocks of LANES are written */
     bool is_first;   /* overwrite `sum` */
     float *sum;
