@@ -3,6 +3,7 @@
 #include <assert.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <limits.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
@@ -212,8 +213,10 @@ typedef struct Index {
     const char *directory, *path;
 } Index;
 
+/* A name that a file beside the index can have. */
 static bool is_plain(const char *name) {
-    return *name && *name != '.' && !strchr(name, '/') && !strchr(name, '\\');
+    return *name && strlen(name) <= NAME_MAX && *name != '.' && !strchr(name, '/') &&
+           !strchr(name, '\\');
 }
 
 /* Each file once, in the order in which the index names them. */

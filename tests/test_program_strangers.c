@@ -147,7 +147,10 @@ static void test_index(void **state) {
     expect_refused("m/model.safetensors.index.json: 'a' is not in x.safetensors");
     text_file("m/model.safetensors.index.json", "{\"weight_map\": {\"a\": \"y.safetensors\"}}");
     expect_refused("m/y.safetensors: ");
-    char *text = arena_zalloc(program_arena, FILE_BYTES_MAX);
+    char *text = arena_zalloc(program_arena, FILE_BYTES_MAX), name[257] = {0};
+    memset(name, 'n', 256);
+    text_file("m/model.safetensors.index.json", format("{\"weight_map\": {\"a\": \"%s\"}}", name));
+    expect_refused("'a' lies in a file that is not beside the index: 'nnn");
     memset(text, ' ', FILE_BYTES_MAX - 1);
     text_file("m/model.safetensors.index.json", text);
     expect_refused("m/model.safetensors.index.json has 6291455 bytes, more than the 2097152");

@@ -159,6 +159,7 @@ put("safetensors", "shape", {"a": tensor("F32", [4194305, 4194305, 2111061989785
 put("safetensors_index", "one", {"weight_map": {"a": "a.safetensors", "b.c": "a.safetensors"}}, TWO,
     bytes(14))
 put("safetensors_index", "outside", {"weight_map": {"a": "../a.safetensors"}}, TWO, bytes(14))
+put("safetensors_index", "long_name", {"weight_map": {"a": "a" * 256}}, TWO, bytes(14))
 put("safetensors_index", "missing", {"weight_map": {"z": "a.safetensors"}}, TWO, bytes(14))
 put("safetensors_index", "none", {"weights": {}}, TWO, bytes(14))
 
