@@ -71,9 +71,9 @@ static bool compare_packed(const Comparison *c) {
 
 static bool fail_images(const Comparison *c, const char *found) {
     return FAIL(c->err, ERROR_INPUT,
-                "verify: %s: the test images have changed; bring them back (data.path=... says "
+                "verify: %s: %s: the test images have changed; bring them back (data.path=... says "
                 "where they lie), or run 'nibble convert %s' again",
-                found, c->directory);
+                h5_read_path(c->record), found, c->directory);
 }
 
 /* The test images are those of the record, and of the size that the model takes. */
@@ -86,7 +86,10 @@ static bool compare_images(const Comparison *c) {
                     shape_text(size, text), shape_text(c->model->input, wanted));
     H5Info info;
     TRY(h5_read_info(c->record, "logits", &info, c->err));
-    if (info.shape.rank != 2 || info.shape.dim[0] != data->test.count)
+    if (info.what != H5_TENSOR || info.shape.rank != 2)
+        return FAIL(c->err, ERROR_INPUT, "%s: \"logits\" is no table of images and classes",
+                    h5_read_path(c->record));
+    if (info.shape.dim[0] != data->test.count)
         return fail_images(
             c, arena_format(c->arena, "there are %ld test images, but logits of %s were recorded",
                             (long)data->test.count, shape_text(info.shape, text)));
