@@ -1,8 +1,7 @@
 /* Failures that are not our fault: the user's input or the world is wrong.
  *
  * A function that can fail returns bool and takes an Error *, filled once by the first failure and
- * carried up unchanged. The message says what is wrong, where in the user's input, and what to do,
- * on one line of printable text (core/print.h).
+ * carried up. The message, a line of printable text, says what is wrong, where, and what to do.
  * Our own mistakes are asserts; lack of memory is handled by the arena (core/arena.h). */
 #ifndef NIBBLE_CORE_ERROR_H
 #define NIBBLE_CORE_ERROR_H

@@ -369,6 +369,12 @@ static const char *last_name(const char *path) {
     return slash ? slash + 1 : path;
 }
 
+/* Of a configuration and what it does not fit to, the message may name the other. */
+static bool names_file(const char *err, const Kept *changed) {
+    const char *name = last_name(changed->path);
+    return strstr(err, name) || (ends_with(name, ".yaml") && strstr(err, "configuration"));
+}
+
 static Verdict judge(const Row *row, const Kept *changed, Result result, const char **more) {
     Tree *tree = tree_of(row->directory);
     if (result.signal == SIGALRM) return HUNG;
@@ -379,7 +385,7 @@ static Verdict judge(const Row *row, const Kept *changed, Result result, const c
     if (!is_shown(result.out) || !is_shown(result.err)) return UNSHOWN;
     if (!result.code) return is_finite(row, changed, result.out) ? DONE : ENDLESS;
     if (!strstr(result.err, "nibble: ")) return MUTE;
-    if (!strstr(result.err, last_name(changed->path)) && result.code == 2) return NAMELESS;
+    if (result.code == 2 && !names_file(result.err, changed)) return NAMELESS;
     *more = result.code == 2 ? tree_harm(tree, changed) : NULL;
     if (*more) return HARMED;
     return result.code == 2 ? REFUSED : FAILED;

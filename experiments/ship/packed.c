@@ -373,7 +373,8 @@ bool packed_open(const char *path, Arena *arena, PackedModel *out, Error *err) {
     if (ok) {
         ok = read_version(&in) && read_graph(&in) && read_input(&in) && read_parts(&in) &&
              packed_model_build(out, err);
-        if (!ok) error_prefix(err, "%s", path);
+        bool is_named = !strncmp(err->message, path, strlen(path)); /* by what reads the file */
+        if (!ok && !is_named) error_prefix(err, "%s", path);
     }
     h5_read_close(r);
     arena_free(file);
