@@ -11,6 +11,7 @@
 #include "tests/mutate.h"
 
 #include <execinfo.h>
+#include <sys/time.h>
 
 #include "core/print.h"
 #include "data/sandbox.h"
@@ -268,7 +269,10 @@ static _Noreturn void child(const char *command) {
     }
     program_redirect("stdout", 1);
     program_redirect("stderr", 2);
-    alarm(SECONDS);
+    /* of work, since others may have the processor; and what only waits ends too */
+    struct itimerval work = {.it_value.tv_sec = SECONDS};
+    setitimer(ITIMER_PROF, &work, NULL);
+    alarm(20 * SECONDS);
     int code = commands_main(count, words);
     fflush(NULL);
     _exit(code);
@@ -377,7 +381,7 @@ static bool names_file(const char *err, const Kept *changed) {
 
 static Verdict judge(const Row *row, const Kept *changed, Result result, const char **more) {
     Tree *tree = tree_of(row->directory);
-    if (result.signal == SIGALRM) return HUNG;
+    if (result.signal == SIGALRM || result.signal == SIGPROF) return HUNG;
     bool is_crash = result.signal || (result.code != 0 && result.code != 1 && result.code != 2);
     is_crash |= strstr(result.err, "Sanitizer") || strstr(result.err, "runtime error: ");
     if (is_crash) return is_within_hdf5(result.err) ? HDF5 : CRASHED;
