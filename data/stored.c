@@ -102,29 +102,30 @@ bool stored_read_floats(const H5Reader *reader, const char *name, Shape shape, f
 
 /* Codes that are numbers themselves can say infinity; those of a codebook's entries cannot. */
 static bool check_numbers(const H5Reader *reader, const char *name, const Tensor *tensor,
-                          Error *err) {
+                          float least, Error *err) {
     enum { SOME = 4096 };
     float values[SOME];
     int64_t count = tensor->scales ? 0 : tensor_count(tensor);
     for (int64_t first = 0; first < count; first += SOME) {
         int64_t some = count - first < SOME ? count - first : SOME;
         tensor_decode_part(tensor, first, some, values);
-        TRY(check_floats(reader, name, values, some, -FLT_MAX, err));
+        TRY(check_floats(reader, name, values, some, least, err));
     }
     return true;
 }
 
-bool stored_read(const H5Reader *reader, const char *name, const Tensor *tensor, Error *err) {
+static bool read_values(const H5Reader *reader, const char *name, const Tensor *tensor, float least,
+                        Error *err) {
     H5Info info;
     if (operand_is_plain(tensor))
-        return stored_read_floats(reader, name, tensor->shape, -FLT_MAX, tensor->data, err);
+        return stored_read_floats(reader, name, tensor->shape, least, tensor->data, err);
     TRY(h5_read_info(reader, name, &info, err));
     if (info.what != H5_GROUP) return is_other(reader, name, "f32", tensor, err);
     char part[NAME_BYTES];
     TRY(check(reader, name, tensor, err));
     TRY(h5_read_tensor(reader, inside(part, name, "codes"), H5_U8, codes_shape(tensor),
                        tensor->data, err));
-    TRY(check_numbers(reader, name, tensor, err));
+    TRY(check_numbers(reader, name, tensor, least, err));
     if (!tensor->scales) return true;
     double offset;
     Scales *scales = (Scales *)(uintptr_t)tensor->scales; /* the tensor's own, in its arena */
@@ -133,7 +134,11 @@ bool stored_read(const H5Reader *reader, const char *name, const Tensor *tensor,
     if (!isfinite(scales->offset))
         return FAIL(err, ERROR_INPUT, "%s: \"%s\": its offset is %g, expected a finite number",
                     h5_read_path(reader), name, offset);
-    return stored_read(reader, inside(part, name, "scales"), scales->stored, err);
+    return read_values(reader, inside(part, name, "scales"), scales->stored, 0, err);
+}
+
+bool stored_read(const H5Reader *reader, const char *name, const Tensor *tensor, Error *err) {
+    return read_values(reader, name, tensor, -FLT_MAX, err);
 }
 
 /* ---- A tensor like the one in a file ---- */

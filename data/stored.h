@@ -14,7 +14,7 @@ bool stored_read_floats(const H5Reader *reader, const char *name, Shape shape, f
  * shape, its codes, and its plane of scales in the same way. Not for levels. */
 void stored_write(H5Writer *writer, const char *name, const Tensor *tensor);
 /* The same into the memory of a tensor of this dtype, shape and blocks; fails where the file's is
- * another, and where a number, a scale or an offset is not finite. */
+ * another, where a number or an offset is not finite, and where a scale is not or is below 0. */
 bool stored_read(const H5Reader *reader, const char *name, const Tensor *tensor, Error *err);
 /* The same into a new tensor in `arena`, of the dtype, shape and blocks that the file says. */
 bool stored_read_new(const H5Reader *reader, const char *name, Arena *arena, Tensor *out,

@@ -356,6 +356,15 @@ bool optimizer_visit(Optimizer *o, bool (*visit)(void *context, const char *name
     return true;
 }
 
+bool optimizer_is_unsigned(const Optimizer *o, const char *name) {
+    for (int i = 0; i < o->state_count; i++) {
+        const char *state = o->rule->states[i];
+        size_t length = strlen(state);
+        if (!strncmp(name, state, length) && name[length] == '/') return o->rule->is_unsigned[i];
+    }
+    return !strcmp(name, "steps");
+}
+
 bool optimizer_has_ema(const Optimizer *o) {
     return o->shared->ema > 0;
 }

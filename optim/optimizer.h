@@ -129,6 +129,9 @@ double optimizer_norm(const Optimizer *optimizer);
 bool optimizer_visit(Optimizer *optimizer,
                      bool (*visit)(void *context, const char *name, Tensor value), void *context);
 
+/* Of a name that the visitor is given: whether no such number is ever below 0. */
+bool optimizer_is_unsigned(const Optimizer *optimizer, const char *name);
+
 /* Averages of weights. Swapping exchanges masters and averages, element by element in place; a
  * second swap undoes the first, and is due before the next step. Params that were never updated,
  * and buffers such as running statistics, have no average and stay as they are. Without EMA: does

@@ -204,6 +204,27 @@ static bool check_state(void *context, const char *name, Tensor value) {
     return true;
 }
 
+/* Mean squares and counts of updates. */
+static bool check_below_zero(void *context, const char *name, Tensor value) {
+    int *count = context;
+    bool is_unsigned = !strcmp(name, "steps") || !strncmp(name, "mean_square/", 12);
+    assert_int_equal(optimizer_is_unsigned(whole.optimizer, name), is_unsigned);
+    if (!is_unsigned || ++*count % 3 != 1) return true;
+    float *last = tensor_f32(&value) + tensor_count(&value) - 1, was = *last;
+    *last = -1;
+    save("bad.h5", loader_facts(whole.loader), &progress);
+    *last = was;
+    check_refused("bad.h5", format("\"optimizer/%s\": number", name));
+    return true;
+}
+
+static void test_state_that_is_below_zero(void **state) {
+    (void)state;
+    int count = 0;
+    assert_true(optimizer_visit(whole.optimizer, check_below_zero, &count));
+    assert_true(count > 3);
+}
+
 static void test_state_that_is_not_finite(void **state) {
     (void)state;
     int count = 0;
@@ -219,6 +240,7 @@ int main(void) {
         cmocka_unit_test(test_facts_out_of_range),
         cmocka_unit_test(test_parameters_that_are_not_finite),
         cmocka_unit_test(test_state_that_is_not_finite),
+        cmocka_unit_test(test_state_that_is_below_zero),
     };
     return cmocka_run_group_tests(tests, run_make, run_leave);
 }

@@ -292,7 +292,6 @@ typedef enum Verdict {
     DONE,
     REFUSED,
     FAILED,
-    HDF5,     /* a crash within libhdf5 */
     NAMELESS, /* from here on: failures */
     MUTE,
     HARMED,
@@ -308,7 +307,6 @@ static const char *const verdict_names[VERDICTS] = {
     [DONE] = "done",
     [REFUSED] = "refused",
     [FAILED] = "failed",
-    [HDF5] = "crash within libhdf5",
     [NAMELESS] = "a message without a file",
     [MUTE] = "no message",
     [HARMED] = "refused, but changed the directory",
@@ -318,14 +316,6 @@ static const char *const verdict_names[VERDICTS] = {
     [SWOLLEN] = "took too much memory",
     [CRASHED] = "crashed",
 };
-
-/* Of the first stack that was printed. */
-static bool is_within_hdf5(const char *err) {
-    const char *report = strstr(err, "ERROR: AddressSanitizer");
-    const char *from = report ? report : err, *end = strstr(from, "\n\n");
-    const char *found = strstr(from, "libhdf5");
-    return found && (!end || found < end);
-}
 
 static bool is_shown(const char *text) {
     size_t bytes = strlen(text), used;
@@ -373,10 +363,11 @@ static const char *last_name(const char *path) {
     return slash ? slash + 1 : path;
 }
 
-/* Of a configuration and what it does not fit to, the message may name the other. */
+/* Of a configuration and the network that it does not fit to, the message may name the other. */
 static bool names_file(const char *err, const Kept *changed) {
     const char *name = last_name(changed->path);
-    return strstr(err, name) || (ends_with(name, ".yaml") && strstr(err, "configuration"));
+    bool names_other = strstr(err, "configuration") || strstr(err, "the network was trained on");
+    return strstr(err, name) || (ends_with(name, ".yaml") && names_other);
 }
 
 static Verdict judge(const Row *row, const Kept *changed, Result result, const char **more) {
@@ -384,7 +375,7 @@ static Verdict judge(const Row *row, const Kept *changed, Result result, const c
     if (result.signal == SIGALRM || result.signal == SIGPROF) return HUNG;
     bool is_crash = result.signal || (result.code != 0 && result.code != 1 && result.code != 2);
     is_crash |= strstr(result.err, "Sanitizer") || strstr(result.err, "runtime error: ");
-    if (is_crash) return is_within_hdf5(result.err) ? HDF5 : CRASHED;
+    if (is_crash) return CRASHED;
     if (result.peak_bytes > peak_max) return SWOLLEN;
     if (!is_shown(result.out) || !is_shown(result.err)) return UNSHOWN;
     if (!result.code) return is_finite(row, changed, result.out) ? DONE : ENDLESS;

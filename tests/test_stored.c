@@ -391,6 +391,11 @@ static void numbers_that_are_not_finite_are_refused(void **state) {
         err = (Error){0};
         assert_false(read_into(file_of(&again, "other.h5"), &read, &err));
         assert_non_null(strstr(err.message, "\"a/b\": its offset is nan"));
+        values[last] = -1; /* all that is left: the scales of something */
+        dtype_encode(plane->dtype, values, count, NULL, plane->data);
+        err = (Error){0};
+        assert_false(read_into(file_of(&written, "other.h5"), &read, &err));
+        assert_non_null(strstr(err.message, arena_format(arena, "number %ld is -1", (long)last)));
     }
     assert_int_equal(refused, storages.count);
 }

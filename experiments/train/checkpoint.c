@@ -139,6 +139,7 @@ bool checkpoint_save(const char *path, const char *previous, const char *config_
 typedef struct Source {
     H5Reader *reader;
     Error *err;
+    const Optimizer *optimizer; /* that is read, or NULL */
 } Source;
 
 static bool check_version(const Checkpoint *c, int oldest, Error *err) {
@@ -157,7 +158,9 @@ static bool read_state(void *context, const char *name, Tensor value) {
     const Source *s = context;
     char path[NAME_BYTES];
     snprintf(path, sizeof path, "optimizer/%s", name);
-    return stored_read(s->reader, path, &value, s->err);
+    if (value.dtype != DTYPE_F32) return stored_read(s->reader, path, &value, s->err);
+    float least = optimizer_is_unsigned(s->optimizer, name) ? 0 : -FLT_MAX;
+    return stored_read_floats(s->reader, path, value.shape, least, value.data, s->err);
 }
 
 static bool read_digest(const Source *s, const char *name, Arena *arena, char *digest) {
@@ -360,7 +363,7 @@ static bool check_config(const Source *s, const char *config_text, Arena *arena)
 
 bool checkpoint_load(const Checkpoint *c, const char *config_text, Model *model,
                      Optimizer *optimizer, Error *err) {
-    const Source source = {c->reader, err};
+    const Source source = {c->reader, err, optimizer};
     return check_config(&source, config_text, c->file) &&
            read_all(&source, model, optimizer, c->file);
 }
