@@ -17,7 +17,7 @@
 #include "data/sandbox.h"
 #include "experiments/commands/commands.h"
 
-enum { SECONDS = 5, SOME = 300, FILES_MAX = 64, SANITIZER_CODE = 86 };
+enum { SECONDS = 5, SOME = 150, FILES_MAX = 64, SANITIZER_CODE = 86 };
 
 static const int64_t peak_max = (int64_t)3 << 30;
 
