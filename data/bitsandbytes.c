@@ -1,5 +1,6 @@
 #include "data/bitsandbytes.h"
 
+#include <math.h>
 #include <string.h>
 
 #include "core/floats.h"
@@ -100,8 +101,8 @@ static bool take_state(Reading *r, const SafeTensor *state, const Json *json) {
     double offset;
     if (!json_get_int(json, "nested_blocksize", &r->scale_block) || !is_block(r->scale_block))
         return refuse_state(r, state, "no nested_blocksize, an even number from 2 to 65536");
-    if (!json_get_number(json, "nested_offset", &offset))
-        return refuse_state(r, state, "no nested_offset");
+    if (!json_get_number(json, "nested_offset", &offset) || !(fabs(offset) <= FLT_MAX))
+        return refuse_state(r, state, "no nested_offset, a finite number");
     r->offset = (float)offset;
     return true;
 }

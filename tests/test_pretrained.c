@@ -293,11 +293,52 @@ static void configs_are_refused_by_name(void **state) {
          "eos_token_id must be a token of the vocabulary of 300, or a list of at most 16"},
         {"llama", "\"vocab_size\": 300", "\"vocab_size\": 300, \"quantization_config\": {}",
          "quantization_config.quant_method is missing; nothing is guessed"},
+        {"llama", "\"vocab_size\": 300",
+         "\"vocab_size\": 300, \"quantization_config\": {\"quant_method\": \"bitsandbytes\", "
+         "\"load_in_8bit\": true}",
+         "quantization_config.load_in_8bit is not supported; take the model that it was made from"},
+        {"llama", "\"max_position_embeddings\": 64", "\"max_position_embeddings\": 1",
+         "max_position_embeddings must be at least 2: of one token none is predicted"},
+        {"llama", "\"rope_parameters\"",
+         "\"rope_scaling\": {\"rope_type\": \"default\"}, "
+         "\"rope_parameters\"",
+         "rope_scaling and rope_parameters say the same thing; leave one of them"},
+        {"llama", "\"vocab_size\": 300",
+         "\"vocab_size\": 300, \"original_max_position_embeddings\": 16",
+         "original_max_position_embeddings is 16, and in rope_parameters 32"},
+        {"qwen2", "\"vocab_size\": 300", "\"vocab_size\": 300, \"use_mrope\": true",
+         "use_mrope is set, which is not supported"},
+        {"qwen3", "\"vocab_size\": 300", "\"vocab_size\": 300, \"final_logit_softcapping\": 30.0",
+         "final_logit_softcapping is set, which is not supported"},
+        {"llama", "\"vocab_size\": 300", "\"vocab_size\": 300, \"embedding_multiplier\": 12",
+         "embedding_multiplier is set, which is not supported"},
+        {"llama", "\"vocab_size\": 300", "\"vocab_size\": 300, \"no_rope_layers\": [1, 0]",
+         "no_rope_layers is set, which is not supported"},
+        {"llama", "\"vocab_size\": 300", "\"vocab_size\": 300, \"is_causal\": false",
+         "is_causal false is not supported; true is"},
+        {"llama", "\"vocab_size\": 300",
+         "\"vocab_size\": 300, \"auto_map\": {\"AutoModelForCausalLM\": \"own.Model\"}",
+         "auto_map.AutoModelForCausalLM names a network of the directory's own code, which is not "
+         "run"},
     };
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
         write_config(cases[i].model, cases[i].from, cases[i].to);
         assert_string_equal(config_error(), cases[i].message);
     }
+}
+
+/* Members that would change the logits, with values that do not. */
+static void neutral_members_are_read(void **state) {
+    (void)state;
+    ModelDirectory d;
+    Error err = {0};
+    write_config("llama", "\"vocab_size\": 300",
+                 "\"vocab_size\": 300, \"use_mrope\": false, \"rope_interleaved\": null, "
+                 "\"final_logit_softcapping\": 0, \"embedding_multiplier\": 1.0, "
+                 "\"no_rope_layers\": [], \"partial_rotary_factor\": 1, \"is_causal\": true, "
+                 "\"original_max_position_embeddings\": 32, \"auto_map\": {}, "
+                 "\"rope_scaling\": null");
+    if (!model_directory_read(directory, arena, &d, &err)) fail_msg("%s", err.message);
 }
 
 /* As files of before version 5 of transformers have it: the same network. */
@@ -391,24 +432,79 @@ static void spoil(const char *name, float x) {
     safetensors_close(&files);
 }
 
+/* Wherever they stand, however the weights are to be kept; NaN's sign is any. */
 static void numbers_that_are_not_finite_are_refused(void **state) {
     (void)state;
     static const struct {
-        const char *name, *message;
+        const char *name;
+        long number;
         float x;
     } cases[] = {
-        {"model.embed_tokens.weight", "model.embed_tokens.weight: number 9599 is inf", INFINITY},
-        {"model.norm.weight", "model.norm.weight: number 31 is -inf", -INFINITY},
-        {"model.layers.0.mlp.down_proj.weight", "element 1535 is inf", INFINITY},
+        {"model.embed_tokens.weight", 9599, INFINITY},
+        {"model.embed_tokens.weight", 9599, NAN},
+        {"model.norm.weight", 31, -INFINITY},
+        {"model.layers.0.mlp.down_proj.weight", 1535, INFINITY},
+        {"model.layers.1.self_attn.q_proj.weight", 1023, NAN},
     };
+    static const char *const bases[] = {
+        "",           ", base: stored", ", base: f16", ", base: bf16", ", base: nf4", ", base: fp4",
+        ", base: i4", ", base: i8"};
     write_config("llama", NULL, NULL);
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
         char command[200];
         snprintf(command, sizeof command, "cp " LLM_GOLDEN "llama/model.safetensors %s", directory);
         assert_int_equal(system(command), 0);
         spoil(cases[i].name, cases[i].x);
-        const char *message = open_error();
-        if (!strstr(message, cases[i].message)) fail_msg("it says: %s", message);
+        const char *file = arena_format(arena, "%s/model.safetensors", directory);
+        const char *number = arena_format(arena, " %ld is ", cases[i].number);
+        for (size_t k = 0; k < sizeof bases / sizeof *bases; k++) {
+            const char *message = model_error(
+                arena_format(arena, "model: {kind: pretrained, path: %s%s}", directory, bases[k]),
+                SHAPE(12), 300);
+            bool is_named =
+                strstr(message, file) && strstr(message, cases[i].name) && strstr(message, number);
+            if (!is_named) fail_msg("base '%s' says: %s", bases[k], message);
+        }
+        (void)open_error();
+    }
+}
+
+/* A head beside a tied table is no matter where it is the same, and another network where not. */
+static void a_head_beside_a_tied_table_is_compared(void **state) {
+    (void)state;
+    static const struct {
+        float change;
+        int64_t rows;
+        bool is_read;
+    } cases[] = {{0, 300, true}, {1, 300, false}, {0, 299, false}};
+    write_config("llama", NULL, NULL);
+    for (int i = 0; i < 3; i++) {
+        SafeTensors files;
+        Error err = {0};
+        Pretrained p;
+        if (!safetensors_open(LLM_GOLDEN "llama", arena, &files, &err)) fail_msg("%s", err.message);
+        SafeTensorData *all = arena_new_array(arena, SafeTensorData, files.count + 1);
+        for (int k = 0; k < files.count; k++) {
+            const SafeTensor *t = &files.items[k];
+            all[k] = (SafeTensorData){t->name, tensor_new(arena, DTYPE_F32, t->shape)};
+            assert_true(safetensors_read_bytes(&files, t, all[k].tensor.data, &err));
+            if (strcmp(t->name, "model.embed_tokens.weight") != 0) continue;
+            Tensor head = tensor_new(arena, DTYPE_F32, SHAPE(cases[i].rows, 32));
+            memcpy(head.data, all[k].tensor.data, sizeof(float) * (size_t)tensor_count(&head));
+            tensor_f32(&head)[tensor_count(&head) - 1] += cases[i].change;
+            all[files.count] = (SafeTensorData){"lm_head.weight", head};
+        }
+        const char *path = arena_format(arena, "%s/model.safetensors", directory);
+        assert_true(safetensors_write(path, all, files.count + 1, NULL, &err));
+        safetensors_close(&files);
+        if (cases[i].is_read) {
+            if (!pretrained_open(directory, arena, &p, &err)) fail_msg("%s", err.message);
+        } else {
+            assert_string_equal(open_error(),
+                                "/model.safetensors: lm_head.weight is not the table "
+                                "model.embed_tokens.weight, and tie_word_embeddings of config.json "
+                                "says that it is");
+        }
     }
 }
 
@@ -421,10 +517,12 @@ int main(void) {
         TEST(a_base_keeps_weights_in_few_bits),
         TEST(a_base_is_kept_in_its_cache),
         TEST(configs_are_refused_by_name),
+        TEST(neutral_members_are_read),
         TEST(older_configs_are_read),
         TEST(all_ends_are_known),
         TEST(weights_that_do_not_fit_are_refused),
         TEST(numbers_that_are_not_finite_are_refused),
+        TEST(a_head_beside_a_tied_table_is_compared),
     };
     return cmocka_run_group_tests(tests, make_directory, remove_directory);
 }

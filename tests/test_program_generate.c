@@ -98,6 +98,36 @@ static void test_ends(void **state) {
     json_free(json);
 }
 
+/* A tokenizer of one token: what the network writes beside it has no text, and that is said once.
+ */
+static void test_unknown_tokens(void **state) {
+    (void)state;
+    copy_model();
+    text_file("model/tokenizer.json", "{\"model\": {\"type\": \"BPE\", \"vocab\": {\"x\": 9}, "
+                                      "\"merges\": []}, \"added_tokens\": []}");
+    const char *command = "generate model --prompt x --greedy --tokens 5";
+    Result result = run(0, "%s --json", command);
+    assert_has(result.out, "\"text\": \"\"");
+    assert_has(result.err, "and model/tokenizer.json has none with that id");
+    const char *first = strstr(result.err, "the model wrote token ");
+    assert_true(first && !strstr(first + 1, "the model wrote token "));
+    assert_string_equal(run(0, "%s", command).out, "\n");
+}
+
+static void test_one_position(void **state) {
+    (void)state;
+    copy_model();
+    char *config = arena_strdup(program_arena, file_text("model/config.json"));
+    char *at = strstr(config, "\"max_position_embeddings\": 64");
+    assert_non_null(at);
+    memcpy(at + strlen("\"max_position_embeddings\": "), " 1", 2);
+    text_file("model/config.json", config);
+    static const char message[] = "model/config.json: max_position_embeddings must be at least 2";
+    assert_has(run(2, "generate model --prompt x").err, message);
+    text_file("text", "It took");
+    assert_has(run(2, "eval model --text text").err, message);
+}
+
 static void test_refusals(void **state) {
     (void)state;
     const char *llama = root("llama");
@@ -110,8 +140,12 @@ static void test_refusals(void **state) {
                "--seed must be a whole number from 0 on, not '-1'");
     assert_has(run(2, "generate %s --prompt x --temperature hot", llama).err,
                "--temperature must be a number from 0 to 100, not 'hot'");
+    assert_has(run(2, "generate %s --prompt x --temperature -1", llama).err,
+               "--temperature must be a number from 0 to 100, not '-1'");
     assert_has(run(2, "generate %s --prompt x --top-p 1.1", llama).err,
                "--top-p must be a number from 0 to 1, not '1.1'");
+    assert_has(run(2, "generate %s --prompt x --top-p nan", llama).err,
+               "--top-p must be a number from 0 to 1, not 'nan'");
     assert_has(run(2, "generate %s --prompt a\xff", llama).err,
                "--prompt: byte 1 (0xff) is not UTF-8; convert the text first");
     assert_has(run(2, "generate %s --prompt=", root("qwen2")).err,
@@ -176,6 +210,8 @@ int main(void) {
         cmocka_unit_test(test_seeds),
         cmocka_unit_test(test_ends),
         cmocka_unit_test(test_chat),
+        cmocka_unit_test(test_unknown_tokens),
+        cmocka_unit_test(test_one_position),
         cmocka_unit_test(test_refusals),
     };
     return cmocka_run_group_tests(tests, program_folder_enter, program_folder_leave);

@@ -37,6 +37,11 @@ void vocabulary_close(Vocabulary *vocabulary) {
     vocabulary->tokenizer = NULL;
 }
 
+bool vocabulary_has(const Vocabulary *vocabulary, int32_t id) {
+    if (vocabulary->tokenizer) return tokenizer_token(vocabulary->tokenizer, id).text != NULL;
+    return id >= 0 && id < vocabulary->size;
+}
+
 bool vocabulary_encode(const Vocabulary *vocabulary, Span text, bool is_framed, TokenIds *out,
                        Error *err) {
     if (vocabulary->tokenizer)

@@ -20,6 +20,9 @@ bool vocabulary_open(const char *source, const char *end, Arena *arena, Vocabula
                      Error *err);
 void vocabulary_close(Vocabulary *vocabulary);
 
+/* Whether a token has this id. A network may know more than its tokenizer, and write them. */
+bool vocabulary_has(const Vocabulary *vocabulary, int32_t id);
+
 /* As tokenizer_encode and tokenizer_decode; of bytes, the end has no text. */
 bool vocabulary_encode(const Vocabulary *vocabulary, Span text, bool is_framed, TokenIds *out,
                        Error *err);

@@ -186,10 +186,10 @@ const Command command_generate = {
                             "text"},
                 [GREEDY] = {"--greedy", NULL, "always the likeliest token"},
                 [TEMPERATURE] = {"--temperature", "T",
-                                 "logits are divided by it (default: 0.8); 0: greedy"},
+                                 "logits are divided by it, 0 to 100 (default: 0.8); 0: greedy"},
                 [TOP_P] = {"--top-p", "P",
-                           "only the likeliest tokens, which have this probability together "
-                           "(default: 0.95)"},
+                           "only the likeliest tokens, which have this probability together, 0 to "
+                           "1 (default: 0.95); 0: the likeliest alone"},
                 [SEED] = {"--seed", "N", "what is drawn depends on it alone (default: 1)"},
                 [AS_JSON] = {"--json", NULL, "one object: prompt_ids, new_ids, text"}},
     .is_parallel = true,

@@ -98,9 +98,20 @@ bool writer_read(Writer *w, const TokenIds *ids, Error *err) {
 
 bool writer_text(const Writer *w, bool with_special, Arena *arena, Span *out, Error *err) {
     const Vocabulary *v = &w->vocabulary;
-    if (!v->tokenizer) return vocabulary_decode(v, w->fresh.items, w->fresh.count, arena, out, err);
-    return tokenizer_decode(v->tokenizer, w->fresh.items, w->fresh.count, with_special, arena, out,
-                            err);
+    int32_t *ids = arena_new_array(arena, int32_t, w->fresh.count);
+    int64_t count = 0;
+    for (int64_t i = 0; i < w->fresh.count; i++)
+        if (vocabulary_has(v, w->fresh.items[i])) ids[count++] = w->fresh.items[i];
+    if (!v->tokenizer) return vocabulary_decode(v, ids, count, arena, out, err);
+    return tokenizer_decode(v->tokenizer, ids, count, with_special, arena, out, err);
+}
+
+/* Rows of the table that only fill it up are never learned, and seldom drawn. */
+static void warn_unknown(Writer *w, int32_t id) {
+    if (w->has_warned || vocabulary_has(&w->vocabulary, id)) return;
+    w->has_warned = true;
+    log_warning("the model wrote token %ld, and %s has none with that id; such tokens have no text",
+                (long)id, w->vocabulary.name);
 }
 
 static bool is_end(const Writer *w, int32_t id) {
@@ -140,6 +151,7 @@ bool writer_write(Writer *w, int64_t tokens, const Sampling *sampling, Error *er
         int32_t id;
         TRY(generator_choose(&w->generator, sampling, &id, err));
         token_ids_add(&w->fresh, id);
+        warn_unknown(w, id);
         if (!w->is_silent) TRY(show(w, false, err));
         if (is_end(w, id) || w->fresh.count == tokens) break;
         if (!generator_room(&w->generator)) {

@@ -20,8 +20,9 @@ typedef struct Writer {
     TokenIds fresh;  /* written since */
     int32_t ends[4]; /* tokens that end an answer beside the model's own */
     int end_count;
-    bool is_silent; /* nothing is shown */
-    int64_t shown;  /* bytes of the new text that are on stdout */
+    bool is_silent;  /* nothing is shown */
+    bool has_warned; /* of a token that the vocabulary does not have */
+    int64_t shown;   /* bytes of the new text that are on stdout */
 } Writer;
 
 /* writer_close is due whatever the result. Errors are the user's: there is no such model, it has no
@@ -39,7 +40,7 @@ bool writer_read(Writer *w, const TokenIds *ids, Error *err);
  * is full; shows the text as it comes. */
 bool writer_write(Writer *w, int64_t tokens, const Sampling *sampling, Error *err);
 
-/* The text written; special tokens are left out, or written. */
+/* The text written; special tokens are left out, or written. Ids that no token has are left out. */
 bool writer_text(const Writer *w, bool with_special, Arena *arena, Span *out, Error *err);
 
 #endif

@@ -1,5 +1,6 @@
 #include "experiments/models/model_directory.h"
 
+#include <math.h>
 #include <string.h>
 #include <sys/stat.h>
 
@@ -121,6 +122,56 @@ static bool read_biases(const Reader *r, DecoderConfig *block) {
     return true;
 }
 
+/* Members that other networks of these shapes have, and the value with which they do nothing. */
+static const struct {
+    const char *key;
+    double neutral; /* beside null and false */
+} unsupported[] = {
+    {"alibi", 0},
+    {"attention_chunk_size", 0},
+    {"attention_multiplier", 1},
+    {"attn_logit_softcapping", 0},
+    {"clip_qkv", 0},
+    {"embedding_multiplier", 1},
+    {"final_logit_softcapping", 0},
+    {"logit_scale", 1},
+    {"logits_scaling", 1},
+    {"no_rope_layers", 0},
+    {"num_experts", 0},
+    {"num_local_experts", 0},
+    {"residual_multiplier", 1},
+    {"rope_interleaved", 0},
+    {"scale_depth", 0},
+    {"scale_emb", 1},
+    {"use_bidirectional_attention", 0},
+    {"use_dynamic_ntk", 0},
+    {"use_logn_attn", 0},
+    {"use_mrope", 0},
+    {"use_parallel_residual", 0},
+    {"use_qk_norm", 0},
+};
+
+static bool check_unsupported(const Reader *r) {
+    for (size_t i = 0; i < sizeof unsupported / sizeof *unsupported; i++) {
+        const char *key = unsupported[i].key;
+        double value = NAN;
+        bool is_on = true;
+        if (!is_given(r, key) || (json_get_bool(r->json, key, &is_on) && !is_on)) continue;
+        if (json_get_number(r->json, key, &value) && value == unsupported[i].neutral) continue;
+        if (json_type_at(r->json, key) == JSON_LIST && !json_count(r->json, key)) continue;
+        return FAIL(r->err, ERROR_INPUT, "%s: %s is set, which is not supported", r->file, key);
+    }
+    bool is_causal = true;
+    TRY(get_optional_bool(r, "is_causal", &is_causal));
+    if (!is_causal)
+        return FAIL(r->err, ERROR_INPUT, "%s: is_causal false is not supported; true is", r->file);
+    return !is_given(r, "auto_map.AutoModelForCausalLM") ||
+           FAIL(r->err, ERROR_INPUT,
+                "%s: auto_map.AutoModelForCausalLM names a network of the directory's own code, "
+                "which is not run",
+                r->file);
+}
+
 /* ---- Rotary positions ---- */
 
 /* Heads of which only a part is turned. */
@@ -131,10 +182,23 @@ static bool check_whole_heads(const Reader *r, const char *name) {
            FAIL(r->err, ERROR_INPUT, "%s: %s %g is not supported; 1 is", r->file, name, share);
 }
 
+/* The length that was stretched may stand outside too, where transformers believes it. */
+static bool check_original(const Reader *r, const char *at, int64_t length) {
+    static const char key[] = "original_max_position_embeddings";
+    int64_t other = length;
+    if (is_given(r, key)) TRY(get_int(r, key, 1 << 30, &other));
+    return other == length || FAIL(r->err, ERROR_INPUT, "%s: %s is %ld, and in %s %ld", r->file,
+                                   key, (long)other, at, (long)length);
+}
+
 /* As transformers writes it since version 5, or before. */
 static bool read_rope(const Reader *r, AttentionConfig *c, Arena *arena) {
     bool is_new = is_given(r, "rope_parameters");
     const char *at = is_new ? "rope_parameters" : "rope_scaling";
+    if (is_new && is_given(r, "rope_scaling"))
+        return FAIL(r->err, ERROR_INPUT,
+                    "%s: rope_scaling and rope_parameters say the same thing; leave one of them",
+                    r->file);
 #define MEMBER(name) arena_format(arena, "%s." name, at)
     TRY(get_number(r, is_new ? MEMBER("rope_theta") : "rope_theta", 1, 1e12, &c->rope_theta));
     TRY(check_whole_heads(r, "partial_rotary_factor"));
@@ -152,11 +216,21 @@ static bool read_rope(const Reader *r, AttentionConfig *c, Arena *arena) {
     TRY(get_number(r, MEMBER("factor"), 1, 1e6, &s->factor));
     TRY(get_number(r, MEMBER("low_freq_factor"), 1e-3, 1e6, &s->low_freq_factor));
     TRY(get_number(r, MEMBER("high_freq_factor"), 1e-3, 1e6, &s->high_freq_factor));
-    return get_int(r, MEMBER("original_max_position_embeddings"), 1 << 30, &s->original_length);
+    TRY(get_int(r, MEMBER("original_max_position_embeddings"), 1 << 30, &s->original_length));
+    return check_original(r, at, s->original_length);
 #undef MEMBER
 }
 
 /* ---- What positions see ---- */
+
+/* A context of one position predicts nothing. */
+static bool read_context(const Reader *r, int64_t *out) {
+    static const char key[] = "max_position_embeddings";
+    TRY(get_int(r, key, 1 << 24, out));
+    return *out >= 2 ||
+           FAIL(r->err, ERROR_INPUT, "%s: %s must be at least 2: of one token none is predicted",
+                r->file, key);
+}
 
 static bool check_window(const Reader *r, int64_t context) {
     bool is_used = r->family->always_window;
@@ -223,6 +297,21 @@ static bool read_generation(ModelDirectory *d, Arena *arena, Error *err) {
     return ok;
 }
 
+/* ---- How weights are stored ---- */
+
+static bool read_stored(const Reader *r, ModelDirectory *d, Arena *arena) {
+    bool is_int8 = false;
+    if (!is_given(r, "quantization_config")) return true;
+    const char *method = json_get_text(r->json, "quantization_config.quant_method");
+    if (!method) return fail_missing(r, "quantization_config.quant_method");
+    d->stored = arena_strdup(arena, method);
+    TRY(get_optional_bool(r, "quantization_config.load_in_8bit", &is_int8));
+    return !is_int8 || FAIL(r->err, ERROR_INPUT,
+                            "%s: quantization_config.load_in_8bit is not supported; take the model "
+                            "that it was made from",
+                            r->file);
+}
+
 /* ---- All of it ---- */
 
 static bool read_config(Reader *r, ModelDirectory *d, Arena *arena) {
@@ -232,16 +321,13 @@ static bool read_config(Reader *r, ModelDirectory *d, Arena *arena) {
     TRY(check_activation(r));
     TRY(read_sizes(r, c));
     TRY(read_biases(r, &c->block));
+    TRY(check_unsupported(r));
     TRY(read_rope(r, &c->block.attention, arena));
-    TRY(get_int(r, "max_position_embeddings", 1 << 24, &d->context));
+    TRY(read_context(r, &d->context));
     TRY(check_window(r, d->context));
     TRY(check_layer_types(r));
     TRY(read_ends(r, d));
-    if (!is_given(r, "quantization_config")) return true;
-    const char *method = json_get_text(r->json, "quantization_config.quant_method");
-    if (!method) return fail_missing(r, "quantization_config.quant_method");
-    d->stored = arena_strdup(arena, method);
-    return true;
+    return read_stored(r, d, arena);
 }
 
 bool model_directory_is_one(const char *path) {

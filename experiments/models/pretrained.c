@@ -122,8 +122,30 @@ static bool keep(const Files *f, const SafeTensor *tensor, Param *p, Arena *aren
     return true;
 }
 
+/* A head in the files beside a tied table: transformers ties only what is equal. */
+static bool check_tied(const Files *f, const Model *model, Error *err) {
+    enum { SOME = 4096 };
+    const SafeTensor *head = safetensors_find(&f->st, "lm_head.weight");
+    const SafeTensor *table = safetensors_find(&f->st, "model.embed_tokens.weight");
+    if (!head || !table || model_find_param(model, head->name)) return true;
+    bool is_same = head->dtype != DTYPE_COUNT && table->dtype != DTYPE_COUNT &&
+                   shape_equal(head->shape, table->shape);
+    int64_t count = is_same ? shape_count(head->shape) : 0;
+    for (int64_t first = 0; is_same && first < count; first += SOME) {
+        float a[SOME], b[SOME];
+        int64_t some = count - first < SOME ? count - first : SOME;
+        TRY(safetensors_read(&f->st, head, first, some, a, err) &&
+            safetensors_read(&f->st, table, first, some, b, err));
+        is_same = !memcmp(a, b, sizeof *a * (size_t)some);
+    }
+    return is_same || FAIL(err, ERROR_INPUT,
+                           "%s: lm_head.weight is not the table model.embed_tokens.weight, and "
+                           "tie_word_embeddings of config.json says that it is",
+                           f->st.files[head->file]);
+}
+
 static bool load_open(const Files *f, Model *model, Error *err) {
-    TRY(check_spare(f, model, err));
+    TRY(check_spare(f, model, err) && check_tied(f, model, err));
     for (int i = 0; i < model->param_count; i++) {
         Param *p = model->params[i];
         const SafeTensor *tensor;
