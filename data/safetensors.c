@@ -405,37 +405,49 @@ static const char *write_header(const SafeTensorData *tensors, int count,
     return join_items(items, item_count, arena);
 }
 
-static bool write_all(int descriptor, const SafeTensorData *tensors, int count,
-                      const char *header) {
+static bool fail_writing(const SafeTensorsWriter *w, Error *err) {
+    return FAIL(err, ERROR_SYSTEM, "%s: cannot write: %s", w->temporary, strerror(errno));
+}
+
+bool safetensors_write_begin(const char *path, const SafeTensorData *tensors, int count,
+                             const char *const *metadata, SafeTensorsWriter *out, Error *err) {
+    Arena *arena = arena_new("safetensors");
+    *out = (SafeTensorsWriter){.path = arena_strdup(arena, path), .arena = arena};
+    const char *header = write_header(tensors, count, metadata, arena);
+    for (int i = 0; i < count; i++) out->due += data_bytes(&tensors[i].tensor);
+    out->temporary = envelope_begin(path, arena);
+    out->descriptor = file_open(out->temporary, FILE_CREATE, err);
+    if (out->descriptor < 0) return false;
     uint64_t bytes = strlen(header);
     unsigned char head[8];
     for (int i = 0; i < 8; i++) head[i] = (unsigned char)(bytes >> 8 * i);
-    bool ok = file_write_bytes(descriptor, head, 8) && file_write_bytes(descriptor, header, bytes);
-    for (int i = 0; ok && i < count; i++) {
-        const Tensor *t = &tensors[i].tensor;
-        ok = file_write_bytes(descriptor, t->data, (size_t)data_bytes(t));
-    }
-    return ok;
+    return (file_write_bytes(out->descriptor, head, 8) &&
+            file_write_bytes(out->descriptor, header, bytes)) ||
+           fail_writing(out, err);
+}
+
+bool safetensors_write_part(SafeTensorsWriter *w, const void *bytes, size_t count, Error *err) {
+    w->due -= (int64_t)count;
+    assert(w->due >= 0);
+    return file_write_bytes(w->descriptor, bytes, count) || fail_writing(w, err);
+}
+
+bool safetensors_write_end(SafeTensorsWriter *w, bool is_whole, Error *err) {
+    bool is_open = w->descriptor >= 0;
+    assert(!is_whole || (is_open && !w->due));
+    if (is_open && close(w->descriptor) && is_whole) is_whole = fail_writing(w, err);
+    is_whole = is_whole && envelope_publish(w->temporary, w->path, NULL, err);
+    if (is_open && !is_whole) unlink(w->temporary);
+    arena_free(w->arena);
+    return is_whole;
 }
 
 bool safetensors_write(const char *path, const SafeTensorData *tensors, int count,
                        const char *const *metadata, Error *err) {
-    Arena *arena = arena_new("safetensors");
-    const char *header = write_header(tensors, count, metadata, arena);
-    const char *temporary = envelope_begin(path, arena);
-    int descriptor = file_open(temporary, FILE_CREATE, err);
-    bool ok = descriptor >= 0;
-    if (ok) {
-        ok = write_all(descriptor, tensors, count, header);
-        int cause = errno;
-        if (close(descriptor) && ok) {
-            ok = false;
-            cause = errno;
-        }
-        if (!ok) ok = FAIL(err, ERROR_SYSTEM, "%s: cannot write: %s", temporary, strerror(cause));
-        ok = ok && envelope_publish(temporary, path, NULL, err);
-        if (!ok) unlink(temporary);
-    }
-    arena_free(arena);
-    return ok;
+    SafeTensorsWriter w;
+    bool ok = safetensors_write_begin(path, tensors, count, metadata, &w, err);
+    for (int i = 0; ok && i < count; i++)
+        ok = safetensors_write_part(&w, tensors[i].tensor.data,
+                                    (size_t)data_bytes(&tensors[i].tensor), err);
+    return safetensors_write_end(&w, ok, err);
 }

@@ -64,4 +64,20 @@ typedef struct SafeTensorData {
 bool safetensors_write(const char *path, const SafeTensorData *tensors, int count,
                        const char *const *metadata, Error *err);
 
+/* The same of tensors that need not be in memory: these say names, dtypes and shapes alone, and
+ * their bytes are handed over one part after the other, in their order. */
+typedef struct SafeTensorsWriter {
+    const char *path, *temporary;
+    int descriptor;
+    int64_t due; /* bytes that are still to come */
+    Arena *arena;
+} SafeTensorsWriter;
+
+/* safetensors_write_end is due whatever the result of this. */
+bool safetensors_write_begin(const char *path, const SafeTensorData *tensors, int count,
+                             const char *const *metadata, SafeTensorsWriter *out, Error *err);
+bool safetensors_write_part(SafeTensorsWriter *writer, const void *bytes, size_t count, Error *err);
+/* `is_whole`: all went well and every byte was handed over (asserted); else there is no file. */
+bool safetensors_write_end(SafeTensorsWriter *writer, bool is_whole, Error *err);
+
 #endif

@@ -71,7 +71,7 @@ static Experiment adapted(Storage storage, bool dora, float size) {
 static Merge merged(Experiment *e, MergeRoute route, bool force) {
     Merge merge;
     Error err = {0};
-    if (!merge_make(e, route, force, arena, &merge, &err)) fail_msg("%s", err.message);
+    if (!merge_measure(e, route, force, arena, &merge, &err)) fail_msg("%s", err.message);
     return merge;
 }
 
@@ -106,13 +106,17 @@ static void test_what_routes_keep(void **state) {
     }
 }
 
-static void assert_weights(const Merge *merge, int layer, const float *expected) {
-    const Tensor *weight = &merge->layers[layer].weight;
-    int64_t count = tensor_count(weight);
-    float *values = arena_new_array(arena, float, count);
-    assert_int_equal(weight->dtype, DTYPE_F16);
-    tensor_decode(weight, values);
-    for (int64_t i = 0; i < count; i++)
+static const float *merged_values(const Experiment *e, MergeRoute route, const char *name) {
+    const Param *p = model_find_param(e->model, name);
+    float *values = arena_new_array(arena, float, tensor_count(&p->value));
+    Error err = {0};
+    if (!merge_values(e, route, p, values, &err)) fail_msg("%s", err.message);
+    return values;
+}
+
+static void assert_weights(const Experiment *e, MergeRoute route, const float *expected) {
+    const float *values = merged_values(e, route, "fc2.weight");
+    for (int64_t i = 0; i < 40 * 48; i++)
         assert_true(values[i] == dtype_round(DTYPE_F16, expected[i]));
 }
 
@@ -133,20 +137,35 @@ static void test_what_routes_make(void **state) {
         e.adapter->row->merge(site, trained);
         const float *w = tensor_f32(&model_find_param(original, "fc2.weight")->value);
         for (int64_t i = 0; i < count; i++) other[i] = w[i] + (trained[i] - stored[i]);
-        Merge f16 = merged(&e, MERGE_F16, false);
-        assert_weights(&f16, 1, other);
+        assert_weights(&e, MERGE_F16, other);
         for (int64_t i = 0; i < count; i++) trained[i] = stored[i] + (trained[i] - stored[i]);
-        Merge dequantized = merged(&e, MERGE_DEQUANTIZED, false);
-        assert_weights(&dequantized, 1, trained);
+        assert_weights(&e, MERGE_DEQUANTIZED, trained);
         Storage storage = {.dtype = DTYPE_NF4};
         Tensor again;
         Error err = {0};
         assert_true(
             tensor_encode(arena, trained, site->weight->value.shape, &storage, &again, &err));
         tensor_decode(&again, other);
-        Merge requantized = merged(&e, MERGE_REQUANTIZED, true);
-        assert_weights(&requantized, 1, other);
+        assert_weights(&e, MERGE_REQUANTIZED, other);
     }
+}
+
+/* What stands on no adapter is as it was before it was stored, by route f16 alone. */
+static void test_weights_without_adapters(void **state) {
+    (void)state;
+    Experiment e = adapted(nf4, false, 0.02f);
+    Model *original = network();
+    e.base_source = (AdapterSource){read_original, original};
+    e.adapter->site_count = 1; /* that of fc1 */
+    const Param *stored = model_find_param(e.model, "fc2.weight");
+    const Param *bias = model_find_param(e.model, "fc2.bias");
+    float *values = arena_new_array(arena, float, 40 * 48);
+    tensor_decode(&stored->value, values);
+    assert_weights(&e, MERGE_DEQUANTIZED, values);
+    assert_weights(&e, MERGE_F16, tensor_f32(&model_find_param(original, "fc2.weight")->value));
+    assert_true(merge_changes(&e, MERGE_F16, stored));
+    assert_false(merge_changes(&e, MERGE_DEQUANTIZED, stored));
+    assert_false(merge_changes(&e, MERGE_F16, bias));
 }
 
 static void test_no_update(void **state) {
@@ -170,7 +189,7 @@ static void test_base_of_numbers(void **state) {
 static const char *refusal(Experiment *e, MergeRoute route) {
     Merge merge;
     Error *err = arena_new_array(arena, Error, 1);
-    assert_false(merge_make(e, route, false, arena, &merge, err));
+    assert_false(merge_measure(e, route, false, arena, &merge, err));
     return err->message;
 }
 
@@ -212,8 +231,7 @@ static void test_files(void **state) {
     const SafeTensor *tensor = safetensors_find(&st, "fc1.weight");
     float *values = arena_new_array(arena, float, 48 * 32);
     assert_true(safetensors_read(&st, tensor, 0, 48 * 32, values, &err));
-    float *expected = arena_new_array(arena, float, 48 * 32);
-    tensor_decode(&merge.layers[0].weight, expected);
+    const float *expected = merged_values(&e, MERGE_DEQUANTIZED, "fc1.weight");
     assert_memory_equal(values, expected, sizeof(float) * 48 * 32);
     tensor = safetensors_find(&st, "classes.weight");
     assert_true(safetensors_read(&st, tensor, 0, 120, values, &err));
@@ -270,8 +288,13 @@ static int tear_down(void **state) {
 int main(void) {
 #define TEST(name) cmocka_unit_test_setup_teardown(name, set_up, tear_down)
     const struct CMUnitTest tests[] = {
-        TEST(test_what_routes_keep), TEST(test_what_routes_make), TEST(test_no_update),
-        TEST(test_base_of_numbers),  TEST(test_refused),          TEST(test_files),
+        TEST(test_what_routes_keep),
+        TEST(test_what_routes_make),
+        TEST(test_weights_without_adapters),
+        TEST(test_no_update),
+        TEST(test_base_of_numbers),
+        TEST(test_refused),
+        TEST(test_files),
         TEST(test_missing_config),
     };
     return cmocka_run_group_tests(tests, group_set_up, group_tear_down);

@@ -272,6 +272,9 @@ static void test_merge_is_refused(void **state) {
     assert_has(run(2, "merge plain --out full").err,
                "full/model.safetensors is there already; name another --out");
     assert_has(run(2, "merge plain").err, "give --out DIR, where the merged network is written");
+    text_file("sample.txt", "a text");
+    assert_has(run(2, "merge plain --out none --text sample.txt").err,
+               "--text: this network reads no text");
     assert_has(
         run(2, "merge plain --out none --route best").err,
         "unknown route 'best'; known: f16 (the weights as they were, and the update), "

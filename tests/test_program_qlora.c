@@ -117,6 +117,47 @@ static void test_merge(void **state) {
     assert_float_equal(perplexity_of("again") / perplexity_of("whole"), 1, 1e-3);
 }
 
+/* On a text of the user's: logits differ by what f16 rounds, and by far more where the update is
+ * lost. The windows are those of the text, and the text matters. */
+static void test_merge_on_a_text(void **state) {
+    (void)state;
+    text_file("one.txt", "It took a whole summer before anybody asked about the boat again.");
+    text_file("two.txt", "Nobody!");
+    double kl[3];
+    const char *texts[] = {"one.txt", "two.txt", "one.txt"};
+    for (int i = 0; i < 3; i++) {
+        const char *route = i < 2 ? "dequantized" : "requantized --force";
+        Json *json = json_of(
+            run(0, "merge whole --out on%d --text %s --route %s --json", i, texts[i], route).out);
+        kl[i] = number_of(json, "kl");
+        assert_true(number_of(json, "rows") == 1);
+        assert_true(number_of(json, "outputs") > (i == 1 ? 2 : 20));
+        assert_true(number_of(json, "outputs") < (i == 1 ? 12 : 64));
+        json_free(json);
+    }
+    assert_true(kl[0] > 0 && kl[1] > 0 && kl[0] != kl[1]);
+    assert_true(kl[0] < 1e-4 && kl[1] < 1e-4 && kl[2] > 100 * kl[0]);
+    assert_files_equal("on0/model.safetensors", "on1/model.safetensors");
+    const char *text = directory("text.txt");
+    Json *seen = json_of(run(0, "eval whole --text %s --json", text).out);
+    Json *json = json_of(run(0, "merge whole --out long --text %s --json", text).out);
+    assert_true(number_of(json, "outputs") == number_of(seen, "tokens"));
+    assert_true(number_of(json, "rows") == 11); /* of 64 tokens */
+    json_free(seen);
+    json_free(json);
+    text_file("none.txt", "");
+    assert_has(run(2, "merge whole --out never --text none.txt").err,
+               "none.txt: the text has 1 tokens; it takes at least 2");
+    text_file("bad.txt", "ab\xff");
+    assert_has(run(2, "merge whole --out never --text bad.txt").err,
+               "bad.txt: byte 2 (0xff) is not UTF-8");
+    assert_has(run(2, "merge whole --out never --text gone.txt").err, "gone.txt");
+    assert_has(run(2, "merge whole --out never data.test=0").err, "data.test");
+    assert_false(file_exists("never"));
+    assert_has(run(0, "merge whole --out told --text one.txt").out,
+               " nats, over 1 windows of one.txt; ");
+}
+
 static const char *text_from(const char *name) {
     Json *json = json_of(run(0, "generate %s --prompt She --greedy --tokens 12 --json", name).out);
     const char *text = format("%s", json_get_text(json, "text"));
@@ -138,6 +179,7 @@ int main(void) {
         cmocka_unit_test(test_base_in_other_bits_is_refused),
         cmocka_unit_test(test_out_and_in_again),
         cmocka_unit_test(test_merge),
+        cmocka_unit_test(test_merge_on_a_text),
         cmocka_unit_test(test_generate),
     };
     return cmocka_run_group_tests(tests, files_make, program_folder_leave);

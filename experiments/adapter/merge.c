@@ -4,7 +4,6 @@
 #include <string.h>
 
 #include "core/storage.h"
-#include "experiments/train/evaluate.h"
 
 const char *const merge_route_names[MERGE_ROUTES] = {
     [MERGE_F16] = "f16", [MERGE_DEQUANTIZED] = "dequantized", [MERGE_REQUANTIZED] = "requantized"};
@@ -24,8 +23,8 @@ typedef struct Work {
     const Experiment *e;
     const AdapterSite *site;
     int64_t count;
-    float *stored, *update; /* Q(W), and what the adapter adds */
-    float *begin, *end;     /* of a route */
+    float *update;      /* what the adapter adds to Q(W) */
+    float *begin, *end; /* of a route */
     Arena *arena;
 } Work;
 
@@ -51,8 +50,8 @@ static bool requantize(const Work *w, float *values, Error *err) {
     return true;
 }
 
-static bool round_to_f16(const Work *w, float *values, Error *err) {
-    for (int64_t i = 0; i < w->count; i++) {
+static bool round_to_f16(float *values, int64_t count, Error *err) {
+    for (int64_t i = 0; i < count; i++) {
         values[i] = dtype_round(DTYPE_F16, values[i]);
         if (!isfinite(values[i]))
             return FAIL(err, ERROR_NUMERIC, "element %ld is beyond f16's 65,504", (long)i);
@@ -65,46 +64,87 @@ static bool is_possible(const Experiment *e, MergeRoute route, const Param *weig
     return route == MERGE_DEQUANTIZED || !is_stored(weight) || e->base_source.read;
 }
 
-/* Fills begin and end. */
-static bool take_route(const Work *w, MergeRoute route, Error *err) {
-    const AdapterSource *source = &w->e->base_source;
-    size_t bytes = sizeof(float) * (size_t)w->count;
-    memcpy(w->begin, w->stored, bytes);
-    if (route == MERGE_F16 && is_stored(w->site->weight))
-        TRY(source->read(source->context, w->site->weight, w->begin, err));
-    for (int64_t i = 0; i < w->count; i++) w->end[i] = w->begin[i] + w->update[i];
-    if (route == MERGE_REQUANTIZED) TRY(requantize(w, w->end, err));
-    return round_to_f16(w, w->end, err);
+/* What a route begins with. */
+static bool read_begin(const Experiment *e, MergeRoute route, const Param *p, float *values,
+                       Error *err) {
+    const AdapterSource *source = &e->base_source;
+    if (route == MERGE_F16 && is_stored(p) && source->read)
+        return source->read(source->context, p, values, err);
+    tensor_decode(&p->value, values);
+    return true;
 }
 
-static bool measure(const Work *w, MergeRoute route, MergeRoute chosen, MergeLayer *layer,
-                    Error *err) {
+static Work work_new(const Experiment *e, const AdapterSite *site, Arena *scratch) {
+    const Tensor *stored = &site->weight->value;
+    int64_t count = tensor_count(stored);
+    Work w = {.e = e, .site = site, .count = count, .arena = scratch};
+    float **buffers[] = {&w.update, &w.begin, &w.end};
+    for (int i = 0; i < 3; i++) *buffers[i] = arena_new_array(scratch, float, count);
+    tensor_decode(stored, w.begin);
+    memcpy(w.update, w.begin, sizeof(float) * (size_t)count);
+    e->adapter->row->merge(site, w.update);
+    for (int64_t i = 0; i < count; i++) w.update[i] -= w.begin[i];
+    return w;
+}
+
+/* Fills begin and end. */
+static bool take_route(const Work *w, MergeRoute route, Error *err) {
+    TRY(read_begin(w->e, route, w->site->weight, w->begin, err));
+    for (int64_t i = 0; i < w->count; i++) w->end[i] = w->begin[i] + w->update[i];
+    if (route == MERGE_REQUANTIZED) TRY(requantize(w, w->end, err));
+    return round_to_f16(w->end, w->count, err);
+}
+
+static bool measure(const Work *w, MergeRoute route, MergeLayer *layer, Error *err) {
     MergeKept *kept = &layer->kept[route];
     kept->is_possible = is_possible(w->e, route, w->site->weight);
     if (!kept->is_possible) return true;
     TRY(take_route(w, route, err));
-    if (route == chosen) dtype_encode(DTYPE_F16, w->end, w->count, NULL, layer->weight.data);
     for (int64_t i = 0; i < w->count; i++) w->end[i] -= w->begin[i];
     deviation_add(&kept->sums, w->update, w->end, w->count, w->arena);
     return true;
 }
 
-static bool merge_layer(Experiment *e, const AdapterSite *site, MergeRoute chosen, Arena *scratch,
-                        MergeLayer *layer, Error *err) {
-    int64_t count = tensor_count(&site->weight->value);
-    Work w = {.e = e, .site = site, .count = count, .arena = scratch};
-    float **buffers[] = {&w.stored, &w.update, &w.begin, &w.end};
-    for (int i = 0; i < 4; i++) *buffers[i] = arena_new_array(scratch, float, count);
-    tensor_decode(&site->weight->value, w.stored);
-    memcpy(w.update, w.stored, sizeof(float) * (size_t)count);
-    e->adapter->row->merge(site, w.update);
-    for (int64_t i = 0; i < count; i++) w.update[i] -= w.stored[i];
+static bool measure_layer(const Experiment *e, const AdapterSite *site, Arena *scratch,
+                          MergeLayer *layer, Error *err) {
+    Work w = work_new(e, site, scratch);
     for (MergeRoute route = 0; route < MERGE_ROUTES; route++)
-        if (!measure(&w, route, chosen, layer, err)) {
+        if (!measure(&w, route, layer, err)) {
             error_prefix(err, "%s, route %s", layer->name, merge_route_names[route]);
             return false;
         }
     return true;
+}
+
+/* ---- One weight ---- */
+
+static const AdapterSite *site_of(const Adapter *a, const Param *p) {
+    for (int i = 0; i < a->site_count; i++)
+        if (a->sites[i].weight == p) return &a->sites[i];
+    return NULL;
+}
+
+bool merge_changes(const Experiment *e, MergeRoute route, const Param *p) {
+    return site_of(e->adapter, p) ||
+           (route == MERGE_F16 && is_stored(p) && e->base_source.read != NULL);
+}
+
+bool merge_values(const Experiment *e, MergeRoute route, const Param *p, float *values,
+                  Error *err) {
+    const AdapterSite *site = site_of(e->adapter, p);
+    int64_t count = tensor_count(&p->value);
+    Arena *scratch = arena_new("merged weight");
+    bool ok;
+    if (site) {
+        Work w = work_new(e, site, scratch);
+        w.end = values;
+        ok = take_route(&w, route, err);
+    } else {
+        ok = read_begin(e, route, p, values, err) && round_to_f16(values, count, err);
+    }
+    arena_free(scratch);
+    if (!ok) error_prefix(err, "%s", p->name);
+    return ok;
 }
 
 /* ---- All layers ---- */
@@ -153,7 +193,8 @@ static bool check_kept(const Merge *m, bool force, Error *err) {
                 100 * merge_gain(&m->all[MERGE_DEQUANTIZED]));
 }
 
-bool merge_make(Experiment *e, MergeRoute route, bool force, Arena *arena, Merge *out, Error *err) {
+bool merge_measure(const Experiment *e, MergeRoute route, bool force, Arena *arena, Merge *out,
+                   Error *err) {
     const Adapter *a = e->adapter;
     TRY(check_possible(e, route, err));
     *out = (Merge){.route = route, .count = a->site_count};
@@ -162,57 +203,12 @@ bool merge_make(Experiment *e, MergeRoute route, bool force, Arena *arena, Merge
     Arena *scratch = arena_new("merged layer");
     bool ok = true;
     for (int i = 0; ok && i < a->site_count; i++) {
-        const AdapterSite *site = &a->sites[i];
         MergeLayer *layer = &out->layers[i];
-        layer->name = site->module->name;
-        layer->weight = tensor_new(arena, DTYPE_F16, site->weight->value.shape);
-        ok = merge_layer(e, site, route, scratch, layer, err);
+        layer->name = a->sites[i].module->name;
+        ok = measure_layer(e, &a->sites[i], scratch, layer, err);
         add_layer(out, layer);
         arena_reset(scratch);
     }
     arena_free(scratch);
     return ok && check_kept(out, force, err);
-}
-
-/* ---- Outputs ---- */
-
-/* The merged network in the place of the run's, and back. */
-static void exchange(const Adapter *a, Merge *m) {
-    for (int i = 0; i < a->site_count; i++) {
-        AdapterSite *site = &a->sites[i];
-        Tensor kept = site->weight->value;
-        site->weight->value = m->layers[i].weight;
-        m->layers[i].weight = kept;
-        site->module->output = (View){site->module->output.apply ? NULL : a->row->apply, site};
-    }
-}
-
-/* Both networks over one batch. */
-static bool compare_batch(Experiment *e, Merge *m, const Batch *batch, Arena *arena, Error *err) {
-    TaskStep step = {.e = e, .batch = *batch, .wants_outputs = true};
-    TRY(evaluate_batch(&step, evaluate_mode(NETWORK_TRAINED), err));
-    int64_t count = var_count(step.output), classes = shape_last(step.output->value.shape);
-    float *exact = arena_new_array(arena, float, count);
-    memcpy(exact, var_f32(step.output), sizeof *exact * (size_t)count);
-    exchange(e->adapter, m);
-    bool ok = evaluate_batch(&step, evaluate_mode(NETWORK_TRAINED), err);
-    exchange(e->adapter, m);
-    if (ok) output_change_add(&m->change, exact, var_f32(step.output), count / classes, classes);
-    return ok;
-}
-
-bool merge_compare(Experiment *e, Merge *m, int64_t outputs, Error *err) {
-    int64_t limit = outputs / shape_rows(e->model->output);
-    Arena *arena = arena_new("outputs");
-    bool ok = true;
-    for (int64_t i = 0; ok; i++) {
-        Batch batch = evaluate_rows(e, LOADER_TEST, i, m->rows, limit ? limit : 1);
-        if (!batch.count) break;
-        ok = compare_batch(e, m, &batch, arena, err);
-        m->rows += batch.count;
-        arena_reset(arena);
-    }
-    output_change_end(&m->change);
-    arena_free(arena);
-    return ok;
 }

@@ -37,7 +37,6 @@ double merge_gain(const MergeKept *kept); /* 1 where there is no update */
 typedef struct MergeLayer {
     const char *name;
     MergeKept kept[MERGE_ROUTES];
-    Tensor weight; /* merged by the route that was chosen, f16 */
 } MergeLayer;
 
 typedef struct Merge {
@@ -45,19 +44,29 @@ typedef struct Merge {
     MergeLayer *layers; /* [count], in the order of the adapter's sites */
     int count;
     MergeKept all[MERGE_ROUTES];
-    int64_t rows;        /* of the test set, on which outputs were compared */
+    int64_t rows;        /* of the test set or windows of a text, on which outputs were compared */
     OutputChange change; /* of the merged network's outputs from the run's */
 } Merge;
 
-/* Makes the merged weights, and measures all routes. Refuses a route that is not possible, and,
- * unless `force`, one that keeps less than MERGE_GAIN_MIN of the update. */
-bool merge_make(Experiment *e, MergeRoute route, bool force, Arena *arena, Merge *out, Error *err);
+/* Measures all routes, weight by weight. Refuses a route that is not possible, and, unless `force`,
+ * one that keeps less than MERGE_GAIN_MIN of the update. */
+bool merge_measure(const Experiment *e, MergeRoute route, bool force, Arena *arena, Merge *out,
+                   Error *err);
 
-/* Compares about so many outputs, of the first rows of the test set, or of one row. */
-bool merge_compare(Experiment *e, Merge *merge, int64_t outputs, Error *err);
+/* What the route makes of one Param of the base, rounded to f16, in `values`. Beside them it takes
+ * two copies in f32. ERROR_NUMERIC, with the element: f16 cannot hold it. */
+bool merge_values(const Experiment *e, MergeRoute route, const Param *p, float *values, Error *err);
+/* Whether that is more than rounding. */
+bool merge_changes(const Experiment *e, MergeRoute route, const Param *p);
 
-/* Writes model.safetensors in f16, and beside it, where the base is a directory of Hugging Face's,
- * its config.json and the files of its tokenizer. */
+/* Compares about so many outputs, of the first rows of the test set or, where `text` names a file
+ * of UTF-8, of its first windows. Merged weights are made when a layer reads them, one at a time,
+ * and outputs are looked at in parts of 32 MiB: the merged network is never in memory.
+ * ERROR_INPUT: there is nothing to compare. */
+bool merge_compare(Experiment *e, Merge *merge, const char *text, int64_t outputs, Error *err);
+
+/* Writes model.safetensors in f16, weight by weight, and beside it, where the base is a directory
+ * of Hugging Face's, its config.json and the files of its tokenizer. */
 bool merge_write(const Experiment *e, const Merge *merge, const char *directory, Error *err);
 
 #endif

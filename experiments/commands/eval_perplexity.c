@@ -2,10 +2,9 @@
 
 #include <stdio.h>
 
-#include "core/file.h"
 #include "core/print.h"
-#include "data/datasets/text.h"
 #include "experiments/language/perplexity.h"
+#include "experiments/language/run_text.h"
 #include "experiments/models/pretrained.h"
 #include "experiments/train/evaluate.h"
 
@@ -16,19 +15,6 @@ typedef struct Subject {
     TokenIds ids;
     Json **out;
 } Subject;
-
-static bool read_text(Subject *s, Error *err) {
-    size_t bytes;
-    Arena *arena = s->ids.arena;
-    const char *path = s->options->text;
-    s->text.text = file_read(file_resolve(path, arena), TOKENIZER_TEXT_MAX, arena, &bytes, err);
-    if (!s->text.text) return false;
-    s->text.bytes = (int64_t)bytes;
-    int64_t fault = unicode_find_fault(s->text);
-    return fault < 0 ||
-           FAIL(err, ERROR_INPUT, "%s: byte %ld (0x%02x) is not UTF-8; convert the text first",
-                path, (long)fault, (unsigned char)s->text.text[fault]);
-}
 
 static Json *json_of(const Perplexity *p, const PerplexityOptions *o, int64_t tokens) {
     Json *json = json_new();
@@ -91,31 +77,11 @@ static bool measure_model(Subject *s, Error *err) {
 
 /* ---- A run ---- */
 
-/* The context is the one that the network was made for, or that it was trained with. */
-static bool run_context(const Experiment *e, Arena *arena, int64_t *out, Error *err) {
-    ModelDirectory directory;
-    const char *path = e->base_directory;
-    *out = ((const TextConfig *)e->config.data.config)->length;
-    if (!path) return true;
-    TRY(model_directory_read(path, arena, &directory, err));
-    *out = directory.context;
-    return true;
-}
-
-static bool encode_for_run(Subject *s, const TextConfig *config, Error *err) {
-    Vocabulary vocabulary;
-    bool ok = text_vocabulary_open(config, s->ids.arena, &vocabulary, err) &&
-              vocabulary_encode(&vocabulary, s->text, true, &s->ids, err);
-    vocabulary_close(&vocabulary);
-    return ok;
-}
-
 static bool measure_experiment(Subject *s, Experiment *e, Error *err) {
     PerplexityOptions o = {.stride = s->options->stride, .mode = evaluate_mode(NETWORK_TRAINED)};
-    if (e->config.data.kind != &dataset_text.kind)
-        return FAIL(err, ERROR_INPUT, "%s: this network reads no text", s->options->directory);
-    return run_context(e, s->ids.arena, &o.window, err) && perplexity_check(&o, err) &&
-           encode_for_run(s, e->config.data.config, err) && measure(s, e->model, e->tape, &o, err);
+    return run_text_check(e, s->options->directory, err) &&
+           run_text_context(e, s->ids.arena, &o.window, err) && perplexity_check(&o, err) &&
+           run_text_encode(e, s->text, &s->ids, err) && measure(s, e->model, e->tape, &o, err);
 }
 
 static bool measure_run(Subject *s, Error *err) {
@@ -131,7 +97,8 @@ bool eval_perplexity(const EvalPerplexityOptions *options, Json **out, Error *er
     Subject s = {.options = options, .ids = {.arena = arena}, .out = out};
     bool is_model = model_directory_is_one(options->directory);
     *out = NULL;
-    bool ok = read_text(&s, err) && (is_model ? measure_model : measure_run)(&s, err);
+    bool ok = run_text_read(options->text, arena, &s.text, err) &&
+              (is_model ? measure_model : measure_run)(&s, err);
     arena_free(arena);
     return ok;
 }

@@ -1,4 +1,4 @@
-/* nibble merge RUN --out DIR [--route ROUTE] [key=value ...] */
+/* nibble merge RUN --out DIR [--route ROUTE] [--text FILE] [key=value ...] */
 #include <errno.h>
 #include <math.h>
 #include <stdio.h>
@@ -12,8 +12,8 @@
 #include "experiments/commands/run_options.h"
 #include "experiments/train/run.h"
 
-enum { OUT, ROUTE, FORCE, JSON };
-enum { OUTPUTS = 1024 /* of the test set, that are compared */ };
+enum { OUT, ROUTE, TEXT, FORCE, JSON };
+enum { OUTPUTS = 1024 /* that are compared */ };
 
 static bool find_route(const char *name, MergeRoute *out, Error *err) {
     *out = MERGE_DEQUANTIZED;
@@ -45,7 +45,7 @@ static void print_kept(const char *name, int width, const MergeKept *kept) {
                   deviation_of(&kept->sums).sqnr_db);
 }
 
-static void print_table(const Merge *m, const char *directory) {
+static void print_table(const Merge *m, const char *text, const char *directory) {
     int width = 24;
     for (int i = 0; i < m->count; i++)
         if ((int)strlen(m->layers[i].name) > width) width = (int)strlen(m->layers[i].name);
@@ -55,10 +55,10 @@ static void print_table(const Merge *m, const char *directory) {
     print_out("\nlayers, route %s\n", merge_route_names[m->route]);
     for (int i = 0; i < m->count; i++)
         print_kept(m->layers[i].name, width, &m->layers[i].kept[m->route]);
-    print_out(
-        "\nKL of the outputs from the run's: %.3g nats, over %ld rows of the test set; %ld of %ld "
-        "answers differ\n",
-        m->change.kl, (long)m->rows, (long)m->change.changed, (long)m->change.outputs);
+    print_out("\nKL of the outputs from the run's: %.3g nats, over %ld %s %s; %ld of %ld answers "
+              "differ\n",
+              m->change.kl, (long)m->rows, text ? "windows of" : "rows of",
+              text ? text : "the test set", (long)m->change.changed, (long)m->change.outputs);
     print_out("merged: %s\n", directory);
 }
 
@@ -96,15 +96,15 @@ static bool merge(Experiment *e, const Arguments *a, MergeRoute route, Arena *ar
                     "%s has no adapter: all of its weights were trained, and there is nothing to "
                     "merge",
                     a->items[0]);
-    TRY(merge_make(e, route, a->values[FORCE], arena, &merge, err));
-    TRY(merge_compare(e, &merge, OUTPUTS, err));
+    TRY(merge_measure(e, route, a->values[FORCE], arena, &merge, err));
+    TRY(merge_compare(e, &merge, a->values[TEXT], OUTPUTS, err));
     if (mkdir(directory, 0777) && errno != EEXIST)
         return FAIL(err, ERROR_SYSTEM, "%s: cannot be made: %s", directory, strerror(errno));
     TRY(merge_write(e, &merge, directory, err));
     if (a->values[JSON])
         print_json(&merge, arena);
     else
-        print_table(&merge, directory);
+        print_table(&merge, a->values[TEXT], directory);
     return true;
 }
 
@@ -124,7 +124,7 @@ static bool run(const Arguments *a, Error *err) {
 
 const Command command_merge = {
     .name = "merge",
-    .synopsis = "merge RUN --out DIR [--route ROUTE] [key=value ...]",
+    .synopsis = "merge RUN --out DIR [--route ROUTE] [--text FILE] [key=value ...]",
     .help =
         "put the adapter of RUN into the weights that it stands on, in f16 (safetensors); tells "
         "what that keeps of the update",
@@ -133,6 +133,9 @@ const Command command_merge = {
     .options = {[OUT] = {"--out", "DIR", "directory of the merged network"},
                 [ROUTE] = {"--route", "ROUTE",
                            "f16, dequantized (default: the network that was trained), requantized"},
+                [TEXT] = {"--text", "FILE",
+                          "compare outputs on this text; of a network of text (default: on the "
+                          "test set)"},
                 [FORCE] = {"--force", NULL, "merge though the route loses the update"},
                 [JSON] = {"--json", NULL, "print what is kept as one JSON object"}},
     .writes_files = true,
