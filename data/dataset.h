@@ -42,9 +42,11 @@ typedef struct Dataset {
     PixelType pixel_type;
     DatasetPart train, test;
     ClassNames class_names;
-    bool has_kept;           /* the data set itself says which training rows are for validation: */
-    int64_t kept;            /* as many, the last ones */
-    const char *description; /* a line for who trains; NULL: dataset_description makes one */
+    bool has_kept;         /* the data set itself says which training rows are for validation: */
+    int64_t kept;          /* as many, the last ones */
+    const char *tokenizer; /* of tokens: the file that made them, or "byte", */
+    const char *tokenizer_digest; /* and its digest (vocabulary_digest) */
+    const char *description;      /* a line for who trains; NULL: dataset_description makes one */
 } Dataset;
 
 typedef enum DatasetParts { DATASET_TEST, DATASET_BOTH } DatasetParts;

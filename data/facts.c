@@ -18,9 +18,12 @@ DataFacts facts_of(const Dataset *dataset) {
                        .width = dataset->width,
                        .channels = dataset->channels,
                        .class_count = dataset->class_count,
-                       .pixel_type = dataset->pixel_type};
+                       .pixel_type = dataset->pixel_type,
+                       .tokenizer = dataset->tokenizer};
     facts_digest_pixels(dataset, part, facts.images_digest);
     envelope_digest(part->labels, sizeof *part->labels * (size_t)labels, facts.labels_digest);
+    if (dataset->tokenizer_digest)
+        memcpy(facts.tokenizer_digest, dataset->tokenizer_digest, FACTS_DIGEST_BYTES);
     return facts;
 }
 
@@ -57,7 +60,19 @@ const char *facts_difference(const DataFacts *then, const DataFacts *now, Arena 
                         : "other images and labels, as many and as large";
 }
 
+/* The same ids would be other words. */
+static bool check_tokenizer(const DataFacts *then, const DataFacts *now, Error *err) {
+    bool is_known = *then->tokenizer_digest && *now->tokenizer_digest;
+    if (!is_known || !strcmp(then->tokenizer_digest, now->tokenizer_digest)) return true;
+    return FAIL(err, ERROR_INPUT,
+                "%s is not the tokenizer that the network was trained with (digest %s, now %s); "
+                "say where that lies (data.tokenizer=...)",
+                now->tokenizer, then->tokenizer_digest, now->tokenizer_digest) ||
+           error_blame(err, "data.tokenizer");
+}
+
 bool facts_check_fit(const DataFacts *then, const DataFacts *now, const char *what, Error *err) {
+    TRY(check_tokenizer(then, now, err));
     Arena *arena = arena_new("sizes");
     bool fits = is_same_size(then, now) ||
                 FAIL(err, ERROR_INPUT, "the %s %s are %s, but the network was trained on %s", what,

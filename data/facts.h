@@ -13,8 +13,10 @@ typedef struct DataFacts {
     int64_t height, width, channels, class_count;
     PixelType pixel_type;
     const float *mean, *deviation; /* [channels]; a pixel enters as (stored - mean) / deviation */
-    char images_digest[FACTS_DIGEST_BYTES]; /* XXH3-128 of the pixels as stored */
-    char labels_digest[FACTS_DIGEST_BYTES]; /* and of the labels, 32 bits each, little-endian */
+    char images_digest[FACTS_DIGEST_BYTES];    /* XXH3-128 of the pixels as stored */
+    char labels_digest[FACTS_DIGEST_BYTES];    /* and of the labels, 32 bits each, little-endian */
+    char tokenizer_digest[FACTS_DIGEST_BYTES]; /* of text (data/dataset.h); "": not known */
+    const char *tokenizer;                     /* its name where it is at hand, else NULL */
 } DataFacts;
 
 /* Of the training part; mean and deviation are the loader's to set. Reads every byte once. */
@@ -31,7 +33,8 @@ const char *facts_noun(const DataFacts *facts);
 const char *facts_difference(const DataFacts *then, const DataFacts *now, Arena *arena);
 
 /* Whether a network made for images of `then` can read those of `now`: their size, storage and
- * number of classes are the same. `what`: "test" or "training", for the message. */
+ * number of classes are the same, and the tokenizer of text. `what`: "test" or "training", for the
+ * message. */
 bool facts_check_fit(const DataFacts *then, const DataFacts *now, const char *what, Error *err);
 
 #endif

@@ -85,11 +85,34 @@ static void another_size_does_not_fit(void **state) {
     }
 }
 
+/* Where both are known; of an older file nothing is. */
+static void another_tokenizer_does_not_fit(void **state) {
+    (void)state;
+    static const char *const digests[] = {"0123456789abcdef0123456789abcdef",
+                                          "1123456789abcdef0123456789abcdef", NULL};
+    for (int a = 0; a < 3; a++)
+        for (int b = 0; b < 3; b++) {
+            Dataset dataset = {.class_count = 2, .height = 2, .width = 1, .channels = 1};
+            dataset.tokenizer_digest = digests[a];
+            DataFacts then = facts_of(&dataset);
+            dataset.tokenizer_digest = digests[b];
+            dataset.tokenizer = "NAME";
+            DataFacts now = facts_of(&dataset);
+            Error err = {0};
+            bool fits = a == b || !digests[a] || !digests[b];
+            assert_int_equal(facts_check_fit(&then, &now, "test", &err), fits);
+            if (fits) continue;
+            assert_int_equal(err.code, ERROR_INPUT);
+            assert_memory_equal(err.message, "NAME is not the tokenizer that the network", 42);
+        }
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup_teardown(the_digests_are_those_of_other_tools, set_up, tear_down),
         cmocka_unit_test_setup_teardown(differences_are_named, set_up, tear_down),
         cmocka_unit_test_setup_teardown(another_size_does_not_fit, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(another_tokenizer_does_not_fit, set_up, tear_down),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -244,6 +244,13 @@ static bool read_all(const TextConfig *c, DatasetParts parts, Corpus *corpus, Ar
     return true;
 }
 
+static void name_tokenizer(const Vocabulary *vocabulary, Arena *arena, Dataset *out) {
+    char digest[ENVELOPE_DIGEST_TEXT];
+    vocabulary_digest(vocabulary, digest);
+    out->tokenizer = arena_strdup(arena, vocabulary->name);
+    out->tokenizer_digest = arena_strdup(arena, digest);
+}
+
 static bool text_open(const void *settings, DatasetParts parts, Arena *arena, Dataset *out,
                       Error *err) {
     const TextConfig *c = settings;
@@ -261,6 +268,7 @@ static bool text_open(const void *settings, DatasetParts parts, Arena *arena, Da
                      .pixel_type = PIXEL_TOKENS};
     bool ok = text_vocabulary_open(c, corpus.arena, &vocabulary, err);
     out->class_count = count_most(vocabulary.size, c->vocabulary);
+    if (ok) name_tokenizer(&vocabulary, arena, out);
     ok = ok && read_all(c, parts, &corpus, arena, out, err);
     vocabulary_close(&vocabulary);
     arena_free(corpus.arena);

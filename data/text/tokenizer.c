@@ -3,6 +3,7 @@
 #include <string.h>
 
 #include "core/file.h"
+#include "data/envelope.h"
 
 enum { FRAME_MAX = 64 };
 
@@ -16,6 +17,7 @@ struct Tokenizer {
     int32_t before[FRAME_MAX], after[FRAME_MAX]; /* ids that the template puts around */
     int before_count, after_count;
     int32_t size;
+    char digest[ENVELOPE_DIGEST_TEXT];
 };
 
 /* ---- The template ---- */
@@ -145,6 +147,7 @@ bool tokenizer_read(const char *text, size_t bytes, const char *name, Arena *are
                     Error *err) {
     Tokenizer *t = *out = arena_new_array(arena, Tokenizer, 1);
     t->path = arena_strdup(arena, name);
+    envelope_digest(text, bytes, t->digest);
     t->scratch = arena_new("text to tokens");
     t->merging = arena_new("word to tokens");
     Json *json = json_read_text(text, bytes, name, err);
@@ -271,6 +274,10 @@ int32_t tokenizer_find(const Tokenizer *t, const char *token) {
 
 int32_t tokenizer_size(const Tokenizer *t) {
     return t->size;
+}
+
+const char *tokenizer_digest(const Tokenizer *t) {
+    return t->digest;
 }
 
 bool tokenizer_decode(Tokenizer *t, const int32_t *ids, int64_t count, bool with_special,

@@ -33,6 +33,7 @@ bool tokenizer_decode(Tokenizer *tokenizer, const int32_t *ids, int64_t count, b
                       Arena *arena, Span *out, Error *err);
 
 int32_t tokenizer_size(const Tokenizer *tokenizer);                    /* the largest id + 1 */
+const char *tokenizer_digest(const Tokenizer *tokenizer);              /* of the file's bytes */
 int32_t tokenizer_find(const Tokenizer *tokenizer, const char *token); /* its id; -1: none */
 Span tokenizer_token(const Tokenizer *tokenizer,
                      int32_t id); /* as it is looked for; or text NULL */

@@ -37,6 +37,13 @@ void vocabulary_close(Vocabulary *vocabulary) {
     vocabulary->tokenizer = NULL;
 }
 
+void vocabulary_digest(const Vocabulary *v, char digest[ENVELOPE_DIGEST_TEXT]) {
+    if (v->tokenizer)
+        memcpy(digest, tokenizer_digest(v->tokenizer), ENVELOPE_DIGEST_TEXT);
+    else
+        envelope_digest(v->name, strlen(v->name), digest);
+}
+
 bool vocabulary_has(const Vocabulary *vocabulary, int32_t id) {
     if (vocabulary->tokenizer) return tokenizer_token(vocabulary->tokenizer, id).text != NULL;
     return id >= 0 && id < vocabulary->size;

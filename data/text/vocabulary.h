@@ -2,6 +2,7 @@
 #ifndef NIBBLE_DATA_TEXT_VOCABULARY_H
 #define NIBBLE_DATA_TEXT_VOCABULARY_H
 
+#include "data/envelope.h"
 #include "data/text/tokenizer.h"
 
 enum { VOCABULARY_BYTES_END = 256 /* ends a document of bytes; no byte is it */ };
@@ -19,6 +20,9 @@ typedef struct Vocabulary {
 bool vocabulary_open(const char *source, const char *end, Arena *arena, Vocabulary *out,
                      Error *err);
 void vocabulary_close(Vocabulary *vocabulary);
+
+/* XXH3-128 of the tokenizer's file, or of its name, "byte". */
+void vocabulary_digest(const Vocabulary *vocabulary, char digest[ENVELOPE_DIGEST_TEXT]);
 
 /* Whether a token has this id. A network may know more than its tokenizer, and write them. */
 bool vocabulary_has(const Vocabulary *vocabulary, int32_t id);

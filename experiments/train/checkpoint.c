@@ -59,7 +59,7 @@ static const ProgressRow progress_rows[] = {
 };
 enum { PROGRESS_ROWS = sizeof progress_rows / sizeof *progress_rows };
 
-static const char base_name[] = "base_digest";
+static const char base_name[] = "base_digest", tokenizer_name[] = "data/tokenizer_digest";
 
 static void write_progress(H5Writer *w, const Cursor *cursor) {
     for (int i = 0; i < PROGRESS_ROWS; i++) {
@@ -85,6 +85,7 @@ static void write_facts(H5Writer *w, const DataFacts *f) {
     h5_write_tensor(w, "data/deviation", H5_F32, SHAPE(f->channels), f->deviation);
     h5_write_text(w, "data/images_digest", f->images_digest);
     h5_write_text(w, "data/labels_digest", f->labels_digest);
+    if (*f->tokenizer_digest) h5_write_text(w, tokenizer_name, f->tokenizer_digest);
 }
 
 static uint64_t expected_bytes(const Model *model) {
@@ -174,6 +175,14 @@ static bool read_digest(const Source *s, const char *name, Arena *arena, char *d
     return true;
 }
 
+/* Empty where the file has none. */
+static bool read_other_digest(const Source *s, const char *name, Arena *arena,
+                              char digest[ENVELOPE_DIGEST_TEXT]) {
+    bool exists;
+    TRY(h5_read_exists(s->reader, name, &exists, s->err));
+    return !exists || read_digest(s, name, arena, digest);
+}
+
 static bool read_facts(const Source *s, Arena *arena, DataFacts *f) {
     for (int i = 0; i < FACT_ROWS; i++) {
         int64_t *value = (int64_t *)(void *)((char *)f + fact_rows[i].offset);
@@ -193,7 +202,8 @@ static bool read_facts(const Source *s, Arena *arena, DataFacts *f) {
     f->mean = mean;
     f->deviation = deviation;
     return read_digest(s, "data/images_digest", arena, f->images_digest) &&
-           read_digest(s, "data/labels_digest", arena, f->labels_digest);
+           read_digest(s, "data/labels_digest", arena, f->labels_digest) &&
+           read_other_digest(s, tokenizer_name, arena, f->tokenizer_digest);
 }
 
 static bool read_param(const Source *s, Param *p) {
@@ -253,14 +263,6 @@ static bool read_best_digest(const Source *s, Arena *arena, char digest[ENVELOPE
     static const char name[] = "progress/best_digest";
     const char *text = h5_read_text(s->reader, name, arena, s->err);
     return text && (!*text || read_digest(s, name, arena, digest));
-}
-
-/* Empty where the file has none. */
-static bool read_other_digest(const Source *s, const char *name, Arena *arena,
-                              char digest[ENVELOPE_DIGEST_TEXT]) {
-    bool exists;
-    TRY(h5_read_exists(s->reader, name, &exists, s->err));
-    return !exists || read_digest(s, name, arena, digest);
 }
 
 static bool read_description(Checkpoint *c, Arena *arena, Error *err) {
