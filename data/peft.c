@@ -143,7 +143,7 @@ static bool count_member(void *context, const JsonMember *m) {
 
 static bool read_patterns(Reading *r, const Json *json, const char *key, PeftPatterns *out) {
     int count = 0;
-    *out = (PeftPatterns){0};
+    *out = (PeftPatterns){.field = key};
     if (!is_given(json, key)) return true;
     if (json_type_at(json, key) != JSON_MEMBERS)
         return fail_value(r, key, pattern_values(out == &r->config->ranks));
@@ -169,6 +169,22 @@ static const char *text_at(const Json *json, const char *key, Arena *arena) {
     return text ? arena_strdup(arena, text) : NULL;
 }
 
+static bool read_targets(Reading *r, const Json *json) {
+    static const char key[] = "target_modules";
+    PeftConfig *c = r->config;
+    const char *pattern = text_at(json, key, r->arena);
+    int count = json_count(json, key);
+    if (count > PEFT_PATTERNS_MAX)
+        return FAIL(r->err, ERROR_INPUT, "%s: '%s' has %d names; at most %d are read", r->path, key,
+                    count, PEFT_PATTERNS_MAX);
+    if (pattern) {
+        c->target_pattern = arena_new_array(r->arena, PeftPattern, 1);
+        *c->target_pattern = (PeftPattern){.key = pattern, .is_whole = true};
+    }
+    c->targets = arena_new_array(r->arena, const char *, count + 1);
+    return json_type_at(json, key) != JSON_LIST || json_each(json, key, add_target, r);
+}
+
 static bool read_config(Reading *r, const Json *json) {
     PeftConfig *c = r->config;
     double rank;
@@ -184,9 +200,7 @@ static bool read_config(Reading *r, const Json *json) {
     TRY(read_patterns(r, json, "rank_pattern", &c->ranks) &&
         read_patterns(r, json, "alpha_pattern", &c->alphas));
     c->is_partial = is_given(json, "layers_to_transform") || is_given(json, "exclude_modules");
-    c->targets = arena_new_array(r->arena, const char *, json_count(json, "target_modules") + 1);
-    return json_type_at(json, "target_modules") != JSON_LIST ||
-           json_each(json, "target_modules", add_target, r);
+    return read_targets(r, json);
 }
 
 /* ---- adapter_model.safetensors ---- */
@@ -248,6 +262,7 @@ void peft_close(Peft *p) {
     safetensors_close(&p->tensors);
     peft_patterns_close(&p->config.ranks);
     peft_patterns_close(&p->config.alphas);
+    if (p->config.target_pattern) regex_free(p->config.target_pattern->regex);
 }
 
 const SafeTensor *peft_find(const Peft *p, const char *module, const char *part, Arena *arena) {
@@ -258,28 +273,30 @@ const SafeTensor *peft_find(const Peft *p, const char *module, const char *part,
 
 static bool make_regex(PeftPattern *pattern, Error *err) {
     if (pattern->regex) return true;
+    const char *begin = pattern->is_whole ? "" : "(?:.*\\.)?";
     Arena *arena = arena_new("pattern");
-    pattern->regex = regex_new(arena_format(arena, "^(?:.*\\.)?(?:%s)$", pattern->key), err);
+    pattern->regex = regex_new(arena_format(arena, "^%s(?:%s)$", begin, pattern->key), err);
     arena_free(arena);
     if (pattern->regex) regex_limit(pattern->regex, PATTERN_STEPS_MAX);
     return pattern->regex != NULL;
 }
 
-static bool matches(PeftPattern *pattern, const char *module, bool *out, Error *err) {
+static bool matches(const Peft *p, const char *field, PeftPattern *pattern, const char *module,
+                    bool *out, Error *err) {
     int64_t start = -1, end;
     Span name = {module, (int64_t)strlen(module)};
     bool ok = make_regex(pattern, err) && regex_find(pattern->regex, name, 0, &start, &end, err);
     *out = start >= 0;
-    if (!ok) error_prefix(err, PEFT_CONFIG ": '%s'", pattern->key);
+    if (!ok) error_prefix(err, "%s/" PEFT_CONFIG ": %s '%s'", p->directory, field, pattern->key);
     return ok;
 }
 
-bool peft_pattern(const PeftPatterns *patterns, const char *module, double usual, double *out,
-                  Error *err) {
+bool peft_pattern(const Peft *p, const PeftPatterns *patterns, const char *module, double usual,
+                  double *out, Error *err) {
     *out = usual;
     for (int i = 0; i < patterns->count; i++) {
         bool is_match;
-        TRY(matches(&patterns->items[i], module, &is_match, err));
+        TRY(matches(p, patterns->field, &patterns->items[i], module, &is_match, err));
         if (!is_match) continue;
         *out = patterns->items[i].value;
         break;
@@ -290,6 +307,83 @@ bool peft_pattern(const PeftPatterns *patterns, const char *module, double usual
 void peft_patterns_close(PeftPatterns *patterns) {
     for (int i = 0; i < patterns->count; i++) regex_free(patterns->items[i].regex);
     patterns->count = 0;
+}
+
+/* As PEFT has it: a whole name, or the end of one behind a dot. */
+static bool is_named(const char *target, const char *module) {
+    size_t length = strlen(target), whole = strlen(module);
+    if (whole < length || strcmp(module + whole - length, target) != 0) return false;
+    return whole == length || module[whole - length - 1] == '.';
+}
+
+bool peft_targets(const Peft *p, const char *module, bool *out, Error *err) {
+    const PeftConfig *c = &p->config;
+    PeftPattern *pattern = c->target_pattern;
+    bool is_all = pattern && !strcmp(pattern->key, "all-linear");
+    *out = false;
+    if (pattern && !is_all) return matches(p, "target_modules", pattern, module, out, err);
+    for (int i = 0; i < c->target_count && !*out; i++) *out = is_named(c->targets[i], module);
+    for (int i = 0; i < p->module_count && !c->target_count && !*out; i++)
+        *out = !strcmp(p->modules[i], module);
+    return true;
+}
+
+/* ---- Whether both files say the same ---- */
+
+static bool check_targets(const Peft *p, Error *err) {
+    const PeftConfig *c = &p->config;
+    for (int i = 0; i < p->module_count; i++) {
+        bool is_meant;
+        TRY(peft_targets(p, p->modules[i], &is_meant, err));
+        if (!is_meant)
+            return FAIL(err, ERROR_INPUT,
+                        "%s/" PEFT_CONFIG
+                        ": target_modules does not mean '%s', of which " PEFT_MODEL " has tensors",
+                        p->directory, p->modules[i]);
+    }
+    for (int i = 0; i < c->target_count; i++) {
+        bool is_used = false;
+        for (int j = 0; j < p->module_count; j++) is_used |= is_named(c->targets[i], p->modules[j]);
+        if (!is_used)
+            return FAIL(err, ERROR_INPUT,
+                        "%s/" PEFT_CONFIG ": target_modules names '%s', of which " PEFT_MODEL
+                        " has no tensors; take the name out, if the adapter is whole",
+                        p->directory, c->targets[i]);
+    }
+    return true;
+}
+
+static bool check_keys(const Peft *p, const PeftPatterns *patterns, Error *err) {
+    for (int i = 0; i < patterns->count; i++) {
+        bool is_used = false;
+        for (int j = 0; j < p->module_count && !is_used; j++)
+            TRY(matches(p, patterns->field, &patterns->items[i], p->modules[j], &is_used, err));
+        if (!is_used)
+            return FAIL(err, ERROR_INPUT,
+                        "%s/" PEFT_CONFIG ": %s names '%s', of which " PEFT_MODEL " has no tensors",
+                        p->directory, patterns->field, patterns->items[i].key);
+    }
+    return true;
+}
+
+static bool check_rank(const Peft *p, const char *module, Arena *arena, Error *err) {
+    double rank;
+    const SafeTensor *a = peft_find(p, module, "lora_A.weight", arena);
+    TRY(peft_pattern(p, &p->config.ranks, module, (double)p->config.rank, &rank, err));
+    if (!a || a->shape.rank != 2 || (double)a->shape.dim[0] == rank) return true;
+    return FAIL(err, ERROR_INPUT,
+                "%s/" PEFT_CONFIG ": by r and rank_pattern '%s' has rank %g, and by its "
+                "lora_A.weight in " PEFT_MODEL " %ld",
+                p->directory, module, rank, (long)a->shape.dim[0]);
+}
+
+bool peft_check(const Peft *p, Error *err) {
+    Arena *arena = arena_new("names");
+    bool ok = check_targets(p, err) && check_keys(p, &p->config.ranks, err) &&
+              check_keys(p, &p->config.alphas, err);
+    for (int i = 0; ok && i < p->module_count; i++) ok = check_rank(p, p->modules[i], arena, err);
+    arena_free(arena);
+    return ok;
 }
 
 /* ---- Writing ---- */

@@ -20,10 +20,12 @@
 typedef struct PeftPattern {
     const char *key;
     double value;
+    bool is_whole;       /* target_modules: of a whole name, KEY$ alone */
     struct Regex *regex; /* of the key, made when it is first asked for */
 } PeftPattern;
 
 typedef struct PeftPatterns {
+    const char *field;  /* "rank_pattern" */
     PeftPattern *items; /* the first that matches counts */
     int count;
 } PeftPatterns;
@@ -38,7 +40,8 @@ typedef struct PeftConfig {
     PeftPatterns ranks, alphas;
     const char **targets; /* target_modules where it is a list, else none */
     int target_count;
-    bool is_partial; /* some of the modules that they mean are left out */
+    PeftPattern *target_pattern; /* where it is a text: of its value; else NULL */
+    bool is_partial;             /* some of the modules that they mean are left out */
 } PeftConfig;
 
 typedef struct Peft {
@@ -56,12 +59,20 @@ void peft_close(Peft *peft);
 /* The tensor `part` ("lora_A.weight") of a module, or NULL. */
 const SafeTensor *peft_find(const Peft *peft, const char *module, const char *part, Arena *arena);
 
-/* What patterns say of a module; `usual` where none matches. ERROR_INPUT: a key that is no regular
- * expression, or one that tries for long. peft_close frees what that takes, of patterns of others
- * peft_patterns_close. */
-bool peft_pattern(const PeftPatterns *patterns, const char *module, double usual, double *out,
-                  Error *err);
+/* What patterns say of a module; `usual` where none matches. ERROR_INPUT, with the file and the
+ * field: a key that is no regular expression, or one that tries for long. peft_close frees what
+ * that takes, of patterns of others peft_patterns_close. */
+bool peft_pattern(const Peft *peft, const PeftPatterns *patterns, const char *module, double usual,
+                  double *out, Error *err);
 void peft_patterns_close(PeftPatterns *patterns);
+
+/* Whether target_modules means a linear layer of this name; where it says nothing or "all-linear",
+ * which leaves out what PEFT takes for a head, those of which there are tensors. */
+bool peft_targets(const Peft *peft, const char *module, bool *out, Error *err);
+
+/* Whether both files say the same: target_modules means the modules of which there are tensors, the
+ * patterns name some of them, and ranks are those of the tensors. */
+bool peft_check(const Peft *peft, Error *err);
 
 /* The content of adapter_config.json; the caller's to free. */
 Json *peft_config_json(const PeftConfig *config);

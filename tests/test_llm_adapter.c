@@ -216,17 +216,16 @@ static void merging_begins_with_them(void **state) {
     Experiment e = adapted(", base: nf4", LORA_DEFAULT), plain = adapted("", LORA_DEFAULT);
     Merge merge;
     Error err = {0};
-    if (!merge_make(&e, MERGE_F16, false, arena, &merge, &err)) fail_msg("%s", err.message);
-    for (int i = 0; i < merge.count; i++) { /* B is zeros */
-        const Tensor *weight = &merge.layers[i].weight;
-        int64_t count = tensor_count(weight);
+    for (int i = 0; i < e.adapter->site_count; i++) { /* B is zeros */
+        const Param *weight = e.adapter->sites[i].weight;
+        int64_t count = tensor_count(&weight->value);
         float *values = arena_new_array(arena, float, count);
-        tensor_decode(weight, values);
+        if (!merge_values(&e, MERGE_F16, weight, values, &err)) fail_msg("%s", err.message);
         const float *w = tensor_f32(&plain.adapter->sites[i].weight->value);
         for (int64_t k = 0; k < count; k++) assert_true(values[k] == dtype_round(DTYPE_F16, w[k]));
     }
     e.base_source = frozen_source(LLM_GOLDEN "llama_nf4");
-    assert_false(merge_make(&e, MERGE_F16, false, arena, &merge, &err));
+    assert_false(merge_measure(&e, MERGE_F16, false, arena, &merge, &err));
     assert_string_equal(err.message,
                         "model.layers.0.self_attn.q_proj, route f16: tests/golden/llm/llama_nf4 "
                         "does not have model.layers.0.self_attn.q_proj.weight as it was before it "
@@ -239,13 +238,14 @@ static void merged_is_the_same(void **state) {
     for (int i = 0; i < LLM_ADAPTER_COUNT; i++) {
         LlmGolden g = llm_golden_open(llm_adapters[i], arena);
         Experiment e = import(g.directory);
-        Merge merge;
         Error err = {0};
-        if (!merge_make(&e, MERGE_DEQUANTIZED, false, arena, &merge, &err))
-            fail_msg("%s", err.message);
         for (int k = 0; k < e.adapter->site_count; k++) {
+            Param *weight = e.adapter->sites[k].weight;
+            Tensor merged = tensor_new(arena, DTYPE_F32, weight->value.shape);
+            if (!merge_values(&e, MERGE_DEQUANTIZED, weight, merged.data, &err))
+                fail_msg("%s", err.message);
             e.adapter->sites[k].module->output = (View){0};
-            e.adapter->sites[k].weight->value = merge.layers[k].weight;
+            weight->value = merged;
         }
         Tensor logits = logits_of(e.model, tape, ids_of(&g, "ids"));
         double share =

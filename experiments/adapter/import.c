@@ -3,6 +3,8 @@
 #include <math.h>
 #include <string.h>
 
+#include "autograd/layers.h"
+#include "core/log.h"
 #include "data/peft.h"
 #include "qat/adapters/lora.h"
 
@@ -43,8 +45,8 @@ static bool set_rules(const Peft *p, LoraConfig *c, Arena *arena, Error *err) {
     c->rules = (List){0, rules};
     for (int i = 0; i < p->module_count; i++) {
         double rank, alpha;
-        TRY(peft_pattern(&p->config.ranks, p->modules[i], (double)c->rank, &rank, err) &&
-            peft_pattern(&p->config.alphas, p->modules[i], c->alpha, &alpha, err));
+        TRY(peft_pattern(p, &p->config.ranks, p->modules[i], (double)c->rank, &rank, err) &&
+            peft_pattern(p, &p->config.alphas, p->modules[i], c->alpha, &alpha, err));
         LoraRule rule = {.layers = p->modules[i]};
         if ((int64_t)rank != c->rank) rule.rank = (int64_t)rank;
         if (alpha < c->alpha || alpha > c->alpha) rule.alpha = alpha;
@@ -81,7 +83,7 @@ bool import_settings(ExperimentConfig *config, Arena *arena, Error *err) {
     Peft peft;
     if (!directory) return true;
     TRY(check_given(config, directory, err));
-    bool ok = peft_open(directory, arena, &peft, err) &&
+    bool ok = peft_open(directory, arena, &peft, err) && peft_check(&peft, err) &&
               take_settings(&peft, lora_of(config), arena, err);
     peft_close(&peft);
     return ok || error_blame(err, "adapter.from");
@@ -140,14 +142,59 @@ static bool check_modules(const Peft *p, const Adapter *adapter, Error *err) {
     return true;
 }
 
+typedef struct Targets {
+    const Peft *peft;
+    const Adapter *adapter;
+    Error *err;
+} Targets;
+
+/* A linear layer that is meant has an adapter. */
+static bool check_target(void *context, Module *module) {
+    const Targets *t = context;
+    bool is_meant;
+    if (module->layer != &layer_linear || adapter_find_site(t->adapter, module)) return true;
+    TRY(peft_targets(t->peft, module->name, &is_meant, t->err));
+    return !is_meant ||
+           FAIL(t->err, ERROR_INPUT,
+                "%s/" PEFT_CONFIG ": target_modules means '%s', of which " PEFT_MODEL " has no "
+                "tensors: it is for another base, or not whole",
+                t->peft->directory, module->name);
+}
+
+static bool check_targets(const Peft *p, const Adapter *adapter, Error *err) {
+    Targets targets = {p, adapter, err};
+    return p->config.is_partial || model_visit(adapter->model, check_target, &targets);
+}
+
+static const char *last_part(const char *path, Arena *arena) {
+    size_t length = strlen(path);
+    while (length > 1 && path[length - 1] == '/') length--;
+    const char *text = arena_format(arena, "%.*s", (int)length, path), *slash = strrchr(text, '/');
+    return slash && slash[1] ? slash + 1 : text;
+}
+
+/* Directories are renamed, and what is computed shows in the tensors' names and shapes: a warning.
+ */
+static void warn_base(const Peft *p, const Experiment *e, Arena *arena) {
+    const char *named = p->config.base;
+    const char *base = e->base_directory ? e->base_directory : e->config.train.init;
+    if (!named || !*named || !base) return;
+    if (strcmp(last_part(named, arena), last_part(base, arena)) != 0)
+        log_warning("%s/" PEFT_CONFIG ": base_model_name_or_path is '%s', and this base '%s'; its "
+                    "shapes fit, but of another base the adapter is of no use",
+                    p->directory, named, base);
+}
+
 bool import_weights(Experiment *e, Error *err) {
     const char *directory = import_directory(&e->config);
     Peft peft;
     if (!directory) return true;
     Arena *arena = arena_new("adapter");
-    bool ok = peft_open(directory, arena, &peft, err) && check_modules(&peft, e->adapter, err);
+    bool ok = peft_open(directory, arena, &peft, err) && check_modules(&peft, e->adapter, err) &&
+              check_targets(&peft, e->adapter, err);
     for (int i = 0; ok && i < e->adapter->site_count; i++)
         ok = take_layer(&peft, &e->adapter->sites[i], arena, err);
+    if (ok) warn_base(&peft, e, arena);
     peft_close(&peft);
     arena_free(arena);
     return ok || error_blame(err, "adapter.from");
