@@ -23,7 +23,7 @@ static Experiment import_on(const char *base, const char *directory) {
         arena_format(arena, "model: {kind: pretrained, path: " LLM_GOLDEN "%s}", base));
     LoraConfig *lora = kind_defaults(&adapter_lora.kind, arena);
     lora->from = directory;
-    Experiment e = {.arena = arena, .model = model_of(&source, SHAPE(12), 300, 1)};
+    Experiment e = {.arena = arena, .model = model_of(&source, SHAPE(12), 64, 1)};
     e.config.adapter = (Variant){&adapter_lora.kind, lora};
     Error err = {0};
     if (!import_settings(&e.config, arena, &err) ||
@@ -123,6 +123,21 @@ static void training_is_that_of_peft(void **state) {
         compare_params(&g, e.model, "after", false, 2e-3); /* Adam divides by small numbers */
         llm_golden_close(&g);
     }
+}
+
+/* PEFT's adapter on what bitsandbytes stored: its logits, loss and gradients. */
+static void on_a_base_of_bitsandbytes(void **state) {
+    (void)state;
+    LlmGolden g = llm_golden_open("wide_nf4_lora", arena);
+    Experiment e = import_on("wide_nf4, base: stored", LLM_GOLDEN "wide_lora");
+    Tensor logits = logits_of(e.model, tape, ids_of(&g, "ids"));
+    double share = distance(llm_golden_values(&g, "logits"), logits.data, tensor_count(&logits));
+    printf("wide_nf4_lora: %.2g of the range\n", share);
+    assert_true(share < 1e-5); /* asked for: 1e-4 */
+    double loss = step(&e, ids_of(&g, "tokens"), llm_golden_ids(&g, "labels"));
+    assert_float_equal(loss, json_number(g.facts, "losses.0"), 2e-5);
+    compare_params(&g, e.model, "grad", true, 1e-4);
+    llm_golden_close(&g);
 }
 
 /* From now on the base is f32, of the values that it has. */
@@ -289,13 +304,10 @@ static int tear_down(void **state) {
 int main(void) {
 #define TEST(name) cmocka_unit_test_setup_teardown(name, set_up, tear_down)
     const struct CMUnitTest tests[] = {
-        TEST(logits_are_those_of_peft),
-        TEST(training_is_that_of_peft),
-        TEST(bases_in_few_bits),
-        TEST(loftq_comes_nearer),
-        TEST(merging_begins_with_them),
-        TEST(merged_is_the_same),
-        TEST(adapters_of_other_models_are_refused),
+        TEST(logits_are_those_of_peft),  TEST(training_is_that_of_peft),
+        TEST(on_a_base_of_bitsandbytes), TEST(bases_in_few_bits),
+        TEST(loftq_comes_nearer),        TEST(merging_begins_with_them),
+        TEST(merged_is_the_same),        TEST(adapters_of_other_models_are_refused),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -1,5 +1,5 @@
-/* A transformer trained from nothing, as a directory of Hugging Face: what is in it, that it is the
- * same network, and what is refused. */
+/* A transformer, trained from nothing or out of a directory, as a directory of Hugging Face: what
+ * is in it, that it is the same network, and what is refused. */
 #include "tests/program.h"
 
 #include <math.h>
@@ -145,6 +145,61 @@ static void test_comparison(void **state) {
     assert_has(file_text("compared/results.csv"), "seed,perplexity,loss,");
 }
 
+static const char *golden(const char *name) {
+    return format("%s/tests/golden/llm/%s", program_source_root, name);
+}
+
+static const char *perplexity_text(const char *name) {
+    Json *json = json_of(run(0, "eval %s --text text.txt --json", name).out);
+    const char *text = format("%.17g", number_of(json, "perplexity"));
+    json_free(json);
+    return text;
+}
+
+/* Out of a directory, trained, and into one again: the same bits, the same config but for the type
+ * of the weights, and the files that lay beside them. */
+static void test_pretrained(void **state) {
+    (void)state;
+    static const char *const models[] = {"llama", "mistral", "qwen2", "qwen3"};
+    for (int i = 0; i < 4; i++) {
+        const char *from = golden(models[i]), *tuned = format("tuned-%s", models[i]);
+        const char *out = format("%s-model", tuned);
+        run(0,
+            "train again.yaml --out %s model.path=%s data.tokenizer=%s optimizer.lr=0.001 "
+            "train.steps=2",
+            tuned, from, from);
+        run(0, "export %s --format huggingface --out %s", tuned, out);
+        assert_string_equal(perplexity_text(out), perplexity_text(tuned));
+        assert_string_not_equal(perplexity_text(out), perplexity_text(from));
+        assert_files_equal(format("%s/tokenizer.json", out), format("%s/tokenizer.json", from));
+        assert_files_equal(format("%s/tokenizer_config.json", out),
+                           format("%s/tokenizer_config.json", from));
+        Json *a = read_json(format("%s/config.json", out));
+        Json *b = read_json(format("%s/config.json", from));
+        assert_string_equal(json_get_text(a, "dtype"), "float32");
+        json_set_text(b, "dtype", "float32");
+        assert_string_equal(json_line(a, program_arena), json_line(b, program_arena));
+        json_free(a);
+        json_free(b);
+    }
+}
+
+/* Bytes in the place of the directory's tokenizer: nothing of that is left beside them. */
+static void test_pretrained_by_bytes(void **state) {
+    (void)state;
+    run(0, "train again.yaml --out by-bytes model.path=%s train.steps=2", golden("llama"));
+    run(0, "export by-bytes --format huggingface --out by-bytes-model");
+    assert_false(file_exists("by-bytes-model/tokenizer_config.json"));
+    text_file("a.txt", "a");
+    assert_has(run(0, "tokenize by-bytes-model a.txt --json").out, "[97]");
+    run(0, "train again.yaml --out stays train.steps=2");
+    assert_has(run(2, "export stays --format huggingface --out model --force").err,
+               "model is the directory that the network came from; name another --out");
+    run(0, "train again.yaml --out low model.base=f16 adapter.kind=lora train.steps=2");
+    assert_has(run(2, "export low --format huggingface --out other").err,
+               "the run has an adapter: export it as peft, or merge it (nibble merge)");
+}
+
 static void test_refused(void **state) {
     (void)state;
     assert_has(run(2, "export scratch --format huggingface --out model").err,
@@ -167,6 +222,7 @@ int main(void) {
         cmocka_unit_test(test_config),         cmocka_unit_test(test_tokenizer),
         cmocka_unit_test(test_is_the_network), cmocka_unit_test(test_nothing_learns),
         cmocka_unit_test(test_families),       cmocka_unit_test(test_comparison),
+        cmocka_unit_test(test_pretrained),     cmocka_unit_test(test_pretrained_by_bytes),
         cmocka_unit_test(test_refused),
     };
     return cmocka_run_group_tests(tests, files_make, program_folder_leave);

@@ -1,14 +1,10 @@
 /* A merged network as files: Hugging Face's layout, in f16. */
 #include <math.h>
 #include <string.h>
-#include <unistd.h>
 
-#include "core/file.h"
 #include "data/safetensors.h"
 #include "experiments/adapter/merge.h"
-#include "experiments/report/text.h"
-
-/* ---- Weights ---- */
+#include "experiments/export/model_files.h"
 
 enum { PART = 1 << 16 }; /* numbers that are written at a time */
 
@@ -66,53 +62,12 @@ static bool write_weights(const Experiment *e, const Merge *m, const char *direc
     return safetensors_write_end(&w, ok, err);
 }
 
-/* ---- What lies beside them ---- */
-
-static const char *const copied[] = {"tokenizer.json",
-                                     "tokenizer_config.json",
-                                     "special_tokens_map.json",
-                                     "added_tokens.json",
-                                     "tokenizer.model",
-                                     "chat_template.jinja",
-                                     "vocab.json",
-                                     "merges.txt",
-                                     "generation_config.json"};
-
-static bool copy(const char *from, const char *directory, const char *name, Arena *arena,
-                 Error *err) {
-    enum { BYTES_MAX = 256 << 20 };
-    size_t bytes;
-    const char *path = arena_format(arena, "%s/%s", from, name);
-    if (access(path, F_OK)) return true;
-    const char *text = file_read(file_resolve(path, arena), BYTES_MAX, arena, &bytes, err);
-    return text && text_write(arena_format(arena, "%s/%s", directory, name), text, err);
-}
-
-/* Weights are f16 and not stored otherwise, whatever they were. */
-static bool write_config(const char *from, const char *directory, Arena *arena, Error *err) {
-    static const char name[] = "config.json";
-    const char *path = file_resolve(arena_format(arena, "%s/%s", from, name), arena);
-    Json *json = json_read_file(path, err);
-    if (!json) return false;
-    bool is_old = json_type_at(json, "torch_dtype") != JSON_ABSENT;
-    json_set_text(json, is_old ? "torch_dtype" : "dtype", "float16");
-    if (json_type_at(json, "quantization_config") != JSON_ABSENT)
-        json_set_text(json, "quantization_config", NULL);
-    bool ok = text_write_json(json, arena_format(arena, "%s/%s", directory, name), err);
-    json_free(json);
-    return ok;
-}
-
-static bool write_beside(const char *from, const char *directory, Arena *arena, Error *err) {
-    for (size_t i = 0; i < sizeof copied / sizeof *copied; i++)
-        TRY(copy(from, directory, copied[i], arena, err));
-    return write_config(from, directory, arena, err);
-}
-
 bool merge_write(const Experiment *e, const Merge *m, const char *directory, Error *err) {
     Arena *arena = arena_new("merged network");
-    bool ok = write_weights(e, m, directory, arena, err) &&
-              (!e->base_directory || write_beside(e->base_directory, directory, arena, err));
+    bool ok =
+        write_weights(e, m, directory, arena, err) &&
+        (!e->base_directory || (model_files_copy(e->base_directory, directory, err) &&
+                                model_files_config(e->base_directory, directory, "float16", err)));
     arena_free(arena);
     return ok;
 }

@@ -59,7 +59,7 @@ const Command command_export = {
     .synopsis = "export RUN --format FORMAT --out DIR [key=value ...]",
     .help =
         "write the network of RUN for other programs: peft (the adapter alone, as PEFT keeps it), "
-        "huggingface (a transformer that was trained from nothing)",
+        "huggingface (a transformer all of which was trained, from nothing or from a directory)",
     .min_items = 1,
     .max_items = -1,
     .options = {[FORMAT] = {"--format", "FORMAT", "peft, huggingface"},

@@ -1,12 +1,16 @@
 /* A decoder as Hugging Face's transformers keep it: config.json, model.safetensors, tokenizer.json.
- * Names and layout of the weights are theirs already; they are written in f32. */
+ * Names and layout of the weights are theirs already; they are written in f32. A network that came
+ * out of such a directory keeps its config.json and what lay beside it. */
 #include <string.h>
+#include <sys/stat.h>
 
 #include "core/file.h"
 #include "data/datasets/text.h"
 #include "data/safetensors.h"
 #include "data/text/byte_level.h"
 #include "experiments/export/exporter.h"
+#include "experiments/export/model_files.h"
+#include "experiments/models/pretrained.h"
 #include "experiments/models/transformer.h"
 #include "experiments/report/text.h"
 
@@ -139,14 +143,27 @@ static bool write_tokenizer(const Vocabulary *vocabulary, const char *path, Aren
     return ok;
 }
 
-static bool write_files(const Experiment *e, const Family *family, const Vocabulary *vocabulary,
-                        const char *directory, Arena *arena, Error *err) {
+/* The files of a tokenizer belong together: those of the directory, if the run reads by it. */
+static bool copy_beside(const Vocabulary *vocabulary, const char *from, const char *directory,
+                        Arena *arena, Error *err) {
+    Vocabulary own;
+    char digests[2][ENVELOPE_DIGEST_TEXT];
+    Error ignored = {0};
+    bool is_own = vocabulary_open(from, NULL, arena, &own, &ignored);
+    if (is_own) {
+        vocabulary_digest(vocabulary, digests[0]);
+        vocabulary_digest(&own, digests[1]);
+        is_own = !strcmp(digests[0], digests[1]);
+    }
+    vocabulary_close(&own);
+    return !is_own || model_files_copy(from, directory, err);
+}
+
+static bool write_config(const Experiment *e, const Family *family, const Vocabulary *vocabulary,
+                         const char *directory, Arena *arena, Error *err) {
     const TransformerConfig *c = e->config.model.config;
     const TextConfig *text = e->config.data.config;
     Shape table = model_find_param(e->model, "model.embed_tokens.weight")->value.shape;
-    TRY(write_weights(e->model, arena_format(arena, "%s/" MODEL_WEIGHTS, directory), arena, err));
-    const char *path = arena_format(arena, "%s/" MODEL_TOKENIZER, directory);
-    TRY(write_tokenizer(vocabulary, path, arena, err));
     Json *json = json_new();
     set_config(json, c, family, table, text->length, vocabulary->end);
     bool ok = text_write_json(json, arena_format(arena, "%s/" MODEL_CONFIG, directory), err);
@@ -154,9 +171,20 @@ static bool write_files(const Experiment *e, const Family *family, const Vocabul
     return ok;
 }
 
+static bool write_files(const Experiment *e, const Family *family, const Vocabulary *vocabulary,
+                        const char *directory, Arena *arena, Error *err) {
+    const char *from = e->base_directory;
+    TRY(write_weights(e->model, arena_format(arena, "%s/" MODEL_WEIGHTS, directory), arena, err));
+    TRY(!from || copy_beside(vocabulary, from, directory, arena, err));
+    const char *path = arena_format(arena, "%s/" MODEL_TOKENIZER, directory);
+    TRY(write_tokenizer(vocabulary, path, arena, err));
+    return from ? model_files_config(from, directory, "float32", err)
+                : write_config(e, family, vocabulary, directory, arena, err);
+}
+
 static bool check(const Experiment *e, const Family **family, Error *err) {
-    if (e->config.model.kind != &model_transformer.kind ||
-        e->config.data.kind != &dataset_text.kind)
+    bool is_decoder = e->base_directory || e->config.model.kind == &model_transformer.kind;
+    if (!is_decoder || e->config.data.kind != &dataset_text.kind)
         return FAIL(err, ERROR_INPUT, "the run is not of a transformer that was trained on text");
     if (e->adapter)
         return FAIL(err, ERROR_INPUT,
@@ -164,16 +192,27 @@ static bool check(const Experiment *e, const Family **family, Error *err) {
     if (qat_is_active(e->qat))
         return FAIL(err, ERROR_INPUT,
                     "the run is quantized, and these files hold float weights: another network");
+    if (e->base_directory) return true;
     *family = find_family(e->config.model.config);
     return *family || FAIL(err, ERROR_INPUT,
                            "no family of models has attention_bias, mlp_bias, qk_norm and head_dim "
                            "as the run has them");
 }
 
+/* With --force its files would be replaced, and other runs stand on them. */
+static bool check_place(const Experiment *e, const char *directory, Error *err) {
+    struct stat from, to;
+    bool is_same = e->base_directory && !stat(e->base_directory, &from) && !stat(directory, &to) &&
+                   from.st_dev == to.st_dev && from.st_ino == to.st_ino;
+    return !is_same ||
+           FAIL(err, ERROR_INPUT,
+                "%s is the directory that the network came from; name another --out", directory);
+}
+
 static bool write(Experiment *e, const char *directory, Error *err) {
-    const Family *family;
+    const Family *family = NULL;
     Vocabulary vocabulary = {0};
-    TRY(check(e, &family, err));
+    TRY(check(e, &family, err) && check_place(e, directory, err));
     Arena *arena = arena_new("export");
     bool ok = text_vocabulary_open(e->config.data.config, arena, &vocabulary, err) &&
               write_files(e, family, &vocabulary, directory, arena, err);

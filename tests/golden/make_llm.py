@@ -25,8 +25,12 @@ NAME.safetensors   ids, logits: as above, with the adapter
                    that batch; PARAM is the adapter's name of it, without `base_model.model.`
 NAME.json          losses before each of the three steps; learning_rate, beta1, beta2, epsilon, weight_decay
 
-llama_nf4 (with double quantization) and llama_fp4 are llama as bitsandbytes stores it on a CPU; beside them are ids
-and logits; llama_nf4_lora.safetensors and .json are as an adapter's, without .after, of the adapter lora on it.
+llama_nf4 (with double quantization) and llama_fp4 are llama as bitsandbytes stores it on a CPU. What it computes with
+them is no reference: on a CPU it takes rows for whole blocks, and these are shorter. So there is a wider network,
+wide_nf4 and wide_fp4, without a tokenizer, and beside each
+
+NAME.safetensors   ids, logits: as above
+wide_nf4_lora.safetensors, .json   as an adapter's, without .after, of the adapter wide_lora on wide_nf4
 
 Weights are larger than a new model's, and norms and biases are no ones and zeros, so that whatever is left out or
 confused shows. Random numbers are PyTorch's, so another version of it may write other files, which agree with each
@@ -37,9 +41,10 @@ import json
 import math
 import pathlib
 import shutil
+import tempfile
 
 import torch
-from peft import LoraConfig, PeftModel, get_peft_model
+from peft import LoraConfig, get_peft_model
 from safetensors.torch import save_file
 from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
 from tokenizers.trainers import BpeTrainer
@@ -52,6 +57,7 @@ VOCABULARY = 300
 LENGTH = 16  # whose logits are kept
 ROW = 24  # of the batch that trains
 NEW = 12
+WIDE = 64  # a block of bitsandbytes'
 PROMPTS = ["captain", "lighthouse", "Sainte-Agnès", "Nobody", "4:15", "thought", "weather.", "Malmö,"]
 
 SIZES = dict(
@@ -247,6 +253,16 @@ def save_tensors(name, tensors):
     save_file(plain, OUT / f"{name}.safetensors")
 
 
+def save_adapter(model, name):
+    shutil.rmtree(OUT / name, ignore_errors=True)
+    model.save_pretrained(OUT / name)
+    (OUT / name / "README.md").unlink(missing_ok=True)
+    path = OUT / name / "adapter_config.json"
+    config = json.loads(path.read_text())
+    config["target_modules"].sort()  # of a set, in any order
+    path.write_text(json.dumps(config, indent=2) + "\n")
+
+
 def make_adapter(name, settings):
     base = load("llama")
     base.name_or_path = base.config._name_or_path = "tests/golden/llm/llama"
@@ -257,14 +273,7 @@ def make_adapter(name, settings):
                 param.normal_(0, 0.2)
             if "magnitude" in param_name:
                 param.mul_(torch.empty_like(param).uniform_(0.8, 1.25))
-    shutil.rmtree(OUT / name, ignore_errors=True)
-    model.save_pretrained(OUT / name)
-    (OUT / name / "README.md").unlink(missing_ok=True)
-    path = OUT / name / "adapter_config.json"
-    config = json.loads(path.read_text())
-    config["target_modules"].sort()  # of a set, in any order
-    path.write_text(json.dumps(config, indent=2) + "\n")
-
+    save_adapter(model, name)
     ids, tokens, labels = make_batch()
     tensors = facts_of(model, ids, tokens, labels)
     params = adapter_params(model)
@@ -286,37 +295,61 @@ def make_adapter(name, settings):
     print(name, losses)
 
 
-def make_quantized(name, kind, is_double):
+def load_quantized(path, kind, is_double):
     settings = BitsAndBytesConfig(
         load_in_4bit=True,
         bnb_4bit_quant_type=kind,
         bnb_4bit_use_double_quant=is_double,
         bnb_4bit_compute_dtype=torch.float32,
     )
-    model = AutoModelForCausalLM.from_pretrained(
-        OUT / "llama", dtype=torch.float32, attn_implementation="eager", quantization_config=settings, device_map="cpu"
-    )
+    return AutoModelForCausalLM.from_pretrained(
+        path, dtype=torch.float32, attn_implementation="eager", quantization_config=settings, device_map="cpu"
+    ).train()  # where bitsandbytes evaluates on a CPU, it may multiply in bf16, and gradients stop
+
+
+def make_quantized(name, path, kind, is_double):
+    model = load_quantized(path, kind, is_double)
     shutil.rmtree(OUT / name, ignore_errors=True)
     model.save_pretrained(OUT / name)
     (OUT / name / "generation_config.json").unlink(missing_ok=True)
+    return model
+
+
+def make_llama_quantized(name, kind, is_double):
+    make_quantized(name, OUT / "llama", kind, is_double)
     for file in ("tokenizer.json", "tokenizer_config.json"):
         shutil.copy(OUT / "llama" / file, OUT / name / file)
 
-    model.train()  # where bitsandbytes evaluates, it wants rows of whole blocks
-    ids, tokens, labels = make_batch()
-    if not is_double:
-        save_tensors(name, {"ids": torch.tensor(ids, dtype=torch.int32), "logits": logits_of(model, ids)})
-        return
-    plain = logits_of(model, ids)
-    model = PeftModel.from_pretrained(model, OUT / "lora", is_trainable=True)
-    facts = facts_of(model, ids, tokens, labels)
+
+def make_wide():
+    """Rows of whole blocks of 64, so that what bitsandbytes computes is what its numbers mean."""
+    sizes = SIZES | dict(vocab_size=WIDE, hidden_size=WIDE, intermediate_size=2 * WIDE, num_hidden_layers=1)
+    base = AutoModelForCausalLM.from_config(LlamaConfig(**sizes, tie_word_embeddings=True, rms_norm_eps=1e-5))
+    roughen(base)
+    ids = torch.randint(WIDE, (LENGTH,)).tolist()
+    tokens = torch.randint(WIDE, (2, ROW))
+    labels = tokens.clone()
+    labels[1, :8] = -100
+    with tempfile.TemporaryDirectory() as path:
+        base.save_pretrained(path)
+        for kind, is_double in (("nf4", True), ("fp4", False)):
+            model = make_quantized(f"wide_{kind}", path, kind, is_double)
+            logits = logits_of(model, ids)
+            save_tensors(f"wide_{kind}", {"ids": torch.tensor(ids, dtype=torch.int32), "logits": logits})
+        model = load_quantized(path, "nf4", True)
+    model.name_or_path = model.config._name_or_path = "tests/golden/llm/wide_nf4"
+    model = get_peft_model(model, LoraConfig(task_type="CAUSAL_LM", r=2, lora_alpha=4, target_modules=PROJECTIONS))
+    with torch.no_grad():
+        for name, param in model.named_parameters():
+            if "lora_B" in name:
+                param.normal_(0, 0.2)
+    save_adapter(model, "wide_lora")
+    facts = facts_of(model.train(), ids, tokens, labels)
     loss = model(input_ids=tokens, labels=labels).loss
     loss.backward()
-    gradients = {f"{n}.grad": p.grad for n, p in adapter_params(model).items()}
-    save_tensors(name, {"ids": facts["ids"], "logits": plain})
-    save_tensors(f"{name}_lora", facts | gradients)
-    (OUT / f"{name}_lora.json").write_text(json.dumps({"losses": [loss.item()]}, indent=1) + "\n")
-    print(name, loss.item())
+    save_tensors("wide_nf4_lora", facts | {f"{n}.grad": p.grad for n, p in adapter_params(model).items()})
+    (OUT / "wide_nf4_lora.json").write_text(json.dumps({"losses": [loss.item()]}, indent=1) + "\n")
+    print("wide_nf4_lora", loss.item())
 
 
 if __name__ == "__main__":
@@ -326,5 +359,6 @@ if __name__ == "__main__":
         make_model(name, *arguments)
     for name, settings in ADAPTERS.items():
         make_adapter(name, settings)
-    make_quantized("llama_nf4", "nf4", True)
-    make_quantized("llama_fp4", "fp4", False)
+    make_llama_quantized("llama_nf4", "nf4", True)
+    make_llama_quantized("llama_fp4", "fp4", False)
+    make_wide()
