@@ -204,12 +204,45 @@ static void test_chat(void **state) {
                "--json goes with --prompt, not with --chat");
 }
 
+static const char *replaced(const char *text, const char *from, const char *to) {
+    const char *out = "", *at;
+    for (; (at = strstr(text, from)); text = at + strlen(from))
+        out = format("%s%.*s%s", out, (int)(at - text), text, to);
+    return format("%s%s", out, text);
+}
+
+static const char *written_behind(const char *prompt) {
+    const char *out = run(0, "generate model --greedy --tokens 1 --prompt %s", word_of(prompt)).out;
+    return format("%.*s", (int)strlen(out) - 1, out);
+}
+
+/* The blank before an answer is the model's to write: it may, and when the conversation goes on,
+ * there is one. */
+static void test_chat_with_a_template(void **state) {
+    (void)state;
+    static const char *const lines[] = {"took", "far"}; /* answered without a blank, and with one */
+    copy_model();
+    const char *text = replaced(file_text("model/tokenizer.json"), "<|begin|>", "<s>");
+    text_file("model/tokenizer.json", replaced(text, "<|end|>", "</s>"));
+    for (int i = 0; i < 2; i++) {
+        const char *asked = format("[INST] %s [/INST]", lines[i]), *first = written_behind(asked);
+        assert_int_equal(*first == ' ', i);
+        const char *second =
+            written_behind(format("%s%s%s</s>[INST] and [/INST]", asked, i ? "" : " ", first));
+        assert_string_equal(converse(format("%s\nand\n", lines[i]), 0,
+                                     "generate model --chat mistral --greedy --tokens 1")
+                                .out,
+                            format("> %s\n> %s\n> \n", first, second));
+    }
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_as_transformers),
         cmocka_unit_test(test_seeds),
         cmocka_unit_test(test_ends),
         cmocka_unit_test(test_chat),
+        cmocka_unit_test(test_chat_with_a_template),
         cmocka_unit_test(test_unknown_tokens),
         cmocka_unit_test(test_one_position),
         cmocka_unit_test(test_refusals),

@@ -131,6 +131,25 @@ static void a_row_is_shown_as_the_network_sees_it(void **state) {
     assert_has(run(2, "data show s.yaml 0 data.length=4").err, "lines, line 1: prompt and answer");
 }
 
+/* By a template that trims, with the system's message in the user's. */
+static void a_conversation_is_shown_as_the_template_has_it(void **state) {
+    (void)state;
+    text_file("chats", "{\"messages\": [{\"role\": \"system\", \"content\": \"S\"}, {\"role\": "
+                       "\"user\", \"content\": \"U \\n\"}, {\"role\": \"assistant\", \"content\": "
+                       "\"A \"}]}\n");
+    text_file("chat.yaml", MODEL "data: {kind: text, path: chats, format: chat, length: 52, batch: "
+                                 "1, validation: 0, test_path: chats, template: llama2}\n");
+    const char *out = run(0, "data show chat.yaml 0").out;
+    assert_has(out, "masked  | <s>[INST] <<SYS>>\\n\n        | S\\n\n        | <</SYS>>\\n\n"
+                    "        | \\n\n        | U [/INST] \nlearned | A </s>\n");
+    text_file("chats", "{\"messages\": [{\"role\": \"user\", \"content\": \"U\"}, {\"role\": "
+                       "\"assistant\", \"content\": \"A\"}, {\"role\": \"system\", \"content\": "
+                       "\"S\"}]}\n");
+    assert_has(run(2, "data show chat.yaml 0").err,
+               "chats, line 1: message 3: the template 'llama2' writes the system's message");
+    run(0, "data show chat.yaml 0 data.template=chatml data.length=200");
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(a_run_speaks_of_tokens),
@@ -138,6 +157,7 @@ int main(void) {
         cmocka_unit_test(other_text_is_refused_when_a_run_goes_on),
         cmocka_unit_test(quantized_ones_are_compared_with_their_shadow),
         cmocka_unit_test(a_row_is_shown_as_the_network_sees_it),
+        cmocka_unit_test(a_conversation_is_shown_as_the_template_has_it),
     };
     return cmocka_run_group_tests(tests, program_folder_enter, program_folder_leave);
 }

@@ -20,6 +20,7 @@ typedef struct ChatTemplate {
     } around[CHAT_ROLES];
     const char *behind;      /* an answer, and not learned; NULL: nothing */
     bool has_inner_system;   /* the system's message is part of the user's that follows */
+    bool trims;              /* contents, of blanks around them */
     const char *specials[4]; /* tokens that a tokenizer must have; ends with NULL */
 } ChatTemplate;
 
@@ -38,6 +39,13 @@ typedef struct ChatText {
 
 /* Of messages in their order. In memory of `arena`. */
 ChatText chat_render(const ChatTemplate *t, const ChatMessage *messages, int count, Arena *arena);
+
+/* What a model is given to answer the last message: the text up to the answer, without the blanks
+ * that the template puts in front of one, since these are part of the answer's first token. */
+Span chat_prompt(const ChatTemplate *t, const ChatMessage *messages, int count, Arena *arena);
+
+/* Refuses a message of the system's that would be part of a user's which is not there. */
+bool chat_check_order(const ChatTemplate *t, const ChatMessage *messages, int count, Error *err);
 
 /* Whether the vocabulary has the template's tokens; bytes spell them. */
 bool chat_check(const ChatTemplate *t, const Vocabulary *vocabulary, Error *err);

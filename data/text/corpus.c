@@ -152,6 +152,7 @@ static bool add_line(Corpus *c, Span text, const Document *document, Arena *aren
     if (!json) return false;
     bool ok =
         (c->format == CORPUS_CHAT ? read_chat : read_prompt)(json, arena, &messages, &count, err);
+    ok = ok && chat_check_order(c->template, messages, count, err);
     if (ok) {
         ChatText chat = chat_render(c->template, messages, count, arena);
         ok = add_chat(c, &chat, *document, arena, err);

@@ -126,15 +126,16 @@ static const char *read_line(Arena *arena) {
 /* All that was said, and the beginning of an answer. */
 static bool answer(Writer *w, const Settings *s, ChatMessage *messages, int count, Error *err) {
     TokenIds ids = {.arena = w->arena};
-    Span text;
-    messages[count] = (ChatMessage){CHAT_ASSISTANT, ""};
-    ChatText chat = chat_render(s->chat, messages, count + 1, w->arena);
-    text = (Span){chat.text.text, chat.answers[chat.answer_count - 1].text - chat.text.text};
-    TRY(writer_encode(w, text, !chat.begin, &ids, err));
+    Span text = chat_prompt(s->chat, messages, count, w->arena);
+    TRY(writer_encode(w, text, !s->chat->begin, &ids, err));
     TRY(writer_read(w, &ids, err) && writer_write(w, s->tokens, &s->sampling, err));
     putchar('\n');
     TRY(writer_text(w, false, w->arena, &text, err));
-    messages[count].content = arena_format(w->arena, "%.*s", (int)text.bytes, text.text);
+    const char *blank = s->chat->around[CHAT_ASSISTANT].before; /* which the model wrote itself */
+    bool has_blank = *blank && text.bytes > 0 && *text.text == *blank;
+    messages[count] =
+        (ChatMessage){CHAT_ASSISTANT, arena_format(w->arena, "%.*s", (int)text.bytes - has_blank,
+                                                   text.text + has_blank)};
     return true;
 }
 
