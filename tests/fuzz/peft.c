@@ -1,6 +1,6 @@
 /* adapter_config.json up to a zero, then adapter_model.safetensors as the target safetensors has
- * it. Patterns are asked about every module. What is accepted is the same when it is written and
- * read again. */
+ * it. Patterns are asked about every module, and whether both files agree. What is accepted is the
+ * same when it is written and read again. */
 #include "data/peft.h"
 #include "tests/fuzz/fuzz.h"
 #include "tests/fuzz/safetensors_part.h"
@@ -9,7 +9,7 @@ static void check_patterns(const Peft *p, const PeftPatterns *patterns) {
     double out;
     for (int i = 0; i < p->module_count; i++) {
         Error err = {0};
-        if (!peft_pattern(patterns, p->modules[i], 8, &out, &err))
+        if (!peft_pattern(p, patterns, p->modules[i], 8, &out, &err))
             fuzz_check_refusal(&err);
         else
             FUZZ_CHECK(out > 0);
@@ -34,6 +34,8 @@ static void check(const Peft *p, Arena *arena) {
     for (int i = 0; i < p->module_count; i++) peft_find(p, p->modules[i], "lora_A.weight", arena);
     check_patterns(p, &p->config.ranks);
     check_patterns(p, &p->config.alphas);
+    Error err = {0};
+    if (!peft_check(p, &err)) fuzz_check_refusal(&err);
     check_again(p, arena);
 }
 
