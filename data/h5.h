@@ -86,7 +86,6 @@ typedef struct H5Reader H5Reader;
  * does not exist, damaged, or not ours (ERROR_INPUT), or could not be read (ERROR_SYSTEM): the
  * message says which. Links are not followed (core/file.h). */
 H5Reader *h5_read_open(const char *path, Arena *arena, Error *err);
-void h5_read_close(H5Reader *reader);             /* accepts NULL */
 const char *h5_read_path(const H5Reader *reader); /* for messages */
 
 void h5_read_digest(const H5Reader *reader, char text[33]); /* hexadecimal */

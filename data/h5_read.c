@@ -20,10 +20,6 @@ H5Reader *h5_read_open(const char *path, Arena *arena, Error *err) {
     return is_open ? reader : NULL;
 }
 
-void h5_read_close(H5Reader *reader) {
-    (void)reader; /* it holds nothing but memory */
-}
-
 const char *h5_read_path(const H5Reader *reader) {
     return reader->path;
 }

@@ -111,7 +111,6 @@ static inline Objects objects_read(const char *path) {
     H5Reader *r = h5_read_open(path, program_arena, &err);
     if (!r) fail_msg("%s", err.message);
     object_read(r, "", &all);
-    h5_read_close(r);
     return all;
 }
 

@@ -89,7 +89,6 @@ static inline void reseal_flipped(const char *from, const char *to, Flip flip) {
     H5Writer *w = h5_write_begin(to, 0, program_arena, &err);
     assert_non_null(w);
     copy_object(r, w, "", &flip);
-    h5_read_close(r);
     if (!h5_write_commit(w, NULL, &err)) fail_msg("%s", err.message);
     assert_true(edit ? edit->is_done : flip.is_done);
 }
@@ -106,7 +105,6 @@ static inline const char *digest_of(const char *path) {
     H5Reader *r = h5_read_open(path, program_arena, &err);
     if (!r) fail_msg("%s", err.message);
     h5_read_digest(r, digest);
-    h5_read_close(r);
     return digest;
 }
 

@@ -101,7 +101,6 @@ static int64_t step_of(const char *path) {
     int64_t step = -1;
     H5Reader *reader = open_well(path);
     assert_true(h5_read_int(reader, "cursor", "step", &step, &err));
-    h5_read_close(reader);
     return step;
 }
 
@@ -147,7 +146,6 @@ static void test_every_element_and_rank(void **state) {
             assert_int_equal(info.bytes, bytes);
             assert_true(shape_equal(info.shape, shapes[s]));
         }
-    h5_read_close(reader);
 }
 
 static void test_texts_numbers_and_empty_things(void **state) {
@@ -196,7 +194,6 @@ static void test_texts_numbers_and_empty_things(void **state) {
     assert_true(h5_read_exists(reader, "nowhere/at/all", &is_there, &err) && !is_there);
     assert_true(h5_read_has_number(reader, "void", "a", &is_there, &err) && is_there);
     assert_true(h5_read_has_number(reader, "void", "c", &is_there, &err) && !is_there);
-    h5_read_close(reader);
 }
 
 static void test_names_are_sorted(void **state) {
@@ -218,7 +215,6 @@ static void test_names_are_sorted(void **state) {
     assert_int_equal(count, 1);
     assert_false(h5_read_names(reader, "g/p.000", arena, &names, &count, &err));
     assert_non_null(strstr(err.message, "not a group"));
-    h5_read_close(reader);
 }
 
 static void test_rows(void **state) {
@@ -236,7 +232,6 @@ static void test_rows(void **state) {
         }
     assert_false(h5_read_rows(reader, name, 2, 2, rows, &err));
     assert_non_null(strstr(err.message, "3 rows"));
-    h5_read_close(reader);
 }
 
 static void test_same_content_same_bytes(void **state) {
@@ -285,7 +280,6 @@ static void test_mismatches_are_named(void **state) {
     err = (Error){0};
     assert_false(h5_read_float(reader, "cursor", "epoch", &real, &err));
     assert_non_null(strstr(err.message, "has no attribute \"epoch\""));
-    h5_read_close(reader);
 }
 
 static void test_bad_names_fail_the_commit(void **state) {

@@ -93,7 +93,6 @@ static float scale_of(const char *path, const char *edge) {
     H5Reader *r = h5_read_open(path, program_arena, &err);
     const char *name = format("edges/%s/scales", edge);
     if (!r || !h5_read_tensor(r, name, H5_F32, SHAPE(1), &scale, &err)) fail_msg("%s", err.message);
-    h5_read_close(r);
     return scale;
 }
 
@@ -178,7 +177,6 @@ static const float *logits_of(const char *directory) {
     H5Reader *r = h5_read_open(format("%s/logits.h5", directory), program_arena, &err);
     if (!r || !h5_read_tensor(r, "logits", H5_F32, SHAPE(100, 4), logits, &err))
         fail_msg("%s", err.message);
-    h5_read_close(r);
     return logits;
 }
 

@@ -115,7 +115,6 @@ static void test_the_normalisation_stays(void **state) {
         H5Reader *r = h5_read_open(format("%s/checkpoint.h5", runs[i]), program_arena, &err);
         assert_non_null(r);
         assert_true(h5_read_tensor(r, "data/mean", H5_F32, SHAPE(1), &mean[i], &err));
-        h5_read_close(r);
     }
     assert_true(mean[0] == mean[2] && mean[1] != mean[2]);
 }
@@ -205,7 +204,6 @@ static void write_first_version(const char *from, const char *to) {
         assert_true(h5_read_tensor(r, name, info.element, info.shape, values, &err));
         h5_write_tensor(w, name, info.element, info.shape, values);
     }
-    h5_read_close(r);
     assert_true(h5_write_commit(w, NULL, &err));
 }
 

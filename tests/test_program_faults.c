@@ -178,7 +178,6 @@ static void check_finite_file(const char *path) {
     H5Reader *r = h5_read_open(path, program_arena, &err);
     if (!r) fail_msg("%s", err.message);
     check_finite_tensor(r, "");
-    h5_read_close(r);
 }
 
 static void check_overflow(const char *settings) {

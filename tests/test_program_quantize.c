@@ -331,7 +331,6 @@ static void read_param(const char *directory, const char *name, int count, float
     name = format("params/%s", name);
     if (!r || !h5_read_tensor(r, name, H5_F32, SHAPE(count), values, &err))
         fail_msg("%s", err.message);
-    h5_read_close(r);
 }
 
 static void read_scales(const char *directory, float scales[12]) {

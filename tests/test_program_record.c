@@ -199,7 +199,6 @@ static void test_unnamed_best_is_not_shipped(void **state) {
     if (!r) fail_msg("%s", err.message);
     assert_string_equal(h5_read_text(r, "network_digest", program_arena, &err),
                         digest_of("pause/checkpoint.h5"));
-    h5_read_close(r);
     run(0, "verify pause");
 }
 

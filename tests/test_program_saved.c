@@ -387,7 +387,6 @@ static void make_second_version(const char *path) {
     H5Writer *w = h5_write_begin(path, 0, program_arena, &err);
     assert_true(r && w);
     copy_object(r, w, "");
-    h5_read_close(r);
     if (!h5_write_commit(w, NULL, &err)) fail_msg("%s", err.message);
 }
 

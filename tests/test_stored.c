@@ -224,7 +224,6 @@ static bool read_into(const char *path, const Tensor *tensor, Error *err) {
     H5Reader *reader = h5_read_open(path, arena, err);
     assert_non_null(reader);
     bool ok = stored_read(reader, "a/b", tensor, err);
-    h5_read_close(reader);
     return ok;
 }
 
@@ -232,7 +231,6 @@ static bool read_anew(const char *path, Tensor *tensor, Error *err) {
     H5Reader *reader = h5_read_open(path, arena, err);
     assert_non_null(reader);
     bool ok = stored_read_new(reader, "a/b", arena, tensor, err);
-    h5_read_close(reader);
     return ok;
 }
 

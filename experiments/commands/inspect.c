@@ -127,7 +127,6 @@ static bool print_h5(const char *path, Arena *arena, Error *err) {
         print_out("%s\ndigest %s (XXH3-128), verified\n", path, digest);
         ok = print_tree(r, "", 0, arena, err);
     }
-    h5_read_close(r);
     return ok;
 }
 

@@ -37,7 +37,6 @@ float *outputs_read(const char *path, const char checkpoint[ENVELOPE_DIGEST_TEXT
     Arena *scratch = arena_new("outputs");
     H5Reader *r = h5_read_open(path, scratch, &ignored);
     float *outputs = r ? read(r, checkpoint, arena, shape) : NULL;
-    h5_read_close(r);
     arena_free(scratch);
     return outputs;
 }

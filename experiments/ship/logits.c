@@ -16,7 +16,6 @@ static bool read_digest(const char *path, Arena *arena, char digest[FACTS_DIGEST
     ArenaMark mark = arena_mark(arena);
     H5Reader *r = h5_read_open(path, arena, err);
     if (r) h5_read_digest(r, digest);
-    h5_read_close(r);
     arena_rewind(arena, mark);
     return r != NULL;
 }
@@ -167,7 +166,6 @@ bool logits_compare(PackedModel *m, const Dataset *test, const char *directory, 
     H5Reader *r = h5_read_open(run_path(arena, directory, RUN_LOGITS), arena, err);
     const Comparison c = {m, test, directory, r, arena, err};
     bool ok = r && compare_packed(&c) && compare_images(&c) && compare_logits(&c);
-    h5_read_close(r);
     arena_free(arena);
     return ok;
 }

@@ -376,7 +376,6 @@ bool packed_open(const char *path, Arena *arena, PackedModel *out, Error *err) {
         bool is_named = !strncmp(err->message, path, strlen(path)); /* by what reads the file */
         if (!ok && !is_named) error_prefix(err, "%s", path);
     }
-    h5_read_close(r);
     arena_free(file);
     return ok;
 }
@@ -392,7 +391,6 @@ bool packed_is_of(const char *path, const char *network_digest, bool *out, Error
     bool ok = r && h5_read_exists(r, network_name, &is_named, err);
     if (ok && is_named) ok = (found = h5_read_text(r, network_name, arena, err)) != NULL;
     if (ok) *out = *found && !strcmp(found, network_digest);
-    h5_read_close(r);
     arena_free(arena);
     return ok;
 }

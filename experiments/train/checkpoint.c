@@ -310,7 +310,6 @@ bool checkpoint_open_weights(const char *path, Arena *arena, Checkpoint *out, Er
 }
 
 void checkpoint_close(Checkpoint *c) {
-    h5_read_close(c->reader);
     arena_free(c->file);
     c->reader = NULL;
     c->file = NULL;
