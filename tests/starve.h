@@ -28,6 +28,7 @@
 
 static long starve_allowed = -1;         /* allocations until that one; below 0: none is refused */
 static volatile bool *starve_is_refused; /* by this process or one of its own */
+static long starve_step = 1;             /* each allocation, or fewer, where one takes long */
 static const char *starve_library;       /* part of the file name of who asks; NULL: anybody */
 
 static inline bool starve_refuses(const void *caller) {
@@ -125,7 +126,7 @@ static inline void starve_each(const char *library, bool (*read)(Error *),
     starve_is_refused = mmap(NULL, sizeof *starve_is_refused, PROT_READ | PROT_WRITE,
                              MAP_SHARED | MAP_ANONYMOUS, -1, 0);
     assert_true(starve_is_refused != MAP_FAILED);
-    for (long at = 0; !counts[STARVE_READ]; at++) {
+    for (long at = 0; !counts[STARVE_READ]; at += starve_step) {
         StarveOutcome outcome = starve_once(at, read);
         counts[outcome]++;
         if (outcome == STARVE_BLAMED_WRONGLY) starve_print(at);

@@ -158,8 +158,10 @@ static void test_data_sets(void **state) {
     long counts[STARVE_OUTCOMES];
     Error err = {0};
     assert_true(write_images("images.h5", &err));
+    starve_step = 11; /* no divisor of what libhdf5 does again and again */
     starve_each("hdf5", read_images, counts);
-    assert_true(counts[STARVE_FAILED] > 50);
+    starve_step = 1;
+    assert_true(counts[STARVE_FAILED] > 10);
     assert_int_equal(counts[STARVE_CRASHED], 0);
     assert_int_equal(counts[STARVE_EXIT], 0);
     unlink("images.h5");
