@@ -211,15 +211,20 @@ static void entries_copy(const Factor *f, int64_t row, int64_t column, int64_t c
     isa_active()->entries_from_nibbles(codes + column / 2, columns, f->entries, scale, run, to);
 }
 
-/* Columns column .. column + columns - 1 of a row: where they lie, or in `buffer`. */
+/* Columns column .. column + columns - 1 of a row. */
+static void piece_copy(const Factor *f, const Operand *operand, int64_t row, int64_t column,
+                       int64_t columns, float *to) {
+    if (f->has_entries && column % 2 == 0)
+        entries_copy(f, row, column, columns, to);
+    else
+        operand_copy(operand, row * f->stride + column, columns, to);
+}
+
+/* The same where they lie, or in `buffer`. */
 static const float *piece_read(const Factor *f, const Operand *operand, int64_t row, int64_t column,
                                int64_t columns, float *buffer) {
-    int64_t first = row * f->stride + column;
-    if (operand_lies(operand)) return tensor_f32(&operand->tensor) + first;
-    if (f->has_entries && column % 2 == 0)
-        entries_copy(f, row, column, columns, buffer);
-    else
-        operand_copy(operand, first, columns, buffer);
+    if (operand_lies(operand)) return tensor_f32(&operand->tensor) + row * f->stride + column;
+    piece_copy(f, operand, row, column, columns, buffer);
     return buffer;
 }
 
@@ -259,8 +264,7 @@ void factor_make(const Factor *f, int64_t index, int64_t blocks, Slice slice, fl
     } else if (f->is_k_last) {
         const Operand operand = operand_of(f);
         for (int64_t i = 0; i < outer; i++)
-            operand_copy(&operand, (first + i) * f->stride + slice.first, slice.depth,
-                         made + i * made_stride(f));
+            piece_copy(f, &operand, first + i, slice.first, slice.depth, made + i * made_stride(f));
     } else {
         part_turn(f, (Part){slice.first, slice.depth, first, outer}, made, made_stride(f));
     }
