@@ -10,9 +10,8 @@
 #include <sys/stat.h>
 
 #include "core/log.h"
+#include "tests/folder.h"
 #include "tests/peft_network.h"
-
-static char folder[] = "/tmp/nibble-import-XXXXXX";
 
 static const char *path_of(const char *directory, const char *file) {
     return arena_format(arena, "%s/%s", directory, file);
@@ -290,18 +289,6 @@ static void test_base_of_another_name(void **state) {
     log_set_sink(NULL, NULL);
 }
 
-static int group_set_up(void **state) {
-    (void)state;
-    return mkdtemp(folder) ? 0 : -1;
-}
-
-static int group_tear_down(void **state) {
-    (void)state;
-    char command[64];
-    snprintf(command, sizeof command, "rm -r %s", folder);
-    return system(command);
-}
-
 static int set_up(void **state) {
     (void)state;
     arena = arena_new("test");
@@ -321,5 +308,5 @@ int main(void) {
         TEST(test_too_many_patterns),    TEST(test_disagreements_refused),
         TEST(test_base_of_another_name),
     };
-    return cmocka_run_group_tests(tests, group_set_up, group_tear_down);
+    return cmocka_run_group_tests(tests, folder_make, folder_remove);
 }

@@ -16,9 +16,8 @@
 #include "data/safetensors.h"
 #include "experiments/adapter/merge.h"
 #include "qat/adapters/lora.h"
+#include "tests/folder.h"
 #include "tests/model_source.h"
-
-static char folder[] = "/tmp/nibble-merge-XXXXXX";
 
 static const char network_text[] =
     "model: {kind: sequential, layers: [{kind: linear, name: fc1, units: 48}, relu, "
@@ -261,18 +260,6 @@ static void test_missing_config(void **state) {
     assert_string_equal(err.message, "classes.bias: element 1 is beyond f16's 65,504");
 }
 
-static int group_set_up(void **state) {
-    (void)state;
-    return mkdtemp(folder) ? 0 : -1;
-}
-
-static int group_tear_down(void **state) {
-    (void)state;
-    char command[64];
-    snprintf(command, sizeof command, "rm -r %s", folder);
-    return system(command);
-}
-
 static int set_up(void **state) {
     (void)state;
     arena = arena_new("test");
@@ -297,5 +284,5 @@ int main(void) {
         TEST(test_files),
         TEST(test_missing_config),
     };
-    return cmocka_run_group_tests(tests, group_set_up, group_tear_down);
+    return cmocka_run_group_tests(tests, folder_make, folder_remove);
 }

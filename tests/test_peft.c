@@ -10,13 +10,13 @@
 
 #include "experiments/export/exporter.h"
 #include "experiments/train/task.h"
+#include "tests/folder.h"
 #include "tests/golden.h"
 #include "tests/peft_network.h"
 
 #define GOLDEN "tests/golden/adapter"
 
 static Tape *tape;
-static char folder[] = "/tmp/nibble-peft-XXXXXX";
 static const char *const names[] = {"lora", "rslora", "dora"};
 
 /* ---- In ---- */
@@ -216,18 +216,6 @@ static void test_run_without_adapter(void **state) {
                                      "PEFT's format is for adapters");
 }
 
-static int group_set_up(void **state) {
-    (void)state;
-    return mkdtemp(folder) ? 0 : -1;
-}
-
-static int group_tear_down(void **state) {
-    (void)state;
-    char command[64];
-    snprintf(command, sizeof command, "rm -r %s", folder);
-    return system(command);
-}
-
 static int set_up(void **state) {
     (void)state;
     arena = arena_new("test");
@@ -253,5 +241,5 @@ int main(void) {
         TEST(test_costly_pattern),
         TEST(test_run_without_adapter),
     };
-    return cmocka_run_group_tests(tests, group_set_up, group_tear_down);
+    return cmocka_run_group_tests(tests, folder_make, folder_remove);
 }
