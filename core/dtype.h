@@ -73,6 +73,8 @@ typedef enum CodeMeaning {
 
 enum { CODES_OF_NIBBLE = 16 };
 
+struct CodedJob;
+
 typedef struct Codec {
     const char *name, *help;
     int code_bits;      /* per element in the plane of codes; 0: */
@@ -94,6 +96,8 @@ typedef struct Codec {
     /* Numbers of 16 bits of LANES rows at once (core/kernels/rows.def: f16_turn), or NULL. */
     void (*turn)(const uint32_t *words, int64_t words_stride, int64_t count, float *x,
                  int64_t x_stride);
+    /* Products of few rows with such numbers (core/kernels/isa.h); where there is `turn`. */
+    void (*multiply)(const struct CodedJob *job);
     /* Of what stores levels, which are read from any element on, and written from multiples of
      * `write_step` on; `codes` is the plane of the whole tensor. What follows the last element in
      * its byte is cleared. */

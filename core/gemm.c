@@ -93,6 +93,16 @@ static void sum_stretch(const Product *p, Place at, Tile a, Tile b, Slice stretc
                         float *sum, int64_t stride) {
     bool a_is_panel = p->a.is_panel;
     Tile rows = a_is_panel ? b : a, panel = a_is_panel ? a : b;
+    if (p->b.is_coded) {
+        CodedJob coded = {.rows = a.at,
+                          .row_stride = a.stride,
+                          .row_count = at.m,
+                          .is_first = is_first,
+                          .sum = sum,
+                          .sum_stride = stride};
+        factor_multiply(&p->b, at.j / PANEL, b, &coded);
+        return;
+    }
     ProductJob job = {.rows = rows.at + stretch.first,
                       .row_stride = rows.stride,
                       .row_count = a_is_panel ? at.n : at.m,
@@ -318,18 +328,18 @@ static void set_slices(Product *p, bool as_levels) {
     bool is_wide = p->b.is_panel && !p->b.is_k_last;
     p->b.blocks = is_wide ? count_least(PANELS_MAX, count_pieces(blocks, GROUPS_WANTED)) : 1;
     int64_t made = p->a.outer <= LANES ? MADE_FEW : MADE, width = p->b.blocks * PANEL;
-    p->depth = as_levels ? p->k : count_least(p->k, made / width);
+    p->b.is_coded = p->a.outer <= CODED_ROWS && factor_can_be_coded(&p->b);
+    p->depth = as_levels || p->b.is_coded ? p->k : count_least(p->k, made / width);
     p->a.blocks = 1, p->a.depth = p->k;
     p->b.depth = p->depth;
 }
 
 /* All but where the product goes. */
-static void set_factors(Product *p, const Matrix *a, const Matrix *b, bool as_levels,
-                        Arena *scratch) {
+static void set_factors(Product *p, const Matrix *a, const Matrix *b, bool as_levels) {
     bool turned = a_is_panel(a, b);
     p->k = op_cols(a);
-    p->a = factor_of(a, as_levels, !a->is_transposed, turned, scratch);
-    p->b = factor_of(b, as_levels, b->is_transposed, !turned, scratch);
+    p->a = factor_of(a, as_levels, !a->is_transposed, turned);
+    p->b = factor_of(b, as_levels, b->is_transposed, !turned);
     set_slices(p, as_levels);
 }
 
@@ -344,7 +354,9 @@ static void run(Product p, Matrix a, Matrix b, bool as_levels, Arena *scratch) {
         p.a_scale = as->scale, p.a_scale_step = as->count > 1;
         p.b_scale = bs->scale, p.b_scale_step = bs->count > 1;
     }
-    set_factors(&p, &a, &b, as_levels, scratch);
+    set_factors(&p, &a, &b, as_levels);
+    factor_ready_scales(&p.a, scratch);
+    factor_ready_scales(&p.b, scratch);
     product_run(&p, scratch);
     arena_rewind(scratch, mark);
 }
@@ -353,12 +365,12 @@ int64_t gemm_scratch(Matrix a, Matrix b, float beta) {
     if (op_rows(&a) == 0 || op_cols(&b) == 0) return 0;
     bool as_levels = multiplies_levels(&a, &b, beta);
     Product p = {.beta = beta};
-    set_factors(&p, &a, &b, as_levels, NULL);
+    set_factors(&p, &a, &b, as_levels);
     Cut cut = cut_of(&p);
     int64_t threads = parallel_threads();
     const int64_t each = sizeof(float), blocks = threads * PANEL * PANEL;
     int64_t exact = as_levels ? blocks : 0; /* where f32 cannot hold the sums */
-    return factor_scales_scratch(&a, as_levels) + factor_scales_scratch(&b, as_levels) +
+    return factor_scales_scratch(&p.a) + factor_scales_scratch(&p.b) +
            arena_padded(each * cut.a_blocks * factor_made_floats(&p.a)) +
            arena_padded(each * threads * factor_made_floats(&p.b)) +
            arena_padded(each * blocks * cut.sums) + arena_padded(each * blocks) +

@@ -13,36 +13,6 @@ enum {
     LINE = 64,       /* bytes */
 };
 
-/* ---- Scales ---- */
-
-/* Values are multiplied, and their scales lie in another form than f32. */
-static bool scales_are_stored(const Tensor *tensor, bool as_levels) {
-    const Scales *scales = tensor->scales;
-    return scales && !as_levels && !scales->scale && scales->dtype != DTYPE_F32;
-}
-
-int64_t factor_scales_scratch(const Matrix *matrix, bool as_levels) {
-    if (!scales_are_stored(&matrix->tensor, as_levels)) return 0;
-    return arena_padded((int64_t)sizeof(float) * matrix->tensor.scales->count);
-}
-
-/* All at once: a few at a time, for each part that is decoded, they would cost more than it. */
-static Scales scales_ready(const Scales *scales, Arena *scratch) {
-    Scales ready = *scales;
-    const Tensor *stored = scales->stored;
-    int64_t count = scales->count;
-    float *scale = arena_alloc(scratch, checked_mul(sizeof *scale, (size_t)count));
-    enum { CHUNK = 1 << 12 };
-#pragma omp parallel for schedule(static)
-    for (int64_t first = 0; first < count; first += CHUNK) {
-        int64_t some = count_least(CHUNK, count - first);
-        tensor_decode_part(stored, first, some, scale + first);
-        for (int64_t i = first; i < first + some; i++) scale[i] += scales->offset;
-    }
-    ready.scale = scale, ready.stored = NULL;
-    return ready;
-}
-
 /* ---- Factors ---- */
 
 static bool is_aligned(const Tensor *tensor) {
@@ -50,31 +20,89 @@ static bool is_aligned(const Tensor *tensor) {
 }
 
 /* Rows begin with whole words of codes, and so do runs. */
-static bool are_words(const Scales *scales, const Matrix *matrix) {
+static bool are_words(const Matrix *matrix) {
+    const Scales *scales = matrix->tensor.scales;
     bool begins_anew = scales->row_length == matrix->cols;
-    return scales->scale && is_aligned(&matrix->tensor) && matrix->cols % WORD == 0 &&
+    return is_aligned(&matrix->tensor) && matrix->cols % WORD == 0 &&
            scales->run_length % WORD == 0 &&
            (begins_anew || matrix->cols % scales->run_length == 0);
 }
 
-Factor factor_of(const Matrix *matrix, bool as_levels, bool is_k_last, bool is_panel,
-                 Arena *scratch) {
+Factor factor_of(const Matrix *matrix, bool as_levels, bool is_k_last, bool is_panel) {
     int64_t outer = is_k_last ? matrix->rows : matrix->cols;
     Factor f = {.operand = {matrix->tensor, as_levels},
                 .outer = outer,
                 .stride = matrix->row_stride,
                 .is_k_last = is_k_last,
                 .is_panel = is_panel};
-    Tensor *tensor = &f.operand.tensor;
+    const Tensor *tensor = &f.operand.tensor;
     if (tensor->scales) f.scales = *tensor->scales;
-    if (scratch && scales_are_stored(tensor, as_levels))
-        f.scales = scales_ready(tensor->scales, scratch);
     f.is_in_place = operand_lies(&f.operand) && is_k_last && !is_panel;
-    f.has_entries = !as_levels && tensor->scales && are_words(&f.scales, matrix) &&
-                    operand_entries(tensor, f.entries);
+    f.has_entries =
+        !as_levels && tensor->scales && are_words(matrix) && operand_entries(tensor, f.entries);
     f.has_halves = dtype_codec(tensor->dtype)->turn && is_aligned(tensor) && matrix->cols % 2 == 0;
     return f;
 }
+
+bool factor_can_be_coded(const Factor *f) {
+    return f->is_panel && f->is_k_last && (f->has_entries || f->has_halves);
+}
+
+/* ---- Scales ---- */
+
+static bool scales_are_wanted(const Factor *f) {
+    const Scales *scales = f->operand.tensor.scales;
+    return scales && !f->operand.as_levels && !f->is_coded && !scales->scale &&
+           scales->dtype != DTYPE_F32;
+}
+
+int64_t factor_scales_scratch(const Factor *f) {
+    return scales_are_wanted(f) ? arena_padded((int64_t)sizeof(float) * f->scales.count) : 0;
+}
+
+/* Scales first .. first + count - 1. */
+static void scales_decode(const Scales *scales, int64_t first, int64_t count, float *scale) {
+    tensor_decode_part(scales->stored, first, count, scale);
+    for (int64_t i = 0; i < count; i++) scale[i] += scales->offset;
+}
+
+/* A few at a time, for each part that is decoded, they would cost more than it. */
+void factor_ready_scales(Factor *f, Arena *scratch) {
+    enum { CHUNK = 1 << 12 };
+    int64_t count = f->scales.count;
+    if (!scales_are_wanted(f)) return;
+    float *scale = arena_alloc(scratch, checked_mul(sizeof *scale, (size_t)count));
+    const Scales stored = f->scales;
+#pragma omp parallel for schedule(static)
+    for (int64_t first = 0; first < count; first += CHUNK)
+        scales_decode(&stored, first, count_least(CHUNK, count - first), scale + first);
+    f->scales.scale = scale, f->scales.stored = NULL;
+}
+
+/* Of each run of columns, the scales of a block's rows: [run][PANEL]. */
+static void scales_turn(const Factor *f, int64_t first, int64_t rows, float *made) {
+    enum { FEW = 64 /* of a row at a time */ };
+    const Scales *scales = &f->scales;
+    int64_t runs = count_pieces(f->stride, scales->run_length);
+    const Isa *isa = isa_active();
+    float decoded[PANEL * FEW];
+    if (rows <= LANES) memset(made, 0, sizeof *made * (size_t)(runs * PANEL));
+    if (scales->scale) {
+        isa->transpose(scales->scale + first * runs, runs, rows, runs, made, PANEL);
+    } else if (runs <= FEW) { /* rows lie side by side */
+        scales_decode(scales, first * runs, rows * runs, decoded);
+        isa->transpose(decoded, runs, rows, runs, made, PANEL);
+    } else {
+        for (int64_t r = 0; r < runs; r += FEW) {
+            int64_t some = count_least(FEW, runs - r);
+            for (int64_t i = 0; i < rows; i++)
+                scales_decode(scales, (first + i) * runs + r, some, decoded + i * FEW);
+            isa->transpose(decoded, FEW, rows, some, made + r * PANEL, PANEL);
+        }
+    }
+}
+
+/* ---- Tiles ---- */
 
 /* An operand that reads the scales that are ready. */
 static Operand operand_of(const Factor *f) {
@@ -89,6 +117,8 @@ static int64_t made_stride(const Factor *f) {
 }
 
 static int64_t block_floats(const Factor *f) {
+    if (f->is_coded)
+        return f->has_entries ? count_pieces(f->stride, f->scales.run_length) * PANEL : 0;
     return (f->is_panel ? f->depth : PANEL) * made_stride(f);
 }
 
@@ -112,37 +142,53 @@ typedef struct Part {
     int64_t row, rows, column, columns;
 } Part;
 
-/* Words of codes of LANES rows, turned: [word][row]. */
+/* Words of codes of at most PANEL rows, turned: [word][row]. */
 typedef union WordTile {
-    float turned[TILE_WORDS * LANES];
-    uint32_t codes[TILE_WORDS * LANES];
+    float turned[TILE_WORDS * PANEL];
+    uint32_t codes[TILE_WORDS * PANEL];
 } WordTile;
 
+/* The same columns of the block of rows behind these ones are brought near: pieces of rows lie too
+ * far apart for the processor to foresee them. */
 static void words_turn(const Factor *f, int64_t row, int64_t rows, int64_t column, int64_t columns,
-                       int bits, WordTile *words) {
-    int64_t per_word = 32 / bits;
-    const char *from = (const char *)f->operand.tensor.data + (row * f->stride + column) * bits / 8;
+                       WordTile *words, int64_t words_stride) {
+    int64_t bits = dtype_codec(f->operand.tensor.dtype)->code_bits, per_word = 32 / bits;
+    int64_t row_bytes = f->stride * bits / 8, bytes = columns * bits / 8;
+    const char *from = (const char *)f->operand.tensor.data + row * row_bytes + column * bits / 8;
+    for (int64_t i = 0; i < rows; i++)
+        for (int64_t j = 0; j < bytes; j += LINE)
+            __builtin_prefetch(from + (i + PANEL) * row_bytes + j, 0, 2);
     isa_active()->transpose((const float *)(const void *)from, f->stride / per_word, rows,
-                            columns / per_word, words->turned, LANES);
+                            columns / per_word, words->turned, words_stride);
+}
+
+/* Turned words of LANES rows, of columns from `column` on, to columns of values: each run of them
+ * has its scale. */
+static void runs_turn(const Factor *f, int64_t row, int64_t rows, int64_t column, int64_t columns,
+                      const WordTile *words, float *to, int64_t to_stride) {
+    const Scales *scales = &f->scales;
+    int64_t run = scales->run_length, runs = count_pieces(f->stride, run);
+    for (int64_t c = 0, some; c < columns; c += some) {
+        float scale[LANES] = {0};
+        int64_t number = (column + c) / run;
+        some = count_least(columns, (number + 1) * run - column) - c;
+        for (int64_t i = 0; i < rows; i++) scale[i] = scales->scale[(row + i) * runs + number];
+        isa_active()->entries_turn(words->codes + c / WORD * LANES, LANES, some / WORD, f->entries,
+                                   scale, to + c * to_stride, to_stride);
+    }
 }
 
 /* A part of codes of half a byte to columns that are `to_stride` apart, LANES rows at a time: words
  * of codes are turned, an eighth of what their values would be. */
 static void entries_turn(const Factor *f, Part part, float *to, int64_t to_stride) {
-    const Scales *scales = &f->scales;
-    int64_t run = scales->run_length, runs = count_pieces(f->stride, run);
     for (int64_t r = 0; r < part.rows; r += LANES) {
         int64_t row = part.row + r, rows = count_least(LANES, part.rows - r);
         for (int64_t c = 0, some; c < part.columns; c += some) {
             WordTile words;
-            float scale[LANES] = {0};
-            int64_t column = part.column + c, number = column / run;
-            some = count_least(count_least(WORD * TILE_WORDS, part.columns - c),
-                               (number + 1) * run - column);
-            words_turn(f, row, rows, column, some, 4, &words);
-            for (int64_t i = 0; i < rows; i++) scale[i] = scales->scale[(row + i) * runs + number];
-            isa_active()->entries_turn(words.codes, LANES, some / WORD, f->entries, scale,
-                                       to + c * to_stride + r, to_stride);
+            some = count_least(WORD * TILE_WORDS, part.columns - c);
+            words_turn(f, row, rows, part.column + c, some, &words, LANES);
+            runs_turn(f, row, rows, part.column + c, some, &words, to + c * to_stride + r,
+                      to_stride);
         }
     }
 }
@@ -155,7 +201,7 @@ static void halves_turn(const Factor *f, Part part, float *to, int64_t to_stride
         for (int64_t c = 0, some; c < part.columns; c += some) {
             WordTile words;
             some = count_least(2 * TILE_WORDS, part.columns - c);
-            words_turn(f, part.row + r, rows, part.column + c, some, 16, &words);
+            words_turn(f, part.row + r, rows, part.column + c, some, &words, LANES);
             codec->turn(words.codes, LANES, some / 2, to + c * to_stride + r, to_stride);
         }
     }
@@ -194,7 +240,7 @@ static void part_turn(const Factor *f, Part part, float *to, int64_t to_stride) 
 static void piece_touch(const Operand *operand, int64_t first, int64_t count) {
     int64_t bits = dtype_codec(operand->tensor.dtype)->code_bits;
     const char *codes = (const char *)operand->tensor.data + first * bits / 8;
-    for (int64_t i = 0; i < count * bits / 8; i += LINE) __builtin_prefetch(codes + i);
+    for (int64_t i = 0; i < count * bits / 8; i += LINE) __builtin_prefetch(codes + i, 0, 2);
 }
 
 /* Columns column .. column + columns - 1 of a row of codes of half a byte; `column` is even. */
@@ -257,7 +303,10 @@ void factor_make(const Factor *f, int64_t index, int64_t blocks, Slice slice, fl
     int64_t first = index * PANEL, outer = count_least(blocks * PANEL, f->outer - first);
     if (f->is_in_place) return;
     assert(blocks <= f->blocks && slice.depth <= f->depth);
-    if (f->is_panel && f->is_k_last) {
+    if (f->is_coded) {
+        assert(blocks == 1);
+        if (f->has_entries) scales_turn(f, first, outer, made);
+    } else if (f->is_panel && f->is_k_last) {
         panels_turn(f, first, outer, slice, made);
     } else if (f->is_panel) {
         panels_copy(f, first, outer, slice, made);
@@ -267,5 +316,32 @@ void factor_make(const Factor *f, int64_t index, int64_t blocks, Slice slice, fl
             piece_copy(f, &operand, first + i, slice.first, slice.depth, made + i * made_stride(f));
     } else {
         part_turn(f, (Part){slice.first, slice.depth, first, outer}, made, made_stride(f));
+    }
+}
+
+/* ---- Codes that are multiplied as they lie ---- */
+
+void factor_multiply(const Factor *f, int64_t index, Tile made, CodedJob *job) {
+    const Codec *codec = dtype_codec(f->operand.tensor.dtype);
+    int64_t first = index * PANEL, rows = count_least(PANEL, f->outer - first);
+    int64_t run = f->has_entries ? f->scales.run_length : f->stride,
+            per_word = 32 / codec->code_bits;
+    WordTile words;
+    if (rows <= LANES) memset(&words, 0, sizeof words);
+    job->entries = f->entries;
+    for (int64_t k = 0, some; k < f->stride; k += some) {
+        some = count_least(per_word * TILE_WORDS, f->stride - k);
+        words_turn(f, first, rows, k, some, &words, PANEL);
+        job->words = words.codes;
+        for (int64_t at = k; at < k + some; at += job->depth) {
+            job->scale = made.at + at / run * PANEL;
+            job->depth = count_least(k + some, (at / run + 1) * run) - at;
+            if (f->has_entries)
+                isa_active()->entries_product(job);
+            else
+                codec->multiply(job);
+            job->is_first = false;
+            job->rows += job->depth, job->words += job->depth / per_word * PANEL;
+        }
     }
 }

@@ -17,11 +17,12 @@ enum { PANELS_MAX = 8 /* made together of [k][outer], so that pieces of its rows
 /* A factor as the product sees it: `outer` rows of op(a), or columns of op(b), of k numbers. */
 typedef struct Factor {
     Operand operand;
-    Scales scales;         /* where the operand's lie in another form: as f32, in scratch */
+    Scales scales;         /* the operand's; see factor_ready_scales */
     int64_t outer, stride; /* between stored rows */
     bool is_k_last;        /* stored [outer][k], else [k][outer] */
     bool is_panel;         /* else rows */
     bool is_in_place;      /* read where it lies */
+    bool is_coded;         /* codes are multiplied as they lie: of a panel its scales are made */
     /* What is made at a time: blocks of PANEL rows or columns, and numbers of k. */
     int64_t blocks, depth;
     /* Of codes of half a byte that are multiplied as values: what each stands for, before it is
@@ -37,10 +38,14 @@ typedef struct Tile {
     int64_t stride;
 } Tile;
 
-/* Without what is made at a time. Scales are put into `scratch`, unless it is NULL. */
-Factor factor_of(const Matrix *matrix, bool as_levels, bool is_k_last, bool is_panel,
-                 Arena *scratch);
-int64_t factor_scales_scratch(const Matrix *matrix, bool as_levels);
+/* Without what is made at a time. */
+Factor factor_of(const Matrix *matrix, bool as_levels, bool is_k_last, bool is_panel);
+bool factor_can_be_coded(const Factor *factor); /* whether is_coded may be set */
+
+/* Where values are multiplied, are not coded, and their scales lie in another form than f32:
+ * decodes these, all at once, into `scratch`. */
+void factor_ready_scales(Factor *factor, Arena *scratch);
+int64_t factor_scales_scratch(const Factor *factor);
 
 int64_t factor_made_floats(const Factor *factor); /* 0: it is read in place */
 /* A slice of at most factor.blocks blocks from `index` on, into `made`. */
@@ -48,5 +53,9 @@ void factor_make(const Factor *factor, int64_t index, int64_t blocks, Slice slic
 /* Of this slice the block `index`: in place, or the block `nth` of what was made from `from` on. */
 Tile factor_tile(const Factor *factor, int64_t index, Slice slice, const float *made, int64_t nth,
                  int64_t from);
+
+/* The sums of a job with a coded panel, the block `index`: all but its words, entries, scales and
+ * depth is set. `made`: that block's tile. */
+void factor_multiply(const Factor *factor, int64_t index, Tile made, CodedJob *job);
 
 #endif

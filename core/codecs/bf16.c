@@ -23,6 +23,10 @@ static void turn(const uint32_t *words, int64_t words_stride, int64_t count, flo
     isa_active()->bf16_turn(words, words_stride, count, x, x_stride);
 }
 
+static void multiply(const CodedJob *job) {
+    isa_active()->bf16_product(job);
+}
+
 const Codec codec_bf16 = {
     .name = "bf16",
     .help = "16 bits: the upper half of an f32, rounded half to even",
@@ -30,4 +34,5 @@ const Codec codec_bf16 = {
     .encode = encode,
     .decode = decode,
     .turn = turn,
+    .multiply = multiply,
 };

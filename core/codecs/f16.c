@@ -24,6 +24,10 @@ static void turn(const uint32_t *words, int64_t words_stride, int64_t count, flo
     isa_active()->f16_turn(words, words_stride, count, x, x_stride);
 }
 
+static void multiply(const CodedJob *job) {
+    isa_active()->f16_product(job);
+}
+
 const Codec codec_f16 = {
     .name = "f16",
     .help = "16 bits: IEEE 754 half precision",
@@ -31,4 +35,5 @@ const Codec codec_f16 = {
     .encode = encode,
     .decode = decode,
     .turn = turn,
+    .multiply = multiply,
 };

@@ -14,6 +14,8 @@ enum { LANES = 16 /* output channels of a block of packed weights, whatever the 
 /* rows and columns of a block of a matrix product */
 enum { PANEL = 2 * LANES };
 
+enum { CODED_ROWS = 4 /* at most, of a product that decodes as it multiplies */ };
+
 /* What happens to a finished sum, in this order; pointers are to the job's first channel. */
 typedef struct Finish {
     const float *scale; /* sum * scale, or NULL */
@@ -77,6 +79,20 @@ typedef struct ProductJob {
     int64_t sum_stride; /* from row to row */
 } ProductJob;
 
+/* The same, of few rows, with a panel of codes: words[i][column] holds the codes of consecutive k,
+ * the first in its lowest bits. Nothing that is decoded waits in memory. */
+typedef struct CodedJob {
+    const float *rows;
+    int64_t row_stride, row_count; /* at most CODED_ROWS */
+    const uint32_t *words;         /* [depth / codes in a word][PANEL] */
+    const float *entries;          /* of codes of half a byte: what they stand for, and */
+    const float *scale;            /* [PANEL] what that is multiplied by */
+    int64_t depth;                 /* whole words */
+    bool is_first;                 /* overwrite `sum`, all of PANEL columns */
+    float *sum;
+    int64_t sum_stride;
+} CodedJob;
+
 /* Depthwise: out[pixel][c] = sum over taps of plane[pixel + tap][c] * weights[tap][c]. The plane
  * may be read, and weights must be padded, up to a multiple of LANES channels. */
 typedef struct DepthwiseJob {
@@ -137,6 +153,9 @@ typedef struct Isa {
     void (*direct)(const DirectJob *job);
     void (*outer)(const OuterJob *job);
     void (*product)(const ProductJob *job);
+    void (*entries_product)(const CodedJob *job);
+    void (*f16_product)(const CodedJob *job);
+    void (*bf16_product)(const CodedJob *job);
     void (*depthwise)(const DepthwiseJob *job);
     void (*depthwise_outer)(const DepthwiseOuterJob *job);
 #define ROW_KERNEL(name, arguments) void(*name) arguments;
