@@ -14,6 +14,7 @@
 #define GREATER(a, b)         ((Vector)_mm512_max_ps((__m512)(a), (__m512)(b)))
 #define LESSER(a, b)          ((Vector)_mm512_min_ps((__m512)(a), (__m512)(b)))
 #define F16_LOAD(p)           ((Vector)_mm512_cvtph_ps(_mm256_loadu_si256((const __m256i *)(p))))
+#define F16_OF(words)         ((Vector)_mm512_cvtph_ps(_mm512_cvtepi32_epi16((__m512i)(words))))
 #define F16_STORE(p, v)                                                                            \
     _mm256_storeu_si256((__m256i *)(p), _mm512_cvtps_ph((__m512)(v), _MM_FROUND_TO_NEAREST_INT))
 #define LOAD_BYTES(p)                                                                              \
