@@ -101,7 +101,7 @@ static const LinearCase linear_cases[] = {
     {1, 3136, 128, FORWARD, linear_operands},
     {1, 2048, 5632, FROZEN, stored_operands},
     {16, 2048, 5632, FROZEN, stored_operands},
-    {128, 2048, 5632, FROZEN, stored_operands},
+    {0, 2048, 5632, FROZEN, stored_operands},
 };
 
 typedef struct Result { /* of one kernel, as it comes from the worker */
