@@ -566,7 +566,10 @@ static void test_its_directory_is_no_run(void **state) {
         "whole is the directory of a comparison: name one of its runs, whole/runs/ROW-sSEED, or go "
         "on with all of it ('nibble compare --resume whole')";
     text_file("w4.yaml", "quant: {bits: 4}\n");
-    static const char *const commands[] = {"eval whole", "train --resume whole", "convert whole",
+    static const char *const commands[] = {"eval whole",
+                                           "train --resume whole",
+                                           "convert whole",
+                                           "predict whole image.png",
                                            "quantize whole w4.yaml --out other",
                                            ("train whole/configs/fp32.yaml --out other "
                                             "train.init=whole")};

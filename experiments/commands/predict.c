@@ -171,6 +171,7 @@ static bool check_shape(const char *text, Shape input, Error *err) {
 /* That of the network which the run reports; another is used where its file is named. */
 static bool open_run(const char *directory, Arena *arena, PackedModel *m, Error *err) {
     const char *path = run_path(arena, directory, RUN_QUANTIZED);
+    TRY(run_is_one(directory, err));
     FileState state = file_find(path, err);
     if (state == FILE_ABSENT)
         return FAIL(err, ERROR_INPUT, "%s is missing; run 'nibble convert %s' first", path,
