@@ -206,13 +206,16 @@ static void fed_forward(void *context, const GemmBlock *block) {
     piece_forward(g, &lane, &piece, fed);
 }
 
-static void run_forward(const GroupRun *g) {
-#pragma omp parallel for schedule(static)
-    for (int64_t i = 0; i < g->pieces.count; i++) {
-        Lane lane = map_lane(g);
-        Piece piece = piece_at(&g->pieces, i);
-        piece_forward(g, &lane, &piece, NULL);
-    }
+static void run_piece(const GroupRun *g, int64_t number) {
+    Lane lane = map_lane(g);
+    Piece piece = piece_at(&g->pieces, number);
+    piece_forward(g, &lane, &piece, NULL);
+}
+
+static void run_forward(const GroupRun *g, const MapGroup *group) {
+    enum { EACH = 8 /* operations an element, or an exponential's worth */ };
+    int64_t operations = EACH * group->count * tensor_count(&group->ops[0]->value);
+    PARALLEL_FOR(i, g->pieces.count, operations, run_piece(g, i));
 }
 
 /* Blocks of a product come as tiles, and masks are kept by piece for backward; else rows, which are
@@ -235,7 +238,7 @@ void map_forward(Tape *t, const MapGroup *group) {
     if (feed)
         feed->op->feed->forward(t, feed, fed_forward, &g);
     else
-        run_forward(&g);
+        run_forward(&g, group);
     last->is_seen = probe_end(&g.probe);
     arena_rewind(t->arena, mark);
 }

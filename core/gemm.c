@@ -298,17 +298,25 @@ static void task_run(const Product *p, const Cut *cut, int64_t number, const flo
     } while (slice.depth > 0);
 }
 
+/* A thread's part. */
+static void tasks_run(const Product *p, const Cut *cut, const Shares *shares, const float *a,
+                      const Workspace *all) {
+    Workspace w = workspace_of(all, p, cut);
+    for (int64_t task; (task = shares_take(shares)) >= 0;) task_run(p, cut, task, a, &w);
+}
+
 static void product_run(const Product *p, Arena *scratch) {
     isa_active(); /* chosen before threads ask */
     Cut cut = cut_of(p);
     float *a = a_ready(p, scratch);
     Workspace all = workspace_new(p, &cut, scratch);
     Shares shares = shares_new(cut.groups * cut.stretches, scratch);
-#pragma omp parallel
-    {
-        Workspace w = workspace_of(&all, p, &cut);
-        for (int64_t task; (task = shares_take(&shares)) >= 0;) task_run(p, &cut, task, a, &w);
+    if (!parallel_pays(p->a.outer * p->b.outer * p->k)) {
+        tasks_run(p, &cut, &shares, a, &all);
+        return;
     }
+#pragma omp parallel
+    tasks_run(p, &cut, &shares, a, &all);
 }
 
 /* Packs the smaller factor of two that must be turned; few rows are broadcast, not padded. */

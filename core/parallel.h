@@ -7,6 +7,8 @@
 #ifndef NIBBLE_CORE_PARALLEL_H
 #define NIBBLE_CORE_PARALLEL_H
 
+#include <stdint.h>
+
 #include "core/error.h"
 
 enum { PARALLEL_THREADS_MAX = 256 };
@@ -18,6 +20,27 @@ bool parallel_init(int threads, Error *err);
 int parallel_threads(void);    /* threads that a region gets */
 int parallel_self(void);       /* this thread's index in its region, from 0 */
 bool parallel_is_active(void); /* whether the caller is inside a region already */
+
+/* Whether so many multiply-adds, or as short operations, are worth a region: below, starting it
+ * takes longer than they do. */
+static inline bool parallel_pays(int64_t operations) {
+    return operations >= 1 << 15;
+}
+
+/* `call` for i = 0 .. count - 1; by the calling thread alone where a region does not pay. DYNAMIC:
+ * of calls that differ in length. */
+#define PARALLEL_FOR(i, count, operations, call)                                                   \
+    PARALLEL_LOOP("omp parallel for schedule(static)", i, count, operations, call)
+#define PARALLEL_FOR_DYNAMIC(i, count, operations, call)                                           \
+    PARALLEL_LOOP("omp parallel for schedule(dynamic)", i, count, operations, call)
+#define PARALLEL_LOOP(region, i, count, operations, call)                                          \
+    do {                                                                                           \
+        if (parallel_pays(operations)) {                                                           \
+            _Pragma(region) for (int64_t i = 0; i < (count); i++) call;                            \
+        } else {                                                                                   \
+            for (int64_t i = 0; i < (count); i++) call;                                            \
+        }                                                                                          \
+    } while (0)
 
 /* Between steps of long work: where nobody asked for a number of threads, as many as other programs
  * leave cores for. Threads that must share a core wait for each other in every region, and two then

@@ -71,6 +71,32 @@ static void test_thread_counts(void **state) {
     }
 }
 
+enum { CALLS = 64 };
+
+static void note(int64_t i, int *calls, int *who) {
+    calls[i]++, who[i] = parallel_self();
+}
+
+/* Each once; by one thread alone where there is little to do. */
+static void test_loops(void **state) {
+    (void)state;
+    Error err = {0};
+    assert_true(parallel_init(2, &err));
+    for (int is_long = 0; is_long < 2; is_long++) {
+        int calls[2][CALLS] = {0}, who[2][CALLS], others = 0;
+        int64_t operations = is_long ? 1 << 20 : 1 << 10;
+        PARALLEL_FOR(i, CALLS, operations, note(i, calls[0], who[0]));
+        PARALLEL_FOR_DYNAMIC(i, CALLS, operations, note(i, calls[1], who[1]));
+        for (int i = 0; i < CALLS; i++) {
+            assert_int_equal(calls[0][i], 1);
+            assert_int_equal(calls[1][i], 1);
+            others += who[0][i];
+            if (!is_long) assert_int_equal(who[1][i], 0);
+        }
+        assert_int_equal(others, is_long ? CALLS / 2 : 0);
+    }
+}
+
 /* Whatever the environment says by then. */
 static void test_zero_keeps_what_was_chosen(void **state) {
     (void)state;
@@ -104,6 +130,7 @@ int main(void) {
         cmocka_unit_test(test_busy_machine),  cmocka_unit_test(test_asked_is_kept),
         cmocka_unit_test(test_thread_counts), cmocka_unit_test(test_zero_keeps_what_was_chosen),
         cmocka_unit_test(test_bad_counts),    cmocka_unit_test(test_descriptions),
+        cmocka_unit_test(test_loops),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -74,26 +74,31 @@ static bool infer(Var *v, Error *err) {
 
 /* ---- Panels of one head ---- */
 
-/* [tiles][dim][PANEL]: positions side by side, for products over dim. */
+/* Positions of a tile side by side, [dim][PANEL], for products over dim. */
+static void tile_pack(const Sizes *s, const float *x, int64_t stride, int64_t tile, float *panels) {
+    int64_t first = tile * PANEL, rows = s->length - first < PANEL ? s->length - first : PANEL;
+    isa_active()->transpose(x + first * stride, stride, rows, s->dim,
+                            panels + tile * s->dim * PANEL, PANEL);
+}
+
+/* [tiles][dim][PANEL] */
 static void pack_turned(const Sizes *s, const float *x, int64_t stride, float *panels) {
-#pragma omp parallel for schedule(static)
-    for (int64_t tile = 0; tile < s->tiles; tile++) {
-        int64_t first = tile * PANEL, rows = s->length - first < PANEL ? s->length - first : PANEL;
-        isa_active()->transpose(x + first * stride, stride, rows, s->dim,
-                                panels + tile * s->dim * PANEL, PANEL);
+    PARALLEL_FOR(tile, s->tiles, s->length * s->dim, tile_pack(s, x, stride, tile, panels));
+}
+
+static void position_pack(const Sizes *s, const float *x, int64_t stride, int64_t i,
+                          float *panels) {
+    for (int64_t p = 0; p < s->dim_panels; p++) {
+        int64_t count = s->dim - p * PANEL < PANEL ? s->dim - p * PANEL : PANEL;
+        float *to = panels + (p * s->length + i) * PANEL;
+        memcpy(to, x + i * stride + p * PANEL, sizeof(float) * (size_t)count);
+        memset(to + count, 0, sizeof(float) * (size_t)(PANEL - count));
     }
 }
 
 /* [dim_panels][length][PANEL]: columns of dim side by side, for products over positions. */
 static void pack_plain(const Sizes *s, const float *x, int64_t stride, float *panels) {
-#pragma omp parallel for schedule(static)
-    for (int64_t i = 0; i < s->length; i++)
-        for (int64_t p = 0; p < s->dim_panels; p++) {
-            int64_t count = s->dim - p * PANEL < PANEL ? s->dim - p * PANEL : PANEL;
-            float *to = panels + (p * s->length + i) * PANEL;
-            memcpy(to, x + i * stride + p * PANEL, sizeof(float) * (size_t)count);
-            memset(to + count, 0, sizeof(float) * (size_t)(PANEL - count));
-        }
+    PARALLEL_FOR(i, s->length, s->length * s->dim, position_pack(s, x, stride, i, panels));
 }
 
 static int64_t turned_floats(const Sizes *s) {
@@ -218,28 +223,41 @@ static void soften(const Var *v, const Sizes *s, const Queries *q, float *strip,
     }
 }
 
+/* What a head reads and a thread needs. */
+typedef struct Forward {
+    const Var *v;
+    Sizes s;
+    float *keys, *values, *strips;
+} Forward;
+
+static void attend(const Forward *w, int64_t b, int64_t kv, int64_t task) {
+    const Sizes *s = &w->s;
+    const Var *v = w->v;
+    float *strip = w->strips + parallel_self() * strip_floats(s), factor[PANEL];
+    Queries q = queries_at(v, s, b, kv, task);
+    int64_t at = query_offset(s, &q);
+    strip_make(s, var_f32(v->in[0]) + at, s->q_stride, q.rows, w->keys, q.tile, q.end, strip);
+    soften(v, s, &q, strip, factor, v->saved);
+    strip_apply(s, strip, q.rows, q.key, q.first + q.rows - q.key, w->values, factor, 0,
+                var_f32(v) + at, s->q_stride);
+}
+
 static void forward(Tape *t, Var *v) {
-    Sizes s = sizes_of(v);
+    Forward w = {.v = v, .s = sizes_of(v)};
+    const Sizes *s = &w.s;
     if (!v->saved)
-        v->saved = tape_alloc(t, sizeof(float) * (size_t)(s.batch * s.heads * s.queries));
+        v->saved = tape_alloc(t, sizeof(float) * (size_t)(s->batch * s->heads * s->queries));
     ArenaMark mark = arena_mark(t->arena);
-    float *keys = floats(t, turned_floats(&s)), *values = floats(t, plain_floats(&s));
-    float *strips = floats(t, parallel_threads() * strip_floats(&s));
-    for (int64_t i = 0; i < s.batch * s.kv_heads; i++) {
-        int64_t b = i / s.kv_heads, kv = i % s.kv_heads;
-        int64_t offset = b * s.length * s.k_stride + kv * s.dim;
-        pack_turned(&s, var_f32(v->in[1]) + offset, s.k_stride, keys);
-        pack_plain(&s, var_f32(v->in[2]) + offset, s.k_stride, values);
-#pragma omp parallel for schedule(dynamic)
-        for (int64_t task = 0; task < s.group * s.query_tiles; task++) {
-            float *strip = strips + parallel_self() * strip_floats(&s), factor[PANEL];
-            Queries q = queries_at(v, &s, b, kv, task);
-            int64_t at = query_offset(&s, &q);
-            strip_make(&s, var_f32(v->in[0]) + at, s.q_stride, q.rows, keys, q.tile, q.end, strip);
-            soften(v, &s, &q, strip, factor, v->saved);
-            strip_apply(&s, strip, q.rows, q.key, q.first + q.rows - q.key, values, factor, 0,
-                        var_f32(v) + at, s.q_stride);
-        }
+    w.keys = floats(t, turned_floats(s)), w.values = floats(t, plain_floats(s));
+    w.strips = floats(t, parallel_threads() * strip_floats(s));
+    int64_t tasks = s->group * s->query_tiles;
+    int64_t operations = 2 * s->group * s->queries * s->length * s->dim;
+    for (int64_t i = 0; i < s->batch * s->kv_heads; i++) {
+        int64_t b = i / s->kv_heads, kv = i % s->kv_heads;
+        int64_t offset = b * s->length * s->k_stride + kv * s->dim;
+        pack_turned(s, var_f32(v->in[1]) + offset, s->k_stride, w.keys);
+        pack_plain(s, var_f32(v->in[2]) + offset, s->k_stride, w.values);
+        PARALLEL_FOR_DYNAMIC(task, tasks, operations, attend(&w, b, kv, task));
     }
     arena_rewind(t->arena, mark);
 }

@@ -5,6 +5,7 @@
 #include "autograd/channel.h"
 #include "autograd/ops.h"
 #include "autograd/ops/row_sum.h"
+#include "core/parallel.h"
 
 typedef struct Attr {
     float epsilon;
@@ -24,21 +25,21 @@ static int64_t saved_bytes(const Tape *t, const Var *v) {
 }
 
 /* Saves 1 / sqrt(mean(x x) + epsilon) of each row. */
-static void forward(Tape *t, Var *v) {
+static void forward_row(const Var *v, int64_t row, int64_t columns, float *saved) {
     const Attr *attr = v->attr;
+    const float *restrict x = var_f32(v->in[0]) + row * columns, *gamma = var_f32(v->in[1]);
+    float *restrict y = var_f32(v) + row * columns;
+    double square = row_squares(x, 0, columns) / (double)columns;
+    float factor = (float)(1 / sqrt(square + (double)attr->epsilon));
+    for (int64_t c = 0; c < columns; c++) y[c] = x[c] * factor * gamma[c];
+    saved[row] = factor;
+}
+
+static void forward(Tape *t, Var *v) {
     int64_t rows = shape_rows(v->value.shape), columns = shape_last(v->value.shape);
     if (!v->saved) v->saved = tape_alloc(t, sizeof(float) * (size_t)rows);
     float *saved = v->saved;
-    const float *gamma = var_f32(v->in[1]);
-#pragma omp parallel for schedule(static)
-    for (int64_t r = 0; r < rows; r++) {
-        const float *restrict x = var_f32(v->in[0]) + r * columns;
-        float *restrict y = var_f32(v) + r * columns;
-        double square = row_squares(x, 0, columns) / (double)columns;
-        float factor = (float)(1 / sqrt(square + (double)attr->epsilon));
-        for (int64_t c = 0; c < columns; c++) y[c] = x[c] * factor * gamma[c];
-        saved[r] = factor;
-    }
+    PARALLEL_FOR(row, rows, 4 * rows * columns, forward_row(v, row, columns, saved));
 }
 
 /* With g = dy gamma and h = x factor: dx = factor (g - h mean(g h)). */

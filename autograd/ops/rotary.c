@@ -5,6 +5,7 @@
 #include <math.h>
 
 #include "autograd/ops.h"
+#include "core/parallel.h"
 
 static int64_t dim_of(const Var *v) {
     const RotaryAttr *attr = v->attr;
@@ -26,18 +27,23 @@ static bool infer(Var *v, Error *err) {
     return true;
 }
 
-/* [length][2][dim / 2]: cosines, then sines, of positions from attr->position on. */
+/* [2][dim / 2]: cosines, then sines. */
+static void make_turn(const RotaryAttr *attr, int64_t position, int64_t half, float *turn) {
+    for (int64_t j = 0; j < half; j++) {
+        float angle = (float)position * attr->frequencies[j];
+        turn[j] = (float)cos((double)angle);
+        turn[half + j] = (float)sin((double)angle);
+    }
+}
+
+/* Of [length] positions from attr->position on. */
 static float *make_turns(Tape *t, const Var *v) {
+    enum { EACH = 64 /* operations in a cosine and a sine */ };
     const RotaryAttr *attr = v->attr;
     int64_t length = v->in[0]->value.shape.dim[1], half = dim_of(v) / 2;
     float *turns = arena_alloc(t->arena, sizeof(float) * (size_t)(2 * length * half));
-#pragma omp parallel for schedule(static)
-    for (int64_t i = 0; i < length; i++)
-        for (int64_t j = 0; j < half; j++) {
-            float angle = (float)(attr->position + i) * attr->frequencies[j];
-            turns[2 * i * half + j] = (float)cos((double)angle);
-            turns[(2 * i + 1) * half + j] = (float)sin((double)angle);
-        }
+    PARALLEL_FOR(i, length, EACH * length * half,
+                 make_turn(attr, attr->position + i, half, turns + 2 * i * half));
     return turns;
 }
 
@@ -53,24 +59,27 @@ static float joined(float beta, float there, float value) {
 }
 
 /* `sign` -1: the other way round. */
-static void turn(const Var *v, const float *turns, float sign, const float *x, float beta,
-                 float *y) {
+static void turn_row(const Var *v, const float *turns, float sign, const float *x, float beta,
+                     int64_t row, float *y) {
     const RotaryAttr *attr = v->attr;
-    int64_t rows = shape_rows(v->in[0]->value.shape), half = dim_of(v) / 2;
-#pragma omp parallel for schedule(static) firstprivate(beta)
-    for (int64_t row = 0; row < rows; row++) {
-        const float *cosine = turns + 2 * turn_of(v, row) * half, *sine = cosine + half;
-        for (int64_t h = 0; h < attr->heads; h++) {
-            int64_t at = (row * attr->heads + h) * 2 * half;
-            const float *low = x + at, *high = low + half;
-            float *y_low = y + at, *y_high = y_low + half;
-            for (int64_t j = 0; j < half; j++) {
-                float s = sign * sine[j];
-                y_low[j] = joined(beta, y_low[j], low[j] * cosine[j] - high[j] * s);
-                y_high[j] = joined(beta, y_high[j], high[j] * cosine[j] + low[j] * s);
-            }
+    int64_t half = dim_of(v) / 2;
+    const float *cosine = turns + 2 * turn_of(v, row) * half, *sine = cosine + half;
+    for (int64_t h = 0; h < attr->heads; h++) {
+        int64_t at = (row * attr->heads + h) * 2 * half;
+        const float *low = x + at, *high = low + half;
+        float *y_low = y + at, *y_high = y_low + half;
+        for (int64_t j = 0; j < half; j++) {
+            float s = sign * sine[j];
+            y_low[j] = joined(beta, y_low[j], low[j] * cosine[j] - high[j] * s);
+            y_high[j] = joined(beta, y_high[j], high[j] * cosine[j] + low[j] * s);
         }
     }
+}
+
+static void turn(const Var *v, const float *turns, float sign, const float *x, float beta,
+                 float *y) {
+    int64_t rows = shape_rows(v->in[0]->value.shape);
+    PARALLEL_FOR(row, rows, 4 * tensor_count(&v->value), turn_row(v, turns, sign, x, beta, row, y));
 }
 
 static void forward(Tape *t, Var *v) {
