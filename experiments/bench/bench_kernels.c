@@ -7,6 +7,7 @@
 
 #include "core/blas.h"
 #include "core/conv.h"
+#include "core/counts.h"
 #include "core/gemm.h"
 #include "core/kernels/operand.h"
 #include "core/parallel.h"
@@ -178,10 +179,17 @@ static const Pass passes[] = {
 
 /* ---- Operands ---- */
 
+/* Numbers that repeat, after so many that no two rows are alike: drawing all takes longer than the
+ * products. */
 static Tensor tensor_random(Arena *arena, Shape shape, float low) {
+    enum { PERIOD = 65521 /* prime */ };
     Tensor tensor = tensor_new(arena, DTYPE_F32, shape);
-    RandomKey key = {.seed = 1, .stream = RANDOM_TEST, .step = (uint64_t)shape_count(shape)};
-    random_fill_uniform(key, low, 1, shape_count(shape), tensor.data);
+    int64_t count = shape_count(shape), drawn = count_least(count, PERIOD);
+    RandomKey key = {.seed = 1, .stream = RANDOM_TEST, .step = (uint64_t)count};
+    float *numbers = tensor.data;
+    random_fill_uniform(key, low, 1, drawn, numbers);
+    for (int64_t i = drawn; i < count; i += drawn)
+        memcpy(numbers + i, numbers, sizeof *numbers * (size_t)count_least(drawn, count - i));
     return tensor;
 }
 
