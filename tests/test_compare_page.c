@@ -118,7 +118,8 @@ static const char complete[] =
 
 static const char evaluated[] =
     "{\"changed\": 1, \"predictions\": [0, 1], \"confusion\": [[90, 10], [0, 50]],"
-    " \"layers\": [{\"name\": \"conv1\", \"sqnr_db\": 31.4}, {\"name\": \"fc\", \"sqnr_db\": 12.5, "
+    " \"layers\": [{\"name\": \"conv1\", \"sqnr_db\": 31.4}, {\"name\": \"head_1.fc\", "
+    "\"sqnr_db\": 12.5, "
     "\"cosine\": 0.75},"
     " {\"name\": \"exact\", \"sqnr_db\": null}],"
     " \"histograms\": [{\"layer\": \"conv1\", \"of\": \"weight\", \"low\": -2, \"high\": 2,"
@@ -150,7 +151,7 @@ static void test_page_has_each_part(void **unused) {
         "\xe2\x88\x92"
         "0.31 to +0.07), with 4.25 bits per weight: 58.3 kB instead of 430 kB.",
         "Fewest bits without training</dt><dd>none",
-        "Layer that loses most</dt><dd>fc<small>12.5 dB",
+        "Layer that loses most</dt><dd>head_<wbr/>1.<wbr/>fc<small>12.5 dB",
         /* the table */
         "92.12 <small>\xc2\xb1&#8239;0.20</small>",
         "97&#8239;%",
@@ -164,7 +165,7 @@ static void test_page_has_each_part(void **unused) {
         /* layers and histograms */
         ">31.4</td>",
         "<th scope=\"row\">exact</th><td class=\"n heat\" style=\"--v:0%\">\xe2\x80\x93</td>",
-        "<th scope=\"row\">fc</th><td class=\"n bar\">12.5<i style=\"width:39.8%\"></i></td>"
+        "<th scope=\"row\">head_1.fc</th><td class=\"n bar\">12.5<i style=\"width:39.8%\"></i></td>"
         "<td class=\"n\">0.7500</td>",
         "conv1, weight",
         "3 values",

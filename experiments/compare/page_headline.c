@@ -128,7 +128,7 @@ static void layer_tile(ComparisonPage *c) {
     }
     if (!name) return;
     tile_begin(&c->page, "Layer that loses most");
-    page_text(&c->page, name);
+    page_name(&c->page, name);
     page_format(&c->page, "<small>%.1f dB signal to noise in ", least);
     page_text(&c->page, c->chosen->label);
     page_put(&c->page, "</small></dd></div>\n");

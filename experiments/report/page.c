@@ -66,6 +66,16 @@ void page_text(Page *page, const char *text) {
     }
 }
 
+void page_name(Page *page, const char *name) {
+    while (*name) {
+        size_t length = strcspn(name, "._");
+        if (name[length]) length++;
+        page_text(page, arena_format(page->arena, "%.*s", (int)length, name));
+        name += length;
+        if (*name) page_put(page, "<wbr/>");
+    }
+}
+
 void page_count(Page *page, int64_t count) {
     char digits[32];
     int length = snprintf(digits, sizeof digits, "%lld", (long long)count);

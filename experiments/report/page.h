@@ -25,6 +25,7 @@ void page_format(Page *page, const char *format, ...) __attribute__((format(prin
 /* Escaped for content and for attributes in double quotes. What is not UTF-8, and control
  * characters other than tab and line break, become U+FFFD. NULL is nothing. */
 void page_text(Page *page, const char *text);
+void page_name(Page *page, const char *name); /* the same; its line may end after '.' and '_' */
 
 void page_note(Page *page, const char *text);   /* a paragraph in small print, escaped */
 void page_count(Page *page, int64_t count);     /* "60,000" */

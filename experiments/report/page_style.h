@@ -30,7 +30,7 @@ static const char page_style[] =
     ".tiles div{background:var(--card);border:1px solid var(--grid);border-radius:10px;"
     "padding:12px 14px}\n"
     ".tiles dt{color:var(--soft);font-size:13px}.tiles dd{margin:0;font-size:23px;font-weight:600;"
-    "line-height:1.3;font-variant-numeric:tabular-nums}\n"
+    "line-height:1.3;font-variant-numeric:tabular-nums;overflow-wrap:anywhere}\n"
     ".tiles small{display:block;color:var(--muted);font-size:13px;font-weight:400}\n"
 
     ".charts{display:grid;grid-template-columns:repeat(auto-fit,minmax(min(440px,100%),1fr));"
