@@ -76,7 +76,8 @@ bool facts_check_fit(const DataFacts *then, const DataFacts *now, const char *wh
     Arena *arena = arena_new("sizes");
     bool fits = is_same_size(then, now) ||
                 FAIL(err, ERROR_INPUT, "the %s %s are %s, but the network was trained on %s", what,
-                     facts_noun(now), size_text(now, arena), size_text(then, arena));
+                     facts_noun(now), size_text(now, arena), size_text(then, arena)) ||
+                error_blame(err, "data.path");
     arena_free(arena);
     return fits;
 }

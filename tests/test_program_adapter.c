@@ -123,7 +123,10 @@ static void test_base_may_move(void **state) {
     Result result = run(2, "train --resume follows");
     assert_has(result.err, "train.init: ");
     assert_has(result.err, "/moving is no checkpoint, nor a run directory with one (No such file");
-    assert_has(run(2, "eval follows").err, "/moving is no checkpoint");
+    result = run(2, "eval follows");
+    assert_has(result.err, "follows/config.yaml:");
+    assert_has(result.err, ": train.init: ");
+    assert_has(result.err, "/moving is no checkpoint");
     run(0, "eval follows train.init=moved");
     run(0, "train --resume follows train.init=moved train.steps=0");
     assert_same_run("plain", "follows"); /* where it lies is not in the files */
@@ -167,7 +170,7 @@ static void test_teacher(void **state) {
     assert_string_not_equal(losses[0], losses[1]);
     assert_int_equal(rename("base", "away"), 0);
     assert_has(run(2, "train base.yaml --out taught --force train.distill.teacher=plain").err,
-               "train.distill.teacher: plain: train.init: ");
+               "train.distill.teacher: plain: plain/config.yaml:");
     assert_int_equal(rename("away", "base"), 0);
 }
 

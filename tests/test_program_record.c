@@ -42,7 +42,8 @@ static void test_verify_needs_no_training_images(void **state) {
                "have changed");
     idx_part("elsewhere", "t10k", 24, 9);
     assert_has(run(2, "verify stands data.path=elsewhere").err,
-               "the test images are [9, 9, 1], but the model takes [8, 8, 1]");
+               "verify: stands/logits.h5: the test images are [9, 9, 1], but the model takes "
+               "[8, 8, 1]; bring those back that it was trained for (data.path=... says");
     unsigned char dark[24 * 64] = {0};
     idx_file("elsewhere/t10k-images-idx3-ubyte", 3, (int[]){24, 8, 8}, dark, sizeof dark);
     assert_has(run(2, "verify stands data.path=elsewhere").err,

@@ -56,7 +56,9 @@ static bool load_run(Experiment *e, Error *err) {
     if (is_open) checkpoint_close(&from);
     if (ok) return true;
     error_prefix(err, "train.init");
-    return error_blame(err, "train.init");
+    error_blame(err, "train.init");
+    config_place(&e->config, err); /* not every command that opens a run does */
+    return false;
 }
 
 bool frozen_load(Experiment *e, Error *err) {

@@ -81,8 +81,11 @@ static bool compare_images(const Comparison *c) {
     Shape size = SHAPE(data->height, data->width, data->channels);
     char text[SHAPE_TEXT_BYTES], wanted[SHAPE_TEXT_BYTES], digest[FACTS_DIGEST_BYTES];
     if (!shape_equal(size, c->model->input))
-        return FAIL(c->err, ERROR_INPUT, "verify: the test images are %s, but the model takes %s",
-                    shape_text(size, text), shape_text(c->model->input, wanted));
+        return FAIL(c->err, ERROR_INPUT,
+                    "verify: %s: the test images are %s, but the model takes %s; bring those back "
+                    "that it was trained for (data.path=... says where they lie)",
+                    h5_read_path(c->record), shape_text(size, text),
+                    shape_text(c->model->input, wanted));
     H5Info info;
     TRY(h5_read_info(c->record, "logits", &info, c->err));
     if (info.what != H5_TENSOR || info.shape.rank != 2)
