@@ -115,7 +115,9 @@ static bool floats_check(const Dataset *dataset, const DatasetPart *part, const 
 
 static bool part_check(const Dataset *dataset, const DatasetPart *part, const char *which,
                        Error *err) {
-    if (part->count < 1) return FAIL(err, ERROR_INPUT, "the %s part has no rows", which);
+    if (part->count < 1)
+        return FAIL(err, ERROR_INPUT, "the %s part has no rows", which) ||
+               error_blame(err, "data.%s", which);
     if (dataset->pixel_type == PIXEL_TOKENS) return true; /* we made them */
     TRY(dataset_check_labels(which, part, dataset->class_count, err));
     return dataset->pixel_type != PIXEL_F32 || floats_check(dataset, part, which, err);

@@ -125,6 +125,10 @@ static void a_row_is_shown_as_the_network_sees_it(void **state) {
                         "-- positions 12 to 13 are empty\n");
     assert_has(run(2, "data show s.yaml 2").err, "there is no training row 2: they are 0 to 1");
     assert_has(run(2, "data show s.yaml x").err, "'x' is no number of a row");
+    text_file("z.yaml", MODEL "data: {kind: text, path: lines, format: prompts, length: 14, batch: "
+                              "1, validation: 0, test: 0}\n");
+    assert_has(run(2, "data show z.yaml 0").err, "z.yaml:");
+    assert_has(run(2, "data show z.yaml 0").err, ": the test part has no rows");
     assert_has(run(2, "data hide s.yaml 0").err, "data: 'hide' is none of: show");
     text_file("i.yaml", "model: {kind: mlp}\ndata: {kind: synthetic}\n");
     assert_has(run(2, "data show i.yaml 0").err, "the data are of kind 'synthetic', and no text");
