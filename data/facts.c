@@ -60,24 +60,29 @@ const char *facts_difference(const DataFacts *then, const DataFacts *now, Arena 
                         : "other images and labels, as many and as large";
 }
 
+/* The words "the network", and of which file. */
+#define NETWORK           "the network%s%s"
+#define NETWORK_OF(facts) (facts)->path ? " of " : "", (facts)->path ? (facts)->path : ""
+
 /* The same ids would be other words. */
 static bool check_tokenizer(const DataFacts *then, const DataFacts *now, Error *err) {
     bool is_known = *then->tokenizer_digest && *now->tokenizer_digest;
     if (!is_known || !strcmp(then->tokenizer_digest, now->tokenizer_digest)) return true;
     return FAIL(err, ERROR_INPUT,
-                "%s is not the tokenizer that the network was trained with (digest %s, now %s); "
+                "%s is not the tokenizer that " NETWORK " was trained with (digest %s, now %s); "
                 "say where that lies (data.tokenizer=...)",
-                now->tokenizer, then->tokenizer_digest, now->tokenizer_digest) ||
+                now->tokenizer, NETWORK_OF(then), then->tokenizer_digest, now->tokenizer_digest) ||
            error_blame(err, "data.tokenizer");
 }
 
 bool facts_check_fit(const DataFacts *then, const DataFacts *now, const char *what, Error *err) {
     TRY(check_tokenizer(then, now, err));
     Arena *arena = arena_new("sizes");
-    bool fits = is_same_size(then, now) ||
-                FAIL(err, ERROR_INPUT, "the %s %s are %s, but the network was trained on %s", what,
-                     facts_noun(now), size_text(now, arena), size_text(then, arena)) ||
-                error_blame(err, "data.path");
+    bool fits =
+        is_same_size(then, now) ||
+        FAIL(err, ERROR_INPUT, "the %s %s are %s, but " NETWORK " was trained on %s", what,
+             facts_noun(now), size_text(now, arena), NETWORK_OF(then), size_text(then, arena)) ||
+        error_blame(err, "data.path");
     arena_free(arena);
     return fits;
 }

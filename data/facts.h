@@ -17,6 +17,7 @@ typedef struct DataFacts {
     char labels_digest[FACTS_DIGEST_BYTES];    /* and of the labels, 32 bits each, little-endian */
     char tokenizer_digest[FACTS_DIGEST_BYTES]; /* of text (data/dataset.h); "": not known */
     const char *tokenizer;                     /* its name where it is at hand, else NULL */
+    const char *path; /* of the checkpoint that tells them, for messages; NULL: of a data set */
 } DataFacts;
 
 /* Of the training part; mean and deviation are the loader's to set. Reads every byte once. */

@@ -363,10 +363,12 @@ static const char *last_name(const char *path) {
     return slash ? slash + 1 : path;
 }
 
-/* Of a configuration and the network that it does not fit to, the message may name the other. */
+/* Of a configuration and the network that it does not fit to, the message may name the other; of
+ * one that has ranges only later, the run. */
 static bool names_file(const char *err, const Kept *changed) {
     const char *name = last_name(changed->path);
-    bool names_other = strstr(err, "configuration") || strstr(err, "the network was trained on");
+    bool names_other = strstr(err, "configuration") || strstr(err, " was trained on ") ||
+                       strstr(err, "has no range");
     return strstr(err, name) || (ends_with(name, ".yaml") && names_other);
 }
 

@@ -55,7 +55,8 @@ static void test_test_images_must_fit(void **state) {
     train("fit", "");
     idx_part("images", "t10k", 24, 9);
     assert_has(run(2, "eval fit").err, "the test images are 9x9x1 (bytes) in 3 classes, but the "
-                                       "network was trained on 8x8x1 (bytes) in 3 classes");
+                                       "network of fit/best.h5 was trained on 8x8x1 (bytes) in 3 "
+                                       "classes");
     idx_folder("images");
     change_byte("images/t10k-labels-idx1-ubyte", 8, 3);
     assert_has(run(2, "eval fit").err, "row 0 has label 3, expected 0 to 2");

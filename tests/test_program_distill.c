@@ -177,12 +177,13 @@ static void test_other_images(void **state) {
     text_file("many.yaml", CNN DATA("5", "8") "train: {epochs: 1}\n");
     run(0, "train large.yaml --out large");
     run(0, "train many.yaml --out many");
-    refuse("train.distill.teacher=large",
-           "large: the training images are 8x8x1 (bytes) in 4 classes, but the network was trained "
-           "on 12x12x1 (bytes) in 4 classes");
-    refuse("train.distill.teacher=many",
-           "many: the training images are 8x8x1 (bytes) in 4 classes, but the network was trained "
-           "on 8x8x1 (bytes) in 5 classes");
+    refuse("train.distill.teacher=large", "large: the training images are 8x8x1 (bytes) in 4 "
+                                          "classes, but the network of large/best.h5 "
+                                          "was trained on 12x12x1 (bytes) in 4 classes");
+    refuse(
+        "train.distill.teacher=many",
+        "many: the training images are 8x8x1 (bytes) in 4 classes, but the network of many/best.h5 "
+        "was trained on 8x8x1 (bytes) in 5 classes");
 }
 
 static void test_the_run_itself(void **state) {

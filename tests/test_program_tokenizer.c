@@ -21,8 +21,8 @@ static int files_make(void **state) {
 
 static void refuse(const char *command, const char *name) {
     const char *message = run(2, "%s", command).err;
-    assert_has(message,
-               format("%s is not the tokenizer that the network was trained with (digest ", name));
+    assert_has(message, format("%s is not the tokenizer that the network of ", name));
+    assert_has(message, ".h5 was trained with (digest ");
     assert_has(message, "); say where that lies (data.tokenizer=...)");
 }
 

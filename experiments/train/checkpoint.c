@@ -291,6 +291,7 @@ static bool open_file(const char *path, int oldest, Arena *arena, Checkpoint *ou
         out->is_damaged = is_damaged(path);
         return false;
     }
+    out->facts.path = out->path;
     h5_read_digest(out->reader, out->digest);
     return h5_read_int(out->reader, "", "format_version", &out->version, err) &&
            check_version(out, oldest, err);
