@@ -1,8 +1,55 @@
-/* Any bytes as checkpoint.h5 behind its digest: where the training stands, and every tensor of any
- * dtype. */
+/* Any bytes as checkpoint.h5 behind its digest: where the training stands, every tensor of any
+ * dtype, and all of it into the experiment that tests/fuzz/make_seeds.py trains: what is accepted
+ * is a network of finite numbers. */
 #include "experiments/train/checkpoint.h"
+#include "core/floats.h"
 #include "data/stored.h"
+#include "experiments/train/experiment.h"
 #include "tests/fuzz/sealed.h"
+
+/* TINY of make_seeds.py. */
+static const char config_text[] =
+    "seed: 1\n"
+    "model: {kind: mlp, widths: [2]}\n"
+    "data: {kind: synthetic, classes: 2, height: 2, width: 2, train: 16, test: 4, batch: 4, "
+    "validation: 4}\n"
+    "optimizer: {kind: sgd, lr: 0.05, momentum: 0.9}\n"
+    "train: {epochs: 1}\n"
+    "quant: {bits: 4}\n";
+
+/* Made once; every input overwrites it. */
+static const Experiment *open_experiment(void) {
+    static Experiment experiment;
+    if (experiment.model) return &experiment;
+    static ExperimentConfig config;
+    Arena *arena = arena_new("config");
+    Error err = {0};
+    FUZZ_CHECK(config_read_text(config_text, "fuzz", 0, NULL, arena, &config, &err));
+    FUZZ_CHECK(experiment_open(&config, arena, &experiment, &err));
+    return &experiment;
+}
+
+static void check_network(const Model *model) {
+    for (int i = 0; i < model->param_count; i++) {
+        const Param *p = model->params[i];
+        float low = p->is_positive ? 0 : -FLT_MAX;
+        FUZZ_CHECK(floats_find_unfit(tensor_f32(&p->value), tensor_count(&p->value), low) < 0);
+    }
+}
+
+static void load(const Checkpoint *checkpoint) {
+    const Experiment *e = open_experiment();
+    for (int way = 0; way < 3; way++) {
+        Error err = {0};
+        bool is_loaded =
+            way == 0 ? checkpoint_load(checkpoint, e->fixed_text, e->model, e->optimizer, &err)
+                     : checkpoint_init(checkpoint, way == 1 ? e->fixed_text : "", e->model, &err);
+        if (is_loaded)
+            check_network(e->model);
+        else
+            fuzz_check_refusal(&err);
+    }
+}
 
 static void read_tensors(const H5Reader *reader, const char *group, int depth, Arena *arena) {
     const char **names;
@@ -28,6 +75,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t bytes) {
     if (checkpoint_open(path, arena, &checkpoint, &err)) {
         FUZZ_CHECK(checkpoint.cursor.step >= 0 && checkpoint.facts.images > 0);
         read_tensors(checkpoint.reader, "", 0, scratch);
+        load(&checkpoint);
     } else {
         fuzz_check_refusal(&err);
     }
