@@ -38,6 +38,7 @@ static int by_name(const void *name, const void *node) {
 /* NULL: there is none. */
 static const H5Node *node_find(const H5Node *node, const char *name) {
     while (node && *name) {
+        if (!node->node_count) return NULL; /* an array of none has no address */
         char part[H5_NAME_BYTES_MAX];
         size_t length = strcspn(name, "/");
         memcpy(part, name, length);

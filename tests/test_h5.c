@@ -191,6 +191,7 @@ static void test_texts_numbers_and_empty_things(void **state) {
     bool is_there;
     assert_true(h5_read_exists(reader, "void/inner", &is_there, &err) && is_there);
     assert_true(h5_read_exists(reader, "void/outer", &is_there, &err) && !is_there);
+    assert_true(h5_read_exists(reader, "void/inner/at/all", &is_there, &err) && !is_there);
     assert_true(h5_read_exists(reader, "nowhere/at/all", &is_there, &err) && !is_there);
     assert_true(h5_read_has_number(reader, "void", "a", &is_there, &err) && is_there);
     assert_true(h5_read_has_number(reader, "void", "c", &is_there, &err) && !is_there);
