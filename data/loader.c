@@ -259,6 +259,17 @@ bool loader_open(Variant data, uint64_t seed, Arena *arena, Loader **out, Error 
     return loader_begin(loader, arena, err);
 }
 
+/* A label that the data may have and the network does not. */
+static bool check_test_labels(const Dataset *data, const DataFacts *facts, Error *err) {
+    if (data->pixel_type == PIXEL_TOKENS ||
+        dataset_check_labels("test", &data->test, facts->class_count, err))
+        return true;
+    if (facts->path)
+        error_append(err, "; the network of %s was trained on %ld classes", facts->path,
+                     (long)facts->class_count);
+    return false;
+}
+
 bool loader_open_test(Variant data, const DataFacts *facts, Arena *arena, Loader **out,
                       Error *err) {
     Loader *loader = loader_new(data, 0, arena);
@@ -268,8 +279,7 @@ bool loader_open_test(Variant data, const DataFacts *facts, Arena *arena, Loader
     TRY(dataset_name_classes(data, &loader->dataset, err));
     DataFacts test = facts_of(&loader->dataset); /* of no images, but their sizes */
     TRY(facts_check_fit(facts, &test, "test", err));
-    if (loader->dataset.pixel_type != PIXEL_TOKENS)
-        TRY(dataset_check_labels("test", &loader->dataset.test, facts->class_count, err));
+    TRY(check_test_labels(&loader->dataset, facts, err));
     loader->facts = *facts;
     rows_open(loader, data, arena);
     TRY(split_count(loader, facts->images, err));
