@@ -364,12 +364,13 @@ static const char *last_name(const char *path) {
 }
 
 /* Of a configuration and what it does not fit to, the network or its record, the message may name
- * the other; of one that has ranges only later, the run. */
+ * the other; that a range is missing is said of the run. */
 static bool names_file(const char *err, const Kept *changed) {
     const char *name = last_name(changed->path);
     bool names_other = strstr(err, "configuration") || strstr(err, " was trained on ") ||
-                       strstr(err, "has no range") || strstr(err, "logits.h5: ");
-    return strstr(err, name) || (ends_with(name, ".yaml") && names_other);
+                       strstr(err, "logits.h5: ");
+    return strstr(err, name) || strstr(err, "has no range") ||
+           (ends_with(name, ".yaml") && names_other);
 }
 
 static Verdict judge(const Row *row, const Kept *changed, Result result, const char **more) {
