@@ -46,15 +46,19 @@ static void check_network(const Model *model) {
     }
 }
 
-static void load(const Checkpoint *checkpoint) {
+/* As one configured as the file says, so that tensors are met whatever stands there; as the
+ * experiment; and for weights alone. */
+static void load(const Checkpoint *checkpoint, Arena *arena) {
     const Experiment *e = open_experiment();
-    for (int way = 0; way < 3; way++) {
+    Error ignored = {0};
+    const char *saved = h5_read_text(checkpoint->reader, "config", arena, &ignored);
+    const char *const texts[] = {saved ? saved : "", e->fixed_text, ""};
+    for (int way = 0; way < 6; way++) {
+        const char *text = texts[way / 2];
         Error err = {0};
         reset_network(e->model);
-        bool is_loaded =
-            way == 0 ? checkpoint_load(checkpoint, e->fixed_text, e->model, e->optimizer, &err)
-                     : checkpoint_init(checkpoint, way == 1 ? e->fixed_text : "", e->model, &err);
-        if (is_loaded)
+        if (way % 2 ? checkpoint_init(checkpoint, text, e->model, &err)
+                    : checkpoint_load(checkpoint, text, e->model, e->optimizer, &err))
             check_network(e->model);
         else
             fuzz_check_refusal(&err);
@@ -85,7 +89,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t bytes) {
     if (checkpoint_open(path, arena, &checkpoint, &err)) {
         FUZZ_CHECK(checkpoint.cursor.step >= 0 && checkpoint.facts.images > 0);
         read_tensors(checkpoint.reader, "", 0, scratch);
-        load(&checkpoint);
+        load(&checkpoint, scratch);
     } else {
         fuzz_check_refusal(&err);
     }
