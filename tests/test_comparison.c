@@ -11,10 +11,13 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include "core/log.h"
 #include "experiments/compare/comparison.h"
+#include "experiments/compare/schedule.h"
+#include "tests/folder.h"
 
 static char messages[4096];
 
@@ -209,6 +212,34 @@ static void test_written_and_read(void **state) {
     arena_free(arena);
 }
 
+/* A run whose train.steps end it early is not waited for as if it were whole. */
+static void test_survey_counts_the_steps_that_are_made(void **state) {
+    (void)state;
+    Arena *arena = arena_new("test");
+    Error err = {0};
+    Comparison c;
+    read_text(EXPERIMENT "seeds: [1, 2]\n"
+                         "methods:\n"
+                         "  - {kind: with, name: short, settings: {train: {steps: 3}}}\n"
+                         "  - {kind: with, name: ample, settings: {train: {steps: 1000000}}}\n"
+                         "  - {kind: ptq, bits: [4]}\n",
+              arena, &c);
+    assert_int_equal(mkdir(arena_format(arena, "%s/" COMPARISON_LOGS, folder), 0700), 0);
+    assert_int_equal(mkdir(arena_format(arena, "%s/" COMPARISON_CONFIGS, folder), 0700), 0);
+    for (int i = 0; i < c.row_count; i++)
+        write_text(arena_format(arena, "%s/" COMPARISON_CONFIGS "/%s.yaml", folder, c.rows[i].name),
+                   c.rows[i].text);
+    Schedule s = {0};
+    schedule_open(&s, &c, folder, arena);
+    if (!schedule_survey(&s, &err)) fail_msg("%s", err.message);
+    int64_t whole = s.runs[0].steps;
+    assert_true(whole > 3);
+    const int64_t expected[] = {whole, 3, whole, 0};
+    for (int i = 0; i < s.run_count; i++) assert_int_equal(s.runs[i].steps, expected[i % 4]);
+    schedule_close(&s);
+    arena_free(arena);
+}
+
 static void test_shipped(void **state) {
     (void)state;
     glob_t found;
@@ -226,10 +257,15 @@ static void test_shipped(void **state) {
 int main(void) {
     log_set_sink(keep_message, NULL);
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_bits),           cmocka_unit_test(test_rows),
-        cmocka_unit_test(test_rows_of_rows),   cmocka_unit_test(test_a_baseline_of_ones_own),
-        cmocka_unit_test(test_other_settings), cmocka_unit_test(test_written_and_read),
+        cmocka_unit_test(test_bits),
+        cmocka_unit_test(test_rows),
+        cmocka_unit_test(test_rows_of_rows),
+        cmocka_unit_test(test_a_baseline_of_ones_own),
+        cmocka_unit_test(test_other_settings),
+        cmocka_unit_test(test_written_and_read),
         cmocka_unit_test(test_shipped),
+        cmocka_unit_test_setup_teardown(test_survey_counts_the_steps_that_are_made, folder_make,
+                                        folder_remove),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

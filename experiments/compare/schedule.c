@@ -254,7 +254,7 @@ static bool survey_row(const CompareRun *run, int64_t *steps, Error *err) {
     Arena *arena = arena_new("survey");
     Experiment e = {0};
     bool ok = survey_open(run, arena, &e, err);
-    if (ok && run->row->method->is_trained) *steps = trainer_total_steps(&e);
+    if (ok && run->row->method->is_trained) *steps = trainer_last_step(&e);
     if (!ok) error_prefix(err, "%s", run->row->label);
     experiment_close(&e);
     arena_free(arena);

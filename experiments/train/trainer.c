@@ -359,8 +359,7 @@ static bool prepare(Training *r, bool resumes, Error *err) {
     r->metrics_path = run_path(arena, r->directory, RUN_METRICS);
     r->epoch_steps = trainer_epoch_steps(e);
     r->total = trainer_total_steps(e);
-    int64_t limit = e->config.train.steps;
-    r->stop = limit && limit < r->total ? limit : r->total;
+    r->stop = trainer_last_step(e);
     r->score = NAN;
     snprintf(r->cursor.teacher_digest, ENVELOPE_DIGEST_TEXT, "%s", teacher_digest(e));
     Saved saved = {.is_new = true};

@@ -19,6 +19,7 @@ bool trainer_begin(Experiment *e, Error *err);
 /* Steps of an epoch and of the whole training, as schedules see it. */
 int64_t trainer_epoch_steps(const Experiment *e);
 int64_t trainer_total_steps(const Experiment *e);
+int64_t trainer_last_step(const Experiment *e); /* at which a run ends, maybe by train.steps */
 
 TapeMode trainer_mode(const Experiment *e); /* how a step's batches are recorded */
 

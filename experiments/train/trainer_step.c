@@ -16,6 +16,11 @@ int64_t trainer_total_steps(const Experiment *e) {
     return count_ceil(e->config.train.epochs * (double)trainer_epoch_steps(e));
 }
 
+int64_t trainer_last_step(const Experiment *e) {
+    int64_t limit = e->config.train.steps, total = trainer_total_steps(e);
+    return limit ? count_least(limit, total) : total;
+}
+
 TapeMode trainer_mode(const Experiment *e) {
     TapeMode mode = TAPE_TRAINING;
     mode.half = config_half(&e->config);
