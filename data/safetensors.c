@@ -292,6 +292,7 @@ void safetensors_close(SafeTensors *st) {
 
 const SafeTensor *safetensors_find(const SafeTensors *st, const char *name) {
     SafeTensor wanted = {.name = name};
+    if (!st->count) return NULL; /* an array of none has no address */
     return bsearch(&wanted, st->items, (size_t)st->count, sizeof wanted, by_name);
 }
 

@@ -105,6 +105,7 @@ static int find_id(const void *id, const void *token) {
 }
 
 const AddedToken *added_tokens_find(const AddedTokens *tokens, int32_t id) {
+    if (!tokens->id_count) return NULL; /* an array of none has no address */
     const AddedToken *const *found =
         bsearch(&id, tokens->by_id, (size_t)tokens->id_count, sizeof *tokens->by_id, find_id);
     return found ? *found : NULL;

@@ -8,8 +8,12 @@ enum { RECORD_BYTES = 3074, IMAGES_MAX = 3, FILES = 6 };
 
 static FuzzPart repeat(FuzzPart pattern, int64_t bytes, Arena *arena) {
     uint8_t *data = arena_zalloc(arena, (size_t)bytes);
-    for (int64_t i = 0; pattern.bytes && i < bytes; i++)
-        data[i] = pattern.data[(size_t)i % pattern.bytes];
+    size_t whole = (size_t)bytes, done = pattern.bytes < whole ? pattern.bytes : whole;
+    if (done) memcpy(data, pattern.data, done);
+    for (size_t more; done && done < whole; done += more) { /* twice as many, each time */
+        more = done < whole - done ? done : whole - done;
+        memcpy(data + done, data, more);
+    }
     return (FuzzPart){data, (size_t)bytes};
 }
 

@@ -161,6 +161,7 @@ put("safetensors_index", "one", {"weight_map": {"a": "a.safetensors", "b.c": "a.
 put("safetensors_index", "outside", {"weight_map": {"a": "../a.safetensors"}}, TWO, bytes(14))
 put("safetensors_index", "long_name", {"weight_map": {"a": "a" * 256}}, TWO, bytes(14))
 put("safetensors_index", "missing", {"weight_map": {"z": "a.safetensors"}}, TWO, bytes(14))
+put("safetensors_index", "empty_file", {"weight_map": {"z": "a.safetensors"}}, {})
 put("safetensors_index", "none", {"weights": {}}, TWO, bytes(14))
 
 # ---- Models ----
