@@ -6,12 +6,13 @@ if(CMAKE_SYSTEM_PROCESSOR MATCHES "x86_64|AMD64")
 endif()
 
 # Loops over numbers, which no parser enters: what libFuzzer wants takes minutes to compile there. Of
-# the others, what AddressSanitizer would see at the access is checked once.
+# the others, what AddressSanitizer would see at the access is checked once, and scopes, which take as
+# long to compile as all else, are not watched.
 set(options)
 if(NIBBLE_SANITIZE MATCHES "fuzzer")
     set(options -fno-sanitize=all -fno-sanitize-coverage=trace-pc-guard)
 elseif(NIBBLE_SANITIZE MATCHES "address")
-    set(options -fno-sanitize=null,pointer-overflow)
+    set(options -fno-sanitize=null,pointer-overflow -fno-sanitize-address-use-after-scope)
 endif()
 set_property(SOURCE core/kernels/baseline.c core/kernels/avx2.c core/kernels/avx512.c APPEND PROPERTY
     COMPILE_OPTIONS "${options}")
