@@ -4,11 +4,13 @@
 #include "experiments/plan/footprint.h"
 #include "experiments/train/trainer.h"
 
-#define MODEL                                                                                      \
-    "model: {kind: transformer, width: 192, layers: 6, heads: 6, kv_heads: 2, ff: 512}\n"          \
+#define TRANSFORMER                                                                                \
+    "model: {kind: transformer, width: 192, layers: 6, heads: 6, kv_heads: 2, ff: 512}\n"
+#define TEXT                                                                                       \
     "data: {kind: text, path: text, length: 256, batch: 2, eval_batch: 2, validation: 0.1, "       \
     "test: 0.1}\n"                                                                                 \
     "optimizer: {kind: adamw, state_bits: 8}\n"
+#define MODEL TRANSFORMER TEXT
 
 static void open_experiment(const char *text, Experiment *e) {
     Error err = {0};
@@ -34,32 +36,41 @@ static double arenas_of(const Experiment *e) {
 }
 
 /* Weights, gradients, optimizer and kept values are nearly all of it. */
-static void check(const char *settings, double most) {
+static void check(const char *model, const char *settings, double most) {
     Experiment e;
     Footprint f;
     Error err = {0};
     double loss;
-    open_experiment(format(MODEL "%s", settings), &e);
+    open_experiment(format("%s" TEXT "%s", model, settings), &e);
     if (!footprint_find(&e, program_arena, &f, &err)) fail_msg("%s", err.message);
     for (int64_t step = 0; step < 2; step++)
         if (!trainer_step(&e, step, &loss, &err)) fail_msg("%s", err.message);
     double named = (double)(f.bytes[FOOTPRINT_MASTERS] + f.bytes[FOOTPRINT_OPTIMIZER] +
                             f.bytes[FOOTPRINT_GRADIENTS] + f.bytes[FOOTPRINT_ACTIVATIONS]);
     double ratio = arenas_of(&e) / named;
-    print_message("%s: %.1f MiB in arenas, %.1f named: %.3f\n", settings, arenas_of(&e) / 1048576,
-                  named / 1048576, ratio);
+    print_message("%s%s: %.1f MiB in arenas, %.1f named: %.3f\n", model, settings,
+                  arenas_of(&e) / 1048576, named / 1048576, ratio);
     assert_true(ratio > 1 && ratio <= most);
     experiment_close(&e);
+}
+
+/* The same network, of which four bits are kept. */
+static const char *nf4_model(void) {
+    text_file("whole.yaml", format(MODEL "train: {steps: 1}\n"));
+    run(0, "train whole.yaml --out whole");
+    run(0, "export whole --format huggingface --out model");
+    return "model: {kind: pretrained, path: model, base: nf4}\n";
 }
 
 /* In half precision the f32 copies that some operations work on come on top, at this size. */
 static void arenas_hold_little_else(void **state) {
     (void)state;
     write_text();
-    check("", 1.15);
-    check("train: {recompute: block}\n", 1.15);
-    check("adapter: {kind: lora, rank: 16}\n", 1.15);
-    check("precision: bf16\n", 1.25);
+    check(TRANSFORMER, "", 1.15);
+    check(TRANSFORMER, "train: {recompute: block}\n", 1.15);
+    check(TRANSFORMER, "adapter: {kind: lora, rank: 16}\n", 1.15);
+    check(TRANSFORMER, "precision: bf16\n", 1.25);
+    check(nf4_model(), "adapter: {kind: lora, rank: 16}\n", 1.15);
 }
 
 /* Rows of as many tokens as there are fit into what they take, and longer ones into more. */
