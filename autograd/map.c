@@ -38,12 +38,26 @@ MapFlow map_flow(const Var *v) {
     return map->flow_of ? map->flow_of(v) : map->flow;
 }
 
+/* Whether v, which readers want on the way back, costs less where it lies than made again: it adds
+ * two values from outside, and nobody else would keep either. */
+static bool is_kept_whole(Var *const *ops, int index) {
+    const Var *v = ops[index];
+    if (map_flow(v) != MAP_FLOW_PLAIN || v->op->map->input_count < 2) return false;
+    for (int j = 0; j < 2; j++) {
+        const Var *in = v->in[j];
+        bool is_spared = in->op && in->op->flags & OP_SPARES_OUTPUT && in->readers == 1;
+        if (!is_spared || map_index(ops, index, in) >= 0) return false;
+    }
+    return true;
+}
+
 void map_needs(Var *const *ops, int count, bool has_masks, bool *is_made,
                bool (*reads)[MAP_INPUTS_MAX]) {
     memset(is_made, 0, sizeof *is_made * (size_t)count);
     for (int i = count - 1; i >= 0; i--) {
         const Var *v = ops[i];
         MapFlow flow = map_flow(v);
+        is_made[i] = is_made[i] && !is_kept_whole(ops, i);
         bool takes_values = v->needs_grad && flow != MAP_FLOW_PLAIN;
         if (has_masks && flow == MAP_FLOW_MASK) takes_values = false;
         if (takes_values && !(v->op->flags & OP_SPARES_OUTPUT)) is_made[i] = true;

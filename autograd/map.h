@@ -121,8 +121,8 @@ void map_backward(Tape *t, const MapGroup *group); /* with that of the feed */
 MapFlow map_flow(const Var *v);
 
 /* Which values backward needs: is_made[i] for those that it makes again, and for each op's mapped
- * inputs from outside whether they are read. `has_masks`: forward leaves masks (Var.mask) where the
- * flow is one. */
+ * inputs whether they are read: of the group those that are not made are read where they lie.
+ * `has_masks`: forward leaves masks (Var.mask) where the flow is one. */
 void map_needs(Var *const *ops, int count, bool has_masks, bool *is_made,
                bool (*reads)[MAP_INPUTS_MAX]);
 

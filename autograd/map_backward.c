@@ -87,9 +87,10 @@ static void values_make(const Pass *p, const float *in[MAP_GROUP_MAX][MAP_INPUTS
         MapBlock b = {.piece = p->piece, .count = p->count, .met_nan = &n->v->met_nan};
         for (int j = 0; j < n->map->input_count; j++) {
             in[i][j] = NULL;
+            bool is_made = n->from[j] >= 0 && g->nodes[n->from[j]].is_made;
             if (n->reads[j])
-                in[i][j] = n->from[j] >= 0 ? p->lane.out + n->from[j] * g->block_elements
-                                           : map_outside_block(g, &p->lane, i, j, &p->piece);
+                in[i][j] = is_made ? p->lane.out + n->from[j] * g->block_elements
+                                   : map_outside_block(g, &p->lane, i, j, &p->piece);
             b.in[j] = in[i][j];
         }
         b.out = p->lane.out + i * g->block_elements;

@@ -2,6 +2,7 @@
 #include <string.h>
 
 #include "autograd/half.h"
+#include "autograd/map_group.h"
 #include "autograd/plan.h"
 
 /* What is being found: reads on the way back of values that are there since forward, or of those
@@ -85,11 +86,8 @@ static void value_read_back(const Lives *l, const Var *v, const Var *owner) {
     keep(is_again && !is_held(l->plan, owner) ? &slot->again : &slot->value, time);
 }
 
-/* `is_map`: what its group makes again is not read. */
-static void input_read_back(const Lives *l, const Var *v, int j, bool is_map) {
-    const Var *in = v->in[j];
-    bool is_made = is_map && in && are_together(l->plan, in, v, false);
-    if (in && !is_made) value_read_back(l, v, plan_owner(in));
+static void input_read_back(const Lives *l, const Var *v, int j) {
+    if (v->in[j]) value_read_back(l, v, plan_owner(v->in[j]));
 }
 
 static bool spares_input(const Var *v, int j) {
@@ -99,7 +97,7 @@ static bool spares_input(const Var *v, int j) {
 
 static void op_reads_back(const Lives *l, const Var *v) {
     for (int j = 0; j < v->in_count; j++)
-        if (!spares_input(v, j)) input_read_back(l, v, j, false);
+        if (!spares_input(v, j)) input_read_back(l, v, j);
     if (!(v->op->flags & OP_SPARES_OUTPUT)) value_read_back(l, v, plan_owner(v));
 }
 
@@ -124,9 +122,11 @@ static void group_reads_back(const Lives *l, const PlanGroup *own) {
             keep_mask(l->plan, ops[i]);
     }
     for (int i = 0; i < count; i++)
-        for (int j = 0; j < ops[i]->in_count; j++)
-            if (j < ops[i]->op->map->input_count ? reads[i][j] : ops[i]->needs_grad)
-                input_read_back(l, ops[i], j, true);
+        for (int j = 0; j < ops[i]->in_count; j++) {
+            bool is_read = j < ops[i]->op->map->input_count ? reads[i][j] : ops[i]->needs_grad;
+            int from = map_index(ops, i, ops[i]->in[j]);
+            if (is_read && (from < 0 || !is_made[from])) input_read_back(l, ops[i], j);
+        }
 }
 
 /* Vars first .. last, which groups are wholly in or out of. */

@@ -3,14 +3,9 @@
 #include "autograd/ops/binary.h"
 #include "autograd/ops/elementwise.h"
 
-/* out = x * b + beta out, with b repeated every `columns` elements. */
+/* Of different shapes: b is repeated. out = x * b + beta out. */
 static void multiply(const float *x, const float *b, int64_t columns, float beta, float *out,
                      int64_t count) {
-    if (columns == count) {
-#pragma omp parallel for schedule(static)
-        for (int64_t i = 0; i < count; i++) out[i] = gradient_join(beta, out[i], x[i] * b[i]);
-        return;
-    }
 #pragma omp parallel for schedule(static)
     for (int64_t first = 0; first < count; first += columns)
         for (int64_t j = 0; j < columns; j++)
@@ -30,12 +25,34 @@ static void mul_backward(Tape *t, Var *v) {
     float *da = tape_grad(t, v->in[0], &beta);
     if (da) multiply(var_grad_f32(v), b, columns, beta, da, count);
     float *db = tape_grad(t, v->in[1], &beta);
-    if (!db) return;
-    if (columns == count)
-        multiply(var_grad_f32(v), a, columns, beta, db, count);
-    else
-        binary_backward_b(var_grad_f32(v), a, count / columns, columns, beta, db);
+    if (db) binary_backward_b(var_grad_f32(v), a, count / columns, columns, beta, db);
 }
+
+static bool mul_fits(const Var *v) {
+    return var_count(v->in[0]) == var_count(v->in[1]);
+}
+
+static void products(const float *restrict a, const float *restrict b, int64_t count,
+                     float *restrict out) {
+    for (int64_t i = 0; i < count; i++) out[i] = a[i] * b[i];
+}
+
+static void mul_map_forward(const Var *v, const MapBlock *b) {
+    (void)v;
+    products(b->in[0], b->in[1], b->count, b->out);
+}
+
+static void mul_map_backward(const Var *v, const MapBlock *b) {
+    (void)v;
+    for (int i = 0; i < 2; i++)
+        if (b->dx[i]) products(b->dy, b->in[!i], b->count, b->dx[i]);
+}
+
+static const Map mul_map = {.input_count = 2,
+                            .fits = mul_fits,
+                            .flow = MAP_FLOW_VALUES,
+                            .forward = mul_map_forward,
+                            .backward = mul_map_backward};
 
 static Var *mul_sample(Tape *t, int which) {
     if (which > 3) return NULL;
@@ -57,4 +74,5 @@ const Op op_row_mul = {
     .forward = mul_forward,
     .backward = mul_backward,
     .sample = mul_sample,
+    .map = &mul_map,
 };
