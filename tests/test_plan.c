@@ -150,6 +150,10 @@ static const char *const networks[] = {
     "{kind: branches, branches: [{layers: [{kind: layer_norm}, {kind: linear, units: 5}]}, "
     "{layers: [{kind: linear, units: 33}]}]}, {kind: linear, units: 4}]}\n" IMAGES_BY(
         35) "quant: {bits: 4}\n",
+    /* A sum that lies in memory while the maps behind it are made again; a product of two maps. */
+    "model: {kind: sequential, layers: [{kind: flatten}, {kind: linear, units: 40}, {kind: "
+    "residual, main: [{kind: linear, units: 33}], shortcut: [{kind: linear, units: 33}]}, {kind: "
+    "silu}, {kind: gated_mlp, units: 36}, {kind: linear, units: 4}]}\n" IMAGES_BY(35),
 };
 
 /* The gradients of every parameter in turn. */

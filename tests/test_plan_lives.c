@@ -90,6 +90,50 @@ static void frozen_products_keep_no_input(void **state) {
     }
 }
 
+/* Of a sum that SiLU reads the sum is kept, not both values that it adds; but one that somebody
+ * else reads serves as well. Of SwiGLU gate and values, and what the last product reads. */
+static void sums_are_kept_rather_than_both_values(void **state) {
+    (void)state;
+    static const char *const shortcuts[] = {"[{kind: linear, units: 64}]", "[]"};
+    for (int is_read = 0; is_read < 2; is_read++) {
+        Experiment e;
+        Arena *configs = arena_new("configs");
+        open_network(arena_format(configs,
+                                  "model: {kind: sequential, layers: [{kind: flatten}, {kind: "
+                                  "linear, units: 64}, {kind: residual, main: [{kind: linear, "
+                                  "units: 64}], shortcut: %s}, {kind: silu}, {kind: gated_mlp, "
+                                  "units: 48}, {kind: linear, units: 4}]}\n" IMAGES,
+                                  shortcuts[is_read]),
+                     configs, &e);
+        Batched b = batched(&e, 0);
+        const Var *loss = tape_run(e.tape, TAPE_TRAINING, record, &b);
+        tape_backward(e.tape, e.tape->vars[loss->index], 1);
+        int sums = 0, products = 0;
+        for (int i = 0; i < e.tape->count; i++) {
+            const Var *v = e.tape->vars[i];
+            const Plan *plan = e.tape->plan;
+            if (v->op == &op_row_add && v->in[0]->op == &op_row_linear) {
+                sums++;
+                bool is_kept = plan_kept_bytes(plan, i) > 0;
+                bool is_main_kept = plan_kept_bytes(plan, v->in[0]->index) > 0;
+                assert_true(is_kept == !is_read && is_main_kept == is_read);
+            }
+            if (v->op == &op_row_mul) {
+                products++;
+                size_t bytes = 16 * 48 * sizeof(float);
+                assert_int_equal(plan_kept_bytes(plan, i), bytes);
+                assert_int_equal(plan_kept_bytes(plan, v->in[0]->index), 0);
+                assert_int_equal(plan_kept_bytes(plan, v->in[0]->in[0]->index), bytes);
+                assert_int_equal(plan_kept_bytes(plan, v->in[1]->index), bytes);
+            }
+        }
+        assert_int_equal(sums, 1);
+        assert_int_equal(products, 1);
+        experiment_close(&e);
+        arena_free(configs);
+    }
+}
+
 /* A byte for each element, which goes with the values of the block where blocks are made again. */
 static void dropouts_notes_are_planned(void **state) {
     (void)state;
@@ -123,6 +167,7 @@ int main(void) {
     static const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup_teardown(products_read_the_other_factor, set_up, tear_down),
         cmocka_unit_test_setup_teardown(frozen_products_keep_no_input, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(sums_are_kept_rather_than_both_values, set_up, tear_down),
         cmocka_unit_test_setup_teardown(dropouts_notes_are_planned, set_up, tear_down),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
