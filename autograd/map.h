@@ -1,6 +1,6 @@
 /* Maps: ops whose output element depends on the same element of inputs of the same shape, on what
  * belongs to its channel (the last dimension), and on sums over all elements that are known before.
- * Activations, batch norm, adds, dropout and fake quantization are maps.
+ * Activations, batch norm, sums, products, dropout and fake quantization are maps.
  *
  * A run of maps over the same shape is executed as a group: piece by piece (autograd/piece.h),
  * every op in turn while the piece is in cache, so that only what somebody else reads goes through
