@@ -62,7 +62,8 @@ static const char *nf4_model(void) {
     return "model: {kind: pretrained, path: model, base: nf4}\n";
 }
 
-/* Where values are made again so few are kept, at this size, that what maps take meanwhile counts. */
+/* Where values are made again so few are kept, at this size, that what maps take meanwhile counts.
+ */
 static void arenas_hold_little_else(void **state) {
     (void)state;
     write_text();
