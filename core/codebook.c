@@ -118,6 +118,6 @@ void codebook_decode(const Codebook *book, const void *codes, const Scales *scal
         else if (is_high)
             x[done] = *scale * entries[*from >> 4];
         else
-            isa_active()->entries_from_nibbles(from, some, entries, scale, run, x + done);
+            isa_active()->entries_from_nibbles(from, some, entries, scale, run, x + done, PANEL);
     }
 }

@@ -142,24 +142,38 @@ typedef struct Part {
     int64_t row, rows, column, columns;
 } Part;
 
+_Static_assert(
+    TILE_WORDS * sizeof(uint32_t) == LINE && AHEAD_LINES * TILE_WORDS == PANEL,
+    "of each row a line is turned at a time; meanwhile one of each row ahead is touched");
+
 /* Words of codes of at most PANEL rows, turned: [word][row]. */
 typedef union WordTile {
     float turned[TILE_WORDS * PANEL];
     uint32_t codes[TILE_WORDS * PANEL];
 } WordTile;
 
-/* The same columns of the block of rows behind these ones are brought near: pieces of rows lie too
- * far apart for the processor to foresee them. */
+static const char *words_at(const Factor *f, int64_t row, int64_t column) {
+    int64_t bits = dtype_codec(f->operand.tensor.dtype)->code_bits;
+    return (const char *)f->operand.tensor.data + (row * f->stride + column) * bits / 8;
+}
+
 static void words_turn(const Factor *f, int64_t row, int64_t rows, int64_t column, int64_t columns,
                        WordTile *words, int64_t words_stride) {
-    int64_t bits = dtype_codec(f->operand.tensor.dtype)->code_bits, per_word = 32 / bits;
-    int64_t row_bytes = f->stride * bits / 8, bytes = columns * bits / 8;
-    const char *from = (const char *)f->operand.tensor.data + row * row_bytes + column * bits / 8;
-    for (int64_t i = 0; i < rows; i++)
-        for (int64_t j = 0; j < bytes; j += LINE)
-            __builtin_prefetch(from + (i + PANEL) * row_bytes + j, 0, 2);
-    isa_active()->transpose((const float *)(const void *)from, f->stride / per_word, rows,
-                            columns / per_word, words->turned, words_stride);
+    int64_t per_word = 32 / dtype_codec(f->operand.tensor.dtype)->code_bits;
+    const void *from = words_at(f, row, column);
+    isa_active()->transpose(from, f->stride / per_word, rows, columns / per_word, words->turned,
+                            words_stride);
+}
+
+/* The same columns of the block of rows behind these ones are brought near: pieces of rows lie too
+ * far apart for the processor to foresee them. */
+static void words_touch(const Factor *f, int64_t row, int64_t rows, int64_t column,
+                        int64_t columns) {
+    int64_t bytes = columns * dtype_codec(f->operand.tensor.dtype)->code_bits / 8;
+    for (int64_t i = 0; i < rows; i++) {
+        const char *ahead = words_at(f, row + i + PANEL, column);
+        for (int64_t j = 0; j < bytes; j += LINE) __builtin_prefetch(ahead + j, 0, 2);
+    }
 }
 
 /* Turned words of LANES rows, of columns from `column` on, to columns of values: each run of them
@@ -186,6 +200,7 @@ static void entries_turn(const Factor *f, Part part, float *to, int64_t to_strid
         for (int64_t c = 0, some; c < part.columns; c += some) {
             WordTile words;
             some = count_least(WORD * TILE_WORDS, part.columns - c);
+            words_touch(f, row, rows, part.column + c, some);
             words_turn(f, row, rows, part.column + c, some, &words, LANES);
             runs_turn(f, row, rows, part.column + c, some, &words, to + c * to_stride + r,
                       to_stride);
@@ -201,6 +216,7 @@ static void halves_turn(const Factor *f, Part part, float *to, int64_t to_stride
         for (int64_t c = 0, some; c < part.columns; c += some) {
             WordTile words;
             some = count_least(2 * TILE_WORDS, part.columns - c);
+            words_touch(f, part.row + r, rows, part.column + c, some);
             words_turn(f, part.row + r, rows, part.column + c, some, &words, LANES);
             codec->turn(words.codes, LANES, some / 2, to + c * to_stride + r, to_stride);
         }
@@ -243,25 +259,30 @@ static void piece_touch(const Operand *operand, int64_t first, int64_t count) {
     for (int64_t i = 0; i < count * bits / 8; i += LINE) __builtin_prefetch(codes + i, 0, 2);
 }
 
-/* Columns column .. column + columns - 1 of a row of codes of half a byte; `column` is even. */
-static void entries_copy(const Factor *f, int64_t row, int64_t column, int64_t columns, float *to) {
+/* Columns column .. column + columns - 1 of a row of codes of half a byte; `column` is even. From a
+ * piece of PANEL columns to the next are `to_step` floats, PANEL unless both are whole. */
+static void entries_copy(const Factor *f, int64_t row, int64_t column, int64_t columns, float *to,
+                         int64_t to_step) {
     const Scales *scales = &f->scales;
     const uint8_t *codes = (const uint8_t *)f->operand.tensor.data + row * f->stride / 2;
     int64_t run = scales->run_length, within = column % run;
     const float *scale = scales->scale + row * count_pieces(f->stride, run) + column / run;
     if (within) { /* the rest of a run, then whole ones */
         int64_t rest = count_least(run - within, columns);
-        isa_active()->entries_from_nibbles(codes + column / 2, rest, f->entries, scale, run, to);
-        column += rest, columns -= rest, to += rest, scale++;
+        isa_active()->entries_from_nibbles(codes + column / 2, rest, f->entries, scale, run, to,
+                                           to_step);
+        column += rest, columns -= rest, scale++;
+        to += rest / PANEL * to_step + rest % PANEL;
     }
-    isa_active()->entries_from_nibbles(codes + column / 2, columns, f->entries, scale, run, to);
+    isa_active()->entries_from_nibbles(codes + column / 2, columns, f->entries, scale, run, to,
+                                       to_step);
 }
 
 /* Columns column .. column + columns - 1 of a row. */
 static void piece_copy(const Factor *f, const Operand *operand, int64_t row, int64_t column,
                        int64_t columns, float *to) {
     if (f->has_entries && column % 2 == 0)
-        entries_copy(f, row, column, columns, to);
+        entries_copy(f, row, column, columns, to, PANEL);
     else
         operand_copy(operand, row * f->stride + column, columns, to);
 }
@@ -278,16 +299,24 @@ static const float *piece_read(const Factor *f, const Operand *operand, int64_t 
 static void panels_copy(const Factor *f, int64_t first, int64_t columns, Slice slice, float *made) {
     const Operand operand = operand_of(f);
     int64_t size = block_floats(f), whole = columns / PANEL * PANEL, rest = columns - whole;
+    bool are_decoded_there = f->has_entries && f->scales.run_length % PANEL == 0;
     float buffer[PANELS_MAX * PANEL];
     assert(columns <= PANELS_MAX * PANEL);
     for (int64_t k = 0; k < slice.depth; k++, made += PANEL) {
         int64_t row = slice.first + k;
-        piece_touch(&operand, (row + AHEAD) * f->stride + first, columns);
-        const float *piece = piece_read(f, &operand, row, first, columns, buffer);
-        for (int64_t j = 0; j < whole; j += PANEL)
-            memcpy(made + j / PANEL * size, piece + j, PANEL * sizeof *piece);
         float *last = made + whole / PANEL * size;
-        for (int64_t j = 0; rest && j < PANEL; j++) last[j] = j < rest ? piece[whole + j] : 0;
+        piece_touch(&operand, (row + AHEAD) * f->stride + first, columns);
+        if (are_decoded_there) {
+            entries_copy(f, row, first, whole, made, size);
+        } else {
+            const float *piece = piece_read(f, &operand, row, first, whole, buffer);
+            for (int64_t j = 0; j < whole; j += PANEL)
+                memcpy(made + j / PANEL * size, piece + j, PANEL * sizeof *piece);
+        }
+        if (rest) {
+            memset(last, 0, PANEL * sizeof *last);
+            piece_copy(f, &operand, row, first + whole, rest, last);
+        }
     }
 }
 
@@ -329,10 +358,12 @@ void factor_multiply(const Factor *f, int64_t index, Tile made, CodedJob *job) {
     WordTile words;
     if (rows <= LANES) memset(&words, 0, sizeof words);
     job->entries = f->entries;
+    job->ahead_stride = f->stride * codec->code_bits / 8;
     for (int64_t k = 0, some; k < f->stride; k += some) {
         some = count_least(per_word * TILE_WORDS, f->stride - k);
         words_turn(f, first, rows, k, some, &words, PANEL);
         job->words = words.codes;
+        job->ahead = words_at(f, first + PANEL, k);
         for (int64_t at = k; at < k + some; at += job->depth) {
             job->scale = made.at + at / run * PANEL;
             job->depth = count_least(k + some, (at / run + 1) * run) - at;
@@ -342,6 +373,7 @@ void factor_multiply(const Factor *f, int64_t index, Tile made, CodedJob *job) {
                 codec->multiply(job);
             job->is_first = false;
             job->rows += job->depth, job->words += job->depth / per_word * PANEL;
+            job->ahead += job->depth / per_word * AHEAD_LINES * job->ahead_stride;
         }
     }
 }

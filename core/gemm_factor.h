@@ -12,7 +12,7 @@ typedef struct Slice {
     int64_t first, depth;
 } Slice;
 
-enum { PANELS_MAX = 8 /* made together of [k][outer], so that pieces of its rows are long */ };
+enum { PANELS_MAX = 4 /* made together of [k][outer], so that pieces of its rows are long */ };
 
 /* A factor as the product sees it: `outer` rows of op(a), or columns of op(b), of k numbers. */
 typedef struct Factor {

@@ -110,7 +110,7 @@ static void run(int64_t rows, int64_t channels, Results *r) {
     k->levels_from_bytes(bytes, count, 2, -7, r->levels);
     k->levels_to_nibbles(r->quantize, count, 1, -4, 7, r->nibbles);
     k->levels_from_nibbles(bytes, count, 2, -7, r->from_nibbles);
-    k->entries_from_nibbles(bytes, count, dy, x, RUN, r->entries);
+    k->entries_from_nibbles(bytes, count, dy, x, RUN, r->entries, PANEL);
     k->entries_turn(words, LANES, WORDS, dy, a, r->turned, LANES);
     k->f16_turn(words, LANES, WORDS, r->halves[0], LANES);
     k->bf16_turn(words, LANES, WORDS, r->halves[1], LANES);

@@ -14,16 +14,16 @@
 #define GREATER(a, b)         ((Vector)_mm512_max_ps((__m512)(a), (__m512)(b)))
 #define LESSER(a, b)          ((Vector)_mm512_min_ps((__m512)(a), (__m512)(b)))
 #define F16_LOAD(p)           ((Vector)_mm512_cvtph_ps(_mm256_loadu_si256((const __m256i *)(p))))
-#define F16_OF(words)         ((Vector)_mm512_cvtph_ps(_mm512_cvtepi32_epi16((__m512i)(words))))
+#define F16_PAIR(words, x)    f16_of_words((words), (x))
 #define F16_STORE(p, v)                                                                            \
     _mm256_storeu_si256((__m256i *)(p), _mm512_cvtps_ph((__m512)(v), _MM_FROUND_TO_NEAREST_INT))
 #define LOAD_BYTES(p)                                                                              \
     ((Vector)_mm512_cvtepi32_ps(                                                                   \
         _mm512_cvtepu8_epi32(_mm_loadu_si128((const __m128i *)(const void *)(p)))))
-#define ENTRIES(p)       _mm512_loadu_ps(p)
-#define ENTRIES_AT(e, q) ((Vector)entries_at((e), (q)))
-#define ENTRIES_OF(e, words, shift)                                                                \
-    ((Vector)_mm512_permutexvar_ps(_mm512_srli_epi32(_mm512_loadu_si512(words), (shift)), (e)))
+#define ENTRIES(p)                  _mm512_loadu_ps(p)
+#define ENTRIES_STEP                16
+#define ENTRIES_AT(e, q, x)         (*(x) = entries_at((e), (q)))
+#define ENTRIES_TURNED(e, w, at, x) entries_turned((e), (w), (at), (x))
 #define TILE_CASES(tile, job)                                                                      \
     TILE_CASE(1, tile, job)                                                                        \
     TILE_CASE(2, tile, job)                                                                        \
@@ -43,6 +43,12 @@
 
 extern const Isa ISA;
 
+static inline __attribute__((always_inline)) void f16_of_words(const uint32_t *words, __m512 x[2]) {
+    __m512i both = _mm512_loadu_si512(words);
+    x[0] = _mm512_cvtph_ps(_mm512_cvtepi32_epi16(both));
+    x[1] = _mm512_cvtph_ps(_mm512_cvtepi32_epi16(_mm512_srli_epi32(both, 16)));
+}
+
 typedef __m512 Entries;
 
 /* Each lane moves its code to the lowest four bits, which are all that the permutation looks at. */
@@ -55,6 +61,13 @@ static inline __attribute__((always_inline)) __m512 entries_at(Entries entries,
         _mm512_set_epi32(28, 24, 20, 16, 12, 8, 4, 0, 28, 24, 20, 16, 12, 8, 4, 0);
     __m512i all = _mm512_mask_set1_epi32(_mm512_set1_epi32(low), 0xff00, high);
     return _mm512_permutexvar_ps(_mm512_srlv_epi32(all, shifts), entries);
+}
+
+static inline __attribute__((always_inline)) void
+entries_turned(Entries entries, const uint32_t *words, int at, __m512 x[4]) {
+    __m512i codes = _mm512_srli_epi32(_mm512_loadu_si512(words), 4 * (unsigned)at);
+    for (unsigned i = 0; i < 4; i++)
+        x[i] = _mm512_permutexvar_ps(_mm512_srli_epi32(codes, 4 * i), entries);
 }
 
 #include "core/kernels/body.inc"

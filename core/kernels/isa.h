@@ -14,7 +14,7 @@ enum { LANES = 16 /* output channels of a block of packed weights, whatever the 
 /* rows and columns of a block of a matrix product */
 enum { PANEL = 2 * LANES };
 
-enum { CODED_ROWS = 4 /* at most, of a product that decodes as it multiplies */ };
+enum { CODED_ROWS = 4 /* at most, of a product that decodes as it multiplies */, AHEAD_LINES = 2 };
 
 /* What happens to a finished sum, in this order; pointers are to the job's first channel. */
 typedef struct Finish {
@@ -88,6 +88,8 @@ typedef struct CodedJob {
     const float *entries;          /* of codes of half a byte: what they stand for, and */
     const float *scale;            /* [PANEL] what that is multiplied by */
     int64_t depth;                 /* whole words */
+    const char *ahead;             /* what is read later: with each word, AHEAD_LINES lines of it */
+    int64_t ahead_stride;          /* are brought near, so many bytes apart */
     bool is_first;                 /* overwrite `sum`, all of PANEL columns */
     float *sum;
     int64_t sum_stride;
