@@ -22,7 +22,11 @@ enum { ISA_COUNT = sizeof isas / sizeof *isas };
 static float x[ELEMENTS], dy[ELEMENTS], a[CHANNELS_MAX], b[CHANNELS_MAX], c[CHANNELS_MAX],
     d[CHANNELS_MAX];
 static float ties[ELEMENTS]; /* few different values, and some NaNs */
-enum { RUN = 22 /* elements under a scale */, WORDS = 5 /* of each row */ };
+enum { RUN = 2 * PANEL + 6 /* elements under a scale */, WORDS = 5 /* of each row */ };
+enum {
+    APART = PANEL + 8 /* from piece to piece */,
+    WHOLE = 2 * PANEL /* elements under a scale */
+};
 static uint8_t bytes[ELEMENTS];
 static uint32_t words[WORDS * LANES];
 enum { MIDDLES = 15 };
@@ -39,6 +43,7 @@ typedef struct Results {
     float masked[ELEMENTS];
     uint8_t bytes[ELEMENTS], at_once[ELEMENTS], nibbles[ELEMENTS / 2];
     float from_nibbles[ELEMENTS], entries[ELEMENTS], turned[8 * WORDS * LANES];
+    float apart[(ELEMENTS / PANEL + 1) * APART];
     float halves[2][2 * WORDS * LANES];
     uint8_t below[ELEMENTS], packed[ELEMENTS / 2 + 1];
     uint16_t half[2][ELEMENTS];
@@ -111,6 +116,7 @@ static void run(int64_t rows, int64_t channels, Results *r) {
     k->levels_to_nibbles(r->quantize, count, 1, -4, 7, r->nibbles);
     k->levels_from_nibbles(bytes, count, 2, -7, r->from_nibbles);
     k->entries_from_nibbles(bytes, count, dy, x, RUN, r->entries, PANEL);
+    k->entries_from_nibbles(bytes, count / PANEL * PANEL, dy, x, WHOLE, r->apart, APART);
     k->entries_turn(words, LANES, WORDS, dy, a, r->turned, LANES);
     k->f16_turn(words, LANES, WORDS, r->halves[0], LANES);
     k->bf16_turn(words, LANES, WORDS, r->halves[1], LANES);
@@ -231,6 +237,9 @@ static void check_elements(const Results *r, int64_t rows, int64_t channels) {
         assert_int_equal(r->nibbles[i / 2] >> shift & 15, r->bytes[i]);
         assert_true(r->from_nibbles[i] == 2.0f * (float)(bytes[i / 2] >> shift & 15) - 7);
         assert_true(r->entries[i] == x[i / RUN] * dy[bytes[i / 2] >> shift & 15]);
+        if (i < rows * channels / PANEL * PANEL)
+            assert_true(r->apart[i / PANEL * APART + i % PANEL] ==
+                        x[i / WHOLE] * dy[bytes[i / 2] >> shift & 15]);
         int below = 0;
         for (int m = 0; m < MIDDLES; m++) below += x[i] > middles[m];
         assert_true(r->below[i] == below && (r->packed[i / 2] >> shift & 15) == below);
