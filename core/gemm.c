@@ -334,7 +334,8 @@ static bool multiplies_levels(const Matrix *a, const Matrix *b, float beta) {
 static void set_slices(Product *p, bool as_levels) {
     int64_t blocks = count_pieces(p->b.outer, PANEL);
     bool is_wide = p->b.is_panel && !p->b.is_k_last;
-    p->b.blocks = is_wide ? count_least(PANELS_MAX, count_pieces(blocks, GROUPS_WANTED)) : 1;
+    p->b.blocks =
+        is_wide ? count_least(factor_panels(&p->b), count_pieces(blocks, GROUPS_WANTED)) : 1;
     int64_t made = p->a.outer <= LANES ? MADE_FEW : MADE, width = p->b.blocks * PANEL;
     p->b.is_coded = p->a.outer <= CODED_ROWS && factor_can_be_coded(&p->b);
     p->depth = as_levels || p->b.is_coded ? p->k : count_least(p->k, made / width);

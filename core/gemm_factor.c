@@ -48,6 +48,15 @@ bool factor_can_be_coded(const Factor *f) {
     return f->is_panel && f->is_k_last && (f->has_entries || f->has_halves);
 }
 
+/* Codes are decoded in panels, not copied there: scales change between panels. */
+static bool is_decoded_there(const Factor *f) {
+    return f->has_entries && f->scales.run_length % PANEL == 0;
+}
+
+int64_t factor_panels(const Factor *f) {
+    return operand_lies(&f->operand) || is_decoded_there(f) ? PANELS_FEW : PANELS_MAX;
+}
+
 /* ---- Scales ---- */
 
 static bool scales_are_wanted(const Factor *f) {
@@ -299,14 +308,14 @@ static const float *piece_read(const Factor *f, const Operand *operand, int64_t 
 static void panels_copy(const Factor *f, int64_t first, int64_t columns, Slice slice, float *made) {
     const Operand operand = operand_of(f);
     int64_t size = block_floats(f), whole = columns / PANEL * PANEL, rest = columns - whole;
-    bool are_decoded_there = f->has_entries && f->scales.run_length % PANEL == 0;
+    bool is_there = is_decoded_there(f);
     float buffer[PANELS_MAX * PANEL];
     assert(columns <= PANELS_MAX * PANEL);
     for (int64_t k = 0; k < slice.depth; k++, made += PANEL) {
         int64_t row = slice.first + k;
         float *last = made + whole / PANEL * size;
         piece_touch(&operand, (row + AHEAD) * f->stride + first, columns);
-        if (are_decoded_there) {
+        if (is_there) {
             entries_copy(f, row, first, whole, made, size);
         } else {
             const float *piece = piece_read(f, &operand, row, first, whole, buffer);

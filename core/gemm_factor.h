@@ -12,7 +12,8 @@ typedef struct Slice {
     int64_t first, depth;
 } Slice;
 
-enum { PANELS_MAX = 4 /* made together of [k][outer], so that pieces of its rows are long */ };
+/* Made together of [k][outer], so that pieces of its rows are long. */
+enum { PANELS_FEW = 4, PANELS_MAX = 8 /* where each piece is decoded apart, which takes a call */ };
 
 /* A factor as the product sees it: `outer` rows of op(a), or columns of op(b), of k numbers. */
 typedef struct Factor {
@@ -40,6 +41,7 @@ typedef struct Tile {
 
 /* Without what is made at a time. */
 Factor factor_of(const Matrix *matrix, bool as_levels, bool is_k_last, bool is_panel);
+int64_t factor_panels(const Factor *factor);    /* of [k][outer], made together at most */
 bool factor_can_be_coded(const Factor *factor); /* whether is_coded may be set */
 
 /* Where values are multiplied, are not coded, and their scales lie in another form than f32:
