@@ -21,9 +21,11 @@
 #define LOAD_BYTES(p)                                                                              \
     ((Vector)_mm256_cvtepi32_ps(                                                                   \
         _mm256_cvtepu8_epi32(_mm_loadl_epi64((const __m128i *)(const void *)(p)))))
-#define ENTRIES(p)                  entries_of(p)
-#define ENTRIES_STEP                32
-#define ENTRIES_AT(e, q, x)         entries_at(&(e), (q), (x))
+#define ENTRIES(p)   entries_of(p)
+#define ENTRIES_STEP 32
+#define ENTRIES_AT(e, q, x)                                                                        \
+    entries_at(&(e), _mm_loadu_si128((const __m128i *)(const void *)(q)), (x))
+#define ENTRIES_FEW(e, q)           ((Vector)entries_few(&(e), (q)))
 #define ENTRIES_TURNED(e, w, at, x) entries_turned(&(e), (w), (at), (x))
 #define TILE_CASES(tile, job)                                                                      \
     TILE_CASE(1, tile, job)                                                                        \
@@ -94,16 +96,26 @@ static inline __attribute__((always_inline)) void entries_named(const Entries *e
     x[3] = _mm256_castsi256_ps(_mm256_unpackhi_epi16(low, high));
 }
 
-static inline __attribute__((always_inline)) void entries_at(const Entries *entries,
-                                                             const uint8_t *codes, __m256 x[4]) {
+/* 32 codes of half a byte. */
+static inline __attribute__((always_inline)) void entries_at(const Entries *entries, __m128i codes,
+                                                             __m256 x[4]) {
     /* Of each eight codes a half has four: two bytes, each in the lower half of 16 bits. */
     const __m256i spread =
         _mm256_setr_epi8(0, -1, 1, -1, 4, -1, 5, -1, 8, -1, 9, -1, 12, -1, 13, -1, /* */
                          2, -1, 3, -1, 6, -1, 7, -1, 10, -1, 11, -1, 14, -1, 15, -1);
-    __m256i pairs = _mm256_shuffle_epi8(
-        _mm256_broadcastsi128_si256(_mm_loadu_si128((const __m128i *)(const void *)codes)), spread);
+    __m256i pairs = _mm256_shuffle_epi8(_mm256_broadcastsi128_si256(codes), spread);
     pairs = _mm256_or_si256(pairs, _mm256_slli_epi16(pairs, 4));
     entries_named(entries, _mm256_and_si256(pairs, _mm256_set1_epi8(15)), x);
+}
+
+/* Eight of them. */
+static inline __attribute__((always_inline)) __m256 entries_few(const Entries *entries,
+                                                                const uint8_t *codes) {
+    int32_t eight;
+    __m256 x[4];
+    __builtin_memcpy(&eight, codes, sizeof eight);
+    entries_at(entries, _mm_cvtsi32_si128(eight), x);
+    return x[0];
 }
 
 static inline __attribute__((always_inline)) void
