@@ -22,7 +22,7 @@ enum { ISA_COUNT = sizeof isas / sizeof *isas };
 static float x[ELEMENTS], dy[ELEMENTS], a[CHANNELS_MAX], b[CHANNELS_MAX], c[CHANNELS_MAX],
     d[CHANNELS_MAX];
 static float ties[ELEMENTS]; /* few different values, and some NaNs */
-enum { RUN = 2 * PANEL + 6 /* elements under a scale */, WORDS = 5 /* of each row */ };
+enum { RUN = 2 * PANEL + 14 /* elements under a scale */, WORDS = 5 /* of each row */ };
 enum {
     APART = PANEL + 8 /* from piece to piece */,
     WHOLE = 2 * PANEL /* elements under a scale */
