@@ -241,6 +241,11 @@ Json *json_element(const Json *object, const char *path, int i) {
     return json_is_object(element) ? outside(element) : NULL;
 }
 
+const Json *json_inside(const Json *object, const char *path) {
+    json_t *found = find(object, path);
+    return json_is_object(found) ? outside(found) : NULL;
+}
+
 /* ---- Members of an object whose names are not known ---- */
 
 static JsonType type_of(const json_t *value) {
@@ -269,6 +274,11 @@ JsonType json_type_at(const Json *object, const char *path) {
     return type_of(find(object, path));
 }
 
+bool json_has(const Json *object, const char *path) {
+    json_t *found = find(object, path);
+    return found && !json_is_null(found);
+}
+
 static JsonMember member_of(const char *name, json_t *value) {
     bool has_members = json_is_object(value) || json_is_array(value);
     return (JsonMember){.name = name,
@@ -280,12 +290,17 @@ static JsonMember member_of(const char *name, json_t *value) {
                         .inside = has_members ? outside(value) : NULL};
 }
 
-bool json_each(const Json *object, const char *path, JsonVisit visit, void *context) {
+bool json_each_element(const Json *object, const char *path, JsonVisit visit, void *context) {
     json_t *found = find(object, path);
     for (size_t i = 0; i < json_array_size(found); i++) {
-        JsonMember member = member_of(NULL, json_array_get(found, i));
-        if (!visit(context, &member)) return false;
+        JsonMember element = member_of("", json_array_get(found, i));
+        if (!visit(context, &element)) return false;
     }
+    return true;
+}
+
+bool json_each_member(const Json *object, const char *path, JsonVisit visit, void *context) {
+    json_t *found = find(object, path);
     for (void *at = json_object_iter(found); at; at = json_object_iter_next(found, at)) {
         JsonMember member = member_of(json_object_iter_key(at), json_object_iter_value(at));
         if (!visit(context, &member)) return false;

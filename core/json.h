@@ -57,6 +57,7 @@ const char *json_get_text(const Json *object, const char *path); /* NULL; lives 
 double json_number(const Json *object, const char *path); /* NAN: no such number, or no object */
 int json_count(const Json *object, const char *path);     /* elements of a list; 0 if none */
 Json *json_element(const Json *object, const char *path, int i); /* NULL if it is not an object */
+const Json *json_inside(const Json *object, const char *path);   /* the same of a member */
 
 typedef enum JsonType {
     JSON_ABSENT,
@@ -70,10 +71,11 @@ typedef enum JsonType {
 } JsonType;
 
 JsonType json_type_at(const Json *object, const char *path);
+bool json_has(const Json *object, const char *path); /* anything but null */
 
 /* A member of an object, or an element of a list; lives with it. */
 typedef struct JsonMember {
-    const char *name; /* NULL: of a list */
+    const char *name; /* "": of a list */
     JsonType type;
     int64_t integer;    /* of JSON_INT */
     double number;      /* of JSON_INT and JSON_NUMBER */
@@ -82,10 +84,12 @@ typedef struct JsonMember {
     const Json *inside; /* of JSON_MEMBERS and JSON_LIST, for the calls above */
 } JsonMember;
 
-/* Every member of the object or list at `path` ("": itself), in order, until `visit` returns false;
- * false then. Where there is neither, nothing is visited. */
+/* Every member of the object, or element of the list, at `path` ("": itself), in order, until
+ * `visit` returns false; false then. Where there is none, or the other of the two, nothing is
+ * visited. */
 typedef bool (*JsonVisit)(void *context, const JsonMember *member);
-bool json_each(const Json *object, const char *path, JsonVisit visit, void *context);
+bool json_each_member(const Json *object, const char *path, JsonVisit visit, void *context);
+bool json_each_element(const Json *object, const char *path, JsonVisit visit, void *context);
 
 /* Objects only; duplicate names, deep nesting (over 2,048 levels) and sizes over JSON_BYTES_MAX are
  * errors. Files are those of run directories (core/file.h). */

@@ -20,7 +20,8 @@ static bool stop(void *context, const JsonMember *member) {
 
 /* What an unknown or refused key may hold without meaning anything. */
 static bool is_unset(const JsonMember *m) {
-    bool is_empty = m->inside && json_each(m->inside, "", stop, NULL);
+    bool is_empty = m->inside && json_each_member(m->inside, "", stop, NULL) &&
+                    json_each_element(m->inside, "", stop, NULL);
     return m->type == JSON_NOTHING || (m->type == JSON_BOOL && !m->is_true) || is_empty;
 }
 
@@ -96,18 +97,13 @@ static bool check_kind(const Reading *r, const Json *json) {
                     type ? type : "missing");
     if (bias && strcmp(bias, "none") != 0)
         return FAIL(r->err, ERROR_INPUT, "%s: 'bias' is %s; only none is read", r->path, bias);
-    return check_init(r, json) && json_each(json, "", check_key, (void *)(uintptr_t)r);
-}
-
-static bool is_given(const Json *json, const char *key) {
-    JsonType type = json_type_at(json, key);
-    return type != JSON_ABSENT && type != JSON_NOTHING;
+    return check_init(r, json) && json_each_member(json, "", check_key, (void *)(uintptr_t)r);
 }
 
 static bool read_number(const Reading *r, const Json *json, const char *key, double usual,
                         double low, double high, double *out) {
     *out = usual;
-    if (!is_given(json, key)) return true;
+    if (!json_has(json, key)) return true;
     if (json_get_number(json, key, out) && *out >= low && *out <= high) return true;
     return FAIL(r->err, ERROR_INPUT, "%s: '%s' must be a number from %g to %g", r->path, key, low,
                 high);
@@ -115,7 +111,7 @@ static bool read_number(const Reading *r, const Json *json, const char *key, dou
 
 static bool read_flag(const Reading *r, const Json *json, const char *key, bool *out) {
     *out = false;
-    if (!is_given(json, key)) return true;
+    if (!json_has(json, key)) return true;
     return json_get_bool(json, key, out) || fail_value(r, key, "true or false");
 }
 
@@ -144,17 +140,17 @@ static bool count_member(void *context, const JsonMember *m) {
 static bool read_patterns(Reading *r, const Json *json, const char *key, PeftPatterns *out) {
     int count = 0;
     *out = (PeftPatterns){.field = key};
-    if (!is_given(json, key)) return true;
+    if (!json_has(json, key)) return true;
     if (json_type_at(json, key) != JSON_MEMBERS)
         return fail_value(r, key, pattern_values(out == &r->config->ranks));
-    json_each(json, key, count_member, &count);
+    json_each_member(json, key, count_member, &count);
     if (count > PEFT_PATTERNS_MAX)
         return FAIL(r->err, ERROR_INPUT, "%s: '%s' has %d patterns; at most %d are read", r->path,
                     key, count, PEFT_PATTERNS_MAX);
     out->items = arena_new_array(r->arena, PeftPattern, count);
     r->key = key;
     r->patterns = out;
-    return json_each(json, key, add_pattern, r);
+    return json_each_member(json, key, add_pattern, r);
 }
 
 static bool add_target(void *context, const JsonMember *m) {
@@ -182,7 +178,7 @@ static bool read_targets(Reading *r, const Json *json) {
         *c->target_pattern = (PeftPattern){.key = pattern, .is_whole = true};
     }
     c->targets = arena_new_array(r->arena, const char *, count + 1);
-    return json_type_at(json, key) != JSON_LIST || json_each(json, key, add_target, r);
+    return json_type_at(json, key) != JSON_LIST || json_each_element(json, key, add_target, r);
 }
 
 static bool read_config(Reading *r, const Json *json) {
@@ -199,7 +195,7 @@ static bool read_config(Reading *r, const Json *json) {
     TRY(read_flag(r, json, "use_rslora", &c->rslora) && read_flag(r, json, "use_dora", &c->dora));
     TRY(read_patterns(r, json, "rank_pattern", &c->ranks) &&
         read_patterns(r, json, "alpha_pattern", &c->alphas));
-    c->is_partial = is_given(json, "layers_to_transform") || is_given(json, "exclude_modules");
+    c->is_partial = json_has(json, "layers_to_transform") || json_has(json, "exclude_modules");
     return read_targets(r, json);
 }
 

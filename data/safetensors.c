@@ -184,7 +184,7 @@ static bool read_header(Reading *r, int descriptor, int64_t file_bytes, Arena *a
     Json *json = json_read_text(text, (size_t)count, "header", r->err);
     r->data_start = 8 + (int64_t)count;
     r->data_bytes = file_bytes - r->data_start;
-    bool ok = json && json_each(json, "", add_tensor, r) && check_places(r);
+    bool ok = json && json_each_member(json, "", add_tensor, r) && check_places(r);
     json_free(json);
     return ok;
 }
@@ -261,8 +261,8 @@ static bool read_index(Reading *r, const char *directory, const char *path) {
     bool ok = json != NULL;
     if (ok && json_type_at(json, "weight_map") != JSON_MEMBERS)
         ok = FAIL(r->err, ERROR_INPUT, "%s: has no 'weight_map'", path);
-    ok = ok && json_each(json, "weight_map", add_part, &index) && sort_names(r->st, r->err) &&
-         json_each(json, "weight_map", check_part, &index);
+    ok = ok && json_each_member(json, "weight_map", add_part, &index) && sort_names(r->st, r->err) &&
+         json_each_member(json, "weight_map", check_part, &index);
     json_free(json);
     return ok;
 }

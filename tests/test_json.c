@@ -69,7 +69,7 @@ static void test_members(void **state) {
     assert_int_equal(json_type_at(j, "in.side"), JSON_MEMBERS);
     json_set_member(j, "in.side", "a.b", 3);
     json_set_member(j, "in.side", "a.c", 0.5);
-    assert_true(json_each(j, "in.side", is_seen, &sum));
+    assert_true(json_each_member(j, "in.side", is_seen, &sum));
     assert_true(sum == 3.5);
     json_free(j);
 }

@@ -286,7 +286,7 @@ static void configs_are_refused_by_name(void **state) {
          "sliding_window 8 is shorter than the context of 64 positions, which is not supported "
          "yet"},
         {"qwen3", "\"full_attention\"\n  ]", "\"sliding_attention\"\n  ]",
-         "layer_types has others than 'full_attention', which are not supported yet"},
+         "layer_types must be a list of 'full_attention'; others are not supported yet"},
         {"qwen3", "\"head_dim\": 16,", "", "head_dim is missing; nothing is guessed"},
         {"qwen3", "\"num_key_value_heads\": 2,", "",
          "num_key_value_heads is missing; nothing is guessed"},

@@ -171,7 +171,10 @@ static void test_config(void **state) {
         {"hidden_act", "\"gelu\"", "hidden_act 'gelu' is not supported"},
         {"hidden_size", "1e9", "hidden_size must be a whole number from 1 to"},
         {"vocab_size", "-1", "vocab_size must be a whole number from 1 to"},
-        {"layer_types", "[\"chunked_attention\"]", "layer_types has others than"},
+        {"layer_types", "[\"chunked_attention\"]",
+         "layer_types must be a list of 'full_attention'"},
+        {"layer_types", "\"full_attention\"", "layer_types must be a list of 'full_attention'"},
+        {"layer_types", "{\"a\": \"full_attention\"}", "layer_types must be a list of"},
         {"num_hidden_layers", "4611686018427387904", "num_hidden_layers must be a whole number"},
     };
     copy_model();

@@ -32,7 +32,7 @@ static bool add_id(void *context, const JsonMember *member) {
 static void check_case(Tokenizer *t, const char *kind, const Json *golden, Arena *arena) {
     TokenIds wanted = {.arena = arena}, ids = {.arena = arena};
     Error err = {0};
-    json_each(golden, arena_format(arena, "ids.%s", kind), add_id, &wanted);
+    json_each_element(golden, arena_format(arena, "ids.%s", kind), add_id, &wanted);
     const char *text = json_get_text(golden, "text");
     if (text) {
         assert_true(tokenizer_encode(t, span(text), true, &ids, &err));
@@ -212,6 +212,39 @@ static const Bad bads[] = {
      "normalizer: nibble does not know the type 'Precompiled'"},
     {WITH("\"normalizer\": {}"), "normalizer: a step has no 'type'"},
     {WITH("\"normalizer\": 1"), "normalizer: is no object"},
+    /* a list for an object and an object for a list, wherever the file has one */
+    {"{\"model\": [1]}", "model: is no object"},
+    {"{\"model\": {\"vocab\": [0]}}", "model: 'vocab' must be an object"},
+    {"{\"model\": {" VOCAB ", \"merges\": {\"a\": 1}}}", "model: 'merges' must be a list"},
+    {WITH("\"normalizer\": [{\"type\": \"NFC\"}]"), "normalizer: is no object"},
+    {WITH("\"normalizer\": {\"type\": \"Sequence\", \"normalizers\": {\"a\": 1}}"),
+     "normalizer: 'normalizers' must be a list"},
+    {WITH("\"added_tokens\": {\"a\": 1}"), "added_tokens: must be a list"},
+    {WITH("\"post_processor\": [1]"), "post_processor: is no object"},
+    {WITH("\"post_processor\": {\"type\": \"Sequence\", \"processors\": {\"a\": 1}}"),
+     "post_processor: processors: must be a list"},
+    {WITH("\"post_processor\": {\"type\": \"Sequence\", \"processors\": [[1]]}"),
+     "post_processor: has no 'type'"},
+    {WITH("\"post_processor\": {\"type\": \"TemplateProcessing\", \"single\": {\"a\": 1}}"),
+     "post_processor: single: must be a list"},
+    {WITH("\"post_processor\": {\"type\": \"TemplateProcessing\", \"single\": [[1]]}"),
+     "post_processor: single: must be special tokens around one Sequence"},
+    {WITH("\"post_processor\": {\"type\": \"TemplateProcessing\", \"single\": [{\"SpecialToken\": "
+          "{\"id\": \"<s>\"}}], \"special_tokens\": [{\"ids\": [1]}]}"),
+     "post_processor: special_tokens: is no object"},
+    {WITH("\"post_processor\": {\"type\": \"TemplateProcessing\", \"single\": [{\"SpecialToken\": "
+          "{\"id\": \"<s>\"}}], \"special_tokens\": {\"<s>\": {\"ids\": {\"a\": 1}}}}"),
+     "post_processor: special_tokens has no '<s>'"},
+    /* what cannot be read is not absent */
+    {"{\"model\": {\"type\": 1, " VOCAB "}}", "model: 'type' must be text"},
+    {"{\"model\": {" MODEL ", \"unk_token\": 1}}", "model: 'unk_token' must be text"},
+    {"{\"model\": {" MODEL ", \"fuse_unk\": 1}}", "model: 'fuse_unk' must be true or false"},
+    {"{\"model\": {" MODEL ", \"dropout\": \"\"}}", "model: 'dropout' must be a number"},
+    {WITH("\"decoder\": {\"type\": \"Metaspace\", \"replacement\": \"_\", \"prepend_scheme\": 1}"),
+     "decoder: Metaspace: 'prepend_scheme' is 'no text', which nibble does not know"},
+    {WITH(
+         "\"decoder\": {\"type\": \"Metaspace\", \"replacement\": \"_\", \"add_prefix_space\": 1}"),
+     "decoder: Metaspace: 'add_prefix_space' must be true or false"},
     {WITH("\"normalizer\": {\"type\": \"Prepend\"}"),
      "normalizer: Prepend: 'prepend' must be text"},
     {WITH("\"normalizer\": {\"type\": \"NFC\", \"x\": 1}"),

@@ -89,9 +89,11 @@ static void sort_ids(AddedTokens *tokens, Arena *arena) {
 bool added_tokens_read(const Json *json, const Bpe *bpe, const Steps *normalizer, Arena *arena,
                        AddedTokens *out, Error *err) {
     int count = json_count(json, "added_tokens");
+    if (json_has(json, "added_tokens") && json_type_at(json, "added_tokens") != JSON_LIST)
+        return FAIL(err, ERROR_INPUT, "added_tokens: must be a list");
     *out = (AddedTokens){.items = arena_new_array(arena, AddedToken, count + 1)};
     Reading r = {out, bpe, normalizer, arena, err};
-    TRY(json_each(json, "added_tokens", add_token, &r));
+    TRY(json_each_element(json, "added_tokens", add_token, &r));
     qsort(out->items, (size_t)out->count, sizeof *out->items, compare);
     sort_ids(out, arena);
     while (out->raw_count < out->count && !out->items[out->raw_count].is_normalized)

@@ -114,7 +114,7 @@ static bool read_token(void *context, const JsonMember *member) {
 
 static bool read_tokens(const Json *json, Reading *r) {
     Bpe *bpe = r->bpe;
-    TRY(json_each(json, "vocab", read_token, r));
+    TRY(json_each_member(json, "vocab", read_token, r));
     if (!bpe->token_count) return FAIL(r->err, ERROR_INPUT, "vocab: holds no tokens");
     qsort(bpe->tokens, (size_t)bpe->token_count, sizeof *bpe->tokens, compare_tokens);
     if (bpe->size > 2 * bpe->token_count + UNUSED_MAX)
@@ -170,7 +170,7 @@ static bool read_merges(const Json *json, Reading *r) {
     if (json_type_at(json, "merges") != JSON_LIST)
         return FAIL(r->err, ERROR_INPUT, "merges: must be a list");
     bpe->merges = arena_new_array(bpe->arena, Merge, json_count(json, "merges") + 1);
-    TRY(json_each(json, "merges", read_merge, r));
+    TRY(json_each_element(json, "merges", read_merge, r));
     qsort(bpe->merges, (size_t)r->at, sizeof *bpe->merges, compare_merges);
     for (int32_t i = 0; i < r->at; i++)
         if (!i || compare_pairs(&bpe->merges[bpe->merge_count - 1], &bpe->merges[i]))
@@ -186,30 +186,37 @@ static void find_bytes(Bpe *bpe) {
     }
 }
 
-/* What would make other tokens, and is not built. */
-static bool check_unbuilt(void *context, const JsonMember *member) {
-    Reading *r = context;
-    static const char *const known[] = {"type",
-                                        "dropout",
-                                        "unk_token",
-                                        "fuse_unk",
-                                        "byte_fallback",
-                                        "ignore_merges",
-                                        "vocab",
-                                        "merges",
-                                        "continuing_subword_prefix",
-                                        "end_of_word_suffix"};
-    bool is_known = member->type == JSON_NOTHING;
-    for (size_t i = 0; i < sizeof known / sizeof *known; i++)
-        is_known = is_known || !strcmp(member->name, known[i]);
-    if (!is_known) return FAIL(r->err, ERROR_INPUT, "nibble does not know '%s'", member->name);
-    bool is_affix = !strcmp(member->name, "continuing_subword_prefix") ||
-                    !strcmp(member->name, "end_of_word_suffix");
-    if (is_affix && member->type != JSON_NOTHING && !(member->text && !*member->text))
-        return FAIL(r->err, ERROR_INPUT, "'%s' is not supported", member->name);
-    if (!strcmp(member->name, "dropout") && member->type != JSON_NOTHING && member->integer)
-        return FAIL(r->err, ERROR_INPUT, "'dropout' is not supported");
-    return true;
+typedef struct Known {
+    const char *name;
+    JsonType type; /* or null */
+    const char *what;
+    bool is_built; /* else only what is nothing: 0 or no text */
+} Known;
+
+static const Known known_members[] = {{"type", JSON_TEXT, "text", true},
+                                      {"vocab", JSON_MEMBERS, "an object", true},
+                                      {"merges", JSON_LIST, "a list", true},
+                                      {"unk_token", JSON_TEXT, "text", true},
+                                      {"fuse_unk", JSON_BOOL, "true or false", true},
+                                      {"byte_fallback", JSON_BOOL, "true or false", true},
+                                      {"ignore_merges", JSON_BOOL, "true or false", true},
+                                      {"dropout", JSON_NUMBER, "a number", false},
+                                      {"continuing_subword_prefix", JSON_TEXT, "text", false},
+                                      {"end_of_word_suffix", JSON_TEXT, "text", false},
+                                      {NULL, JSON_ABSENT, NULL, false}};
+
+static bool check_member(void *context, const JsonMember *member) {
+    const Reading *r = context;
+    const Known *known = known_members;
+    if (member->type == JSON_NOTHING) return true;
+    while (known->name && strcmp(known->name, member->name)) known++;
+    if (!known->name) return FAIL(r->err, ERROR_INPUT, "nibble does not know '%s'", member->name);
+    bool is_number = known->type == JSON_NUMBER && member->type == JSON_INT;
+    if (member->type != known->type && !is_number)
+        return FAIL(r->err, ERROR_INPUT, "'%s' must be %s", known->name, known->what);
+    bool is_nothing = member->text ? !*member->text : member->number == 0;
+    return known->is_built || is_nothing ||
+           FAIL(r->err, ERROR_INPUT, "'%s' is not supported", known->name);
 }
 
 bool bpe_read(const Json *json, Arena *arena, Bpe **out, Error *err) {
@@ -219,7 +226,7 @@ bool bpe_read(const Json *json, Arena *arena, Bpe **out, Error *err) {
     const char *type = json_get_text(json, "type"), *unknown = json_get_text(json, "unk_token");
     if (type && strcmp(type, "BPE"))
         return FAIL(err, ERROR_INPUT, "type '%s' is not supported, only BPE", type);
-    TRY(json_each(json, "", check_unbuilt, &r));
+    TRY(json_each_member(json, "", check_member, &r));
     TRY(read_tokens(json, &r) && read_merges(json, &r));
     json_get_bool(json, "fuse_unk", &bpe->fuses_unknown);
     json_get_bool(json, "byte_fallback", &bpe->has_fallback);

@@ -161,10 +161,12 @@ static bool strip(const Step *step, Spans *tokens, Error *err) {
 }
 
 static bool metaspace_read(Step *step, const Json *json, Arena *arena, Error *err) {
-    const char *scheme = json_get_text(json, "prepend_scheme");
     bool adds = true;
-    json_get_bool(json, "add_prefix_space", &adds);
-    step->adds_space = scheme ? strcmp(scheme, "never") != 0 : adds;
+    TRY(step_flag_if(json, "add_prefix_space", &adds, err));
+    step->scheme = adds ? STEP_ALWAYS : STEP_NEVER;
+    if (json_has(json, "prepend_scheme"))
+        TRY(step_choice(json, "prepend_scheme", step_schemes, &step->scheme, err));
+    step->adds_space = step->scheme != STEP_NEVER;
     step->content = (Span){" ", 1};
     return step_character(json, "replacement", &step->pattern, arena, err);
 }

@@ -123,8 +123,7 @@ static bool byte_level_read(Step *step, const Json *json, Arena *arena, Error *e
     (void)arena;
     step->uses_regex = true; /* where an older file does not say */
     TRY(step_flag(json, "add_prefix_space", &step->adds_space, err));
-    if (json_type_at(json, "use_regex") != JSON_ABSENT)
-        TRY(step_flag(json, "use_regex", &step->uses_regex, err));
+    TRY(step_flag_if(json, "use_regex", &step->uses_regex, err));
     return !step->uses_regex || regex_read(step, byte_level_words, STEP_ISOLATED, err);
 }
 
@@ -149,19 +148,15 @@ static bool byte_level(const Step *step, Span text, bool begins, Spans *out, Err
 }
 
 static bool metaspace_read(Step *step, const Json *json, Arena *arena, Error *err) {
-    static const char *const schemes[] = {"always", "never", "first", NULL};
     TRY(step_character(json, "replacement", &step->pattern, arena, err));
     step->behavior = STEP_MERGED_WITH_NEXT;
     step->is_split = true; /* where an older file does not say */
     bool adds = true;
-    if (json_type_at(json, "add_prefix_space") != JSON_ABSENT)
-        TRY(step_flag(json, "add_prefix_space", &adds, err));
+    TRY(step_flag_if(json, "add_prefix_space", &adds, err));
     step->scheme = adds ? STEP_ALWAYS : STEP_NEVER;
-    if (json_type_at(json, "prepend_scheme") != JSON_ABSENT)
-        TRY(step_choice(json, "prepend_scheme", schemes, &step->scheme, err));
-    if (json_type_at(json, "split") != JSON_ABSENT)
-        TRY(step_flag(json, "split", &step->is_split, err));
-    return true;
+    if (json_has(json, "prepend_scheme"))
+        TRY(step_choice(json, "prepend_scheme", step_schemes, &step->scheme, err));
+    return step_flag_if(json, "split", &step->is_split, err);
 }
 
 static Span spaces_replaced(Span text, Span replacement, Arena *arena) {

@@ -17,6 +17,8 @@ void spans_add(Spans *spans, Span span) {
 
 /* ---- Members ---- */
 
+const char *const step_schemes[] = {"always", "never", "first", NULL};
+
 bool step_text(const Json *json, const char *name, Span *out, Arena *arena, Error *err) {
     const char *text = json_get_text(json, name);
     if (!text) return FAIL(err, ERROR_INPUT, "'%s' must be text", name);
@@ -44,6 +46,10 @@ bool step_check_growth(int64_t before, int64_t after, Error *err) {
 bool step_flag(const Json *json, const char *name, bool *out, Error *err) {
     return json_get_bool(json, name, out) ||
            FAIL(err, ERROR_INPUT, "'%s' must be true or false", name);
+}
+
+bool step_flag_if(const Json *json, const char *name, bool *out, Error *err) {
+    return !json_has(json, name) || step_flag(json, name, out, err);
 }
 
 bool step_choice(const Json *json, const char *name, const char *const *choices, int *out,
@@ -111,7 +117,7 @@ static bool read_step(const Json *json, const StepRow *rows, const char *type, A
     if (!row->type) return FAIL(err, ERROR_INPUT, "nibble does not know the type '%s'", type);
     *step = (Step){.row = row};
     Known known = {row, err};
-    TRY(json_each(json, "", check_member, &known));
+    TRY(json_each_member(json, "", check_member, &known));
     if (!row->read || row->read(step, json, arena, err)) return true;
     error_prefix(err, "%s", type);
     return false;
@@ -125,6 +131,8 @@ static bool read_steps(const Json *json, const char *inner, const StepRow *rows,
         if (out->count == STEPS_MAX) return FAIL(err, ERROR_INPUT, "more than %d steps", STEPS_MAX);
         return read_step(json, rows, type, arena, &out->items[out->count++], err);
     }
+    if (json_type_at(json, inner) != JSON_LIST)
+        return FAIL(err, ERROR_INPUT, "'%s' must be a list", inner);
     for (int i = 0; i < json_count(json, inner); i++) {
         const Json *element = json_element(json, inner, i);
         if (!element) return FAIL(err, ERROR_INPUT, "'%s' holds what is no step", inner);
@@ -133,29 +141,19 @@ static bool read_steps(const Json *json, const char *inner, const StepRow *rows,
     return true;
 }
 
-typedef struct Wanted {
-    const char *name;
-    const Json *found;
-} Wanted;
-
-static bool keep_object(void *context, const JsonMember *member) {
-    Wanted *wanted = context;
-    if (strcmp(member->name, wanted->name)) return true;
-    wanted->found = member->type == JSON_MEMBERS ? member->inside : NULL;
-    return false;
+bool step_section(const Json *json, const char *name, const Json **out, Error *err) {
+    *out = json_inside(json, name);
+    return *out || !json_has(json, name) || FAIL(err, ERROR_INPUT, "%s: is no object", name);
 }
 
 bool steps_read(const Json *json, const char *name, const char *inner, const StepRow *rows,
                 Arena *arena, Steps *out, Error *err) {
     *out = (Steps){.items = arena_new_array(arena, Step, STEPS_MAX)};
-    JsonType type = json_type_at(json, name);
-    if (type == JSON_ABSENT || type == JSON_NOTHING) return true;
-    Wanted wanted = {name, NULL};
-    json_each(json, "", keep_object, &wanted);
-    bool is_read = wanted.found ? read_steps(wanted.found, inner, rows, arena, out, err)
-                                : FAIL(err, ERROR_INPUT, "is no object");
-    if (!is_read) error_prefix(err, "%s", name);
-    return is_read;
+    const Json *section;
+    TRY(step_section(json, name, &section, err));
+    if (!section || read_steps(section, inner, rows, arena, out, err)) return true;
+    error_prefix(err, "%s", name);
+    return false;
 }
 
 void steps_close(Steps *steps) {

@@ -40,6 +40,7 @@ typedef enum StepBehavior {
 } StepBehavior;
 
 typedef enum StepScheme { STEP_ALWAYS, STEP_NEVER, STEP_FIRST } StepScheme;
+extern const char *const step_schemes[]; /* their names, then NULL */
 
 struct Step {
     const StepRow *row;
@@ -62,10 +63,14 @@ bool steps_read(const Json *json, const char *name, const char *inner, const Ste
                 Arena *arena, Steps *out, Error *err);
 void steps_close(Steps *steps);
 
+/* The object that is the section `name`; null or absent: NULL. */
+bool step_section(const Json *json, const char *name, const Json **out, Error *err);
+
 /* For rows: a member that must be there. */
 bool step_text(const Json *json, const char *name, Span *out, Arena *arena, Error *err);
 bool step_character(const Json *json, const char *name, Span *out, Arena *arena, Error *err);
 bool step_flag(const Json *json, const char *name, bool *out, Error *err);
+bool step_flag_if(const Json *json, const char *name, bool *out, Error *err); /* it is there */
 bool step_choice(const Json *json, const char *name, const char *const *choices, int *out,
                  Error *err);
 /* `pattern`: {"String": text} or {"Regex": text}. */

@@ -47,7 +47,7 @@ static bool find_special(void *context, const JsonMember *member) {
     Reading *r = context;
     if (strcmp(member->name, r->wanted)) return true;
     bool is_there = member->type == JSON_MEMBERS && json_count(member->inside, "ids") > 0 &&
-                    json_each(member->inside, "ids", keep_ids, r);
+                    json_each_element(member->inside, "ids", keep_ids, r);
     if (is_there) r->wanted = NULL;
     return false;
 }
@@ -58,7 +58,7 @@ static bool read_piece(void *context, const JsonMember *member) {
     const char *special = piece ? json_get_text(piece, "SpecialToken.id") : NULL;
     if (special) {
         r->wanted = special;
-        json_each(r->specials, "", find_special, r);
+        json_each_member(r->specials, "", find_special, r);
         return !r->wanted || FAIL(r->err, ERROR_INPUT, "special_tokens has no '%s'", special);
     }
     if (!piece || json_type_at(piece, "Sequence") != JSON_MEMBERS || r->is_behind)
@@ -67,10 +67,10 @@ static bool read_piece(void *context, const JsonMember *member) {
     return true;
 }
 
-static bool keep_specials(void *context, const JsonMember *member) {
-    Reading *r = context;
-    if (!strcmp(member->name, "special_tokens")) r->specials = member->inside;
-    return true;
+static bool read_list(Reading *r, const Json *json, const char *name, JsonVisit visit) {
+    return json_type_at(json, name) == JSON_LIST
+               ? json_each_element(json, name, visit, r)
+               : FAIL(r->err, ERROR_INPUT, "%s: must be a list", name);
 }
 
 static bool read_processor(void *context, const JsonMember *member) {
@@ -78,40 +78,32 @@ static bool read_processor(void *context, const JsonMember *member) {
     const char *type = member->inside ? json_get_text(member->inside, "type") : NULL;
     if (!type) return FAIL(r->err, ERROR_INPUT, "has no 'type'");
     if (!strcmp(type, "Sequence"))
-        return json_each(member->inside, "processors", read_processor, r);
+        return read_list(r, member->inside, "processors", read_processor);
     if (!strcmp(type, "ByteLevel")) return true; /* moves offsets, no ids */
     if (strcmp(type, "TemplateProcessing"))
         return FAIL(r->err, ERROR_INPUT, "nibble does not know the type '%s'", type);
     if (r->is_behind) return FAIL(r->err, ERROR_INPUT, "more than one template");
-    json_each(member->inside, "", keep_specials, r);
-    TRY(json_each(member->inside, "single", read_piece, r));
+    TRY(step_section(member->inside, "special_tokens", &r->specials, r->err));
+    TRY(read_list(r, member->inside, "single", read_piece));
     return r->is_behind || FAIL(r->err, ERROR_INPUT, "single: names no Sequence");
 }
 
 /* ---- The sections of the file ---- */
 
-typedef struct Sections {
-    const Json *model, *processor;
-} Sections;
-
-static bool find_sections(void *context, const JsonMember *member) {
-    Sections *sections = context;
-    if (!strcmp(member->name, "model")) sections->model = member->inside;
-    if (!strcmp(member->name, "post_processor")) sections->processor = member->inside;
-    return true;
-}
-
-static bool read_model(Tokenizer *t, const Json *model, Arena *arena, Error *err) {
+static bool read_model(Tokenizer *t, const Json *json, Arena *arena, Error *err) {
+    const Json *model;
+    TRY(step_section(json, "model", &model, err));
     bool is_read = model ? bpe_read(model, arena, &t->bpe, err)
                          : FAIL(err, ERROR_INPUT, "is missing; is this a tokenizer.json?");
     if (!is_read) error_prefix(err, "model");
     return is_read;
 }
 
-static bool read_template(Tokenizer *t, const Json *processor, Error *err) {
+static bool read_template(Tokenizer *t, const Json *json, Error *err) {
     Reading r = {.t = t, .err = err};
-    JsonMember member = {.inside = processor};
-    bool is_read = !processor || read_processor(&r, &member);
+    JsonMember member = {.name = ""};
+    TRY(step_section(json, "post_processor", &member.inside, err));
+    bool is_read = !member.inside || read_processor(&r, &member);
     if (!is_read) error_prefix(err, "post_processor");
     return is_read;
 }
@@ -123,16 +115,14 @@ static void find_size(Tokenizer *t) {
 }
 
 static bool read_all(Tokenizer *t, const Json *json, Arena *arena, Error *err) {
-    Sections sections = {0};
-    json_each(json, "", find_sections, &sections);
-    TRY(read_model(t, sections.model, arena, err));
+    TRY(read_model(t, json, arena, err));
     TRY(steps_read(json, "normalizer", "normalizers", normalizer_rows, arena, &t->normalizer, err));
     TRY(steps_read(json, "pre_tokenizer", "pretokenizers", pre_tokenizer_rows, arena,
                    &t->pre_tokenizer, err));
     TRY(steps_read(json, "decoder", "decoders", decoder_rows, arena, &t->decoder, err));
     TRY(added_tokens_read(json, t->bpe, &t->normalizer, arena, &t->added, err));
     find_size(t);
-    return read_template(t, sections.processor, err);
+    return read_template(t, json, err);
 }
 
 /* A frame of ids that are no tokens would come out of every text. */

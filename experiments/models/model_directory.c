@@ -37,8 +37,7 @@ typedef struct Reader {
 } Reader;
 
 static bool is_given(const Reader *r, const char *key) {
-    JsonType type = json_type_at(r->json, key);
-    return type != JSON_ABSENT && type != JSON_NOTHING;
+    return json_has(r->json, key);
 }
 
 static bool fail_missing(const Reader *r, const char *key) {
@@ -253,9 +252,11 @@ static bool is_full(void *context, const JsonMember *member) {
 }
 
 static bool check_layer_types(const Reader *r) {
-    return json_each(r->json, "layer_types", is_full, NULL) ||
+    if (!is_given(r, "layer_types")) return true;
+    return (json_type_at(r->json, "layer_types") == JSON_LIST &&
+            json_each_element(r->json, "layer_types", is_full, NULL)) ||
            FAIL(r->err, ERROR_INPUT,
-                "%s: layer_types has others than 'full_attention', which are not supported yet",
+                "%s: layer_types must be a list of 'full_attention'; others are not supported yet",
                 r->file);
 }
 
@@ -277,7 +278,7 @@ static bool read_ends(const Reader *r, ModelDirectory *d) {
     bool ok = json_get_int(r->json, "eos_token_id", &one.integer)
                   ? add_end(d, &one)
                   : json_type_at(r->json, "eos_token_id") == JSON_LIST &&
-                        json_each(r->json, "eos_token_id", add_end, d);
+                        json_each_element(r->json, "eos_token_id", add_end, d);
     return ok || FAIL(r->err, ERROR_INPUT,
                       "%s: eos_token_id must be a token of the vocabulary of %ld, or a list of at "
                       "most %d",

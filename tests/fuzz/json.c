@@ -11,10 +11,11 @@ static bool walk(void *context, const JsonMember *member) {
     Walk *w = context;
     w->members++;
     if (member->text) w->members += (int)strlen(member->text);
-    if (member->name) w->members += (int)strlen(member->name);
+    w->members += (int)strlen(member->name);
     if (member->inside && w->depth < 64) {
         w->depth++;
-        json_each(member->inside, "", walk, w);
+        json_each_member(member->inside, "", walk, w);
+        json_each_element(member->inside, "", walk, w);
         w->depth--;
     }
     return true;
@@ -31,7 +32,7 @@ static void check_again(const char *text, const char *line, Arena *arena) {
 static void check(const Json *json, Arena *arena) {
     int64_t integer, three[3];
     bool truth;
-    json_each(json, "", walk, &(Walk){0});
+    json_each_member(json, "", walk, &(Walk){0});
     json_number(json, "a.b");
     json_get_int(json, "a.0", &integer);
     json_get_bool(json, "a", &truth);
