@@ -45,9 +45,8 @@ static void run_with(const uint8_t *data, size_t bytes, size_t at, size_t end, c
 /* Values stand behind a colon, a comma or the beginning of a list; so do names, which are no JSON
  * then. */
 static void run_other_kinds(const uint8_t *data, size_t bytes) {
-    static const char *const kinds[] = {"null",  "true", "7",          "0.5",
-                                        "\"a\"", "[]",   "[7]",        "[\"a\"]",
-                                        "[{}]",  "{}",   "{\"a\": 7}", "{\"a\": {}}"};
+    static const char *const kinds[] = {"null", "true", "-7",   "\"a\"",
+                                        "[]",   "[7]",  "[{}]", "{\"a\": 7}"};
     enum { JSON_MAX = 16 << 10 };
     if (bytes > JSON_MAX || !memmem(data, bytes, "{\"", 2)) return;
     for (size_t i = 1; i < bytes; i++) {
