@@ -261,8 +261,8 @@ static bool read_index(Reading *r, const char *directory, const char *path) {
     bool ok = json != NULL;
     if (ok && json_type_at(json, "weight_map") != JSON_MEMBERS)
         ok = FAIL(r->err, ERROR_INPUT, "%s: has no 'weight_map'", path);
-    ok = ok && json_each_member(json, "weight_map", add_part, &index) && sort_names(r->st, r->err) &&
-         json_each_member(json, "weight_map", check_part, &index);
+    ok = ok && json_each_member(json, "weight_map", add_part, &index) &&
+         sort_names(r->st, r->err) && json_each_member(json, "weight_map", check_part, &index);
     json_free(json);
     return ok;
 }
