@@ -10,13 +10,13 @@
 #if __has_feature(thread_sanitizer)
 #define FEWER 8
 #elif __has_feature(address_sanitizer)
-#define FEWER 2
+#define FEWER 4
 #endif
 #endif
 #ifdef __SANITIZE_THREAD__ /* gcc */
 #define FEWER 8
 #elif defined(__SANITIZE_ADDRESS__)
-#define FEWER 2
+#define FEWER 4
 #endif
 #ifndef FEWER
 #define FEWER 1
