@@ -5,32 +5,29 @@ if(CMAKE_SYSTEM_PROCESSOR MATCHES "x86_64|AMD64")
         COMPILE_OPTIONS "-mavx512f;-mavx2;-mfma;-mf16c")
 endif()
 
-# Loops over numbers, which no parser enters: what libFuzzer wants takes minutes to compile there. Of
-# the others, what AddressSanitizer would see at the access is checked once, and scopes, which take as
-# long to compile as all else, are not watched; nor is what this processor cannot run.
-set(sources core/kernels/baseline.c core/kernels/avx2.c)
-set(others core/kernels/avx512.c)
-file(STRINGS /proc/cpuinfo has_avx512 REGEX "avx512f" LIMIT_COUNT 1)
-if(has_avx512)
-    list(APPEND sources ${others})
-    set(others)
-endif()
-set(none -fno-sanitize=all)
-if(NIBBLE_SANITIZE MATCHES "fuzzer")
-    list(APPEND none -fno-sanitize-coverage=trace-pc-guard)
-    list(APPEND others ${sources})
-    set(sources)
-endif()
+# With sanitizers. No parser enters these loops over numbers, and what libFuzzer wants takes minutes to
+# compile here. Of the others, what AddressSanitizer would see at the access is checked once, and
+# scopes, which take as long to compile as all else, are not watched. Whole suites run with AVX2. What
+# this processor cannot run is only compiled.
 if(NIBBLE_SANITIZE)
-    set_property(SOURCE ${others} APPEND PROPERTY COMPILE_OPTIONS "${none}")
-endif()
-if(NIBBLE_SANITIZE MATCHES "address" AND sources)
-    set_property(SOURCE ${sources} APPEND PROPERTY COMPILE_OPTIONS
-        -fno-sanitize=null,pointer-overflow,object-size -fno-sanitize-address-use-after-scope)
-endif()
-# Whole suites run with the second; the others are a third of the time to compile.
-if(NIBBLE_SANITIZE)
-    set_property(SOURCE core/kernels/baseline.c core/kernels/avx512.c APPEND PROPERTY
-        COMPILE_OPTIONS -O1)
-    set_property(SOURCE core/kernels/avx2.c APPEND PROPERTY COMPILE_OPTIONS -O3)
+    set(plain -fno-sanitize=all)
+    set(options)
+    if(NIBBLE_SANITIZE MATCHES "fuzzer")
+        list(APPEND plain -fno-sanitize-coverage=trace-pc-guard)
+        set(options ${plain})
+    elseif(NIBBLE_SANITIZE MATCHES "address")
+        set(options -fno-sanitize=null,pointer-overflow,object-size
+            -fno-sanitize-address-use-after-scope)
+    endif()
+    file(STRINGS /proc/cpuinfo has_avx512 REGEX "avx512f" LIMIT_COUNT 1)
+    set(baseline ${options} -O1)
+    set(avx2 ${options} -O3)
+    set(avx512 ${options} -O1)
+    if(NOT has_avx512)
+        set(avx512 ${plain} -O0)
+    endif()
+    foreach(instructions baseline avx2 avx512)
+        set_property(SOURCE core/kernels/${instructions}.c APPEND PROPERTY
+            COMPILE_OPTIONS "${${instructions}}")
+    endforeach()
 endif()
