@@ -1,5 +1,5 @@
 /* Where there is no libFuzzer: runs a target on every file of the folders that are named; and,
- * where it holds JSON, with each value in turn taken by one of every other kind. */
+ * where it holds JSON or YAML, with each value in turn taken by one of every other kind. */
 #include <dirent.h>
 #include <sys/stat.h>
 
@@ -42,13 +42,14 @@ static void run_with(const uint8_t *data, size_t bytes, size_t at, size_t end, c
     free(other);
 }
 
-/* Values stand behind a colon, a comma or the beginning of a list; so do names, which are no JSON
- * then. */
+/* Values stand behind a colon, a comma or the beginning of a list; so do names, which are none of
+ * JSON's then. */
 static void run_other_kinds(const uint8_t *data, size_t bytes) {
     static const char *const kinds[] = {"null", "true", "-7",   "\"a\"",
                                         "[]",   "[7]",  "[{}]", "{\"a\": 7}"};
-    enum { JSON_MAX = 16 << 10 };
-    if (bytes > JSON_MAX || !memmem(data, bytes, "{\"", 2)) return;
+    enum { TEXT_MAX = 16 << 10 };
+    bool has_values = memmem(data, bytes, "{\"", 2) || memmem(data, bytes, ": ", 2);
+    if (bytes > TEXT_MAX || !has_values) return;
     for (size_t i = 1; i < bytes; i++) {
         size_t at = i;
         while (at < bytes && data[at] == ' ') at++;
