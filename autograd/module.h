@@ -63,7 +63,7 @@ typedef enum LayerFlags {
     LAYER_DROPS = 4,         /* drops elements in training, and gives its input in evaluation */
     LAYER_ADDS = 8,          /* the sum of its inputs: a residual stream begins */
     LAYER_IS_BLOCK = 16,     /* what a deep network has many of, one after the other; its values can
-                                be made again for backward (TapeMode.recomputes) */
+                                be made again for backward (TapeMode.recompute) */
 } LayerFlags;
 
 /* A row of layers.def. The config struct of every layer begins with LayerConfig. */

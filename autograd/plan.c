@@ -25,7 +25,7 @@ uint64_t plan_signature(const Tape *record, const Var *root) {
     uint64_t hash = mix_int(0xcbf29ce484222325u, record->count);
     hash = mix_int(hash, root->index);
     hash = mix_int(hash, record->mode.half + 64 * record->mode.keeps_f32_grads);
-    hash = mix_int(hash, record->mode.keeps_residuals + 2 * record->mode.recomputes);
+    hash = mix_int(hash, record->mode.keeps_residuals + 2 * (int)record->mode.recompute);
     for (int i = 0; i < record->count; i++) {
         const Var *v = record->vars[i];
         hash = mix(hash, &v->op, sizeof v->op);

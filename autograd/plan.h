@@ -8,11 +8,13 @@
  * or half a byte where codes of at most 4 bits lie in rows of an even length. Where a bit per
  * element tells backward all that it needs of values, bits are kept.
  *
- * A segment, what a block recorded, can be run again (TapeMode.recomputes): then of its values only
+ * A segment, what a block recorded, can be run again (TapeMode.recompute): then of its values only
  * those are kept that somebody outside reads, and its forward runs once more just before its
  * backward, into memory that all segments share. What parameters alone make is not of it, and a
  * group is wholly in a segment or wholly outside, so that groups, and with them bits, are those of
  * a step that keeps everything. The last of its ops need not run again, unless backward reads them.
+ * Where only cheap ops run again, values of the others are kept as ever, and a group has only cheap
+ * ops or none.
  *
  * Time counts the calls of a step: forward of Var i is i; then, from the last Var to the first, its
  * backward, and before that of a segment's last one the segment's forward again. */
@@ -62,7 +64,7 @@ typedef struct Plan {
     int count;
     PlanSegment *segments; /* in the order of the tape */
     int segment_count;
-    int *segment_of;              /* by Var: whose it is, or -1: nobody's, it runs once */
+    int *segment_of;              /* by Var: which runs it again, or -1: it runs once */
     int *again_at, *back_at;      /* by Var: time of its forward again, and of its backward */
     int end;                      /* of time */
     PlanGroups forward, backward; /* a value that is looked at ends a group of the former only */

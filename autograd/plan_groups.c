@@ -37,10 +37,17 @@ static const Var *last_of(const Tape *record, const PlanGroup *g) {
     return g->feed >= 0 ? record->vars[g->feed] : NULL;
 }
 
+/* Where cheap ops alone run again, they do so without others. */
+static bool are_alike(const Tape *record, const Var *a, const Var *b) {
+    return record->mode.recompute != RECOMPUTE_CHEAP ||
+           (a->op->flags & OP_IS_CHEAP) == (b->op->flags & OP_IS_CHEAP);
+}
+
 /* Whether v can go with those before it: what it needs beforehand must not be among them. */
 static bool may_join(const Tape *record, const PlanGroup *g, const Var *v, bool is_forward) {
     const Var *last = last_of(record, g);
     if (!last || g->count == MAP_GROUP_MAX || (is_forward && last->is_probed)) return false;
+    if (is_forward && !are_alike(record, last, v)) return false;
     if (!shape_equal(last->value.shape, v->value.shape) || last->is_parameter != v->is_parameter)
         return false;
     int mapped = v->op->map->input_count;
@@ -52,7 +59,8 @@ static bool may_join(const Tape *record, const PlanGroup *g, const Var *v, bool 
 /* Whether v, no map, reads what the group makes, so that it can go with it and end it. */
 static bool may_end(const Tape *record, const PlanGroup *g, const Var *v, bool is_forward) {
     if (!g->count || !map_fits_tail(v) || record->mode.keeps_residuals) return false;
-    return holds(g, v->in[0]) && !(is_forward && last_of(record, g)->is_probed);
+    const Var *last = last_of(record, g);
+    return holds(g, v->in[0]) && !(is_forward && (last->is_probed || !are_alike(record, last, v)));
 }
 
 /* Whether maps behind v can be fed by it. */

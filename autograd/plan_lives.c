@@ -51,8 +51,9 @@ static bool is_held(const Plan *plan, const Var *owner) {
 }
 
 static bool is_made_again(const Plan *plan, const Var *reader, const Var *owner) {
-    int segment = plan->segment_of[owner->index];
-    return segment >= 0 && segment == plan->segment_of[reader->index];
+    int number = plan->segment_of[owner->index];
+    const PlanSegment *s = number >= 0 ? &plan->segments[number] : NULL;
+    return s && reader->index >= s->first && reader->index <= s->last;
 }
 
 static void keep(PlanBuffer *buffer, int time) {

@@ -45,12 +45,18 @@ static void fit_segments(Plan *plan) {
     plan->segment_count = count;
 }
 
+/* A reshape costs nothing: it is made again with what it shows. */
+static bool is_light(const Tape *record, const Var *v) {
+    const Op *op = plan_owner(v)->op;
+    return record->mode.recompute == RECOMPUTE_BLOCK || (op && op->flags & OP_IS_CHEAP);
+}
+
 static void set_members(Plan *plan, const Tape *record) {
     for (int i = 0; i < plan->count; i++) plan->segment_of[i] = -1;
     for (int s = 0; s < plan->segment_count; s++)
         for (int i = plan->segments[s].first; i <= plan->segments[s].last; i++) {
             const Var *v = record->vars[i];
-            if (v->op && !v->is_parameter) plan->segment_of[i] = s;
+            if (v->op && !v->is_parameter && is_light(record, v)) plan->segment_of[i] = s;
         }
 }
 
@@ -72,7 +78,7 @@ void plan_find_segments(Plan *plan, const Tape *record, Arena *arena) {
     plan->segment_of = arena_new_array(arena, int, count);
     plan->again_at = arena_new_array(arena, int, count);
     plan->back_at = arena_new_array(arena, int, count);
-    if (record->mode.recomputes && !record->mode.keeps_residuals) read_segments(plan, record);
+    if (record->mode.recompute && !record->mode.keeps_residuals) read_segments(plan, record);
     fit_segments(plan);
     set_members(plan, record);
     set_times(plan);

@@ -40,7 +40,7 @@ struct Var {
     int in_count;
     const void *attr;   /* the op's own attributes, copied at recording */
     void *saved;        /* what forward leaves for backward */
-    uint32_t segment;   /* what its block recorded, from 1 on (TapeMode.recomputes); 0: no block */
+    uint32_t segment;   /* what its block recorded, from 1 on (TapeMode.recompute); 0: no block */
     const char *scope;  /* dotted name of the module that recorded it; "" outside */
     float *moments;     /* [2][channels]: mean and variance of what forward wrote; or NULL */
     bool wants_moments; /* somebody will read them */
@@ -76,6 +76,7 @@ typedef enum OpFlags {
                                     input comes out on that channel: output channel modulo the
                                     input's count, where that divides the output's */
     OP_LOOKS_UP = 1 << 14, /* rows of input 0 as the others say: of a parameter an activation */
+    OP_IS_CHEAP = 1 << 15, /* to make again what it made costs little (RECOMPUTE_CHEAP) */
 } OpFlags;
 
 /* Floating-point operations, two per multiply-add. */
@@ -125,6 +126,10 @@ struct Op {
     ConvGeometry (*geometry)(const Var *v);
 };
 
+/* What backward reads of a block is kept since forward, or made again: what ops with OP_IS_CHEAP
+ * made, or everything. */
+typedef enum Recompute { RECOMPUTE_NONE, RECOMPUTE_CHEAP, RECOMPUTE_BLOCK } Recompute;
+
 /* What a record is made for: an argument of those who begin one, and the same until the next. */
 typedef struct TapeMode {
     bool is_training; /* dropout drops, batch norm uses batch statistics and updates running ones,
@@ -136,10 +141,9 @@ typedef struct TapeMode {
                                                 whose weight passes is not folded */
     const char *only[2]; /* scopes, of a layer and of where its input is quantized: all quantizing
                             views outside of them let values pass; NULL: this asks nothing */
-    bool is_rerun;    /* of a batch that was seen: running statistics and ranges stay as they are */
-    bool recomputes;  /* values within blocks are not kept, but made again for backward; the same
-                         bits */
-    bool is_watching; /* backward looks for the first gradients that are not finite */
+    bool is_rerun; /* of a batch that was seen: running statistics and ranges stay as they are */
+    Recompute recompute;  /* the same bits; but in half precision with RECOMPUTE_CHEAP */
+    bool is_watching;     /* backward looks for the first gradients that are not finite */
     bool keeps_residuals; /* fake-quant saves its rounding residuals (for tape_replay) */
     Dtype half;           /* f16, bf16: planned records keep activations, weights that products
                              read, and gradients so; products, sums and all arithmetic are f32 */

@@ -145,7 +145,7 @@ static void dropouts_notes_are_planned(void **state) {
         Experiment e;
         Arena *configs = arena_new("configs");
         TapeMode way = TAPE_TRAINING;
-        way.recomputes = recomputes;
+        way.recompute = recomputes ? RECOMPUTE_BLOCK : RECOMPUTE_NONE;
         open_network(network, configs, &e);
         Batched b = batched(&e, 0);
         tape_run(e.tape, way, record, &b);

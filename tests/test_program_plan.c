@@ -140,7 +140,7 @@ static void test_recomputation(void **state) {
     json_free(less);
     text_file("cnn.yaml", CNN);
     assert_has(run(2, "plan cnn.yaml train.recompute=block").err,
-               "train.recompute is block, but no layer of the model is one (decoder_block, "
+               "train.recompute is block, but no layer of the model is a block (decoder_block, "
                "residual): set it to "
                "none, or data.batch lower");
     assert_has(run(2, "plan cnn.yaml train.recompute=blocks").err, "did you mean 'block'");

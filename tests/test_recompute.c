@@ -59,7 +59,11 @@ static const char *const networks[] = {
     "{kind: residual, main: [{kind: linear, units: 64}, {kind: silu}]}, {kind: relu}, "
     "{kind: linear, units: 4}]}\n" IMAGES_BY(32),
 };
-enum { NETWORKS = sizeof networks / sizeof *networks };
+enum {
+    NETWORKS = sizeof networks / sizeof *networks,
+    STREAMS_FIRST = 5, /* those with norms within blocks */
+    STREAMS_END = 12
+};
 
 static int set_up(void **state) {
     (void)state;
@@ -102,7 +106,7 @@ static float take_step(Experiment *e, TapeMode way, int64_t step) {
 }
 
 /* Two experiments see the same batches, one keeps what the other makes again. */
-static void check_bits(size_t network, Dtype half) {
+static void check_bits(size_t network, Dtype half, Recompute recompute) {
     Experiment e[2];
     Arena *configs = arena_new("configs");
     for (int i = 0; i < 2; i++) open_network(networks[network], configs, &e[i]);
@@ -110,8 +114,8 @@ static void check_bits(size_t network, Dtype half) {
         float losses[2];
         for (int i = 0; i < 2; i++) {
             TapeMode way = trainer_mode(&e[i]);
-            assert_true(way.recomputes);
-            way.recomputes = i;
+            assert_int_equal(way.recompute, RECOMPUTE_BLOCK);
+            way.recompute = i ? recompute : RECOMPUTE_NONE;
             way.half = half;
             losses[i] = take_step(&e[i], way, step);
         }
@@ -129,14 +133,19 @@ static void check_bits(size_t network, Dtype half) {
 
 static void recomputation_changes_no_bit(void **state) {
     (void)state;
-    for (size_t n = 0; n < NETWORKS; n++) check_bits(n, DTYPE_F32);
+    for (size_t n = 0; n < NETWORKS; n++) check_bits(n, DTYPE_F32, RECOMPUTE_BLOCK);
+}
+
+static void nor_of_what_is_cheap(void **state) {
+    (void)state;
+    for (size_t n = STREAMS_FIRST; n < STREAMS_END; n++) check_bits(n, DTYPE_F32, RECOMPUTE_CHEAP);
 }
 
 static void nor_in_half_precision(void **state) {
     (void)state;
     for (size_t n = 0; n < NETWORKS; n++) {
-        check_bits(n, DTYPE_F16);
-        check_bits(n, DTYPE_BF16);
+        check_bits(n, DTYPE_F16, RECOMPUTE_BLOCK);
+        check_bits(n, DTYPE_BF16, RECOMPUTE_BLOCK);
     }
 }
 
@@ -190,7 +199,7 @@ static void descend(Model *model) {
 }
 
 /* The last loss. */
-static float check_tokens(const char *text, Dtype half) {
+static float check_tokens(const char *text, Dtype half, Recompute recompute) {
     const ModelSource source = model_source(text);
     Tokens x[2];
     Qat *qat[2];
@@ -203,7 +212,7 @@ static float check_tokens(const char *text, Dtype half) {
         size_t kept[2];
         for (int i = 0; i < 2; i++) {
             TapeMode way = TAPE_TRAINING;
-            way.recomputes = i;
+            way.recompute = i ? recompute : RECOMPUTE_NONE;
             way.half = half;
             tape->step = (uint64_t)step;
             draw_tokens(&x[i], step);
@@ -217,7 +226,8 @@ static float check_tokens(const char *text, Dtype half) {
             if (i) assert_int_equal(tape->plan->segment_count, 3);
             descend(x[i].model);
         }
-        assert_same_params(x[0].model, x[1].model, 0, step);
+        if (half == DTYPE_F32 || recompute == RECOMPUTE_BLOCK)
+            assert_same_params(x[0].model, x[1].model, 0, step);
         assert_true(kept[1] < kept[0]);
     }
     return last;
@@ -234,18 +244,20 @@ static void decoders_are_blocks(void **state) {
         TRANSFORMER("") "quant: {bits: 8}\n",
     };
     for (size_t i = 0; i < sizeof models / sizeof *models; i++) {
-        float exact = check_tokens(models[i], halves[0]);
-        for (int h = 1; h < 3; h++) {
-            float loss = check_tokens(models[i], halves[h]);
-            assert_true(loss != exact && fabsf(loss - exact) < 0.02f * exact);
-        }
+        float exact = check_tokens(models[i], halves[0], RECOMPUTE_BLOCK);
+        assert_true(check_tokens(models[i], halves[0], RECOMPUTE_CHEAP) == exact);
+        for (int h = 1; h < 3; h++)
+            for (Recompute r = RECOMPUTE_CHEAP; r <= RECOMPUTE_BLOCK; r++) {
+                float loss = check_tokens(models[i], halves[h], r);
+                assert_true(loss != exact && fabsf(loss - exact) < 0.02f * exact);
+            }
     }
 }
 
 /* ---- Memory ---- */
 
 /* What a step of `count` blocks keeps; the block of memory that all values share. */
-static double kept_by(const char *block, int count, const char *rest, bool recomputes,
+static double kept_by(const char *block, int count, const char *rest, Recompute recompute,
                       double *shared) {
     Experiment e;
     Arena *configs = arena_new("configs");
@@ -256,7 +268,7 @@ static double kept_by(const char *block, int count, const char *rest, bool recom
                               layers, rest),
                  configs, &e);
     TapeMode way = trainer_mode(&e);
-    way.recomputes = recomputes;
+    way.recompute = recompute;
     take_step(&e, way, 0);
     double bytes = (double)e.tape->plan->value_bytes_kept;
     *shared = (double)e.tape->plan->bytes;
@@ -274,12 +286,12 @@ static void one_block_is_kept_with_the_inputs_of_all(void **state) {
     static const char rest[] = "{kind: rms_norm}, {kind: linear, units: 4}";
     const double input = 128 * 256 * sizeof(float);
     double shared, all, less_shared;
-    double few = kept_by(block, 6, rest, false, &shared);
-    double many = kept_by(block, 12, rest, false, &all);
+    double few = kept_by(block, 6, rest, RECOMPUTE_NONE, &shared);
+    double many = kept_by(block, 12, rest, RECOMPUTE_NONE, &all);
     double one = (many - few) / 6, outside = few - 6 * one;
     assert_true(one > 5 * input);
-    double less = kept_by(block, 6, rest, true, &shared);
-    double more = kept_by(block, 12, rest, true, &less_shared);
+    double less = kept_by(block, 6, rest, RECOMPUTE_BLOCK, &shared);
+    double more = kept_by(block, 12, rest, RECOMPUTE_BLOCK, &less_shared);
     assert_true(more - less == 6 * input);
     if (!(more <= 12 * input + 1.2 * one + outside))
         fail_msg("12 blocks keep %g, one alone %g, their inputs %g", more, one, 12 * input);
@@ -311,6 +323,7 @@ static void the_last_op_does_not_run_again(void **state) {
 int main(void) {
     static const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup_teardown(recomputation_changes_no_bit, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(nor_of_what_is_cheap, set_up, tear_down),
         cmocka_unit_test_setup_teardown(nor_in_half_precision, set_up, tear_down),
         cmocka_unit_test_setup_teardown(decoders_are_blocks, set_up, tear_down),
         cmocka_unit_test_setup_teardown(one_block_is_kept_with_the_inputs_of_all, set_up,

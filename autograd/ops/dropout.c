@@ -123,7 +123,8 @@ Var *op_dropout(Tape *t, Var *x, float probability, uint32_t layer) {
 
 const Op op_row_dropout = {
     .name = "dropout",
-    .flags = OP_DROPS | OP_KEEPS_SIGN | OP_SPARES_INPUTS | OP_SPARES_OUTPUT | OP_NO_FLOPS,
+    .flags =
+        OP_DROPS | OP_KEEPS_SIGN | OP_SPARES_INPUTS | OP_SPARES_OUTPUT | OP_NO_FLOPS | OP_IS_CHEAP,
     .infer = dropout_infer,
     .sample = dropout_sample,
     .map = &map,

@@ -40,7 +40,7 @@ Var *op_gelu(Tape *t, Var *x) {
 
 const Op op_row_gelu = {
     .name = "gelu",
-    .flags = OP_SPARES_OUTPUT | OP_NO_FLOPS,
+    .flags = OP_SPARES_OUTPUT | OP_NO_FLOPS | OP_IS_CHEAP,
     .infer = elementwise_infer,
     .sample = gelu_sample,
     .map = &gelu_map,

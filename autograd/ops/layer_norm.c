@@ -129,7 +129,7 @@ Var *op_layer_norm(Tape *t, Var *x, Var *gamma, Var *beta, float epsilon) {
 
 const Op op_row_layer_norm = {
     .name = "layer_norm",
-    .flags = OP_SPARES_OUTPUT | OP_NO_FLOPS,
+    .flags = OP_SPARES_OUTPUT | OP_NO_FLOPS | OP_IS_CHEAP,
     .infer = infer,
     .forward = forward,
     .backward = backward,

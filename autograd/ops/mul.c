@@ -69,7 +69,7 @@ Var *op_mul(Tape *t, Var *a, Var *b) {
 
 const Op op_row_mul = {
     .name = "mul",
-    .flags = OP_KEEPS_SIGN | OP_SPARES_OUTPUT | OP_NO_FLOPS,
+    .flags = OP_KEEPS_SIGN | OP_SPARES_OUTPUT | OP_NO_FLOPS | OP_IS_CHEAP,
     .infer = binary_infer,
     .forward = mul_forward,
     .backward = mul_backward,

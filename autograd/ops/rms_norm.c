@@ -107,7 +107,7 @@ Var *op_rms_norm(Tape *t, Var *x, Var *gamma, float epsilon) {
 
 const Op op_row_rms_norm = {
     .name = "rms_norm",
-    .flags = OP_SPARES_OUTPUT | OP_NO_FLOPS,
+    .flags = OP_SPARES_OUTPUT | OP_NO_FLOPS | OP_IS_CHEAP,
     .infer = infer,
     .forward = forward,
     .backward = backward,

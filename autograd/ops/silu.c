@@ -36,7 +36,7 @@ Var *op_silu(Tape *t, Var *x) {
 
 const Op op_row_silu = {
     .name = "silu",
-    .flags = OP_SPARES_OUTPUT | OP_NO_FLOPS,
+    .flags = OP_SPARES_OUTPUT | OP_NO_FLOPS | OP_IS_CHEAP,
     .infer = elementwise_infer,
     .sample = silu_sample,
     .map = &silu_map,

@@ -20,7 +20,7 @@
 static const char *const precisions[] = {"f32", "f16", "bf16", NULL};
 static const Dtype precision_dtypes[] = {DTYPE_F32, DTYPE_F16, DTYPE_BF16};
 static const char *const grads[] = {"half", "f32", NULL};
-static const char *const recomputations[] = {"none", "block", NULL};
+static const char *const recomputations[] = {"none", "cheap", "block", NULL};
 
 Dtype config_half(const ExperimentConfig *config) {
     return precision_dtypes[config->precision];
@@ -57,8 +57,9 @@ const Field train_fields[] = {
                  "precision of a batch's weight gradients where `precision` is half; batches are "
                  "summed in f32"),
     FIELD_CHOICE(TrainConfig, recompute, "none", recomputations,
-                 "block: values within a block (a residual) are not kept for backward but made "
-                 "again: less memory, more time, the same bits",
+                 "what backward reads of a block (a residual) is made again instead of kept: less "
+                 "memory, more time. cheap: of norms, gates, dropouts; block: everything. The same "
+                 "bits; cheap: in f32",
                  .may_change = true),
     FIELD_STRING(TrainConfig, init, "",
                  "run directory or checkpoint to take the weights from (averaged where it has "

@@ -19,7 +19,7 @@ typedef struct TrainConfig {
     int64_t shadow_every;     /* steps; 0: never */
     double label_smoothing;
     int grad;               /* of weights, under half precision */
-    int recompute;          /* of values within blocks, instead of keeping them */
+    int recompute;          /* Recompute: of values within blocks, instead of keeping them */
     const char *init;       /* a run directory or checkpoint file; NULL: from scratch */
     DistillConfig *distill; /* NULL: no teacher */
 } TrainConfig;
@@ -42,8 +42,6 @@ typedef struct ExperimentConfig {
 } ExperimentConfig;
 
 enum { GRAD_HALF, GRAD_F32 }; /* choices of train.grad */
-
-enum { RECOMPUTE_NONE, RECOMPUTE_BLOCK }; /* choices of train.recompute */
 
 /* What `precision` stands for: DTYPE_F32, DTYPE_F16 or DTYPE_BF16. */
 Dtype config_half(const ExperimentConfig *config);

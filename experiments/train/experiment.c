@@ -73,13 +73,13 @@ static bool is_no_block(void *context, Module *module) {
 
 /* Silently keeping everything would be found out when memory ends. */
 static bool check_blocks(const Experiment *e, Error *err) {
-    if (e->config.train.recompute != RECOMPUTE_BLOCK) return true;
+    if (e->config.train.recompute == RECOMPUTE_NONE) return true;
     if (!model_visit(e->model, is_no_block, NULL)) return true;
     const char *kinds = layer_kinds_with(LAYER_IS_BLOCK, e->arena);
     return FAIL(err, ERROR_INPUT,
-                "train.recompute is block, but no layer of the model is one (%s): set it to none, "
+                "train.recompute is %s, but no layer of the model is a block (%s): set it to none, "
                 "or data.batch lower",
-                kinds) ||
+                e->config.train.recompute == RECOMPUTE_BLOCK ? "block" : "cheap", kinds) ||
            error_blame(err, "train.recompute");
 }
 

@@ -25,7 +25,7 @@ TapeMode trainer_mode(const Experiment *e) {
     TapeMode mode = TAPE_TRAINING;
     mode.half = config_half(&e->config);
     mode.keeps_f32_grads = e->config.train.grad == GRAD_F32;
-    mode.recomputes = e->config.train.recompute == RECOMPUTE_BLOCK;
+    mode.recompute = (Recompute)e->config.train.recompute;
     mode.loss_scale = e->loss_scale.scale;
     return mode;
 }
