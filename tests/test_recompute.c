@@ -299,6 +299,21 @@ static void one_block_is_kept_with_the_inputs_of_all(void **state) {
         fail_msg("12 blocks take %g, without recomputation %g", less_shared, all);
 }
 
+/* What is cheap lies there for one block; of the others what it is made of: the block's input and
+ * the wider product. */
+static void cheap_values_are_made_of_those_that_are_kept(void **state) {
+    (void)state;
+    static const char block[] = "{kind: residual, main: [{kind: rms_norm}, {kind: linear, units: "
+                                "512}, {kind: silu}, {kind: linear, units: 256}]}";
+    static const char rest[] = "{kind: rms_norm}, {kind: linear, units: 4}";
+    const double input = 128 * 256 * sizeof(float);
+    double shared, kept[2];
+    for (Recompute r = RECOMPUTE_NONE; r <= RECOMPUTE_CHEAP; r++)
+        kept[r] = kept_by(block, 12, rest, r, &shared) - kept_by(block, 6, rest, r, &shared);
+    assert_true(kept[RECOMPUTE_NONE] == 6 * (1 + 1 + 2 + 2) * input);
+    assert_true(kept[RECOMPUTE_CHEAP] == 6 * (1 + 2) * input);
+}
+
 /* What only a block's last ops make, backward does not read: it is not made again. */
 static void the_last_op_does_not_run_again(void **state) {
     (void)state;
@@ -327,6 +342,8 @@ int main(void) {
         cmocka_unit_test_setup_teardown(nor_in_half_precision, set_up, tear_down),
         cmocka_unit_test_setup_teardown(decoders_are_blocks, set_up, tear_down),
         cmocka_unit_test_setup_teardown(one_block_is_kept_with_the_inputs_of_all, set_up,
+                                        tear_down),
+        cmocka_unit_test_setup_teardown(cheap_values_are_made_of_those_that_are_kept, set_up,
                                         tear_down),
         cmocka_unit_test_setup_teardown(the_last_op_does_not_run_again, set_up, tear_down),
     };

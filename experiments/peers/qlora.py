@@ -15,6 +15,7 @@ variants   peft-nf4        bitsandbytes' nf4 (double quantization), f32 compute
            peft-f32-rec    the same with recomputation (gradient checkpointing)
            nibble-nf4, nibble-f32, nibble-nf4-rec   the same by `nibble train`
            nibble-nf4-bf16   with activations in bf16
+           nibble-nf4-cheap  with what norms and gates make made again for backward
 """
 
 from __future__ import annotations
@@ -41,7 +42,8 @@ SIZES = {
     "100m": dict(hidden_size=768, intermediate_size=2048, num_hidden_layers=12, num_attention_heads=12),
     "1b": dict(hidden_size=2048, intermediate_size=5632, num_hidden_layers=22, num_attention_heads=32),
 }
-VARIANTS = ["peft-nf4", "peft-f32", "peft-f32-rec", "nibble-nf4", "nibble-f32", "nibble-nf4-rec", "nibble-nf4-bf16"]
+VARIANTS = ["peft-nf4", "peft-f32", "peft-f32-rec", "nibble-nf4", "nibble-f32", "nibble-nf4-rec", "nibble-nf4-bf16",
+            "nibble-nf4-cheap"]
 
 
 def make_tokenizer(directory: Path) -> None:
@@ -122,7 +124,8 @@ def measure_peft(directory: str, variant: str, tokens: int, steps: int) -> dict[
 
 def nibble_config(directory: str, variant: str, tokens: int, steps: int, text: str) -> str:
     base = "kind: nf4, double_quantization: true" if "nf4" in variant else "kind: f32"
-    recompute = ", recompute: block" if variant.endswith("-rec") else ""
+    ways = {"rec": ", recompute: block", "cheap": ", recompute: cheap"}
+    recompute = ways.get(variant.rsplit("-", 1)[1], "")
     precision = "bf16" if variant.endswith("-bf16") else "f32"
     return f"""seed: 1
 precision: {precision}
