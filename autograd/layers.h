@@ -69,6 +69,8 @@ typedef struct HeadConfig {
     bool tied;     /* the weight is the embedding's table */
 } HeadConfig;
 
+Param *head_weight(const Module *head); /* what it multiplies with, its own or the table */
+
 /* Wavelengths above original_length / low_freq_factor are `factor` times as long, those below
  * original_length / high_freq_factor stay, and in between it goes over (Llama 3). */
 typedef struct RopeScaling {

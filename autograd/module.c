@@ -6,6 +6,7 @@
 
 #include "autograd/layers.h"
 #include "autograd/ops.h"
+#include "core/panels.h"
 
 static const Kind *const kinds[] = {
 #define LAYER(name) &layer_##name.kind,
@@ -232,6 +233,24 @@ void param_store(Param *param, Tensor value) {
     param->value = value;
     param->grad = NULL;
     param->is_frozen = true;
+}
+
+/* What a view reads, or multiplies as levels, stays. */
+static void weight_lay(Param *p) {
+    bool is_read = !p->view.apply && !p->origin && !p->owner->inputs[0].apply;
+    if (is_read && panels_fit(&p->value)) panels_lay(&p->value, p->owner->model->arena);
+}
+
+static bool weights_lay(void *context, Module *module) {
+    (void)context;
+    if (module->layer == &layer_head) weight_lay(head_weight(module));
+    for (int i = 0; i < module->param_count; i++)
+        if (module->params[i]->role == PARAM_WEIGHT) weight_lay(module->params[i]);
+    return true;
+}
+
+void model_lay_weights(Model *model) {
+    model_visit(model, weights_lay, NULL);
 }
 
 Var *param_read(Param *param, Tape *t) {

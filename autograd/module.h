@@ -172,6 +172,10 @@ void module_add_output(Module *self, View view);          /* to `outputs` */
 Var *module_apply(Module *self, Tape *t, Var *const *in); /* views, build if needed, forward */
 Var *module_apply_one(Module *self, Tape *t, Var *x);
 
+/* For who only evaluates, a few rows at a time: weights that products read as they are lie in
+ * panels from now on (core/panels.h). The network gives the same bits; it is not to be saved. */
+void model_lay_weights(Model *model);
+
 /* What a layer reads: the parameter through its view, once per record. NULL param: NULL. */
 Var *param_read(Param *param, Tape *t);
 Var *param_leaf(Param *param, Tape *t); /* the master itself, views or not */

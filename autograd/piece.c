@@ -66,6 +66,7 @@ Piece piece_at(const Pieces *p, int64_t index) {
 
 /* Bits of an element where rows of a tile are whole bytes, which can be copied; else 0. */
 static int64_t bits_of(const Piece *piece, const Tensor *x) {
+    if (x->layout != LAYOUT_ROWS) return 0;
     if (x->dtype == DTYPE_F32) return 32;
     if (x->scales && !tensor_has_one_scale(x)) return 0;
     int64_t bits = dtype_codec(x->dtype)->code_bits;
@@ -112,7 +113,7 @@ static void tile_read(const Piece *piece, const Tensor *x, float *to) {
     int64_t bits = bits_of(piece, x);
     int64_t bytes = piece->columns * bits / 8, stride = piece->stride * bits / 8;
     const char *from = (const char *)x->data + piece->first * bits / 8;
-    if (x->dtype == DTYPE_F32) {
+    if (bits && x->dtype == DTYPE_F32) {
         rows_copy(from, stride, (char *)to, bytes, piece->rows, bytes);
     } else if (bits) {
         Tensor tile = tile_tensor(piece, x, codes);

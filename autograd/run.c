@@ -85,10 +85,12 @@ static void describe_scales(Tape *t, Var *v) {
     if (v->op->describe) v->value.scales = v->op->describe(t, v);
 }
 
-/* Levels, codes of a codebook and a leaf's half precision, for an op that reads f32 values. (What
- * ops make in half precision is staged.) */
+/* Levels, codes of a codebook, a leaf's half precision and what lies in panels, for an op that
+ * reads f32 values. (What ops make in half precision is staged.) */
 static bool needs_decoding(const Op *op, int input, const Var *v) {
-    if (input < 2 && op->flags & OP_READS_LEVELS) return false;
+    bool in_panels = v->value.layout == LAYOUT_PANELS;
+    if (input < 2 && op->flags & (in_panels ? OP_READS_PANELS : OP_READS_LEVELS)) return false;
+    if (in_panels) return true;
     const Var *owner = v;
     while (owner->op && (owner->op->flags & OP_ALIASES)) owner = owner->in[0];
     return v->value.scales || (!owner->op && owner->value.dtype != DTYPE_F32);

@@ -75,8 +75,9 @@ typedef enum OpFlags {
     OP_IS_HOMOGENEOUS = 1 << 13, /* a factor above 0 on a channel (of the last dimension) of its one
                                     input comes out on that channel: output channel modulo the
                                     input's count, where that divides the output's */
-    OP_LOOKS_UP = 1 << 14, /* rows of input 0 as the others say: of a parameter an activation */
-    OP_IS_CHEAP = 1 << 15, /* to make again what it made costs little (RECOMPUTE_CHEAP) */
+    OP_LOOKS_UP = 1 << 14,     /* rows of input 0 as the others say: of a parameter an activation */
+    OP_IS_CHEAP = 1 << 15,     /* to make again what it made costs little (RECOMPUTE_CHEAP) */
+    OP_READS_PANELS = 1 << 16, /* with OP_READS_LEVELS: they may lie in panels (core/panels.h) */
 } OpFlags;
 
 /* Floating-point operations, two per multiply-add. */

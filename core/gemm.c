@@ -20,6 +20,7 @@ enum {
     MADE = 1 << 16,     /* numbers of b made at a time: they stay in the second cache */
     MADE_FEW = 1 << 14, /* for few rows, which need them once: in the first one */
     GROUPS_WANTED = 8,  /* of blocks of b */
+    GROUPS_READ = 16,   /* where nothing is made of them: a block takes a microsecond */
     TASKS_WANTED = 4,   /* so that several threads share a product of few blocks of b */
     A_BLOCKS_MAX = 16,  /* whose sums wait from slice to slice */
 };
@@ -106,7 +107,8 @@ static void sum_stretch(const Product *p, Place at, Tile a, Tile b, Slice stretc
     ProductJob job = {.rows = rows.at + stretch.first,
                       .row_stride = rows.stride,
                       .row_count = a_is_panel ? at.n : at.m,
-                      .panel = panel.at + stretch.first * PANEL,
+                      .panel = panel.at + stretch.first * panel.stride,
+                      .panel_stride = panel.stride,
                       .depth = stretch.depth,
                       .columns = a_is_panel ? at.m : at.n,
                       .is_first = is_first,
@@ -319,9 +321,11 @@ static void product_run(const Product *p, Arena *scratch) {
     tasks_run(p, &cut, &shares, a, &all);
 }
 
-/* Packs the smaller factor of two that must be turned; few rows are broadcast, not padded. */
+/* Packs the smaller factor of two that must be turned; few rows are broadcast, not padded. What
+ * lies in panels is one. */
 static bool a_is_panel(const Matrix *a, const Matrix *b) {
     int64_t m = op_rows(a);
+    if (b->tensor.layout == LAYOUT_PANELS && b->is_transposed) return false;
     return b->is_transposed && (a->is_transposed || (m > LANES && op_cols(b) > m));
 }
 
@@ -334,11 +338,16 @@ static bool multiplies_levels(const Matrix *a, const Matrix *b, float beta) {
 static void set_slices(Product *p, bool as_levels) {
     int64_t blocks = count_pieces(p->b.outer, PANEL);
     bool is_wide = p->b.is_panel && !p->b.is_k_last;
-    p->b.blocks =
-        is_wide ? count_least(factor_panels(&p->b), count_pieces(blocks, GROUPS_WANTED)) : 1;
+    bool are_few = p->a.outer <= CODED_ROWS;
+    p->b.is_coded = are_few && factor_can_be_coded(&p->b);
+    bool is_read = are_few && p->b.in_panels && (p->b.is_coded || p->b.is_in_place);
+    p->b.blocks = 1;
+    if (is_wide)
+        p->b.blocks = count_least(factor_panels(&p->b), count_pieces(blocks, GROUPS_WANTED));
+    if (is_read) p->b.blocks = count_pieces(blocks, GROUPS_READ);
     int64_t made = p->a.outer <= LANES ? MADE_FEW : MADE, width = p->b.blocks * PANEL;
-    p->b.is_coded = p->a.outer <= CODED_ROWS && factor_can_be_coded(&p->b);
-    p->depth = as_levels || p->b.is_coded ? p->k : count_least(p->k, made / width);
+    bool is_whole = as_levels || p->b.is_coded || is_read;
+    p->depth = is_whole ? p->k : count_least(p->k, made / width);
     p->a.blocks = 1, p->a.depth = p->k;
     p->b.depth = p->depth;
 }

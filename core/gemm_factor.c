@@ -4,13 +4,15 @@
 #include <string.h>
 
 #include "core/counts.h"
+#include "core/panels.h"
 
 enum {
-    DECODED = 128,   /* columns decoded at a time, before they are transposed */
-    WORD = 8,        /* codes of half a byte in 32 bits */
-    TILE_WORDS = 16, /* turned at a time */
-    AHEAD = 4,       /* rows */
-    LINE = 64,       /* bytes */
+    DECODED = 128,        /* columns decoded at a time, before they are transposed */
+    WORD = 8,             /* codes of half a byte in 32 bits */
+    TILE_WORDS = 16,      /* turned at a time */
+    AHEAD = 4,            /* rows */
+    LINE = 64,            /* bytes */
+    AHEAD_BYTES = 1 << 12 /* in panels */
 };
 
 /* ---- Factors ---- */
@@ -38,6 +40,9 @@ Factor factor_of(const Matrix *matrix, bool as_levels, bool is_k_last, bool is_p
     const Tensor *tensor = &f.operand.tensor;
     if (tensor->scales) f.scales = *tensor->scales;
     f.is_in_place = operand_lies(&f.operand) && is_k_last && !is_panel;
+    f.in_panels = tensor->layout == LAYOUT_PANELS && is_k_last && is_panel && !as_levels;
+    if (tensor->layout == LAYOUT_PANELS && !f.in_panels) return f; /* number by number */
+    if (f.in_panels && tensor->dtype == DTYPE_F32) f.is_in_place = true;
     f.has_entries =
         !as_levels && tensor->scales && are_words(matrix) && operand_entries(tensor, f.entries);
     f.has_halves = dtype_codec(tensor->dtype)->turn && is_aligned(tensor) && matrix->cols % 2 == 0;
@@ -127,7 +132,9 @@ static int64_t made_stride(const Factor *f) {
 
 static int64_t block_floats(const Factor *f) {
     if (f->is_coded)
-        return f->has_entries ? count_pieces(f->stride, f->scales.run_length) * PANEL : 0;
+        return f->has_entries && !f->in_panels
+                   ? count_pieces(f->stride, f->scales.run_length) * PANEL
+                   : 0;
     return (f->is_panel ? f->depth : PANEL) * made_stride(f);
 }
 
@@ -137,6 +144,10 @@ int64_t factor_made_floats(const Factor *f) {
 
 Tile factor_tile(const Factor *f, int64_t index, Slice slice, const float *made, int64_t nth,
                  int64_t from) {
+    if (f->is_in_place && f->in_panels) {
+        Panel panel = panels_at(&f->operand.tensor, index * PANEL);
+        return (Tile){(const float *)panel.words + slice.first * panel.rows, panel.rows};
+    }
     if (f->is_in_place)
         return (Tile){tensor_f32(&f->operand.tensor) + index * PANEL * f->stride + slice.first,
                       f->stride};
@@ -185,19 +196,49 @@ static void words_touch(const Factor *f, int64_t row, int64_t rows, int64_t colu
     }
 }
 
+/* Words of at most LANES rows, turned: those of a column, and from them to the next. */
+typedef struct Turned {
+    const uint32_t *words;
+    int64_t stride;
+} Turned;
+
+/* Where they lie so, or in `tile`. */
+static Turned words_ready(const Factor *f, int64_t row, int64_t rows, int64_t column,
+                          int64_t columns, WordTile *tile) {
+    int64_t within = row % PANEL, per_word = 32 / dtype_codec(f->operand.tensor.dtype)->code_bits;
+    if (f->in_panels) {
+        Panel panel = panels_at(&f->operand.tensor, row - within);
+        return (Turned){panel.words + column / per_word * panel.rows + within, panel.rows};
+    }
+    words_touch(f, row, rows, column, columns);
+    words_turn(f, row, rows, column, columns, tile, LANES);
+    return (Turned){tile->codes, LANES};
+}
+
+/* Of LANES rows their scale in a run of columns: where they lie so, or in `scale`. */
+static const float *scales_ready(const Factor *f, int64_t row, int64_t rows, int64_t run,
+                                 float scale[LANES]) {
+    int64_t within = row % PANEL, runs = count_pieces(f->stride, f->scales.run_length);
+    if (f->in_panels) {
+        Panel panel = panels_at(&f->operand.tensor, row - within);
+        return panel.scales + run * panel.rows + within;
+    }
+    for (int64_t i = 0; i < rows; i++) scale[i] = f->scales.scale[(row + i) * runs + run];
+    return scale;
+}
+
 /* Turned words of LANES rows, of columns from `column` on, to columns of values: each run of them
  * has its scale. */
 static void runs_turn(const Factor *f, int64_t row, int64_t rows, int64_t column, int64_t columns,
-                      const WordTile *words, float *to, int64_t to_stride) {
-    const Scales *scales = &f->scales;
-    int64_t run = scales->run_length, runs = count_pieces(f->stride, run);
+                      Turned turned, float *to, int64_t to_stride) {
+    int64_t run = f->scales.run_length;
     for (int64_t c = 0, some; c < columns; c += some) {
         float scale[LANES] = {0};
         int64_t number = (column + c) / run;
         some = count_least(columns, (number + 1) * run - column) - c;
-        for (int64_t i = 0; i < rows; i++) scale[i] = scales->scale[(row + i) * runs + number];
-        isa_active()->entries_turn(words->codes + c / WORD * LANES, LANES, some / WORD, f->entries,
-                                   scale, to + c * to_stride, to_stride);
+        isa_active()->entries_turn(
+            turned.words + c / WORD * turned.stride, turned.stride, some / WORD, f->entries,
+            scales_ready(f, row, rows, number, scale), to + c * to_stride, to_stride);
     }
 }
 
@@ -209,9 +250,8 @@ static void entries_turn(const Factor *f, Part part, float *to, int64_t to_strid
         for (int64_t c = 0, some; c < part.columns; c += some) {
             WordTile words;
             some = count_least(WORD * TILE_WORDS, part.columns - c);
-            words_touch(f, row, rows, part.column + c, some);
-            words_turn(f, row, rows, part.column + c, some, &words, LANES);
-            runs_turn(f, row, rows, part.column + c, some, &words, to + c * to_stride + r,
+            Turned turned = words_ready(f, row, rows, part.column + c, some, &words);
+            runs_turn(f, row, rows, part.column + c, some, turned, to + c * to_stride + r,
                       to_stride);
         }
     }
@@ -225,9 +265,8 @@ static void halves_turn(const Factor *f, Part part, float *to, int64_t to_stride
         for (int64_t c = 0, some; c < part.columns; c += some) {
             WordTile words;
             some = count_least(2 * TILE_WORDS, part.columns - c);
-            words_touch(f, part.row + r, rows, part.column + c, some);
-            words_turn(f, part.row + r, rows, part.column + c, some, &words, LANES);
-            codec->turn(words.codes, LANES, some / 2, to + c * to_stride + r, to_stride);
+            Turned turned = words_ready(f, part.row + r, rows, part.column + c, some, &words);
+            codec->turn(turned.words, turned.stride, some / 2, to + c * to_stride + r, to_stride);
         }
     }
 }
@@ -342,8 +381,8 @@ void factor_make(const Factor *f, int64_t index, int64_t blocks, Slice slice, fl
     if (f->is_in_place) return;
     assert(blocks <= f->blocks && slice.depth <= f->depth);
     if (f->is_coded) {
-        assert(blocks == 1);
-        if (f->has_entries) scales_turn(f, first, outer, made);
+        assert(blocks == 1 || f->in_panels);
+        if (f->has_entries && !f->in_panels) scales_turn(f, first, outer, made);
     } else if (f->is_panel && f->is_k_last) {
         panels_turn(f, first, outer, slice, made);
     } else if (f->is_panel) {
@@ -359,30 +398,46 @@ void factor_make(const Factor *f, int64_t index, int64_t blocks, Slice slice, fl
 
 /* ---- Codes that are multiplied as they lie ---- */
 
+static void job_run(const Factor *f, const CodedJob *job) {
+    if (f->has_entries)
+        isa_active()->entries_product(job);
+    else
+        dtype_codec(f->operand.tensor.dtype)->multiply(job);
+}
+
+/* Nothing is turned: words and scales are read from front to back. */
+static void panel_multiply(const Factor *f, int64_t first, CodedJob *job) {
+    Panel panel = panels_at(&f->operand.tensor, first);
+    job->words = panel.words, job->scale = panel.scales;
+    job->until = job->run, job->depth = f->stride;
+    job->ahead = (const char *)panel.words + AHEAD_BYTES, job->ahead_stride = LINE;
+    job_run(f, job);
+}
+
 void factor_multiply(const Factor *f, int64_t index, Tile made, CodedJob *job) {
     const Codec *codec = dtype_codec(f->operand.tensor.dtype);
     int64_t first = index * PANEL, rows = count_least(PANEL, f->outer - first);
     int64_t run = f->has_entries ? f->scales.run_length : f->stride,
             per_word = 32 / codec->code_bits;
     WordTile words;
-    if (rows <= LANES) memset(&words, 0, sizeof words);
     job->entries = f->entries;
+    job->run = run;
+    if (f->in_panels) {
+        panel_multiply(f, first, job);
+        return;
+    }
+    if (rows <= LANES) memset(&words, 0, sizeof words);
     job->ahead_stride = f->stride * codec->code_bits / 8;
     for (int64_t k = 0, some; k < f->stride; k += some) {
         some = count_least(per_word * TILE_WORDS, f->stride - k);
         words_turn(f, first, rows, k, some, &words, PANEL);
         job->words = words.codes;
+        job->scale = made.at + k / run * PANEL;
+        job->until = run - k % run;
+        job->depth = some;
         job->ahead = words_at(f, first + PANEL, k);
-        for (int64_t at = k; at < k + some; at += job->depth) {
-            job->scale = made.at + at / run * PANEL;
-            job->depth = count_least(k + some, (at / run + 1) * run) - at;
-            if (f->has_entries)
-                isa_active()->entries_product(job);
-            else
-                codec->multiply(job);
-            job->is_first = false;
-            job->rows += job->depth, job->words += job->depth / per_word * PANEL;
-            job->ahead += job->depth / per_word * AHEAD_LINES * job->ahead_stride;
-        }
+        job_run(f, job);
+        job->is_first = false;
+        job->rows += some;
     }
 }

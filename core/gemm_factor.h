@@ -23,6 +23,7 @@ typedef struct Factor {
     bool is_k_last;        /* stored [outer][k], else [k][outer] */
     bool is_panel;         /* else rows */
     bool is_in_place;      /* read where it lies */
+    bool in_panels;        /* it lies in panels, and is one: has_entries, has_halves, or f32 */
     bool is_coded;         /* codes are multiplied as they lie: of a panel its scales are made */
     /* What is made at a time: blocks of PANEL rows or columns, and numbers of k. */
     int64_t blocks, depth;
@@ -32,8 +33,8 @@ typedef struct Factor {
     float entries[CODES_OF_NIBBLE];
 } Factor;
 
-/* Numbers of a slice: rows [outer][stride], or a panel [depth][PANEL] that holds zeros past the
- * last column. */
+/* Numbers of a slice: rows [outer][stride], or a panel [depth][stride], PANEL or LANES of them,
+ * that holds zeros past the last column. */
 typedef struct Tile {
     const float *at;
     int64_t stride;

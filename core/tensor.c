@@ -5,6 +5,8 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "core/panels.h"
+
 int64_t shape_count(Shape shape) {
     int64_t count = 1;
     for (int i = 0; i < shape.rank; i++) count *= shape.dim[i];
@@ -59,7 +61,8 @@ bool shape_check(Shape shape, int64_t *count, Error *err) {
 }
 
 Tensor tensor_new(Arena *arena, Dtype dtype, Shape shape) {
-    return (Tensor){dtype, shape, arena_alloc(arena, dtype_bytes(dtype, shape_count(shape))), NULL};
+    void *data = arena_alloc(arena, dtype_bytes(dtype, shape_count(shape)));
+    return (Tensor){.dtype = dtype, .shape = shape, .data = data};
 }
 
 Tensor tensor_zeros(Arena *arena, Dtype dtype, Shape shape) {
@@ -85,12 +88,13 @@ size_t tensor_bytes(const Tensor *tensor) {
 }
 
 float *tensor_f32(const Tensor *tensor) {
-    assert(tensor->dtype == DTYPE_F32);
+    assert(tensor->dtype == DTYPE_F32 && tensor->layout == LAYOUT_ROWS);
     return tensor->data;
 }
 
 bool tensor_holds_levels(const Tensor *tensor) {
-    return tensor->scales && dtype_codec(tensor->dtype)->stores != CODE_ENTRY;
+    bool in_rows = tensor->layout == LAYOUT_ROWS;
+    return in_rows && tensor->scales && dtype_codec(tensor->dtype)->stores != CODE_ENTRY;
 }
 
 bool tensor_has_one_scale(const Tensor *tensor) {
@@ -102,7 +106,9 @@ void tensor_decode(const Tensor *tensor, float *values) {
 }
 
 void tensor_decode_part(const Tensor *tensor, int64_t first, int64_t count, float *values) {
-    if (tensor->dtype == DTYPE_F32 && tensor->scales)
+    if (tensor->layout == LAYOUT_PANELS)
+        panels_read(tensor, first, count, values);
+    else if (tensor->dtype == DTYPE_F32 && tensor->scales)
         levels_decode(tensor_f32(tensor) + first, tensor->scales, first, count, values);
     else
         dtype_decode(tensor->dtype, tensor->data, tensor->scales, first, count, values);

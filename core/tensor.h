@@ -31,6 +31,10 @@ const char *shape_text(Shape shape, char text[SHAPE_TEXT_BYTES]);
 /* Element count with an overflow check, for shapes that come from a file or a user. */
 bool shape_check(Shape shape, int64_t *count, Error *err);
 
+/* Where the elements of a matrix lie: a row after the other, or as products of few rows read them
+ * (core/panels.h). */
+typedef enum Layout { LAYOUT_ROWS, LAYOUT_PANELS } Layout;
+
 /* `data` holds codes of `dtype`. With `scales`:
  *   an integer dtype: packed codes of levels;
  *   f32: levels, integers held in floats ("integers inside floats"): the value is scale * level;
@@ -41,6 +45,7 @@ typedef struct Tensor {
     Shape shape;
     void *data;
     const Scales *scales;
+    Layout layout;
 } Tensor;
 
 /* An f32 tensor where the function called knows the shape. */
@@ -50,8 +55,9 @@ Tensor tensor_new(Arena *arena, Dtype dtype, Shape shape); /* contents undefined
 Tensor tensor_zeros(Arena *arena, Dtype dtype, Shape shape);
 int64_t tensor_count(const Tensor *tensor);
 size_t tensor_bytes(const Tensor *tensor); /* codes and scales as stored */
-float *tensor_f32(const Tensor *tensor);   /* the data of an f32 tensor (asserted) */
-/* Integers under scales, packed or as f32; else what it holds are values, however stored. */
+float *tensor_f32(const Tensor *tensor);   /* the data of an f32 tensor in rows (asserted) */
+/* Integers under scales, packed or as f32; else what it holds are values, however stored. In panels
+ * lie values only. */
 bool tensor_holds_levels(const Tensor *tensor);
 bool tensor_has_one_scale(const Tensor *tensor); /* levels, all under the same one */
 /* Values of the whole tensor, or of elements first .. first + count - 1, whatever its dtype. */

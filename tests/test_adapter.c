@@ -14,30 +14,9 @@
 #include "qat/adapters/lora.h"
 #include "qat/loftq.h"
 #include "tests/golden.h"
-#include "tests/model_source.h"
+#include "tests/model_adapter.h"
 
 static Tape *tape;
-
-typedef struct AdapterText {
-    Variant adapter;
-} AdapterText;
-
-static const Field adapter_text_fields[] = {
-    FIELD_VARIANT(AdapterText, adapter, "null", &adapter_kinds, "the adapter"),
-    FIELD_END,
-};
-
-static Variant adapter_of(const char *text) {
-    Faults faults = {.arena = arena};
-    Error err = {0};
-    Node *root = NULL;
-    AdapterText source = {0};
-    if (!yaml_read_text(text, strlen(text), "test", arena, &root, &faults, &err))
-        fail_msg("%s", err.message);
-    fields_read(adapter_text_fields, root, root->mark, &source, arena, &faults);
-    if (faults.count) fail_msg("%s", faults.first->message);
-    return source.adapter;
-}
 
 #define NETWORK(activation)                                                                        \
     "model: {kind: sequential, layers: [{kind: linear, name: fc1, units: 7}, " activation          \
@@ -53,14 +32,6 @@ static Model *network_of(const char *text) {
 
 static Model *network(void) {
     return network_of(network_text);
-}
-
-static Adapter *install(Model *model, const char *text) {
-    Variant choice = adapter_of(text);
-    Error err = {0};
-    Adapter *adapter = NULL;
-    if (!adapter_install(model, &choice, arena, &adapter, &err)) fail_msg("%s", err.message);
-    return adapter;
 }
 
 static void start(const Adapter *adapter, const AdapterSource *source) {

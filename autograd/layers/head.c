@@ -35,10 +35,14 @@ static bool build(Module *self, Var *const *in, Error *err) {
     return true;
 }
 
+Param *head_weight(const Module *head) {
+    Param *const *weight = head->state;
+    return *weight;
+}
+
 static Var *forward(Module *self, Tape *t, Var *const *in) {
-    Param *const *weight = self->state;
     const TokenContext *tokens = model_tokens(self->model, t);
-    Var *w = param_read(*weight, t);
+    Var *w = param_read(head_weight(self), t);
     if (tokens->is_scored) return op_linear_cross_entropy(t, in[0], w, tokens->labels);
     Var *x = in[0];
     if (tokens->only_last) x = op_slice(t, x, 1, x->value.shape.dim[1] - 1, 1);

@@ -37,7 +37,8 @@ Var *op_dequantize(Tape *t, Var *x) {
 
 const Op op_row_dequantize = {
     .name = "dequantize",
-    .flags = OP_READS_LEVELS | OP_KEEPS_SIGN | OP_SPARES_INPUTS | OP_SPARES_OUTPUT | OP_NO_FLOPS,
+    .flags = OP_READS_LEVELS | OP_READS_PANELS | OP_KEEPS_SIGN | OP_SPARES_INPUTS |
+             OP_SPARES_OUTPUT | OP_NO_FLOPS,
     .infer = infer,
     .sample = sample,
     .map = &map,

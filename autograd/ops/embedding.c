@@ -69,7 +69,7 @@ Var *op_embedding(Tape *t, Var *table, Var *ids) {
 
 const Op op_row_embedding = {
     .name = "embedding",
-    .flags = OP_READS_LEVELS | OP_SPARES_OUTPUT | OP_NO_FLOPS | OP_LOOKS_UP,
+    .flags = OP_READS_LEVELS | OP_READS_PANELS | OP_SPARES_OUTPUT | OP_NO_FLOPS | OP_LOOKS_UP,
     .infer = infer,
     .forward = forward,
     .backward = backward,

@@ -126,7 +126,7 @@ Var *op_linear(Tape *t, Var *x, Var *w, Var *bias) {
 
 const Op op_row_linear = {
     .name = "linear",
-    .flags = OP_READS_LEVELS | OP_READS_HALF | OP_SPARES_OUTPUT,
+    .flags = OP_READS_LEVELS | OP_READS_PANELS | OP_READS_HALF | OP_SPARES_OUTPUT,
     .infer = infer,
     .forward = forward,
     .backward = backward,

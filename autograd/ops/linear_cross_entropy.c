@@ -311,7 +311,7 @@ Var *op_linear_cross_entropy(Tape *t, Var *x, Var *w, const int32_t *labels) {
 
 const Op op_row_linear_cross_entropy = {
     .name = "linear_cross_entropy",
-    .flags = OP_READS_LEVELS | OP_READS_HALF | OP_SPARES_OUTPUT,
+    .flags = OP_READS_LEVELS | OP_READS_PANELS | OP_READS_HALF | OP_SPARES_OUTPUT,
     .infer = infer,
     .forward = forward,
     .backward = backward,

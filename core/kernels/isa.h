@@ -71,7 +71,8 @@ typedef struct OuterJob {
 typedef struct ProductJob {
     const float *rows;
     int64_t row_stride, row_count;
-    const float *panel; /* [depth][PANEL], zeros past `columns` */
+    const float *panel;   /* [depth][panel_stride], zeros past `columns` in a block of LANES */
+    int64_t panel_stride; /* PANEL, or LANES where there are no more columns */
     int64_t depth;
     int64_t columns; /* at most PANEL; whole blocks of LANES are written */
     bool is_first;   /* overwrite `sum` */
@@ -86,8 +87,9 @@ typedef struct CodedJob {
     int64_t row_stride, row_count; /* at most CODED_ROWS */
     const uint32_t *words;         /* [depth / codes in a word][PANEL] */
     const float *entries;          /* of codes of half a byte: what they stand for, and */
-    const float *scale;            /* [PANEL] what that is multiplied by */
-    int64_t depth;                 /* whole words */
+    const float *scale;            /* [run][PANEL] what that is multiplied by: */
+    int64_t until, run;            /* the first of them up to k = until, the next ones for `run` */
+    int64_t depth;                 /* whole words; so are `until` and `run` */
     const char *ahead;             /* what is read later: with each word, AHEAD_LINES lines of it */
     int64_t ahead_stride;          /* are brought near, so many bytes apart */
     bool is_first;                 /* overwrite `sum`, all of PANEL columns */

@@ -5,11 +5,12 @@
 #include <string.h>
 
 #include "core/codebook.h"
+#include "core/panels.h"
 
 enum { CHUNK = 1 << 14 /* elements decoded at a time by one thread; a multiple of 8 */ };
 
 bool operand_is_plain(const Tensor *tensor) {
-    return tensor->dtype == DTYPE_F32 && !tensor->scales;
+    return tensor->dtype == DTYPE_F32 && !tensor->scales && tensor->layout == LAYOUT_ROWS;
 }
 
 const float *operand_values(const Tensor *tensor, Arena *scratch) {
@@ -26,7 +27,9 @@ const float *operand_values(const Tensor *tensor, Arena *scratch) {
 
 void operand_read(const Tensor *tensor, int64_t first, int64_t count, float *numbers) {
     const Codec *codec = dtype_codec(tensor->dtype);
-    if (tensor->dtype == DTYPE_F32)
+    if (tensor->layout == LAYOUT_PANELS)
+        panels_read(tensor, first, count, numbers);
+    else if (tensor->dtype == DTYPE_F32)
         memcpy(numbers, tensor_f32(tensor) + first, sizeof *numbers * (size_t)count);
     else if (codec->read_levels)
         codec->read_levels(tensor->data, tensor->scales, first, count, numbers);
@@ -42,7 +45,8 @@ void operand_read_values(const Tensor *tensor, int64_t first, int64_t count, flo
 }
 
 const float *operand_part(const Tensor *tensor, int64_t first, int64_t count, float *buffer) {
-    if (tensor->dtype == DTYPE_F32) return tensor_f32(tensor) + first;
+    if (tensor->dtype == DTYPE_F32 && tensor->layout == LAYOUT_ROWS)
+        return tensor_f32(tensor) + first;
     operand_read(tensor, first, count, buffer);
     return buffer;
 }
@@ -63,7 +67,8 @@ void operand_write(const float *numbers, int64_t first, int64_t count, const Ten
 }
 
 bool operand_lies(const Operand *operand) {
-    return operand->tensor.dtype == DTYPE_F32 && (operand->as_levels || !operand->tensor.scales);
+    const Tensor *t = &operand->tensor;
+    return t->dtype == DTYPE_F32 && t->layout == LAYOUT_ROWS && (operand->as_levels || !t->scales);
 }
 
 void operand_copy(const Operand *operand, int64_t first, int64_t count, float *numbers) {

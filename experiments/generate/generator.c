@@ -9,6 +9,7 @@
 enum { PART = 128 /* tokens of a prompt that are fed at a time: all their values are in memory */ };
 
 Generator generator_open(Model *model, int64_t context, Arena *arena) {
+    model_lay_weights(model);
     return (Generator){.model = model,
                        .tape = tape_new(arena),
                        .cache = kv_cache_new(context, arena),
