@@ -8,10 +8,11 @@
 #define NIBBLE_AUTOGRAD_KV_CACHE_H
 
 #include "autograd/module.h"
+#include "autograd/ops.h"
 
 typedef struct KvEntry {
-    const Module *owner;  /* the layer */
-    float *keys, *values; /* [capacity, width] */
+    const Module *owner; /* the layer */
+    AttentionPanels *kept;
 } KvEntry;
 
 typedef struct KvCache {
@@ -24,9 +25,11 @@ typedef struct KvCache {
 
 KvCache *kv_cache_new(int64_t capacity, Arena *arena);
 
-/* Keeps k and v [1, positions, width] of the positions behind the cache's, which must have room for
- * them; they become those of all positions, constants that live as long as the cache. */
-void kv_cache_extend(KvCache *cache, const Module *owner, Tape *t, Var **k, Var **v);
+/* Keeps k and v [1, positions, kv_heads x dim] of the positions behind the cache's, which must have
+ * room for them. What attention reads then: of all positions, until the next call for this layer;
+ * NULL where the record has failed. */
+const AttentionPanels *kv_cache_extend(KvCache *cache, const Module *owner, const Tape *t,
+                                       const Var *k, const Var *v, int64_t kv_heads);
 
 /* Behind the record of so many positions. */
 void kv_cache_advance(KvCache *cache, int64_t positions);

@@ -10,11 +10,23 @@ typedef struct Conv2dAttr {
     int64_t pad_top, pad_bottom, pad_left, pad_right;
 } Conv2dAttr;
 
+/* Keys and values of a sequence, kept as products read them: of each head of keys, panels of PANEL
+ * positions [dim][PANEL], and of values panels of PANEL numbers [room][PANEL]. */
+typedef struct AttentionPanels {
+    float *keys;   /* [kv_heads][room / PANEL][dim][PANEL] */
+    float *values; /* [kv_heads][dim / PANEL, rounded up][room][PANEL] */
+    int64_t room;  /* positions, a multiple of PANEL */
+    int64_t length;
+} AttentionPanels;
+
 /* Queries of head h meet keys and values of head h / (heads / kv_heads) (grouped-query attention,
  * Ainslie et al. 2023). */
 typedef struct AttentionAttr {
     int64_t heads, kv_heads; /* kv_heads divides heads */
     float scale;             /* of products of queries and keys, above 0: 1 / sqrt(dim) */
+    /* Of a batch of one, without gradients: what is seen, the record's own positions last; the
+     * caller's, as long as the record. NULL: these alone. */
+    const AttentionPanels *kept;
 } AttentionAttr;
 
 typedef struct RotaryAttr {

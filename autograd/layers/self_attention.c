@@ -135,8 +135,9 @@ static Var *forward(Module *self, Tape *t, Var *const *in) {
     Var *q = turned(self, t, in[0], Q);
     Var *k = turned(self, t, in[0], K);
     Var *v = module_apply_one(self->children[V], t, in[0]);
-    if (tokens->cache) kv_cache_extend(tokens->cache, self, t, &k, &v);
-    AttentionAttr attr = {s->heads, s->kv_heads, 1 / sqrtf((float)s->dim)};
+    AttentionAttr attr = {
+        .heads = s->heads, .kv_heads = s->kv_heads, .scale = 1 / sqrtf((float)s->dim)};
+    if (tokens->cache) attr.kept = kv_cache_extend(tokens->cache, self, t, k, v, s->kv_heads);
     Var *seen = op_attention(t, q, k, v, tokens->starts, attr);
     return module_apply_one(self->children[O], t, seen);
 }

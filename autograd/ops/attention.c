@@ -6,11 +6,11 @@
  * once by strips of queries for dq, once by strips of keys for dk and dv. A strip is at most 32 x
  * length, a thread's own. Every number is one chain in an order that shapes give.
  *
- * Where there are more keys than queries, the queries are those of the last positions, and backward
- * is not made: for generating, where keys are kept (autograd/kv_cache.h).
+ * Where keys and values are kept (autograd/kv_cache.h), the queries are those of the last
+ * positions, and backward is not made.
  *
  * Products are the kernels' (core/kernels/isa.h): of rows as they lie, and panels of 32 columns,
- * which are packed for a head at a time. */
+ * which are packed for a head at a time, or kept. */
 #include <assert.h>
 #include <math.h>
 #include <string.h>
@@ -27,12 +27,14 @@ typedef struct Sizes {
     int64_t tiles, query_tiles; /* of PANEL positions; those that hold queries */
     int64_t padded;             /* their positions */
     int64_t dim_panels;
+    int64_t keys_room, values_room; /* positions that a head's panels have room for */
 } Sizes;
 
 static Sizes sizes_of(const Var *v) {
     const AttentionAttr *attr = v->attr;
     Shape q = v->in[0]->value.shape, k = v->in[1]->value.shape;
     Sizes s = {.batch = q.dim[0], .length = k.dim[1], .heads = attr->heads};
+    if (attr->kept) s.length = attr->kept->length;
     s.queries = q.dim[1];
     s.skip = s.length - s.queries;
     s.kv_heads = attr->kv_heads;
@@ -44,6 +46,8 @@ static Sizes sizes_of(const Var *v) {
     s.query_tiles = s.tiles - s.skip / PANEL;
     s.padded = s.tiles * PANEL;
     s.dim_panels = (s.dim + PANEL - 1) / PANEL;
+    s.keys_room = attr->kept ? attr->kept->room : s.padded;
+    s.values_room = attr->kept ? attr->kept->room : s.length;
     return s;
 }
 
@@ -56,16 +60,15 @@ static bool infer(Var *v, Error *err) {
     if (!divides || q.rank != 3 || q.dim[2] % heads)
         return FAIL(err, ERROR_INPUT, "%ld heads, %ld of keys, do not fit queries %s", (long)heads,
                     (long)kv_heads, shape_text(q, a));
-    Shape k = v->in[1]->value.shape;
-    int64_t length = k.rank == 3 && k.dim[1] > q.dim[1] ? k.dim[1] : q.dim[1];
-    Shape wanted = SHAPE(q.dim[0], length, q.dim[2] / heads * kv_heads);
+    Shape wanted = SHAPE(q.dim[0], q.dim[1], q.dim[2] / heads * kv_heads);
     for (int i = 1; i < 3; i++)
         if (!shape_equal(v->in[i]->value.shape, wanted))
             return FAIL(err, ERROR_INPUT, "%s %s do not fit queries %s: they must be %s",
                         i == 1 ? "keys" : "values", shape_text(v->in[i]->value.shape, a),
                         shape_text(q, b), shape_text(wanted, (char[SHAPE_TEXT_BYTES]){0}));
     assert(attr->scale > 0);
-    if (v->in[3] && !shape_equal(v->in[3]->value.shape, SHAPE(q.dim[0], length)))
+    assert(!attr->kept || (q.dim[0] == 1 && attr->kept->length >= q.dim[1] && !v->in[3]));
+    if (v->in[3] && !shape_equal(v->in[3]->value.shape, SHAPE(q.dim[0], q.dim[1])))
         return FAIL(err, ERROR_INPUT, "starts %s do not fit queries %s: one a position",
                     shape_text(v->in[3]->value.shape, a), shape_text(q, b));
     v->value.shape = q;
@@ -90,7 +93,7 @@ static void position_pack(const Sizes *s, const float *x, int64_t stride, int64_
                           float *panels) {
     for (int64_t p = 0; p < s->dim_panels; p++) {
         int64_t count = s->dim - p * PANEL < PANEL ? s->dim - p * PANEL : PANEL;
-        float *to = panels + (p * s->length + i) * PANEL;
+        float *to = panels + (p * s->values_room + i) * PANEL;
         memcpy(to, x + i * stride + p * PANEL, sizeof(float) * (size_t)count);
         memset(to + count, 0, sizeof(float) * (size_t)(PANEL - count));
     }
@@ -101,11 +104,12 @@ static void pack_plain(const Sizes *s, const float *x, int64_t stride, float *pa
     PARALLEL_FOR(i, s->length, s->length * s->dim, position_pack(s, x, stride, i, panels));
 }
 
+/* Of a head. */
 static int64_t turned_floats(const Sizes *s) {
-    return s->padded * s->dim;
+    return s->keys_room * s->dim;
 }
 static int64_t plain_floats(const Sizes *s) {
-    return s->dim_panels * s->length * PANEL;
+    return s->dim_panels * s->values_room * PANEL;
 }
 static int64_t strip_floats(const Sizes *s) {
     return PANEL * s->padded;
@@ -149,7 +153,7 @@ static void strip_apply(const Sizes *s, const float *strip, int64_t rows, int64_
         ProductJob job = {.rows = strip + first,
                           .row_stride = s->padded,
                           .row_count = rows,
-                          .panel = plain + (p * s->length + first) * PANEL,
+                          .panel = plain + (p * s->values_room + first) * PANEL,
                           .panel_stride = PANEL,
                           .depth = depth,
                           .columns = columns,
@@ -225,42 +229,69 @@ static void soften(const Var *v, const Sizes *s, const Queries *q, float *strip,
     }
 }
 
-/* What a head reads and a thread needs. */
+/* What queries read and a thread needs. */
 typedef struct Forward {
     const Var *v;
     Sizes s;
-    float *keys, *values, *strips;
+    float *strips;
 } Forward;
 
-static void attend(const Forward *w, int64_t b, int64_t kv, int64_t task) {
+/* Of a head of keys their panels, and those of the values. */
+static void attend(const Forward *w, const float *keys, const float *values, int64_t b, int64_t kv,
+                   int64_t task) {
     const Sizes *s = &w->s;
     const Var *v = w->v;
     float *strip = w->strips + parallel_self() * strip_floats(s), factor[PANEL];
     Queries q = queries_at(v, s, b, kv, task);
     int64_t at = query_offset(s, &q);
-    strip_make(s, var_f32(v->in[0]) + at, s->q_stride, q.rows, w->keys, q.tile, q.end, strip);
+    strip_make(s, var_f32(v->in[0]) + at, s->q_stride, q.rows, keys, q.tile, q.end, strip);
     soften(v, s, &q, strip, factor, v->saved);
-    strip_apply(s, strip, q.rows, q.key, q.first + q.rows - q.key, w->values, factor, 0,
+    strip_apply(s, strip, q.rows, q.key, q.first + q.rows - q.key, values, factor, 0,
                 var_f32(v) + at, s->q_stride);
 }
 
-static void forward(Tape *t, Var *v) {
-    Forward w = {.v = v, .s = sizes_of(v)};
-    const Sizes *s = &w.s;
-    if (!v->saved)
-        v->saved = tape_alloc(t, sizeof(float) * (size_t)(s->batch * s->heads * s->queries));
-    ArenaMark mark = arena_mark(t->arena);
-    w.keys = floats(t, turned_floats(s)), w.values = floats(t, plain_floats(s));
-    w.strips = floats(t, parallel_threads() * strip_floats(s));
+/* All heads, one after the other. */
+static void forward_packing(Tape *t, const Forward *w) {
+    const Sizes *s = &w->s;
+    const float *k = var_f32(w->v->in[1]), *x = var_f32(w->v->in[2]);
+    float *keys = floats(t, turned_floats(s)), *values = floats(t, plain_floats(s));
     int64_t tasks = s->group * s->query_tiles;
     int64_t operations = 2 * s->group * s->queries * s->length * s->dim;
     for (int64_t i = 0; i < s->batch * s->kv_heads; i++) {
         int64_t b = i / s->kv_heads, kv = i % s->kv_heads;
         int64_t offset = b * s->length * s->k_stride + kv * s->dim;
-        pack_turned(s, var_f32(v->in[1]) + offset, s->k_stride, w.keys);
-        pack_plain(s, var_f32(v->in[2]) + offset, s->k_stride, w.values);
-        PARALLEL_FOR_DYNAMIC(task, tasks, operations, attend(&w, b, kv, task));
+        pack_turned(s, k + offset, s->k_stride, keys);
+        pack_plain(s, x + offset, s->k_stride, values);
+        PARALLEL_FOR_DYNAMIC(task, tasks, operations, attend(w, keys, values, b, kv, task));
     }
+}
+
+static void attend_kept(const Forward *w, const AttentionPanels *kept, int64_t kv, int64_t task) {
+    attend(w, kept->keys + kv * turned_floats(&w->s), kept->values + kv * plain_floats(&w->s), 0,
+           kv, task);
+}
+
+/* All at once. */
+static void forward_kept(const Forward *w, const AttentionPanels *kept) {
+    const Sizes *s = &w->s;
+    int64_t tasks = s->group * s->query_tiles;
+    int64_t operations = 2 * s->heads * s->queries * s->length * s->dim;
+    PARALLEL_FOR_DYNAMIC(i, s->kv_heads * tasks, operations,
+                         attend_kept(w, kept, i / tasks, i % tasks));
+}
+
+static void forward(Tape *t, Var *v) {
+    const AttentionPanels *kept = ((const AttentionAttr *)v->attr)->kept;
+    Forward w = {.v = v, .s = sizes_of(v)};
+    const Sizes *s = &w.s;
+    if (!v->saved)
+        v->saved = tape_alloc(t, sizeof(float) * (size_t)(s->batch * s->heads * s->queries));
+    ArenaMark mark = arena_mark(t->arena);
+    w.strips = floats(t, parallel_threads() * strip_floats(s));
+    if (kept)
+        forward_kept(&w, kept);
+    else
+        forward_packing(t, &w);
     arena_rewind(t->arena, mark);
 }
 
@@ -396,7 +427,7 @@ static void key_pass(const Backward *w, int64_t b, int64_t head, const float bet
 static void backward(Tape *t, Var *v) {
     Backward w = {.v = v, .s = sizes_of(v)};
     const Sizes *s = &w.s;
-    assert(s->skip == 0);
+    assert(!((const AttentionAttr *)v->attr)->kept);
     for (int i = 0; i < 3; i++) w.grad[i] = tape_grad(t, v->in[i], &w.beta[i]);
     ArenaMark mark = arena_mark(t->arena);
     w.delta = floats(t, s->batch * s->heads * s->length);
