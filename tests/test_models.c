@@ -365,6 +365,18 @@ static void load_params(const GoldenCase *from, Model *model) {
     }
 }
 
+/* The gradient of a bias in front of a batch norm is 0, of which rounding leaves sums of 64 numbers
+ * below 1. */
+static void compare_gradient(const GoldenCase *from, const Param *p) {
+    const GoldenTensor *expected = golden_tensor(from, p->name);
+    bool is_zero = p->role == PARAM_BIAS;
+    for (int64_t i = 0; i < tensor_count(&p->value); i++)
+        is_zero = is_zero && fabsf(expected->values[i]) < 1e-12f;
+    for (int64_t i = 0; is_zero && i < tensor_count(&p->value); i++)
+        assert_true(fabsf(p->grad[i]) < 1e-6f);
+    if (!is_zero) golden_compare(from, p->name, p->grad, golden_tolerance);
+}
+
 static void a_training_step_is_that_of_pytorch(void **state) {
     (void)state;
     ModelSource source = model_source(golden_model);
@@ -388,8 +400,10 @@ static void a_training_step_is_that_of_pytorch(void **state) {
     golden_compare(c, "x", grad, golden_tolerance);
     for (int i = 0; i < model->param_count; i++) {
         const Param *p = model->params[i];
-        bool is_buffer = p->role == PARAM_BUFFER;
-        golden_compare(c, p->name, is_buffer ? tensor_f32(&p->value) : p->grad, golden_tolerance);
+        if (p->role == PARAM_BUFFER)
+            golden_compare(c, p->name, tensor_f32(&p->value), golden_tolerance);
+        else
+            compare_gradient(c, p);
     }
 
     assert_true(golden_next(&file, c));

@@ -419,6 +419,30 @@ static void test_exponentials(void **state) {
     unsetenv("NIBBLE_ISA");
 }
 
+static void test_logistic(void **state) {
+    (void)state;
+    enum { COUNT = 40007 };
+    static float from[COUNT], y[COUNT], first[COUNT];
+    for (int i = 0; i < COUNT; i++) from[i] = (float)(-110 + 220.0 * i / COUNT);
+    for (int j = 0; j < ISA_COUNT; j++) {
+        if (!choose(isas[j])) continue;
+        isa_active()->logistic(from, COUNT, y);
+        if (j == 0) memcpy(first, y, sizeof first);
+        assert_memory_equal(first, y, sizeof first);
+        for (int i = 0; i < COUNT; i++) {
+            double exact = 1 / (1 + exp(-(double)from[i]));
+            if (from[i] < -88.7f ? y[i] > (float)exact /* 0, where the exponential is infinite */
+                                 : fabs((double)y[i] - exact) > 3 * exact * 0x1p-23)
+                fail_msg("%s: logistic(%.9g) is %.9g", isas[j], (double)from[i], (double)y[i]);
+        }
+        const float few[] = {0, INFINITY, -INFINITY, NAN, -200, 200};
+        isa_active()->logistic(few, 6, y);
+        assert_true(y[0] == 0.5f && y[1] == 1 && y[2] == 0 && isnan(y[3]) && y[4] == 0 &&
+                    y[5] == 1);
+    }
+    unsetenv("NIBBLE_ISA");
+}
+
 static void test_largest(void **state) {
     (void)state;
     draw(3);
@@ -445,6 +469,7 @@ int main(void) {
         cmocka_unit_test(test_not_a_number_is_said),
         cmocka_unit_test(test_half_precision_codes),
         cmocka_unit_test(test_exponentials),
+        cmocka_unit_test(test_logistic),
         cmocka_unit_test(test_largest),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -1,11 +1,10 @@
 /* y = 1 / (1 + exp(-x))        dx = dy y (1 - y) */
-#include <math.h>
-
 #include "autograd/ops.h"
 #include "autograd/ops/elementwise.h"
+#include "core/kernels/isa.h"
 
 static void sigmoid_kernel(const float *restrict x, float *restrict y, int64_t count) {
-    for (int64_t i = 0; i < count; i++) y[i] = 1 / (1 + expf(-x[i]));
+    isa_active()->logistic(x, count, y);
 }
 
 static void sigmoid_gradient(const float *restrict x, const float *restrict y,

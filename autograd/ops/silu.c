@@ -1,23 +1,19 @@
 /* y = x s        dx = dy s (1 + x (1 - s))        with s = 1 / (1 + exp(-x)) */
-#include <math.h>
-
 #include "autograd/ops.h"
 #include "autograd/ops/elementwise.h"
-
-/* exp(-x) may overflow to infinity, which gives the right 0. */
-static inline float logistic(float x) {
-    return 1 / (1 + expf(-x));
-}
+#include "core/kernels/isa.h"
 
 static void silu_kernel(const float *restrict x, float *restrict y, int64_t count) {
-    for (int64_t i = 0; i < count; i++) y[i] = x[i] * logistic(x[i]);
+    isa_active()->logistic(x, count, y);
+    for (int64_t i = 0; i < count; i++) y[i] *= x[i];
 }
 
 static void silu_gradient(const float *restrict x, const float *restrict y,
                           const float *restrict dy, float *restrict dx, int64_t count) {
     (void)y;
+    isa_active()->logistic(x, count, dx);
     for (int64_t i = 0; i < count; i++) {
-        float s = logistic(x[i]);
+        float s = dx[i];
         dx[i] = dy[i] * (s * (1 + x[i] * (1 - s)));
     }
 }
