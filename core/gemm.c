@@ -20,7 +20,8 @@ enum {
     MADE = 1 << 16,     /* numbers of b made at a time: they stay in the second cache */
     MADE_FEW = 1 << 14, /* for few rows, which need them once: in the first one */
     GROUPS_WANTED = 8,  /* of blocks of b */
-    GROUPS_READ = 16,   /* where nothing is made of them: a block takes a microsecond */
+    GROUPS_READ = 16,   /* where nothing is made of them: a block takes a microsecond, */
+    PANELS_READ = 4,    /* and a kernel may want some at once */
     TASKS_WANTED = 4,   /* so that several threads share a product of few blocks of b */
     A_BLOCKS_MAX = 16,  /* whose sums wait from slice to slice */
 };
@@ -89,19 +90,25 @@ static Place place_of(const Product *p, int64_t a_index, int64_t b_index) {
     return (Place){i, j, count_least(PANEL, p->a.outer - i), count_least(PANEL, p->b.outer - j)};
 }
 
+/* Of `blocks` of b from at.j on, which are multiplied as they lie, all of k. */
+static void sum_coded(const Product *p, Place at, int64_t blocks, Tile a, Tile b, bool is_first,
+                      float *sum, int64_t stride) {
+    CodedJob job = {.rows = a.at,
+                    .row_stride = a.stride,
+                    .row_count = at.m,
+                    .is_first = is_first,
+                    .sum = sum,
+                    .sum_stride = stride};
+    factor_multiply(&p->b, at.j / PANEL, blocks, b, &job);
+}
+
 /* Numbers first .. first + depth - 1 of the tiles. */
 static void sum_stretch(const Product *p, Place at, Tile a, Tile b, Slice stretch, bool is_first,
                         float *sum, int64_t stride) {
     bool a_is_panel = p->a.is_panel;
     Tile rows = a_is_panel ? b : a, panel = a_is_panel ? a : b;
     if (p->b.is_coded) {
-        CodedJob coded = {.rows = a.at,
-                          .row_stride = a.stride,
-                          .row_count = at.m,
-                          .is_first = is_first,
-                          .sum = sum,
-                          .sum_stride = stride};
-        factor_multiply(&p->b, at.j / PANEL, b, &coded);
+        sum_coded(p, at, 1, a, b, is_first, sum, stride);
         return;
     }
     ProductJob job = {.rows = rows.at + stretch.first,
@@ -276,6 +283,19 @@ static Task task_of(const Cut *cut, int64_t number) {
                   count_least(cut->group, cut->b_blocks - b_first)};
 }
 
+/* All blocks of b in one call, which writes c itself. False: it cannot. */
+static bool task_run_coded(const Product *p, const Task *task, const float *a) {
+    int64_t last = task->b_first + task->b_count - 1;
+    Place at = place_of(p, task->a_first, task->b_first);
+    if (!p->b.is_coded || !p->b.in_panels || !is_direct(p, place_of(p, task->a_first, last)))
+        return false;
+    const Slice whole = {0, p->k};
+    assert(task->a_end == task->a_first + 1); /* of few rows */
+    sum_coded(p, at, task->b_count, factor_tile(&p->a, task->a_first, whole, a, 0, 0), (Tile){0},
+              p->beta == 0.0f, tensor_f32(&p->c) + at.j, p->c_row_stride);
+    return true;
+}
+
 static void slice_run(const Product *p, const Task *task, Slice slice, int64_t sums, const float *a,
                       const Workspace *w) {
     int64_t a_size = factor_made_floats(&p->a), number = 0;
@@ -293,6 +313,7 @@ static void task_run(const Product *p, const Cut *cut, int64_t number, const flo
                      const Workspace *w) {
     const Task task = task_of(cut, number);
     Slice slice = {0, p->depth};
+    if (task_run_coded(p, &task, a)) return;
     do { /* once of no k at all: the epilogue */
         slice_run(p, &task, slice, cut->sums, a, w);
         slice.first += slice.depth;
@@ -344,7 +365,8 @@ static void set_slices(Product *p, bool as_levels) {
     p->b.blocks = 1;
     if (is_wide)
         p->b.blocks = count_least(factor_panels(&p->b), count_pieces(blocks, GROUPS_WANTED));
-    if (is_read) p->b.blocks = count_pieces(blocks, GROUPS_READ);
+    if (is_read)
+        p->b.blocks = count_pieces(count_pieces(blocks, GROUPS_READ), PANELS_READ) * PANELS_READ;
     int64_t made = p->a.outer <= LANES ? MADE_FEW : MADE, width = p->b.blocks * PANEL;
     bool is_whole = as_levels || p->b.is_coded || is_read;
     p->depth = is_whole ? p->k : count_least(p->k, made / width);

@@ -406,15 +406,19 @@ static void job_run(const Factor *f, const CodedJob *job) {
 }
 
 /* Nothing is turned: words and scales are read from front to back. */
-static void panel_multiply(const Factor *f, int64_t first, CodedJob *job) {
-    Panel panel = panels_at(&f->operand.tensor, first);
+static void panels_multiply(const Factor *f, int64_t first, int64_t blocks, CodedJob *job) {
+    const Tensor *tensor = &f->operand.tensor;
+    Panel panel = panels_at(tensor, first), next = panels_at(tensor, first + PANEL);
+    job->panels = blocks;
+    job->words_panel = next.words - panel.words;
+    if (panel.scales) job->scale_panel = next.scales - panel.scales;
     job->words = panel.words, job->scale = panel.scales;
     job->until = job->run, job->depth = f->stride;
     job->ahead = (const char *)panel.words + AHEAD_BYTES, job->ahead_stride = LINE;
     job_run(f, job);
 }
 
-void factor_multiply(const Factor *f, int64_t index, Tile made, CodedJob *job) {
+void factor_multiply(const Factor *f, int64_t index, int64_t blocks, Tile made, CodedJob *job) {
     const Codec *codec = dtype_codec(f->operand.tensor.dtype);
     int64_t first = index * PANEL, rows = count_least(PANEL, f->outer - first);
     int64_t run = f->has_entries ? f->scales.run_length : f->stride,
@@ -423,9 +427,11 @@ void factor_multiply(const Factor *f, int64_t index, Tile made, CodedJob *job) {
     job->entries = f->entries;
     job->run = run;
     if (f->in_panels) {
-        panel_multiply(f, first, job);
+        panels_multiply(f, first, blocks, job);
         return;
     }
+    assert(blocks == 1);
+    job->panels = 1;
     if (rows <= LANES) memset(&words, 0, sizeof words);
     job->ahead_stride = f->stride * codec->code_bits / 8;
     for (int64_t k = 0, some; k < f->stride; k += some) {

@@ -57,8 +57,8 @@ void factor_make(const Factor *factor, int64_t index, int64_t blocks, Slice slic
 Tile factor_tile(const Factor *factor, int64_t index, Slice slice, const float *made, int64_t nth,
                  int64_t from);
 
-/* The sums of a job with a coded panel, the block `index`: all but its words, entries, scales and
- * depth is set. `made`: that block's tile. */
-void factor_multiply(const Factor *factor, int64_t index, Tile made, CodedJob *job);
+/* The sums of a job with coded panels, `blocks` of them from `index` on: one, or any where they lie
+ * so. Its rows and sums are set. `made`: the tile of the one. */
+void factor_multiply(const Factor *factor, int64_t index, int64_t blocks, Tile made, CodedJob *job);
 
 #endif

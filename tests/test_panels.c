@@ -42,6 +42,7 @@ static const Kind kinds[] = {
     {{.dtype = DTYPE_NF4, .scale_dtype = DTYPE_F32}, 96, 192},
     {{.dtype = DTYPE_NF4, .block = 24, .scale_dtype = DTYPE_DYNAMIC8}, 64, 264},
     {{.dtype = DTYPE_NF4, .block = 8, .scale_dtype = DTYPE_F16}, 32, 8},
+    {{.dtype = DTYPE_NF4, .scale_dtype = DTYPE_F32}, 288, 640}, /* several at once, and one */
     {{.dtype = DTYPE_FP4, .block = 128, .scale_dtype = DTYPE_BF16}, 32, 384},
     {{.dtype = DTYPE_INT4, .scale_dtype = DTYPE_F32}, 64, 72},
     {{.dtype = DTYPE_INT4, .block = 32, .scale_dtype = DTYPE_F16}, 32, 136}, /* its last run: 8 */
@@ -136,7 +137,7 @@ static void epilogues_see_all(void **state) {
         const Tensor weights[] = {rows_of(kind), panels_of(kind)};
         Matrix x = matrix_of(storages_draw(arena, SHAPE(1, kind->columns), 4, &f32));
         Epilogue epilogue = {.bias = storages_values(arena, kind->rows, 6)};
-        float y[2][128];
+        float y[2][288];
         for (int i = 0; i < 2; i++)
             gemm(x, matrix_transposed(matrix_of(weights[i])), 0, y[i], kind->rows, &epilogue,
                  arena);
@@ -178,7 +179,7 @@ static void others_do_not_fit(void **state) {
     assert_false(panels_fit(&panels));
     vector.shape = SHAPE(kinds[0].rows * kinds[0].columns);
     assert_false(panels_fit(&vector));
-    Tensor levels = rows_of(&kinds[8]);
+    Tensor levels = rows_of(&kinds[9]);
     assert_true(tensor_holds_levels(&levels));
     panels_lay(&levels, arena);
     assert_false(tensor_holds_levels(&levels));

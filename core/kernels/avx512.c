@@ -9,6 +9,7 @@
 #define ROWS                  12
 #define POINTED_ROWS          11
 #define BLOCKS                2
+#define ROW_PANELS            4
 #define BROADCAST(x)          ((Vector)_mm512_set1_ps(x))
 #define MULTIPLY_ADD(a, b, c) ((Vector)_mm512_fmadd_ps((__m512)(a), (__m512)(b), (__m512)(c)))
 #define GREATER(a, b)         ((Vector)_mm512_max_ps((__m512)(a), (__m512)(b)))
@@ -24,6 +25,7 @@
 #define ENTRIES_STEP                16
 #define ENTRIES_AT(e, q, x)         (*(x) = entries_at((e), (q)))
 #define ENTRIES_TURNED(e, w, at, x) entries_turned((e), (w), (at), (x))
+#define ENTRIES_NTH(e, w, n)        ((Vector)entries_nth((e), (w), (n)))
 #define TILE_CASES(tile, job)                                                                      \
     TILE_CASE(1, tile, job)                                                                        \
     TILE_CASE(2, tile, job)                                                                        \
@@ -68,6 +70,11 @@ entries_turned(Entries entries, const uint32_t *words, int at, __m512 x[4]) {
     __m512i codes = _mm512_srli_epi32(_mm512_loadu_si512(words), 4 * (unsigned)at);
     for (unsigned i = 0; i < 4; i++)
         x[i] = _mm512_permutexvar_ps(_mm512_srli_epi32(codes, 4 * i), entries);
+}
+
+static inline __attribute__((always_inline)) __m512 entries_nth(Entries entries,
+                                                                const uint32_t *words, unsigned n) {
+    return _mm512_permutexvar_ps(_mm512_srli_epi32(_mm512_loadu_si512(words), 4 * n), entries);
 }
 
 #include "core/kernels/body.inc"

@@ -80,7 +80,7 @@ typedef struct ProductJob {
     int64_t sum_stride; /* from row to row */
 } ProductJob;
 
-/* The same, of few rows, with a panel of codes: words[i][column] holds the codes of consecutive k,
+/* The same, of few rows, with panels of codes: words[i][column] holds the codes of consecutive k,
  * the first in its lowest bits. Nothing that is decoded waits in memory. */
 typedef struct CodedJob {
     const float *rows;
@@ -95,6 +95,8 @@ typedef struct CodedJob {
     bool is_first;                 /* overwrite `sum`, all of PANEL columns */
     float *sum;
     int64_t sum_stride;
+    /* Panels, from one to the next so many words and scales, and PANEL sums. */
+    int64_t panels, words_panel, scale_panel;
 } CodedJob;
 
 /* Depthwise: out[pixel][c] = sum over taps of plane[pixel + tap][c] * weights[tap][c]. The plane
