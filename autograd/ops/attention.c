@@ -17,6 +17,7 @@
 
 #include "autograd/ops.h"
 #include "autograd/ops/row_sum.h"
+#include "core/counts.h"
 #include "core/kernels/isa.h"
 #include "core/parallel.h"
 
@@ -184,21 +185,40 @@ static void clear(float *x, int64_t first, int64_t end) {
     if (end > first) memset(x + first, 0, sizeof(float) * (size_t)(end - first));
 }
 
-/* A tile of queries of one head, and the keys from the first tile that one of them sees. */
+/* Some queries of one head, side by side in a tile, or of the same position and several heads that
+ * share keys; and the keys from the first tile that one of them sees. */
 typedef struct Queries {
     int64_t b, head, first, rows;
+    bool are_heads;
+    int64_t last;           /* position, and one more */
     int64_t key, tile, end; /* first key; tiles of keys */
 } Queries;
+
+enum { HEADS = 4 /* whose sums are enough that none waits for its last addition */ };
 
 static Queries queries_at(const Var *v, const Sizes *s, int64_t b, int64_t kv, int64_t task) {
     Queries q = {.b = b, .head = kv * s->group + task / s->query_tiles};
     int64_t at = s->skip / PANEL + task % s->query_tiles, end = (at + 1) * PANEL;
     q.first = at * PANEL > s->skip ? at * PANEL : s->skip;
-    q.rows = (s->length < end ? s->length : end) - q.first;
+    q.last = s->length < end ? s->length : end;
+    q.rows = q.last - q.first;
     q.tile = start_of(v, s, b, q.first) / PANEL; /* starts do not fall */
     q.key = q.tile * PANEL;
     q.end = at + 1;
     return q;
+}
+
+/* Of the last position HEADS of a group, or what is left of it. */
+static Queries heads_at(const Sizes *s, int64_t kv, int64_t part) {
+    Queries q = {.head = kv * s->group + part * HEADS, .first = s->length - 1, .last = s->length};
+    q.are_heads = true;
+    q.rows = count_least(HEADS, s->group - part * HEADS);
+    q.end = s->tiles;
+    return q;
+}
+
+static int64_t query_stride(const Sizes *s, const Queries *q) {
+    return q->are_heads ? s->dim : s->q_stride;
 }
 
 static int64_t query_offset(const Sizes *s, const Queries *q) {
@@ -217,13 +237,14 @@ static void soften(const Var *v, const Sizes *s, const Queries *q, float *strip,
     const AttentionAttr *attr = v->attr;
     for (int64_t r = 0; r < q->rows; r++) {
         float *row = strip + r * s->padded, most;
-        int64_t start = start_of(v, s, q->b, q->first + r), end = q->first + r + 1;
+        int64_t position = q->are_heads ? q->first : q->first + r;
+        int64_t start = start_of(v, s, q->b, position), end = position + 1;
         isa_active()->largest(row + start, end - start, &most);
         float shift = most * attr->scale;
         isa_active()->exponentials(row + start, end - start, attr->scale, shift, row + start);
         double sum = row_sum(row + start, end - start);
         clear(row, q->key, start);
-        clear(row, end, q->first + q->rows);
+        clear(row, end, q->last);
         factor[r] = (float)(1 / sum);
         saved[row_number(s, q) + r] = (float)((double)shift + log(sum));
     }
@@ -237,17 +258,21 @@ typedef struct Forward {
 } Forward;
 
 /* Of a head of keys their panels, and those of the values. */
-static void attend(const Forward *w, const float *keys, const float *values, int64_t b, int64_t kv,
-                   int64_t task) {
+static void attend(const Forward *w, const float *keys, const float *values, const Queries *q) {
     const Sizes *s = &w->s;
     const Var *v = w->v;
     float *strip = w->strips + parallel_self() * strip_floats(s), factor[PANEL];
-    Queries q = queries_at(v, s, b, kv, task);
-    int64_t at = query_offset(s, &q);
-    strip_make(s, var_f32(v->in[0]) + at, s->q_stride, q.rows, keys, q.tile, q.end, strip);
-    soften(v, s, &q, strip, factor, v->saved);
-    strip_apply(s, strip, q.rows, q.key, q.first + q.rows - q.key, values, factor, 0,
-                var_f32(v) + at, s->q_stride);
+    int64_t at = query_offset(s, q), stride = query_stride(s, q);
+    strip_make(s, var_f32(v->in[0]) + at, stride, q->rows, keys, q->tile, q->end, strip);
+    soften(v, s, q, strip, factor, v->saved);
+    strip_apply(s, strip, q->rows, q->key, q->last - q->key, values, factor, 0, var_f32(v) + at,
+                stride);
+}
+
+static void attend_packed(const Forward *w, const float *keys, const float *values, int64_t b,
+                          int64_t kv, int64_t task) {
+    Queries q = queries_at(w->v, &w->s, b, kv, task);
+    attend(w, keys, values, &q);
 }
 
 /* All heads, one after the other. */
@@ -262,19 +287,20 @@ static void forward_packing(Tape *t, const Forward *w) {
         int64_t offset = b * s->length * s->k_stride + kv * s->dim;
         pack_turned(s, k + offset, s->k_stride, keys);
         pack_plain(s, x + offset, s->k_stride, values);
-        PARALLEL_FOR_DYNAMIC(task, tasks, operations, attend(w, keys, values, b, kv, task));
+        PARALLEL_FOR_DYNAMIC(task, tasks, operations, attend_packed(w, keys, values, b, kv, task));
     }
 }
 
 static void attend_kept(const Forward *w, const AttentionPanels *kept, int64_t kv, int64_t task) {
-    attend(w, kept->keys + kv * turned_floats(&w->s), kept->values + kv * plain_floats(&w->s), 0,
-           kv, task);
+    const Sizes *s = &w->s;
+    Queries q = s->queries == 1 ? heads_at(s, kv, task) : queries_at(w->v, s, 0, kv, task);
+    attend(w, kept->keys + kv * turned_floats(s), kept->values + kv * plain_floats(s), &q);
 }
 
-/* All at once. */
+/* All heads at once. */
 static void forward_kept(const Forward *w, const AttentionPanels *kept) {
     const Sizes *s = &w->s;
-    int64_t tasks = s->group * s->query_tiles;
+    int64_t tasks = s->queries == 1 ? count_pieces(s->group, HEADS) : s->group * s->query_tiles;
     int64_t operations = 2 * s->heads * s->queries * s->length * s->dim;
     PARALLEL_FOR_DYNAMIC(i, s->kv_heads * tasks, operations,
                          attend_kept(w, kept, i / tasks, i % tasks));
