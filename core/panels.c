@@ -53,7 +53,8 @@ static void turn(float *x, int64_t rows, int64_t columns, float *turned) {
 static float *scales_decoded(const Scales *s, Arena *arena) {
     if (s->scale) return (float *)(uintptr_t)s->scale;
     float *scale = arena_new_array(arena, float, s->count);
-    for (int64_t i = 0; i < s->count; i++) scale[i] = scales_read(s, i);
+    tensor_decode(s->stored, scale);
+    for (int64_t i = 0; i < s->count; i++) scale[i] += s->offset;
     return scale;
 }
 
