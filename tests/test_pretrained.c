@@ -75,6 +75,7 @@ static void logits_are_those_of_transformers(void **state) {
         LlmGolden g = llm_golden_open(llm_models[i], arena);
         if (!pretrained_open(g.directory, arena, &p, &err)) fail_msg("%s", err.message);
         double share = distance(&g, logits_of(p.model, tape, ids_of(&g)));
+        printf("%s: %.2g of the range\n", llm_models[i], share);
         if (!(share < 1e-5)) fail_msg("%s: %g of the range", llm_models[i], share);
         assert_string_equal(p.directory.type, llm_models[i]);
         assert_int_equal(p.directory.context, 64);
