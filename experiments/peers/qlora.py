@@ -10,6 +10,7 @@ go in turn. tokens/s is that of the median step; the memory is the peak of the p
 was loaded.
 
 variants   peft-nf4        bitsandbytes' nf4 (double quantization), f32 compute
+           peft-nf4-bf16   the same with everything in bf16, which some processors multiply twice as fast
            peft-nf4-fork   the same with the bitsandbytes that lies in --fork DIR
            peft-f32        LoRA on f32 weights
            peft-f32-rec    the same with recomputation (gradient checkpointing)
@@ -42,8 +43,8 @@ SIZES = {
     "100m": dict(hidden_size=768, intermediate_size=2048, num_hidden_layers=12, num_attention_heads=12),
     "1b": dict(hidden_size=2048, intermediate_size=5632, num_hidden_layers=22, num_attention_heads=32),
 }
-VARIANTS = ["peft-nf4", "peft-f32", "peft-f32-rec", "nibble-nf4", "nibble-f32", "nibble-nf4-rec", "nibble-nf4-bf16",
-            "nibble-nf4-cheap"]
+VARIANTS = ["peft-nf4", "peft-nf4-bf16", "peft-f32", "peft-f32-rec", "nibble-nf4", "nibble-f32", "nibble-nf4-rec",
+            "nibble-nf4-bf16", "nibble-nf4-cheap"]
 
 
 def make_tokenizer(directory: Path) -> None:
@@ -84,13 +85,14 @@ def load_peft(directory: str, variant: str):
     from transformers import AutoModelForCausalLM, BitsAndBytesConfig
 
     settings = {}
+    dtype = torch.bfloat16 if variant.endswith("-bf16") else torch.float32
     if "nf4" in variant:
         settings["quantization_config"] = BitsAndBytesConfig(
             load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_use_double_quant=True,
-            bnb_4bit_compute_dtype=torch.float32,
+            bnb_4bit_compute_dtype=dtype,
         )  # fmt: skip
         settings["device_map"] = "cpu"
-    model = AutoModelForCausalLM.from_pretrained(directory, dtype=torch.float32, **settings)
+    model = AutoModelForCausalLM.from_pretrained(directory, dtype=dtype, **settings)
     model.config.use_cache = False
     if variant.endswith("-rec"):
         model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
