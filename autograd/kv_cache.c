@@ -3,21 +3,15 @@
 #include <assert.h>
 #include <string.h>
 
-#include "core/counts.h"
-#include "core/kernels/isa.h"
-
 KvCache *kv_cache_new(int64_t capacity, Arena *arena) {
     KvCache *cache = arena_new_array(arena, KvCache, 1);
     *cache = (KvCache){.arena = arena, .capacity = capacity};
     return cache;
 }
 
-static int64_t padded(int64_t dim) {
-    return count_pieces(dim, PANEL) * PANEL;
-}
-
 /* Not touched: a long context takes memory as it is used. */
-static float *floats(Arena *arena, size_t count) {
+static float *floats(Arena *arena, int64_t heads, int64_t of_head) {
+    size_t count = checked_mul((size_t)heads, (size_t)of_head);
     return arena_alloc(arena, checked_mul(sizeof(float), count));
 }
 
@@ -30,10 +24,9 @@ static AttentionPanels *entry_add(KvCache *cache, const Module *owner, int64_t k
         cache->entries = wider;
     }
     AttentionPanels *kept = arena_new_array(cache->arena, AttentionPanels, 1);
-    kept->room = count_pieces(cache->capacity, PANEL) * PANEL;
-    size_t width = (size_t)(kv_heads * dim), wide = (size_t)(kv_heads * padded(dim));
-    kept->keys = floats(cache->arena, checked_mul((size_t)kept->room, width));
-    kept->values = floats(cache->arena, checked_mul((size_t)kept->room, wide));
+    kept->room = attention_room(cache->capacity);
+    kept->keys = floats(cache->arena, kv_heads, attention_key_floats(dim, kept->room));
+    kept->values = floats(cache->arena, kv_heads, attention_value_floats(dim, kept->room));
     cache->entries[cache->count++] = (KvEntry){owner, kept};
     return kept;
 }
@@ -43,25 +36,6 @@ static AttentionPanels *panels_of(KvCache *cache, const Module *owner, int64_t k
     for (int i = 0; i < cache->count; i++)
         if (cache->entries[i].owner == owner) return cache->entries[i].kept;
     return entry_add(cache, owner, kv_heads, dim);
-}
-
-/* What lies in a panel beside what was kept is computed with, and seen by nobody; so it is zeros.
- */
-static void keep_key(const float *key, int64_t dim, int64_t position, float *panels) {
-    int64_t lane = position % PANEL;
-    float *panel = panels + (position - lane) * dim;
-    if (lane == 0) memset(panel, 0, sizeof *panel * (size_t)(dim * PANEL));
-    for (int64_t c = 0; c < dim; c++) panel[c * PANEL + lane] = key[c];
-}
-
-static void keep_value(const float *value, int64_t dim, int64_t position, int64_t room,
-                       float *panels) {
-    for (int64_t c = 0; c < dim; c += PANEL) {
-        int64_t some = count_least(PANEL, dim - c);
-        float *to = panels + c * room + position * PANEL;
-        memcpy(to, value + c, sizeof *to * (size_t)some);
-        memset(to + some, 0, sizeof *to * (size_t)(PANEL - some));
-    }
 }
 
 const AttentionPanels *kv_cache_extend(KvCache *cache, const Module *owner, const Tape *t,
@@ -74,9 +48,10 @@ const AttentionPanels *kv_cache_extend(KvCache *cache, const Module *owner, cons
     AttentionPanels *kept = panels_of(cache, owner, kv_heads, dim);
     for (int64_t i = 0; i < positions * kv_heads; i++) {
         int64_t at = cache->length + i / kv_heads, head = i % kv_heads;
-        keep_key(var_f32(k) + i * dim, dim, at, kept->keys + head * kept->room * dim);
-        keep_value(var_f32(v) + i * dim, dim, at, kept->room,
-                   kept->values + head * kept->room * padded(dim));
+        attention_put_key(var_f32(k) + i * dim, dim, at,
+                          kept->keys + head * attention_key_floats(dim, kept->room));
+        attention_put_value(var_f32(v) + i * dim, dim, kept->room, at,
+                            kept->values + head * attention_value_floats(dim, kept->room));
     }
     kept->length = cache->length + positions;
     return kept;

@@ -3,21 +3,13 @@
 #ifndef NIBBLE_AUTOGRAD_OPS_H
 #define NIBBLE_AUTOGRAD_OPS_H
 
+#include "autograd/attention_panels.h"
 #include "autograd/tape.h"
 
 typedef struct Conv2dAttr {
     int64_t stride, dilation, groups;
     int64_t pad_top, pad_bottom, pad_left, pad_right;
 } Conv2dAttr;
-
-/* Keys and values of a sequence, kept as products read them: of each head of keys, panels of PANEL
- * positions [dim][PANEL], and of values panels of PANEL numbers [room][PANEL]. */
-typedef struct AttentionPanels {
-    float *keys;   /* [kv_heads][room / PANEL][dim][PANEL] */
-    float *values; /* [kv_heads][dim / PANEL, rounded up][room][PANEL] */
-    int64_t room;  /* positions, a multiple of PANEL */
-    int64_t length;
-} AttentionPanels;
 
 /* Queries of head h meet keys and values of head h / (heads / kv_heads) (grouped-query attention,
  * Ainslie et al. 2023). */

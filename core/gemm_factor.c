@@ -17,19 +17,6 @@ enum {
 
 /* ---- Factors ---- */
 
-static bool is_aligned(const Tensor *tensor) {
-    return (uintptr_t)tensor->data % sizeof(uint32_t) == 0;
-}
-
-/* Rows begin with whole words of codes, and so do runs. */
-static bool are_words(const Matrix *matrix) {
-    const Scales *scales = matrix->tensor.scales;
-    bool begins_anew = scales->row_length == matrix->cols;
-    return is_aligned(&matrix->tensor) && matrix->cols % WORD == 0 &&
-           scales->run_length % WORD == 0 &&
-           (begins_anew || matrix->cols % scales->run_length == 0);
-}
-
 Factor factor_of(const Matrix *matrix, bool as_levels, bool is_k_last, bool is_panel) {
     int64_t outer = is_k_last ? matrix->rows : matrix->cols;
     Factor f = {.operand = {matrix->tensor, as_levels},
@@ -43,9 +30,9 @@ Factor factor_of(const Matrix *matrix, bool as_levels, bool is_k_last, bool is_p
     f.in_panels = tensor->layout == LAYOUT_PANELS && is_k_last && is_panel && !as_levels;
     if (tensor->layout == LAYOUT_PANELS && !f.in_panels) return f; /* number by number */
     if (f.in_panels && tensor->dtype == DTYPE_F32) f.is_in_place = true;
-    f.has_entries =
-        !as_levels && tensor->scales && are_words(matrix) && operand_entries(tensor, f.entries);
-    f.has_halves = dtype_codec(tensor->dtype)->turn && is_aligned(tensor) && matrix->cols % 2 == 0;
+    bool in_words = operand_in_words(tensor);
+    f.has_entries = !as_levels && in_words && operand_entries(tensor, f.entries);
+    f.has_halves = in_words && dtype_codec(tensor->dtype)->turn;
     return f;
 }
 

@@ -23,24 +23,13 @@ static int64_t runs_of_row(const Tensor *t) {
     return t->scales ? count_pieces(shape_last(t->shape), t->scales->run_length) : 0;
 }
 
-static bool runs_are_words(const Tensor *t) {
-    const Scales *s = t->scales;
-    int64_t columns = shape_last(t->shape), word = codes_per_word(t);
-    bool begins_anew = s->row_length == columns;
-    return s->run_length % word == 0 && (begins_anew || columns % s->run_length == 0);
-}
-
 bool panels_fit(const Tensor *t) {
     float entries[CODES_OF_NIBBLE];
-    int bits = dtype_codec(t->dtype)->code_bits;
-    bool is_matrix = t->shape.rank == 2 && t->shape.dim[1] > 0;
-    if (t->layout != LAYOUT_ROWS || !is_matrix || (uintptr_t)t->data % sizeof(uint32_t))
-        return false;
+    bool is_matrix = t->shape.rank == 2 && t->shape.dim[1] > 0 && t->layout == LAYOUT_ROWS;
+    if (!is_matrix || !operand_in_words(t)) return false;
     if (t->dtype == DTYPE_F32) return !t->scales && t->shape.dim[0] % LANES == 0;
-    if (t->shape.dim[0] % PANEL) return false;
-    if (bits == 16) return !t->scales && t->shape.dim[1] % codes_per_word(t) == 0;
-    return bits == 4 && operand_entries(t, entries) && t->shape.dim[1] % codes_per_word(t) == 0 &&
-           runs_are_words(t);
+    bool is_read = dtype_codec(t->dtype)->turn || operand_entries(t, entries);
+    return is_read && t->shape.dim[0] % PANEL == 0;
 }
 
 /* [rows][columns] to [columns][rows], in place. */

@@ -28,7 +28,7 @@ typedef struct Sizes {
     int64_t tiles, query_tiles; /* of PANEL positions; those that hold queries */
     int64_t padded;             /* their positions */
     int64_t dim_panels;
-    int64_t keys_room, values_room; /* positions that a head's panels have room for */
+    int64_t room; /* positions of a head's panels */
 } Sizes;
 
 static Sizes sizes_of(const Var *v) {
@@ -43,12 +43,11 @@ static Sizes sizes_of(const Var *v) {
     s.q_stride = q.dim[2];
     s.k_stride = k.dim[2];
     s.dim = s.q_stride / s.heads;
-    s.tiles = (s.length + PANEL - 1) / PANEL;
+    s.tiles = count_pieces(s.length, PANEL);
     s.query_tiles = s.tiles - s.skip / PANEL;
     s.padded = s.tiles * PANEL;
-    s.dim_panels = (s.dim + PANEL - 1) / PANEL;
-    s.keys_room = attr->kept ? attr->kept->room : s.padded;
-    s.values_room = attr->kept ? attr->kept->room : s.length;
+    s.dim_panels = count_pieces(s.dim, PANEL);
+    s.room = attr->kept ? attr->kept->room : s.padded;
     return s;
 }
 
@@ -76,41 +75,27 @@ static bool infer(Var *v, Error *err) {
     return true;
 }
 
-/* ---- Panels of one head ---- */
+/* ---- Panels of one head: turned as keys, plain as values (autograd/attention_panels.h) ---- */
 
-/* Positions of a tile side by side, [dim][PANEL], for products over dim. */
 static void tile_pack(const Sizes *s, const float *x, int64_t stride, int64_t tile, float *panels) {
-    int64_t first = tile * PANEL, rows = s->length - first < PANEL ? s->length - first : PANEL;
-    isa_active()->transpose(x + first * stride, stride, rows, s->dim,
-                            panels + tile * s->dim * PANEL, PANEL);
+    int64_t rows = count_least(PANEL, s->length - tile * PANEL);
+    attention_put_keys(x, stride, rows, s->dim, tile, panels);
 }
 
-/* [tiles][dim][PANEL] */
 static void pack_turned(const Sizes *s, const float *x, int64_t stride, float *panels) {
     PARALLEL_FOR(tile, s->tiles, s->length * s->dim, tile_pack(s, x, stride, tile, panels));
 }
 
-static void position_pack(const Sizes *s, const float *x, int64_t stride, int64_t i,
-                          float *panels) {
-    for (int64_t p = 0; p < s->dim_panels; p++) {
-        int64_t count = s->dim - p * PANEL < PANEL ? s->dim - p * PANEL : PANEL;
-        float *to = panels + (p * s->values_room + i) * PANEL;
-        memcpy(to, x + i * stride + p * PANEL, sizeof(float) * (size_t)count);
-        memset(to + count, 0, sizeof(float) * (size_t)(PANEL - count));
-    }
-}
-
-/* [dim_panels][length][PANEL]: columns of dim side by side, for products over positions. */
 static void pack_plain(const Sizes *s, const float *x, int64_t stride, float *panels) {
-    PARALLEL_FOR(i, s->length, s->length * s->dim, position_pack(s, x, stride, i, panels));
+    PARALLEL_FOR(i, s->length, s->length * s->dim,
+                 attention_put_value(x + i * stride, s->dim, s->room, i, panels));
 }
 
-/* Of a head. */
 static int64_t turned_floats(const Sizes *s) {
-    return s->keys_room * s->dim;
+    return attention_key_floats(s->dim, s->room);
 }
 static int64_t plain_floats(const Sizes *s) {
-    return s->dim_panels * s->values_room * PANEL;
+    return attention_value_floats(s->dim, s->room);
 }
 static int64_t strip_floats(const Sizes *s) {
     return PANEL * s->padded;
@@ -154,7 +139,7 @@ static void strip_apply(const Sizes *s, const float *strip, int64_t rows, int64_
         ProductJob job = {.rows = strip + first,
                           .row_stride = s->padded,
                           .row_count = rows,
-                          .panel = plain + (p * s->values_room + first) * PANEL,
+                          .panel = plain + (p * s->room + first) * PANEL,
                           .panel_stride = PANEL,
                           .depth = depth,
                           .columns = columns,

@@ -89,6 +89,17 @@ int64_t operand_values_scratch(const Tensor *tensor) {
     return arena_padded((int64_t)sizeof(float) * tensor_count(tensor));
 }
 
+bool operand_in_words(const Tensor *tensor) {
+    const Scales *scales = tensor->scales;
+    int64_t bits = dtype_codec(tensor->dtype)->code_bits, columns = shape_last(tensor->shape);
+    if (!bits || 32 % bits || (uintptr_t)tensor->data % sizeof(uint32_t)) return false;
+    if (columns * bits % 32) return false;
+    if (!scales) return true;
+    bool begins_anew = scales->row_length == columns;
+    return scales->run_length * bits % 32 == 0 &&
+           (begins_anew || columns % scales->run_length == 0);
+}
+
 bool operand_entries(const Tensor *tensor, float entries[CODES_OF_NIBBLE]) {
     const Codec *codec = dtype_codec(tensor->dtype);
     const Scales *scales = tensor->scales;

@@ -39,6 +39,10 @@ const float *operand_at(const Operand *operand, int64_t first, int64_t count, fl
  * threads write begin and end at such multiples. */
 void operand_write(const float *numbers, int64_t first, int64_t count, const Tensor *tensor);
 
+/* Whether rows of a matrix of codes begin with whole words of 32 bits, in memory that is aligned
+ * so, and runs of a scale do. */
+bool operand_in_words(const Tensor *tensor);
+
 /* What each code of half a byte stands for before it is multiplied by its scale; false: the tensor
  * has none, or codes stand for other numbers under other scales. */
 bool operand_entries(const Tensor *tensor, float entries[CODES_OF_NIBBLE]);

@@ -15,7 +15,9 @@ typedef struct Generator {
     int64_t fed, chosen; /* tokens */
 } Generator;
 
-/* For at most `context` tokens, chosen ones among them. generator_close is due whatever comes. */
+/* For at most `context` tokens, chosen ones among them. The model's weights are laid for it
+ * (model_lay_weights): it is there to generate, and not to be saved. generator_close is due
+ * whatever comes. */
 Generator generator_open(Model *model, int64_t context, Arena *arena);
 void generator_close(Generator *g);
 
